@@ -1,0 +1,3 @@
+//! Packet-throughput benchmarks.
+
+fn main() {}

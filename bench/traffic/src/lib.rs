@@ -1,0 +1,1 @@
+//! Traffic generators and the namespaces they run in.

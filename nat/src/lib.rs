@@ -1,0 +1,2 @@
+//! Network address translation, pure.
+#![forbid(unsafe_code)]

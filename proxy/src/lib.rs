@@ -1,0 +1,2 @@
+//! Relay between host sockets and containers.
+#![forbid(unsafe_code)]

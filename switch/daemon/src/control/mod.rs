@@ -1,0 +1,1 @@
+//! The privileged process: API, networks, addresses, interfaces.

@@ -1,0 +1,64 @@
+//! What control tells datapath, and what it answers.
+//!
+//! One message is one JSON text in one packet of a `SOCK_SEQPACKET` pair; the descriptor of a new port
+//! rides along. Every [`Command`] is answered by one [`Reply`], in order. Datapath trusts control.
+
+use serde::{Deserialize, Serialize};
+use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
+use vswitch_sys::device::DeviceKind;
+
+/// Something control wants done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// Makes a network, with no ports.
+    AddNetwork(NetworkId),
+    /// Removes a network, its ports and its table.
+    RemoveNetwork(NetworkId),
+    /// Makes a port of the descriptor that rides along.
+    AddPort(PortId, PortSpec),
+    /// Removes a port and what was learned at it, and closes its descriptor.
+    RemovePort(PortId),
+    /// Asks for the forwarding table of a network.
+    ReadTable(NetworkId),
+}
+
+/// Everything about a port but its descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// The network it belongs to.
+    pub network: NetworkId,
+    /// What kind of descriptor it has.
+    pub kind: DeviceKind,
+    /// The isolation group it is in.
+    pub group: GroupId,
+    /// Largest network packet it takes, in bytes: 68 to 65,535.
+    pub mtu: u16,
+    /// What its receiver takes without our help.
+    pub accepts: Accepts,
+    /// Addresses that are behind it by configuration.
+    pub addresses: Vec<Mac>,
+}
+
+/// The answer to one command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// Refused, with the reason for a person.
+    Refused(String),
+    /// The forwarding table asked for.
+    Table(Vec<TableEntry>),
+}
+
+/// One line of a forwarding table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableEntry {
+    /// The address.
+    pub mac: Mac,
+    /// The port it is behind.
+    pub port: PortId,
+    /// Known by configuration; never ages, never moves.
+    pub fixed: bool,
+    /// Milliseconds since a frame came from it; zero for an address known by configuration.
+    pub age_ms: u64,
+}

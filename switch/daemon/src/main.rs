@@ -1,0 +1,5 @@
+//! The `vswitch` command.
+
+fn main() -> std::process::ExitCode {
+    vswitch::main()
+}

@@ -1,0 +1,1 @@
+//! Many frames of one flow into one super-frame.

@@ -1,0 +1,101 @@
+//! Why a frame went nowhere.
+//!
+//! One enum is the set of counters, the labels of the metrics and the table in `docs/counters.md`.
+
+use std::fmt;
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $text:literal])+ $name:ident = $label:literal,)+) => {
+        /// Why a frame was dropped. Every dropped frame is counted under exactly one reason, at the port
+        /// it came from, or for the reasons named `tx-…` at the port it was meant for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $text])+ $name,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &[DropReason] = &[$(DropReason::$name,)+];
+
+            /// The name under which it is shown and counted.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $label,)+
+                }
+            }
+
+            /// One sentence that says when it happens.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => concat!($($text),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than an Ethernet header.
+    Runt = "runt",
+    /// The virtio-net header asks for a checksum or a segmentation that the frame's headers do not allow.
+    BadOffload = "bad-offload",
+    /// The source MAC is a multicast address or zero.
+    BadSource = "bad-source",
+    /// Sent to 01:80:c2:00:00:00 to :0f, which no bridge forwards.
+    LinkLocal = "link-local",
+    /// An IPv4 header that is cut short or contradicts its own lengths.
+    MalformedIpv4 = "malformed-ipv4",
+    /// An IPv6 header or extension header that is cut short or contradicts its own lengths.
+    MalformedIpv6 = "malformed-ipv6",
+    /// A TCP header that is cut short or contradicts its own length.
+    MalformedTcp = "malformed-tcp",
+    /// A UDP header that is cut short or contradicts its own length.
+    MalformedUdp = "malformed-udp",
+    /// The source MAC belongs, by configuration, to another port.
+    SourceTaken = "source-taken",
+    /// The destination is behind the port the frame came from.
+    Reflected = "reflected",
+    /// The destination is in the same isolation group, as containers are where ICC is off.
+    Isolated = "isolated",
+    /// Nobody to flood to: no other port of the network may receive it.
+    NoReceiver = "no-receiver",
+    /// Larger than the MTU of the port it was meant for.
+    TxTooBig = "tx-too-big",
+    /// The kernel's queue towards the receiver was full.
+    TxFull = "tx-full",
+    /// The kernel refused the frame for another cause, such as an interface that is down.
+    TxRefused = "tx-refused",
+    /// No free buffer to split the super-frame into.
+    TxNoBuffer = "tx-no-buffer",
+}
+
+impl DropReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The reason as an index into a table of counters.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_indices_are_unique() {
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert!(!reason.meaning().is_empty());
+            assert_eq!(DropReason::ALL.iter().filter(|other| other.label() == reason.label()).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Where a frame's headers are: parsed once, checked, then trusted.
+//!
+//! # Contract
+//! [`Headers::parse`] succeeds only when every header it names lies wholly inside the frame and agrees
+//! with its own lengths. Whoever holds `Headers` of a frame may index its bytes by these offsets.
+//! What is not IP, or not TCP or UDP, is no error: a switch forwards it. A fragment has no transport.
+//!
+//! Followed: IEEE 802.1Q (up to two tags), RFC 791, RFC 8200, RFC 9293, RFC 768.
+
+use crate::drop::DropReason;
+
+/// Shortest frame: two MACs and an EtherType.
+pub const ETHERNET_BYTES: usize = 14;
+const VLAN_TAG_BYTES: usize = 4;
+/// Extension headers looked through for the transport; behind more there is none for us.
+const IPV6_EXTENSIONS_MAX: usize = 8;
+
+/// EtherTypes this crate tells apart.
+pub mod ethertype {
+    /// Internet protocol, version 4.
+    pub const IPV4: u16 = 0x0800;
+    /// Internet protocol, version 6.
+    pub const IPV6: u16 = 0x86dd;
+    /// Address resolution protocol.
+    pub const ARP: u16 = 0x0806;
+    /// IEEE 802.1Q customer tag.
+    pub const VLAN: u16 = 0x8100;
+    /// IEEE 802.1ad service tag.
+    pub const SERVICE_VLAN: u16 = 0x88a8;
+}
+
+/// IP protocol numbers this crate tells apart.
+mod protocol {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const TCP: u8 = 6;
+    pub(super) const UDP: u8 = 17;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const DESTINATION: u8 = 60;
+}
+
+/// The network protocol of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Network {
+    #[default]
+    Other,
+    Ipv4,
+    Ipv6,
+}
+
+/// The transport protocol of a frame, as far as the switch tells them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Not IP, a fragment, or another protocol.
+    #[default]
+    Other,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Offsets into a frame's bytes. See the [module](self) for what they promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    ether_type: u16,
+    network_at: u16,
+    transport_at: u16,
+    payload_at: u16,
+    end: u32,
+    network: Network,
+    transport: Transport,
+    fragment: bool,
+}
+
+impl Headers {
+    /// Parses the headers of a frame.
+    ///
+    /// # Errors
+    /// [`DropReason::Runt`] or one of the `Malformed…` reasons.
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Result<Self, DropReason> {
+        if bytes.len() < ETHERNET_BYTES {
+            return Err(DropReason::Runt);
+        }
+        let mut network_at = ETHERNET_BYTES;
+        let mut ether_type = be16(bytes, 12);
+        for _ in 0..2 {
+            if !matches!(ether_type, ethertype::VLAN | ethertype::SERVICE_VLAN) {
+                break;
+            }
+            ether_type = bytes
+                .get(network_at + 2..network_at + VLAN_TAG_BYTES)
+                .map(|at| be16(at, 0))
+                .ok_or(DropReason::Runt)?;
+            network_at += VLAN_TAG_BYTES;
+        }
+        let at = narrow(network_at);
+        let headers =
+            Self { ether_type, network_at: at, transport_at: at, payload_at: at, ..Self::default() };
+        match ether_type {
+            ethertype::IPV4 => headers.parse_ipv4(bytes),
+            ethertype::IPV6 => headers.parse_ipv6(bytes),
+            _ => Ok(Self { end: bytes.len() as u32, ..headers }),
+        }
+    }
+
+    #[inline]
+    fn parse_ipv4(mut self, bytes: &[u8]) -> Result<Self, DropReason> {
+        let packet = &bytes[usize::from(self.network_at)..];
+        if packet.len() < 20 || packet[0] >> 4 != 4 {
+            return Err(DropReason::MalformedIpv4);
+        }
+        let header = usize::from(packet[0] & 0xf) * 4;
+        let total = usize::from(be16(packet, 2));
+        if header < 20 || total < header || total > packet.len() {
+            return Err(DropReason::MalformedIpv4);
+        }
+        self.network = Network::Ipv4;
+        self.transport_at = self.network_at + narrow(header);
+        self.payload_at = self.transport_at;
+        self.end = u32::from(self.network_at) + total as u32;
+        const MORE_OR_OFFSET: u16 = 0x3fff;
+        self.fragment = be16(packet, 6) & MORE_OR_OFFSET != 0;
+        self.parse_transport(bytes, packet[9])
+    }
+
+    #[inline]
+    fn parse_ipv6(mut self, bytes: &[u8]) -> Result<Self, DropReason> {
+        const HEADER: usize = 40;
+        let packet = &bytes[usize::from(self.network_at)..];
+        if packet.len() < HEADER || packet[0] >> 4 != 6 {
+            return Err(DropReason::MalformedIpv6);
+        }
+        let total = HEADER + usize::from(be16(packet, 4));
+        if total > packet.len() {
+            return Err(DropReason::MalformedIpv6);
+        }
+        self.network = Network::Ipv6;
+        self.end = u32::from(self.network_at) + total as u32;
+        let mut next = packet[6];
+        let mut at = HEADER;
+        for _ in 0..IPV6_EXTENSIONS_MAX {
+            let length = match next {
+                protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION => {
+                    packet.get(at + 1).map_or(usize::MAX, |&units| (usize::from(units) + 1) * 8)
+                }
+                protocol::FRAGMENT => 8,
+                _ => break,
+            };
+            if length > total - at {
+                return Err(DropReason::MalformedIpv6);
+            }
+            self.fragment |= next == protocol::FRAGMENT && be16(packet, at + 2) & 0xfff9 != 0;
+            next = packet[at];
+            at += length;
+        }
+        self.transport_at = self.network_at + narrow(at);
+        self.payload_at = self.transport_at;
+        self.parse_transport(bytes, next)
+    }
+
+    #[inline]
+    fn parse_transport(mut self, bytes: &[u8], number: u8) -> Result<Self, DropReason> {
+        if self.fragment {
+            return Ok(self);
+        }
+        let segment = &bytes[usize::from(self.transport_at)..self.end as usize];
+        match number {
+            protocol::TCP => {
+                let header = segment.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+                if header < 20 || header > segment.len() {
+                    return Err(DropReason::MalformedTcp);
+                }
+                self.transport = Transport::Tcp;
+                self.payload_at = self.transport_at + narrow(header);
+            }
+            protocol::UDP => {
+                let length = segment.get(4..6).map_or(0, |at| usize::from(be16(at, 0)));
+                if length < 8 || length > segment.len() {
+                    return Err(DropReason::MalformedUdp);
+                }
+                self.transport = Transport::Udp;
+                self.payload_at = self.transport_at + 8;
+            }
+            _ => {}
+        }
+        Ok(self)
+    }
+
+    /// The EtherType behind any VLAN tags.
+    pub fn ether_type(&self) -> u16 {
+        self.ether_type
+    }
+
+    /// Where the network header starts: behind the Ethernet header and its VLAN tags.
+    #[inline]
+    pub fn network_offset(&self) -> usize {
+        usize::from(self.network_at)
+    }
+
+    /// Where the transport header starts, or would start.
+    #[inline]
+    pub fn transport_offset(&self) -> usize {
+        usize::from(self.transport_at)
+    }
+
+    /// Where the transport's payload starts; where the headers we know end.
+    #[inline]
+    pub fn payload_offset(&self) -> usize {
+        usize::from(self.payload_at)
+    }
+
+    /// Where the network packet ends; behind that is padding.
+    #[inline]
+    pub fn end_offset(&self) -> usize {
+        self.end as usize
+    }
+
+    /// Whether it is IPv4.
+    #[inline]
+    pub fn is_ipv4(&self) -> bool {
+        self.network == Network::Ipv4
+    }
+
+    /// Whether it is IPv6.
+    #[inline]
+    pub fn is_ipv6(&self) -> bool {
+        self.network == Network::Ipv6
+    }
+
+    /// Whether it is IPv4 or IPv6.
+    #[inline]
+    pub fn is_ip(&self) -> bool {
+        self.network != Network::Other
+    }
+
+    /// Whether it is one of several fragments of an IP packet.
+    #[inline]
+    pub fn is_fragment(&self) -> bool {
+        self.fragment
+    }
+
+    /// The transport protocol.
+    #[inline]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+}
+
+/// A big-endian 16-bit field.
+///
+/// # Panics
+/// When `bytes` ends before it.
+#[inline]
+pub fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// An offset of a header, which lies in the first 65,535 bytes because IP headers do.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "headers end within 22 + 65,535 bytes; see below")]
+fn narrow(offset: usize) -> u16 {
+    debug_assert!(offset <= usize::from(u16::MAX));
+    offset as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ethernet(ether_type: u16, rest: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend(ether_type.to_be_bytes());
+        frame.extend(rest);
+        frame
+    }
+
+    #[test]
+    fn short_frames_are_runts() {
+        for len in 0..ETHERNET_BYTES {
+            assert_eq!(Headers::parse(&vec![0; len]), Err(DropReason::Runt));
+        }
+        assert_eq!(Headers::parse(&ethernet(ethertype::VLAN, &[0, 1, 8])), Err(DropReason::Runt));
+    }
+
+    #[test]
+    fn what_is_not_ip_is_forwarded() {
+        let headers = Headers::parse(&ethernet(0x88b5, b"anything")).expect("not IP");
+        assert!(!headers.is_ip());
+        assert_eq!(headers.end_offset(), 22);
+    }
+
+    #[test]
+    fn lengths_that_contradict_are_malformed() {
+        let mut ip = [0u8; 28];
+        (ip[0], ip[3], ip[9]) = (0x45, 28, protocol::UDP);
+        ip[25] = 8;
+        let parse = |ip: &[u8]| Headers::parse(&ethernet(ethertype::IPV4, ip));
+        assert_eq!(parse(&ip).map(|headers| headers.transport()), Ok(Transport::Udp));
+        assert_eq!(parse(&ip[..19]), Err(DropReason::MalformedIpv4));
+        assert_eq!(parse(&ip[..27]), Err(DropReason::MalformedIpv4));
+        ip[25] = 9;
+        assert_eq!(parse(&ip), Err(DropReason::MalformedUdp));
+        ip[9] = protocol::TCP;
+        assert_eq!(parse(&ip), Err(DropReason::MalformedTcp));
+        ip[0] = 0x44;
+        assert_eq!(parse(&ip), Err(DropReason::MalformedIpv4));
+    }
+}

@@ -1,0 +1,1 @@
+//! A super-frame into the frames it stands for.

@@ -1,0 +1,20 @@
+//! Every system call the switch makes, and its only unsafe code.
+//!
+//! One file per kernel facility, each opening with the kernel facts it leans on.
+//!
+//! | used by | modules |
+//! |---|---|
+//! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`tap`] [`confine`] |
+//! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] |
+
+pub mod clock;
+pub mod confine;
+pub mod device;
+pub mod netlink;
+pub mod netns;
+pub mod packet;
+pub mod pidfd;
+pub mod poll;
+pub mod seqpacket;
+pub mod shared;
+pub mod tap;

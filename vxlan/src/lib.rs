@@ -1,0 +1,2 @@
+//! VXLAN (RFC 7348), pure.
+#![forbid(unsafe_code)]
