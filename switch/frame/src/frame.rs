@@ -62,17 +62,12 @@ impl Frame {
     }
 
     /// Takes the first `bytes` of [`receive_room`](Self::receive_room) as virtio-net header and frame.
-    ///
-    /// # Errors
-    /// [`DropReason::BadOffload`] when the virtio-net header asks for what it cannot,
-    /// [`DropReason::Runt`] when there is not even that header.
-    pub fn received(&mut self, bytes: usize) -> Result<(), DropReason> {
+    pub fn received(&mut self, bytes: usize) {
         self.start = HEADROOM;
-        self.end = HEADROOM + bytes.checked_sub(VNET_HEADER_BYTES).ok_or(DropReason::Runt)?.min(FRAME_BYTES_MAX);
-        let header: [u8; VNET_HEADER_BYTES] =
-            self.slot[HEADROOM - VNET_HEADER_BYTES..HEADROOM].try_into().map_err(|_| DropReason::Runt)?;
-        self.offload = Offload::decode(header)?;
-        Ok(())
+        self.end = HEADROOM + bytes.saturating_sub(VNET_HEADER_BYTES).min(FRAME_BYTES_MAX);
+        let mut header = [0; VNET_HEADER_BYTES];
+        header.copy_from_slice(&self.slot[HEADROOM - VNET_HEADER_BYTES..HEADROOM]);
+        self.offload = Offload::decode(header);
     }
 
     /// Room for a received frame that has no virtio-net header; see [`received_plain`](Self::received_plain).

@@ -120,14 +120,18 @@ impl Offload {
     /// No work left.
     pub const NONE: Offload = Offload { checksum: Checksum::Complete, gso: None };
 
+    /// What a virtio-net header that makes no sense is read as: [`check`](Self::check) refuses it,
+    /// because no frame reaches as far as this checksum.
+    const NONSENSE: Offload =
+        Offload { checksum: Checksum::Partial { start: u16::MAX, offset: u16::MAX }, gso: None };
+
     /// Reads a virtio-net header, native byte order, as Linux writes it. Its `hdr_len` is a hint that
     /// is not to be trusted, and is not read.
     ///
-    /// # Errors
-    /// [`DropReason::BadOffload`] for a kind of segmentation there is no name for here, one of size
-    /// zero, or one without a partial checksum.
+    /// A kind of segmentation there is no name for here, one of size zero, or one without a partial
+    /// checksum is read as work that [`check`](Self::check) refuses.
     #[inline]
-    pub fn decode(header: [u8; VNET_HEADER_BYTES]) -> Result<Self, DropReason> {
+    pub fn decode(header: [u8; VNET_HEADER_BYTES]) -> Self {
         let [flags, gso_type, _, _, size0, size1, start0, start1, offset0, offset1] = header;
         let checksum = if flags & F_NEEDS_CSUM != 0 {
             Checksum::Partial {
@@ -140,20 +144,20 @@ impl Offload {
             Checksum::Complete
         };
         if gso_type == GSO_NONE {
-            return Ok(Self { checksum, gso: None });
+            return Self { checksum, gso: None };
         }
         let kind = match gso_type & !GSO_ECN {
             GSO_TCPV4 => GsoKind::Tcp4,
             GSO_TCPV6 => GsoKind::Tcp6,
             GSO_UDP_L4 => GsoKind::Udp,
-            _ => return Err(DropReason::BadOffload),
+            _ => return Self::NONSENSE,
         };
         let size = u16::from_ne_bytes([size0, size1]);
         if size == 0 || flags & F_NEEDS_CSUM == 0 {
-            return Err(DropReason::BadOffload);
+            return Self::NONSENSE;
         }
         let gso = Gso { kind, size, ecn: gso_type & GSO_ECN != 0, same_id: false };
-        Ok(Self { checksum, gso: Some(gso) })
+        Self { checksum, gso: Some(gso) }
     }
 
     /// Writes the virtio-net header; `header_bytes` is where the payload starts.
@@ -213,6 +217,7 @@ impl Offload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::FRAME_BYTES_MAX;
 
     #[test]
     fn header_survives_both_ways() {
@@ -220,13 +225,13 @@ mod tests {
             [Checksum::Complete, Checksum::Valid, Checksum::Partial { start: 34, offset: TCP_CHECKSUM_AT }];
         for checksum in checksums {
             let plain = Offload { checksum, gso: None };
-            assert_eq!(Offload::decode(plain.encode(54)), Ok(plain));
+            assert_eq!(Offload::decode(plain.encode(54)), plain);
         }
         for kind in [GsoKind::Tcp4, GsoKind::Tcp6, GsoKind::Udp] {
             let gso = Gso { kind, size: 1448, ecn: kind == GsoKind::Tcp4, same_id: false };
             let checksum = Checksum::Partial { start: 34, offset: 16 };
             let offload = Offload { checksum, gso: Some(gso) };
-            assert_eq!(Offload::decode(offload.encode(54)), Ok(offload));
+            assert_eq!(Offload::decode(offload.encode(54)), offload);
         }
     }
 
@@ -237,7 +242,8 @@ mod tests {
         let size_zero = [F_NEEDS_CSUM, GSO_TCPV4, 0, 0, 0, 0, 34, 0, 16, 0];
         let no_checksum = [0, GSO_TCPV4, 0, 0, size0, size1, 0, 0, 0, 0];
         for header in [unknown_kind, size_zero, no_checksum] {
-            assert_eq!(Offload::decode(header), Err(DropReason::BadOffload));
+            let offload = Offload::decode(header);
+            assert_eq!(offload.check(&Headers::default(), FRAME_BYTES_MAX), Err(DropReason::BadOffload));
         }
     }
 }

@@ -1,1 +1,143 @@
-//! (being written)
+//! TAP devices: an Ethernet interface whose other end is a descriptor.
+//!
+//! # Kernel facts
+//! * One frame per read and per write. A write runs the receiver's whole receive path inside the call.
+//! * `IFF_VNET_HDR` puts a virtio-net header before every frame; its default length is 10 bytes.
+//! * `TUNSETOFFLOAD` tells what the device may leave to us and what it takes from us. Unknown bits give
+//!   `EINVAL`, `USO4` and `USO6` go only together (since Linux 6.2), so it is probed downwards. The mask
+//!   belongs to the device and survives the descriptor.
+//! * The device lives in the network namespace of the thread that made it, may be moved, and is removed
+//!   when its last descriptor closes.
+//! * Small frames take a fast allocation path only on a non-blocking descriptor whose send buffer was
+//!   never set (`tun_can_build_skb`).
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use vswitch_frame::{Accepts, Frame};
+
+const TUN_F_CSUM: libc::c_uint = 0x01;
+const TUN_F_TSO4: libc::c_uint = 0x02;
+const TUN_F_TSO6: libc::c_uint = 0x04;
+const TUN_F_TSO_ECN: libc::c_uint = 0x08;
+const TUN_F_USO4: libc::c_uint = 0x20;
+const TUN_F_USO6: libc::c_uint = 0x40;
+
+const TSO: libc::c_uint = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+const USO: libc::c_uint = TUN_F_USO4 | TUN_F_USO6;
+
+/// What to ask for, most first.
+const OFFLOADS: [(libc::c_uint, Accepts); 3] = [
+    (TSO | USO, Accepts::ALL),
+    (TSO, Accepts { uso: false, ..Accepts::ALL }),
+    (TUN_F_CSUM, Accepts { checksum: true, ..Accepts::NONE }),
+];
+
+/// Makes a TAP called `name` in the calling thread's network namespace. The interface is down.
+///
+/// # Errors
+/// `AlreadyExists` when an interface has that name, `InvalidInput` for a name the kernel does not take
+/// (1 to 15 bytes, no `/`, no space), `NotFound` without `/dev/net/tun`, `PermissionDenied` without
+/// `CAP_NET_ADMIN`.
+pub fn create(name: &str) -> io::Result<(OwnedFd, Accepts)> {
+    let fd = open("/dev/net/tun", OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())?;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+    let mut request = interface_request(name)?;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which outlives the call.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    nix::errno::Errno::result(done).map_err(|errno| match errno {
+        // EINVAL: the name belongs to an interface that is no TAP.
+        nix::errno::Errno::EBUSY | nix::errno::Errno::EINVAL | nix::errno::Errno::EEXIST => {
+            io::Error::from(io::ErrorKind::AlreadyExists)
+        }
+        other => other.into(),
+    })?;
+    let accepts = set_offload(&fd);
+    Ok((fd, accepts))
+}
+
+fn interface_request(name: &str) -> io::Result<libc::ifreq> {
+    let usable = !name.is_empty()
+        && name.len() < libc::IFNAMSIZ
+        && !matches!(name, "." | "..")
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%'));
+    if !usable {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: `ifreq` is plain old data, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Ok(request)
+}
+
+/// Sets the most the kernel takes of the offloads we know, and tells what that was.
+fn set_offload(fd: &OwnedFd) -> Accepts {
+    let set = |mask: libc::c_uint| {
+        // SAFETY: TUNSETOFFLOAD takes its mask by value.
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(mask)) == 0 }
+    };
+    let best = OFFLOADS.iter().find(|(mask, _)| set(*mask));
+    best.map_or(Accepts::NONE, |(_, accepts)| *accepts)
+}
+
+/// What a TAP descriptor made by someone else is: whether it has a virtio-net header, and what it takes.
+/// Makes it non-blocking, its header 10 bytes long, and sets its offloads.
+///
+/// # Errors
+/// `Unsupported` when it is no TAP or puts packet information before each frame.
+pub fn adopt(fd: &OwnedFd) -> io::Result<(bool, Accepts)> {
+    // SAFETY: as in `interface_request`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: TUNGETIFF writes one `ifreq`, which outlives the call.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &raw mut request) };
+    if done < 0 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    // SAFETY: TUNGETIFF fills the flags of the union.
+    let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    if flags & libc::IFF_TAP == 0 || flags & libc::IFF_NO_PI == 0 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    if flags & libc::IFF_VNET_HDR == 0 {
+        // SAFETY: TUNSETOFFLOAD takes its mask by value. Without a header to describe it in, the
+        // kernel must leave no work to us.
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
+        return Ok((false, Accepts::NONE));
+    }
+    let mut header_bytes = vswitch_frame::offload::VNET_HEADER_BYTES as libc::c_int;
+    // SAFETY: TUNSETVNETHDRSZ reads one int, which outlives the call.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw mut header_bytes) };
+    nix::errno::Errno::result(done)?;
+    Ok((true, set_offload(fd)))
+}
+
+/// Receives one frame into `frame`; `false` when there is none.
+///
+/// # Errors
+/// What `read` reports, such as `EBADFD` once the interface is gone.
+#[inline]
+pub fn receive(fd: BorrowedFd<'_>, vnet_header: bool, frame: &mut Frame) -> io::Result<bool> {
+    let room = if vnet_header { frame.receive_room() } else { frame.receive_room_plain() };
+    match nix::unistd::read(fd, room) {
+        Ok(bytes) if vnet_header => frame.received(bytes),
+        Ok(bytes) => frame.received_plain(bytes),
+        Err(nix::errno::Errno::EAGAIN) => return Ok(false),
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(true)
+}
+
+/// Sends one frame.
+///
+/// # Errors
+/// What `write` reports, such as `EIO` while the interface is down.
+#[inline]
+pub fn send(fd: BorrowedFd<'_>, vnet_header: bool, frame: &mut Frame) -> nix::Result<()> {
+    let bytes = if vnet_header { frame.with_vnet_header() } else { frame.bytes() };
+    nix::unistd::write(fd, bytes).map(|_| ())
+}
