@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071): the one's complement of the one's-complement sum of 16-bit words.
 
-use crate::headers::Headers;
+use crate::headers::{Headers, Transport, protocol};
 
 /// A running one's-complement sum, in network byte order, not yet folded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,9 +64,10 @@ fn fold(sum: u64) -> u16 {
 
 /// The sum of the pseudo-header for a transport segment of `length` bytes (RFC 9293, 3.1; RFC 8200, 8.1).
 ///
-/// `headers` must be those of an IP frame with these `bytes`; `protocol` is the transport's number.
+/// `headers` must be those of a frame with these `bytes` that carries TCP or UDP.
 #[inline]
-pub fn pseudo_header(bytes: &[u8], headers: &Headers, protocol: u8, length: usize) -> Sum {
+pub fn pseudo_header(bytes: &[u8], headers: &Headers, length: usize) -> Sum {
+    let protocol = if headers.transport() == Transport::Udp { protocol::UDP } else { protocol::TCP };
     let at = headers.network_offset();
     let addresses = if headers.is_ipv4() { &bytes[at + 12..at + 20] } else { &bytes[at + 8..at + 40] };
     let length = length as u64;

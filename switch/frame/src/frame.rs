@@ -99,6 +99,19 @@ impl Frame {
         self.received_plain(taken);
     }
 
+    /// Replaces the whole frame by `head` and `rest`, together at most [`FRAME_BYTES_MAX`] bytes.
+    pub(crate) fn fill_parts(&mut self, head: &[u8], rest: &[u8]) {
+        self.received_plain(head.len() + rest.len());
+        let (first, second) = self.bytes_mut().split_at_mut(head.len());
+        first.copy_from_slice(head);
+        second.copy_from_slice(rest);
+    }
+
+    /// Leaves no bytes.
+    pub(crate) fn clear(&mut self) {
+        self.end = self.start;
+    }
+
     /// Appends `bytes`.
     ///
     /// # Errors

@@ -30,13 +30,13 @@ pub mod ethertype {
 }
 
 /// IP protocol numbers this crate tells apart.
-mod protocol {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const TCP: u8 = 6;
-    pub(super) const UDP: u8 = 17;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const DESTINATION: u8 = 60;
+pub(crate) mod protocol {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const DESTINATION: u8 = 60;
 }
 
 /// The network protocol of a frame.
@@ -217,6 +217,11 @@ impl Headers {
         self.end as usize
     }
 
+    /// Notes that the network packet now ends at `end`.
+    pub(crate) fn set_end(&mut self, end: usize) {
+        self.end = end as u32;
+    }
+
     /// Whether it is IPv4.
     #[inline]
     pub fn is_ipv4(&self) -> bool {
@@ -257,9 +262,9 @@ pub fn be16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// An offset of a header, which lies in the first 65,535 bytes because IP headers do.
+/// An offset of a header.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "headers end within 22 + 65,535 bytes; see below")]
+#[expect(clippy::cast_possible_truncation, reason = "eight extension headers of 2 KiB end far below 65,535")]
 fn narrow(offset: usize) -> u16 {
     debug_assert!(offset <= usize::from(u16::MAX));
     offset as u16

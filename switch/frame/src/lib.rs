@@ -23,6 +23,7 @@ pub mod coalesce;
 pub mod drop;
 pub mod frame;
 pub mod headers;
+mod lengths;
 pub mod offload;
 pub mod pool;
 pub mod split;

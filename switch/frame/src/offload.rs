@@ -13,6 +13,10 @@ use crate::headers::{Headers, Transport};
 /// Length of the virtio-net header on every descriptor we hold.
 pub const VNET_HEADER_BYTES: usize = 10;
 
+/// Frames that one super-frame may stand for. The kernel makes at most 1,365 (TCP with the smallest
+/// segments Linux sends); without a limit a forged one of 65,000 would cost a port as many system calls.
+pub const SEGMENTS_MAX: usize = 2048;
+
 const F_NEEDS_CSUM: u8 = 1;
 const F_DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
@@ -105,6 +109,11 @@ impl Accepts {
         checksum && offload.gso.is_none_or(|gso| self.takes_kind(gso.kind))
     }
 
+    /// Whether the receiver takes super-frames of any kind.
+    pub fn takes_any(self) -> bool {
+        self.tso4 || self.tso6 || self.uso
+    }
+
     /// Whether the receiver takes super-frames of this kind.
     #[inline]
     pub fn takes_kind(self, kind: GsoKind) -> bool {
@@ -191,7 +200,7 @@ impl Offload {
     ///
     /// # Errors
     /// [`DropReason::BadOffload`] when the checksum lies outside the frame, or a segmentation does not
-    /// fit the transport protocol.
+    /// fit the transport protocol or makes more than [`SEGMENTS_MAX`] frames.
     #[inline]
     pub fn check(&self, headers: &Headers, len: usize) -> Result<(), DropReason> {
         let Checksum::Partial { start, offset } = self.checksum else {
@@ -210,7 +219,8 @@ impl Offload {
         };
         let checksum_at = if gso.kind == GsoKind::Udp { UDP_CHECKSUM_AT } else { TCP_CHECKSUM_AT };
         let in_place = usize::from(start) == headers.transport_offset() && offset == checksum_at;
-        if fits && in_place && headers.end_offset() == len { Ok(()) } else { Err(DropReason::BadOffload) }
+        let segments = len.saturating_sub(headers.payload_offset()).div_ceil(usize::from(gso.size));
+        if fits && in_place && headers.end_offset() == len && segments <= SEGMENTS_MAX { Ok(()) } else { Err(DropReason::BadOffload) }
     }
 }
 

@@ -10,6 +10,8 @@ use vswitch_sys::device::DeviceKind;
 /// Something control wants done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
+    /// The first command: how to run. The descriptor of the counters rides along.
+    Start(Options),
     /// Makes a network, with no ports.
     AddNetwork(NetworkId),
     /// Removes a network, its ports and its table.
@@ -18,8 +20,34 @@ pub enum Command {
     AddPort(PortId, PortSpec),
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
-    /// Asks for the forwarding table of a network.
-    ReadTable(NetworkId),
+    /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.
+    ReadTable {
+        /// The network.
+        network: NetworkId,
+        /// The last address of the page before; `None` asks for the first page.
+        after: Option<Mac>,
+    },
+}
+
+/// How the datapath runs.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// What it does when there is no work.
+    pub poll: PollMode,
+    /// Seeds its hashes. Random and secret: containers choose the keys.
+    pub seed: u64,
+}
+
+/// What the poll loop does when there is no work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum PollMode {
+    /// Spins for a moment after work, then sleeps.
+    #[default]
+    Adaptive,
+    /// Never sleeps: takes a core, answers fastest.
+    Busy,
+    /// Never spins.
+    Sleep,
 }
 
 /// Everything about a port but its descriptor.
@@ -46,9 +74,12 @@ pub enum Reply {
     Done,
     /// Refused, with the reason for a person.
     Refused(String),
-    /// The forwarding table asked for.
+    /// A page of the forwarding table; the last one is not full.
     Table(Vec<TableEntry>),
 }
+
+/// Entries in a full page of a forwarding table, so that a page fits one message.
+pub const TABLE_PAGE: usize = 500;
 
 /// One line of a forwarding table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,109 @@
+//! Carries out control's commands between turns.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use vswitch_engine::Port;
+use vswitch_frame::{Mac, NetworkId, PortId};
+use vswitch_sys::clock;
+use vswitch_sys::device::Device;
+use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
+
+use super::command::{Command, PortSpec, Reply, TABLE_PAGE, TableEntry};
+use super::turn::Datapath;
+
+impl Datapath {
+    /// Carries out the next command, if there is one, and answers it; says whether there was.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when control is gone.
+    pub(crate) fn carry_out_next(&mut self) -> io::Result<bool> {
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+        let Some((length, fd)) = self.channel.receive(&mut buffer)? else {
+            return Ok(false);
+        };
+        let reply = match serde_json::from_slice(&buffer[..length]) {
+            Ok(command) => self.carry_out(command, fd),
+            Err(error) => Reply::Refused(format!("not a command: {error}")),
+        };
+        self.reply(&reply);
+        Ok(true)
+    }
+
+    /// Sends a reply. One that cannot be sent is lost with the control process it was for.
+    pub(crate) fn reply(&self, reply: &Reply) {
+        if let Ok(text) = serde_json::to_vec(reply) {
+            let _ = self.channel.send(&text, &[]);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command, fd: Option<OwnedFd>) -> Reply {
+        match command {
+            Command::Start(_) => Reply::Refused("already started".into()),
+            Command::AddNetwork(network) => match self.switch.add_network(network) {
+                Ok(()) => Reply::Done,
+                Err(refusal) => Reply::Refused(refusal.to_string()),
+            },
+            Command::RemoveNetwork(network) => {
+                for port in self.switch.remove_network(network) {
+                    self.close(port);
+                }
+                Reply::Done
+            }
+            Command::AddPort(port, spec) => match fd {
+                Some(fd) => self.add_port(port, spec, fd),
+                None => Reply::Refused("a port needs a descriptor".into()),
+            },
+            Command::RemovePort(port) => {
+                self.switch.remove_port(port);
+                self.close(port);
+                Reply::Done
+            }
+            Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
+        }
+    }
+
+    fn add_port(&mut self, id: PortId, spec: PortSpec, fd: OwnedFd) -> Reply {
+        let PortSpec { network, kind, group, mtu, accepts, addresses } = spec;
+        let port = Port { network, group, mtu: usize::from(mtu), addresses };
+        if let Err(refusal) = self.switch.add_port(id, port) {
+            return Reply::Refused(refusal.to_string());
+        }
+        let device = Device::new(fd, kind);
+        if let Err(error) = self.poller.add(device.as_fd(), id.index()) {
+            self.switch.remove_port(id);
+            return Reply::Refused(format!("cannot wait for the descriptor: {error}"));
+        }
+        self.ports.insert(id, device, accepts);
+        Reply::Done
+    }
+
+    /// Closes a port's descriptor. Control has a duplicate, so it must leave the poller first.
+    fn close(&mut self, id: PortId) {
+        if let Some(port) = self.ports.remove(id) {
+            let _ = self.poller.remove(port.device.as_fd());
+        }
+    }
+
+    fn table_page(&self, network: NetworkId, after: Option<Mac>) -> Vec<TableEntry> {
+        let now = clock::now();
+        let mut entries: Vec<TableEntry> = self
+            .switch
+            .table(network)
+            .filter(|entry| after.is_none_or(|after| entry.mac > after))
+            .map(|entry| TableEntry {
+                mac: entry.mac,
+                port: entry.port,
+                fixed: entry.fixed,
+                age_ms: if entry.fixed { 0 } else { millis(now.since(entry.seen)) },
+            })
+            .collect();
+        entries.sort_unstable_by_key(|entry| entry.mac);
+        entries.truncate(TABLE_PAGE);
+        entries
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,161 @@
+//! One turn of the poll loop: the road of every frame, on one screen.
+//!
+//! # Theory of operation
+//! Each ready port in turn gives one burst, and the burst goes all the way before the next port is
+//! looked at: its bytes are still in cache when they are sent, and its slots are free again. The laws
+//! at the end of a burst are checked in debug builds: every frame received got exactly one verdict,
+//! and every slot came back to the pool.
+
+use std::io;
+
+use vswitch_engine::{Limits, Switch, Verdicts};
+use vswitch_frame::coalesce::Coalescer;
+use vswitch_frame::{Frame, Instant, Pool, PortId};
+use vswitch_sys::clock;
+use vswitch_sys::device::{Budget, Left};
+use vswitch_sys::packet::Vectors;
+use vswitch_sys::poll::Poller;
+use vswitch_sys::seqpacket::Channel;
+
+use super::CHANNEL;
+use super::command::Options;
+use super::counters::{Counter, Counters};
+use super::ports::Ports;
+use super::rest::Rest;
+use super::transmit::Transmit;
+
+/// What one burst may take: enough datagrams to coalesce well, and no more bytes than stay in a core's
+/// second-level cache while they are copied in and out.
+const BUDGET: Budget = Budget { frames: 256, bytes: 256 * 1024 };
+
+/// Slots: one burst, the pieces of the super-frame that is being split, and the frame being received.
+const SLOTS: usize = BUDGET.frames + vswitch_frame::split::PIECES_MAX + 1;
+
+/// Everything the loop works on.
+#[derive(Debug)]
+pub(crate) struct Datapath {
+    pub(crate) switch: Switch,
+    pub(crate) ports: Ports,
+    pub(crate) poller: Poller,
+    pub(crate) channel: Channel,
+    pub(crate) counters: Counters,
+    transmit: Transmit,
+    rest: Rest,
+    pool: Pool,
+    vectors: Vectors,
+    burst: Vec<Frame>,
+    verdicts: Verdicts,
+    commands_waiting: bool,
+}
+
+impl Datapath {
+    pub(crate) fn new(options: Options, counters: Counters, poller: Poller, channel: Channel) -> Self {
+        Self {
+            switch: Switch::new(Limits::default(), options.seed),
+            ports: Ports::new(),
+            poller,
+            channel,
+            counters,
+            transmit: Transmit::new(Coalescer::new(options.seed)),
+            rest: Rest::new(options.poll),
+            pool: Pool::new(SLOTS),
+            vectors: Vectors::new(),
+            burst: Vec::with_capacity(BUDGET.frames),
+            verdicts: Verdicts::default(),
+            commands_waiting: true,
+        }
+    }
+
+    /// Turns until control goes away.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        loop {
+            let now = clock::now();
+            let worked = self.turn(now);
+            if self.commands_waiting && !self.carry_out_commands()? {
+                return Ok(());
+            }
+            self.switch.poll(now);
+            self.look(worked, now)?;
+        }
+    }
+
+    /// Lets every port that is ready give one burst; says whether there was any frame.
+    fn turn(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        for _ in 0..self.ports.ready_count() {
+            let Some(ingress) = self.ports.next_ready() else { break };
+            worked |= self.turn_of(ingress, now);
+        }
+        worked
+    }
+
+    /// One burst of one port, from its descriptor to those of its receivers.
+    fn turn_of(&mut self, ingress: PortId, now: Instant) -> bool {
+        let Some(port) = self.ports.get_mut(ingress) else { return false };
+
+        // 1 receive
+        let left = port.device.receive(&mut self.vectors, BUDGET, &mut self.pool, &mut self.burst);
+        let received = self.burst.len();
+        let bytes: usize = self.burst.iter().map(Frame::len).sum();
+        self.counters.add(ingress, Counter::ReceivedFrames, received as u64);
+        self.counters.add(ingress, Counter::ReceivedBytes, bytes as u64);
+
+        // 2 decide
+        self.switch.process(ingress, &mut self.burst, &mut self.verdicts, now);
+        let verdicts = &mut self.verdicts;
+        debug_assert_eq!(received, verdicts.forward.len() + verdicts.flood.len() + verdicts.drop.len());
+
+        // 3 drop, 4 transmit
+        for (reason, port, frame) in verdicts.drop.drain(..) {
+            self.counters.drop(port, reason, 1);
+            self.pool.free(frame);
+        }
+        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+        to.forward(&mut verdicts.forward);
+        to.flood(&mut verdicts.flood, self.switch.flood_targets(ingress));
+        debug_assert_eq!(self.pool.available(), self.pool.capacity());
+
+        match left {
+            Left::More => self.ports.set_ready(ingress),
+            Left::Nothing => {}
+            Left::Gone => self.counters.add(ingress, Counter::Gone, 1),
+        }
+        received > 0
+    }
+
+    /// 5 rest: spins or sleeps until something is ready, and notes what is.
+    fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
+        let pressing = self.ports.ready_count() > 0 || self.commands_waiting;
+        let timeout = self.rest.timeout(pressing, worked, now, self.switch.poll_at());
+        let (ports, commands_waiting) = (&mut self.ports, &mut self.commands_waiting);
+        let mut found = pressing;
+        self.poller.wait(timeout, |number| {
+            found = true;
+            match u16::try_from(number) {
+                Ok(port) => ports.set_ready(PortId(port)),
+                Err(_) => *commands_waiting |= number == CHANNEL,
+            }
+        })?;
+        if !found && timeout.is_some_and(|timeout| timeout.is_zero()) {
+            vswitch_sys::poll::yield_core();
+        }
+        Ok(())
+    }
+
+    /// Control's commands, a few a turn. `false` when control is gone.
+    fn carry_out_commands(&mut self) -> io::Result<bool> {
+        const COMMANDS_PER_TURN: usize = 16;
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.carry_out_next() {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.commands_waiting = false;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
