@@ -175,6 +175,7 @@ impl Table {
                 vacant.insert(line);
             }
         }
+        self.rest_if_empty();
     }
 
     /// Forgets an address that is fixed at a port.
