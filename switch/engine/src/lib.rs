@@ -1,2 +1,53 @@
 //! The L2 switch, pure: admission, learning, lookup, isolation groups.
+//!
+//! # Theory of operation
+//!
+//! A [`Switch`] holds networks, the ports on them, and one forwarding table. It moves no bytes and makes
+//! no system call: it is handed the *burst* one port received and sorts it into [`Verdicts`], vectors of
+//! frames that share a fate. The caller then walks each vector in one straight loop.
+//!
+//! ```text
+//!            burst of one port                                     ┌► forward  (egress port, frame)
+//!  process ───────────────────► parse ─► admit ─► learn ─► look up ┼► flood    (frame; flood_targets says where)
+//!                                 │        │                  │    │
+//!                                 └────────┴──────────────────┴────┴► drop     (reason, port that counts it, frame)
+//! ```
+//!
+//! * **Conservation.** Every frame of a burst ends up in exactly one vector. There is no error to return:
+//!   a frame that goes nowhere has a [`DropReason`](vswitch_frame::DropReason).
+//! * **Walls.** The table's key is *(network, address)* and a port floods to the ports of its own network,
+//!   so there is no operation by which a frame could leave its network.
+//! * **Groups.** A frame never goes from a port to a port of the same isolation group. Reflection, ICC
+//!   off and tunnel split-horizon are that one rule.
+//! * **Order.** A burst is walked once, in order, and each vector keeps that order.
+//! * **Time** is an argument, and so is the seed of the hash. Ageing happens in [`Switch::poll`], which the
+//!   caller owes a call at [`Switch::poll_at`].
+//! * **Limits.** [`Limits`] bounds what containers can make the switch remember; `PortId::LIMIT` and
+//!   `NetworkId::LIMIT` bound what control can. At the first kind of limit frames still flow and a counter
+//!   in [`Stats`] moves; at the second control gets a [`Refusal`].
+//!
+//! | module | answers |
+//! |---|---|
+//! | [`switch`] | what the owner of the switch can do: networks, ports, reading the table, ageing |
+//! | [`process`] | what happens to a frame, and the tiers that make it fast |
+//! | [`table`] | learning, moves, fixed addresses, ageing, limits |
+//! | [`ports`] | which ports and networks there are, and who floods to whom |
+//! | [`limits`] [`verdicts`] [`stats`] [`refusal`] | the types they hand over |
 #![forbid(unsafe_code)]
+
+pub mod limits;
+pub mod ports;
+pub mod process;
+pub mod refusal;
+pub mod stats;
+pub mod switch;
+pub mod table;
+pub mod verdicts;
+
+pub use limits::Limits;
+pub use ports::Port;
+pub use refusal::Refusal;
+pub use stats::Stats;
+pub use switch::Switch;
+pub use table::Entry;
+pub use verdicts::Verdicts;

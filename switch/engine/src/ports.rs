@@ -1,0 +1,226 @@
+//! Which ports and networks there are, and who floods to whom.
+//!
+//! # Theory of operation
+//!
+//! Ports and networks are found by index. A network keeps a dense list of its members with all that
+//! flooding needs, and each port knows its place in that list, so that a port comes and goes in constant
+//! time however many there are, and a flood reads the members of one network and nothing else.
+
+use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
+
+use crate::refusal::Refusal;
+
+/// A port to be: everything the switch must know about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The network it belongs to.
+    pub network: NetworkId,
+    /// Its isolation group: it sends nothing to other ports of the same group.
+    pub group: GroupId,
+    /// Largest network packet it takes, in bytes.
+    pub mtu: usize,
+    /// Addresses that are behind it by configuration: they never age or move, and no other port may
+    /// send from them. One given twice counts once.
+    pub addresses: Vec<Mac>,
+}
+
+/// A port as its network lists it.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    port: PortId,
+    group: GroupId,
+    mtu: usize,
+}
+
+/// A port that is there, with its place among the members of its network.
+#[derive(Debug)]
+struct Place {
+    port: Port,
+    member: usize,
+}
+
+/// What becomes of a frame that has to be flooded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// There is a port to flood to.
+    Some,
+    /// There are other ports, all of them in the sender's group.
+    Isolated,
+    /// There is no other port.
+    Alone,
+}
+
+/// The ports and networks of a switch.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    places: Vec<Option<Place>>,
+    networks: Vec<Option<Vec<Member>>>,
+}
+
+impl Ports {
+    pub(crate) fn add_network(&mut self, id: NetworkId) -> Result<(), Refusal> {
+        if id.index() >= NetworkId::LIMIT {
+            return Err(Refusal::NetworkLimit(id));
+        }
+        let slot = slot(&mut self.networks, id.index());
+        if slot.is_some() {
+            return Err(Refusal::NetworkExists(id));
+        }
+        *slot = Some(Vec::new());
+        Ok(())
+    }
+
+    /// Removes a network with its ports, and returns them.
+    pub(crate) fn remove_network(&mut self, id: NetworkId) -> Vec<PortId> {
+        let members = self.networks.get_mut(id.index()).and_then(Option::take).unwrap_or_default();
+        for member in &members {
+            self.places[member.port.index()] = None;
+        }
+        members.into_iter().map(|member| member.port).collect()
+    }
+
+    /// Whether [`add`](Self::add) would succeed.
+    pub(crate) fn check(&self, id: PortId, network: NetworkId) -> Result<(), Refusal> {
+        if id.index() >= PortId::LIMIT {
+            return Err(Refusal::PortLimit(id));
+        }
+        if self.get(id).is_some() {
+            return Err(Refusal::PortExists(id));
+        }
+        if self.members(network).is_none() {
+            return Err(Refusal::NetworkUnknown(network));
+        }
+        Ok(())
+    }
+
+    /// Adds a port.
+    pub(crate) fn add(&mut self, id: PortId, port: Port) -> Result<(), Refusal> {
+        self.check(id, port.network)?;
+        let network = port.network;
+        let members = self.networks.get_mut(network.index()).and_then(Option::as_mut);
+        let members = members.ok_or(Refusal::NetworkUnknown(network))?;
+        let member = members.len();
+        members.push(Member { port: id, group: port.group, mtu: port.mtu });
+        *slot(&mut self.places, id.index()) = Some(Place { port, member });
+        Ok(())
+    }
+
+    /// Removes a port and returns what it was.
+    pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
+        let Place { port, member } = self.places.get_mut(id.index())?.take()?;
+        let members = self.networks.get_mut(port.network.index())?.as_mut()?;
+        members.swap_remove(member);
+        if let Some(moved) = members.get(member)
+            && let Some(place) = &mut self.places[moved.port.index()]
+        {
+            place.member = member;
+        }
+        Some(port)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: PortId) -> Option<&Port> {
+        self.places.get(id.index())?.as_ref().map(|place| &place.port)
+    }
+
+    fn members(&self, network: NetworkId) -> Option<&[Member]> {
+        self.networks.get(network.index())?.as_deref()
+    }
+
+    /// The other ports of the sender's network that are not in its group, with their MTU.
+    pub(crate) fn flood_targets(&self, sender: PortId) -> impl Iterator<Item = (PortId, usize)> {
+        let from = self.get(sender);
+        let group = from.map(|port| port.group);
+        let members = from.and_then(|port| self.members(port.network)).unwrap_or_default();
+        let others =
+            members.iter().filter(move |member| member.port != sender && Some(member.group) != group);
+        others.map(|member| (member.port, member.mtu))
+    }
+
+    /// What becomes of a frame of this sender that has to be flooded.
+    pub(crate) fn reach(&self, sender: PortId) -> Reach {
+        if self.flood_targets(sender).next().is_some() {
+            return Reach::Some;
+        }
+        let members = self.get(sender).and_then(|port| self.members(port.network)).unwrap_or_default();
+        if members.len() > 1 { Reach::Isolated } else { Reach::Alone }
+    }
+}
+
+/// The slot at an index, after making the table long enough.
+fn slot<T>(slots: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
+    if index >= slots.len() {
+        slots.resize_with(index + 1, || None);
+    }
+    &mut slots[index]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NETWORK: NetworkId = NetworkId(3);
+
+    fn ports(groups: &[u32]) -> Ports {
+        let mut ports = Ports::default();
+        ports.add_network(NETWORK).expect("a new network");
+        for (id, group) in (0..).zip(groups) {
+            let port = Port { network: NETWORK, group: GroupId(*group), mtu: 1500, addresses: Vec::new() };
+            ports.add(PortId(id), port).expect("a new port");
+        }
+        ports
+    }
+
+    fn targets(ports: &Ports, sender: u16) -> Vec<u16> {
+        let mut targets: Vec<u16> = ports.flood_targets(PortId(sender)).map(|(port, _)| port.0).collect();
+        targets.sort_unstable();
+        targets
+    }
+
+    #[test]
+    fn removal_keeps_every_other_port_in_its_place() {
+        for first in 0..5 {
+            for second in 0..5 {
+                let mut ports = ports(&[0, 1, 2, 3, 4]);
+                assert!(ports.remove(PortId(first)).is_some());
+                assert_eq!(ports.remove(PortId(second)).is_some(), first != second);
+                for sender in (0..5).filter(|id| ![first, second].contains(id)) {
+                    let rest: Vec<u16> = (0..5).filter(|id| ![first, second, sender].contains(id)).collect();
+                    assert_eq!(targets(&ports, sender), rest);
+                }
+                assert_eq!(targets(&ports, first), []);
+            }
+        }
+    }
+
+    #[test]
+    fn reach_tells_alone_from_isolated() {
+        assert_eq!(ports(&[7]).reach(PortId(0)), Reach::Alone);
+        assert_eq!(ports(&[7, 7]).reach(PortId(0)), Reach::Isolated);
+        assert_eq!(ports(&[7, 7, 8]).reach(PortId(0)), Reach::Some);
+        assert_eq!(ports(&[7, 7]).reach(PortId(9)), Reach::Alone);
+    }
+
+    #[test]
+    fn a_network_takes_its_ports_with_it() {
+        let mut ports = ports(&[0, 1]);
+        ports.add_network(NetworkId(0)).expect("a new network");
+        assert_eq!(ports.remove_network(NETWORK), [PortId(0), PortId(1)]);
+        assert!(ports.get(PortId(0)).is_none() && ports.get(PortId(1)).is_none());
+        assert_eq!(ports.remove_network(NETWORK), []);
+        assert_eq!(ports.add_network(NetworkId(0)), Err(Refusal::NetworkExists(NetworkId(0))));
+    }
+
+    #[test]
+    fn limits_refuse() {
+        let mut ports = ports(&[0]);
+        let port = || Port { network: NETWORK, group: GroupId(1), mtu: 1500, addresses: Vec::new() };
+        let (network, id) = (NetworkId(1024), PortId(4096));
+        assert_eq!(ports.add_network(network), Err(Refusal::NetworkLimit(network)));
+        assert_eq!(ports.add(id, port()), Err(Refusal::PortLimit(id)));
+        assert_eq!(ports.add(PortId(0), port()), Err(Refusal::PortExists(PortId(0))));
+        let nowhere = Port { network: NetworkId(9), ..port() };
+        assert_eq!(ports.add(PortId(1), nowhere), Err(Refusal::NetworkUnknown(NetworkId(9))));
+        assert!(ports.add(PortId(4095), port()).is_ok());
+    }
+}

@@ -1,0 +1,140 @@
+//! What happens to a frame, and the tiers that make it fast.
+//!
+//! # Theory of operation
+//!
+//! A burst comes from one port, and most of its frames come from one address and go to one address. So:
+//!
+//! * **Tier 1** compares the two addresses with those of the frame before. If they are the same, the
+//!   decision is too: the table is not touched.
+//! * **Tier 2** decides and remembers: it admits and learns the source, looks the destination up, and
+//!   applies the rules between two ports.
+//!
+//! What depends on the frame itself (whether it is well-formed, and whether it fits the egress
+//! port's MTU) is looked at in every tier.
+//!
+//! The memo lives for one burst. Within it the table changes only by learning, which is why a new source
+//! makes it forget the destination: the source learned a moment ago may be that very destination.
+//! A source that was refused or could not be learned is not remembered, so that it is counted every time.
+
+use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
+
+use crate::ports::{Port, Reach};
+use crate::switch::Switch;
+use crate::table::{Key, Learned};
+use crate::verdicts::Verdicts;
+
+/// Where frames from one port to one address go.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Forward { egress: PortId, mtu: usize },
+    Flood,
+    Drop(DropReason),
+}
+
+/// Tier 1: the last decision of this burst. An address of `None` is remembered for nothing.
+#[derive(Debug, Default)]
+struct Memo {
+    source: Option<Mac>,
+    destination: Option<(Mac, Route)>,
+}
+
+impl Switch {
+    /// Sorts the burst that one port received into `verdicts`, and drains it: every frame of it is then
+    /// in exactly one of their vectors, in the order of the burst. Frames need not have been parsed.
+    ///
+    /// Frames from a port that is not there are dropped as [`DropReason::NoReceiver`]: it is on no network.
+    pub fn process(
+        &mut self,
+        ingress: PortId,
+        burst: &mut Vec<Frame>,
+        verdicts: &mut Verdicts,
+        now: Instant,
+    ) {
+        let mut memo = Memo::default();
+        for mut frame in burst.drain(..) {
+            match self.decide(ingress, &mut frame, &mut memo, now) {
+                Ok(Route::Forward { egress, mtu }) if frame.mtu_bytes() > mtu => {
+                    verdicts.drop.push((DropReason::TxTooBig, egress, frame));
+                }
+                Ok(Route::Forward { egress, .. }) => verdicts.forward.push((egress, frame)),
+                Ok(Route::Flood) => verdicts.flood.push(frame),
+                Ok(Route::Drop(reason)) | Err(reason) => verdicts.drop.push((reason, ingress, frame)),
+            }
+        }
+    }
+
+    #[inline]
+    fn decide(
+        &mut self,
+        ingress: PortId,
+        frame: &mut Frame,
+        memo: &mut Memo,
+        now: Instant,
+    ) -> Result<Route, DropReason> {
+        frame.parse()?;
+        let (source, destination) = (frame.source(), frame.destination());
+        match memo.destination {
+            Some((same, route)) if same == destination && memo.source == Some(source) => Ok(route), // tier 1
+            _ => self.decide_anew(ingress, source, destination, memo, now),
+        }
+    }
+
+    /// Tier 2.
+    fn decide_anew(
+        &mut self,
+        ingress: PortId,
+        source: Mac,
+        destination: Mac,
+        memo: &mut Memo,
+        now: Instant,
+    ) -> Result<Route, DropReason> {
+        let Some(from) = self.ports.get(ingress) else {
+            return Err(DropReason::NoReceiver);
+        };
+        let network = from.network;
+        if !source.is_station() {
+            return Err(DropReason::BadSource);
+        }
+        if destination.is_link_local() {
+            return Err(DropReason::LinkLocal);
+        }
+        if memo.source != Some(source) {
+            *memo = Memo::default();
+            match self.table.learn(Key::new(network, source), ingress, now) {
+                Learned::Here => memo.source = Some(source),
+                Learned::Full => self.stats.unlearned += 1,
+                Learned::Taken => return Err(DropReason::SourceTaken),
+            }
+        }
+        let route = self.route(ingress, from, destination);
+        memo.destination = Some((destination, route));
+        Ok(route)
+    }
+
+    /// Where a frame from a port to an address goes, whatever its size.
+    fn route(&self, ingress: PortId, from: &Port, destination: Mac) -> Route {
+        if destination.is_multicast() {
+            return self.flood(ingress);
+        }
+        let Some(egress) = self.table.look_up(Key::new(from.network, destination)) else {
+            return self.flood(ingress);
+        };
+        match self.ports.get(egress) {
+            Some(_) if egress == ingress => Route::Drop(DropReason::Reflected),
+            Some(to) if to.group == from.group => Route::Drop(DropReason::Isolated),
+            Some(to) => Route::Forward { egress, mtu: to.mtu },
+            None => {
+                debug_assert!(false, "{destination} is behind {egress:?}, which is gone");
+                self.flood(ingress)
+            }
+        }
+    }
+
+    fn flood(&self, ingress: PortId) -> Route {
+        match self.ports.reach(ingress) {
+            Reach::Some => Route::Flood,
+            Reach::Isolated => Route::Drop(DropReason::Isolated),
+            Reach::Alone => Route::Drop(DropReason::NoReceiver),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What the switch counts beside the fate of each frame.
+
+/// Counters since the switch was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames whose source was not learned because a limit on learned addresses was reached. They were
+    /// switched all the same.
+    pub unlearned: u64,
+}

@@ -1,0 +1,105 @@
+//! The switch as its owner sees it: networks, ports, reading the table, ageing.
+
+use vswitch_frame::{Instant, NetworkId, PortId};
+
+use crate::limits::Limits;
+use crate::ports::{Port, Ports};
+use crate::refusal::Refusal;
+use crate::stats::Stats;
+use crate::table::{Entry, Key, Table};
+
+/// An L2 switch. See the [crate](crate) for how it works.
+#[derive(Debug)]
+pub struct Switch {
+    pub(crate) ports: Ports,
+    pub(crate) table: Table,
+    pub(crate) stats: Stats,
+    limits: Limits,
+}
+
+impl Switch {
+    /// A switch without networks. `seed` must be secret and random: it keeps containers from choosing
+    /// addresses that collide in the table. A few bytes are leaked for each switch: make one and keep it.
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        let table = Table::new(limits, seed);
+        Self { ports: Ports::default(), table, stats: Stats::default(), limits }
+    }
+
+    /// Adds a network, with no ports.
+    ///
+    /// # Errors
+    /// The identifier is in use or beyond the limit.
+    pub fn add_network(&mut self, id: NetworkId) -> Result<(), Refusal> {
+        self.ports.add_network(id)
+    }
+
+    /// Removes a network with its ports and its table. Returns the ports there were; none if there is
+    /// no such network.
+    pub fn remove_network(&mut self, id: NetworkId) -> Vec<PortId> {
+        self.table.forget_network(id);
+        self.ports.remove_network(id)
+    }
+
+    /// Adds a port to a network. An address that was learned at another port is now fixed at this one.
+    ///
+    /// # Errors
+    /// The identifier is in use or beyond the limit, there is no such network, or an address is not
+    /// one of a station or is fixed at another port of the network. Nothing has changed then.
+    pub fn add_port(&mut self, id: PortId, port: Port) -> Result<(), Refusal> {
+        self.ports.check(id, port.network)?;
+        if port.addresses.len() > self.limits.addresses_per_port {
+            return Err(Refusal::TooManyAddresses(self.limits.addresses_per_port));
+        }
+        for &mac in &port.addresses {
+            if !mac.is_station() {
+                return Err(Refusal::NoStation(mac));
+            }
+            if let Some(owner) = self.table.fixed_at(Key::new(port.network, mac)) {
+                return Err(Refusal::AddressTaken(mac, owner));
+            }
+        }
+        for &mac in &port.addresses {
+            self.table.fix(Key::new(port.network, mac), id);
+        }
+        self.ports.add(id, port)
+    }
+
+    /// Removes a port, its addresses and what was learned there. Returns whether there was one.
+    pub fn remove_port(&mut self, id: PortId) -> bool {
+        let Some(port) = self.ports.remove(id) else {
+            return false;
+        };
+        for mac in port.addresses {
+            self.table.unfix(Key::new(port.network, mac));
+        }
+        self.table.forget_port(id);
+        true
+    }
+
+    /// The ports to which a flooded frame of a port goes, with their MTU in bytes: the other ports of its
+    /// network that are not in its group. None if there is no such port.
+    pub fn flood_targets(&self, ingress: PortId) -> impl Iterator<Item = (PortId, usize)> {
+        self.ports.flood_targets(ingress)
+    }
+
+    /// The forwarding table of a network, in no order.
+    pub fn table(&self, network: NetworkId) -> impl Iterator<Item = Entry> {
+        self.table.entries(network)
+    }
+
+    /// What was counted since the switch was made.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// When [`poll`](Self::poll) wants to be called; `None` if there is nothing to wait for.
+    pub fn poll_at(&self) -> Option<Instant> {
+        self.table.sweep_at()
+    }
+
+    /// Forgets learned addresses that have grown too old. Before [`poll_at`](Self::poll_at) it does nothing,
+    /// at no cost.
+    pub fn poll(&mut self, now: Instant) {
+        self.table.sweep(now);
+    }
+}

@@ -1,0 +1,29 @@
+//! Where the frames of a burst go: sorted first, acted on later.
+
+use vswitch_frame::{DropReason, Frame, PortId};
+
+/// Frames by fate. [`Switch::process`](crate::Switch::process) appends, the caller drains; kept between
+/// bursts, the vectors stop allocating once they have grown to the largest burst.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// Frames for one port each.
+    pub forward: Vec<(PortId, Frame)>,
+    /// Frames for every port that [`Switch::flood_targets`](crate::Switch::flood_targets) names, of which
+    /// there is at least one. A target whose MTU the frame exceeds must not get it.
+    pub flood: Vec<Frame>,
+    /// Frames that go nowhere, with the port at which that is counted: the one they came from, or the
+    /// one they were meant for if the reason is named `Tx…`.
+    pub drop: Vec<(DropReason, PortId, Frame)>,
+}
+
+impl Verdicts {
+    /// How many frames there are in all vectors.
+    pub fn len(&self) -> usize {
+        self.forward.len() + self.flood.len() + self.drop.len()
+    }
+
+    /// Whether no vector holds a frame.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

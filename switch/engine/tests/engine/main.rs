@@ -1,0 +1,6 @@
+//! The engine from outside: rules one by one, and random histories against a reference.
+
+mod model;
+mod reference;
+mod rules;
+mod support;
