@@ -8,6 +8,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
     setsockopt, socketpair, sockopt,
 };
+use tokio::io::unix::AsyncFd;
 
 /// The longest message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -39,6 +40,16 @@ impl Channel {
     /// Takes an end that was inherited.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd }
+    }
+
+    /// The channel for a tokio runtime, which must be the current one.
+    ///
+    /// # Errors
+    /// When the runtime cannot wait for it.
+    pub fn into_async(self) -> io::Result<AsyncFd<Channel>> {
+        // SAFETY: a channel owns its descriptor and never has another, so it stays open, and the same,
+        // for as long as the `AsyncFd` owns the channel.
+        Ok(unsafe { AsyncFd::register(self) }?)
     }
 
     /// Sends one message with the descriptors that ride along.
@@ -96,5 +107,11 @@ impl AsFd for Channel {
 impl AsRawFd for Channel {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> OwnedFd {
+        channel.fd
     }
 }

@@ -71,5 +71,7 @@ impl AsFd for SharedCells {
     }
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread, and its cells are atomics.
+// SAFETY: the mapping belongs to the process, not to a thread.
 unsafe impl Send for SharedCells {}
+// SAFETY: its cells are atomics, and nothing else is reached through it.
+unsafe impl Sync for SharedCells {}

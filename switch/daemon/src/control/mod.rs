@@ -1,1 +1,3 @@
 //! The privileged process: API, networks, addresses, interfaces.
+
+pub mod link;

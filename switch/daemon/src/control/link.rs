@@ -1,0 +1,333 @@
+//! Control's end of the datapath: starts it, tells it what there is, and starts it again when it dies.
+//!
+//! # Theory of operation
+//! Everything the datapath must have is kept here first: networks, and ports with a duplicate of their
+//! descriptor. Then the datapath is told. When it dies, by whatever cause, a new one is started and told
+//! everything again; meanwhile the kernel's queues hold the frames. A change made while the datapath is
+//! dead is therefore never lost: it is part of what the new one is told.
+//!
+//! Counters lie in memory shared by both ends and survive.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::process::{Child, Command as Process};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use vswitch_frame::{NetworkId, PortId};
+use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
+
+use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
+use crate::datapath::counters::{Counters, PortCounters};
+
+/// How the datapath runs.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkOptions {
+    /// What it does when there is no work.
+    pub poll: PollMode,
+}
+
+/// Why the datapath did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// It refused.
+    #[error("the datapath refused: {0}")]
+    Refused(String),
+    /// It could not be reached, nor started again.
+    #[error("the datapath does not run: {0}")]
+    Down(#[from] io::Error),
+}
+
+/// Control's end of the datapath. Clones are the same link.
+#[derive(Clone, Debug)]
+pub struct Link {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    counters: Counters,
+    pid: AtomicU32,
+    restarts: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// What the datapath must have, and the datapath that has it.
+#[derive(Debug)]
+struct State {
+    options: Options,
+    networks: BTreeSet<NetworkId>,
+    ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    running: Option<Running>,
+    stopped: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    pid: u32,
+    channel: AsyncFd<Channel>,
+    watcher: JoinHandle<()>,
+}
+
+impl Link {
+    /// Starts the datapath.
+    ///
+    /// # Errors
+    /// When it cannot be started or cannot confine itself.
+    pub async fn start(options: LinkOptions) -> io::Result<Self> {
+        let options = Options { poll: options.poll, seed: random_seed()? };
+        let state =
+            State { options, networks: BTreeSet::new(), ports: BTreeMap::new(), running: None, stopped: false };
+        let shared = Shared {
+            counters: Counters::new()?,
+            pid: AtomicU32::new(0),
+            restarts: AtomicU64::new(0),
+            state: Mutex::new(state),
+        };
+        let link = Self { shared: Arc::new(shared) };
+        let mut state = link.shared.state.lock().await;
+        link.launch(&mut state).await?;
+        drop(state);
+        Ok(link)
+    }
+
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// [`LinkError`]; then there is no such network.
+    pub async fn add_network(&self, network: NetworkId) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.networks.insert(network);
+        let done = self.tell(&mut state, Command::AddNetwork(network), None).await;
+        done.inspect_err(|_| {
+            state.networks.remove(&network);
+        })
+    }
+
+    /// Removes a network and every port on it.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will not have it.
+    pub async fn remove_network(&self, network: NetworkId) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.networks.remove(&network);
+        state.ports.retain(|_, (spec, _)| spec.network != network);
+        self.tell(&mut state, Command::RemoveNetwork(network), None).await
+    }
+
+    /// Makes a port of a descriptor, and starts its counters at zero.
+    ///
+    /// # Errors
+    /// [`LinkError`]; then there is no such port, and the descriptor is closed.
+    pub async fn add_port(&self, id: PortId, spec: PortSpec, fd: OwnedFd) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        self.shared.counters.reset(id);
+        let rides_along = fd.try_clone()?;
+        state.ports.insert(id, (spec.clone(), fd));
+        let done = self.tell(&mut state, Command::AddPort(id, spec), Some(rides_along.as_fd())).await;
+        done.inspect_err(|_| {
+            state.ports.remove(&id);
+        })
+    }
+
+    /// Removes a port and closes its descriptor.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will not have it.
+    pub async fn remove_port(&self, id: PortId) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let removed = state.ports.remove(&id);
+        let done = self.tell(&mut state, Command::RemovePort(id), None).await;
+        drop(removed);
+        done
+    }
+
+    /// The forwarding table of a network, in the order of addresses.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn table(&self, network: NetworkId) -> Result<Vec<TableEntry>, LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let mut table: Vec<TableEntry> = Vec::new();
+        loop {
+            let after = table.last().map(|entry| entry.mac);
+            let page = match self.ask(&mut state, &Command::ReadTable { network, after }, None).await? {
+                Reply::Table(page) => page,
+                other => return Err(unexpected(other)),
+            };
+            let last = page.len() < TABLE_PAGE;
+            table.extend(page);
+            if last {
+                return Ok(table);
+            }
+        }
+    }
+
+    /// The counters of a port.
+    pub fn counters(&self, id: PortId) -> PortCounters {
+        self.shared.counters.read(id)
+    }
+
+    /// The process that is the datapath now.
+    pub fn datapath_pid(&self) -> u32 {
+        self.shared.pid.load(Relaxed)
+    }
+
+    /// How many times a dead datapath was replaced.
+    pub fn restarts(&self) -> u64 {
+        self.shared.restarts.load(Relaxed)
+    }
+
+    /// Ends the datapath and closes every descriptor of a port.
+    pub async fn stop(&self) {
+        let mut state = self.shared.state.lock().await;
+        state.stopped = true;
+        state.ports.clear();
+        if let Some(Running { channel, watcher, .. }) = state.running.take() {
+            drop((channel, state));
+            let _ = watcher.await;
+        }
+    }
+
+    /// Tells the datapath something that is answered by `Done`.
+    async fn tell(
+        &self,
+        state: &mut State,
+        command: Command,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<(), LinkError> {
+        match self.ask(state, &command, fd).await? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Asks the datapath. If it dies over it, the next one, which has been told everything in `state`, is
+    /// asked nothing more than what still has an answer.
+    async fn ask(
+        &self,
+        state: &mut State,
+        command: &Command,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Reply, LinkError> {
+        if let Some(running) = &state.running
+            && let Ok(reply) = ask(&running.channel, command, fd).await
+        {
+            return Ok(reply);
+        }
+        self.relaunch(state).await?;
+        match (command, &state.running) {
+            (Command::ReadTable { .. }, Some(running)) => Ok(ask(&running.channel, command, None).await?),
+            _ => Ok(Reply::Done),
+        }
+    }
+
+    /// Starts a new datapath in place of a dead one.
+    async fn relaunch(&self, state: &mut State) -> io::Result<()> {
+        if state.stopped {
+            return Err(io::Error::other("it was stopped"));
+        }
+        state.running = None;
+        self.launch(state).await?;
+        self.shared.restarts.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Starts a datapath and tells it everything.
+    async fn launch(&self, state: &mut State) -> io::Result<()> {
+        let (ours, theirs) = Channel::pair()?;
+        let child = spawn(theirs)?;
+        let pid = child.id().unwrap_or(0);
+        let channel = ours.into_async()?;
+        must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
+        for network in &state.networks {
+            must(&channel, &Command::AddNetwork(*network), None).await?;
+        }
+        for (id, (spec, fd)) in &state.ports {
+            must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
+        }
+        self.shared.pid.store(pid, Relaxed);
+        let watcher = tokio::spawn(watch(self.clone(), child, pid));
+        state.running = Some(Running { pid, channel, watcher });
+        Ok(())
+    }
+}
+
+/// Waits for a datapath to die, then puts another in its place, however often that takes.
+///
+/// Boxed, because launching a datapath spawns this very future for it.
+fn watch(link: Link, mut child: Child, pid: u32) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        let status = child.wait().await;
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let mut state = link.shared.state.lock().await;
+            if state.stopped || state.running.as_ref().is_some_and(|running| running.pid != pid) {
+                return;
+            }
+            tracing::warn!(pid, ?status, "the datapath died; starting another");
+            let Err(error) = link.relaunch(&mut state).await else { return };
+            tracing::error!(%error, "the datapath cannot be started; trying again");
+            drop(state);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    })
+}
+
+/// Sends one command and awaits its reply.
+async fn ask(channel: &AsyncFd<Channel>, command: &Command, fd: Option<BorrowedFd<'_>>) -> io::Result<Reply> {
+    let message = serde_json::to_vec(command)?;
+    channel.get_ref().send(&message, fd.as_slice())?;
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    loop {
+        let mut guard = channel.readable().await?;
+        match channel.get_ref().receive(&mut buffer)? {
+            Some((length, _)) => return Ok(serde_json::from_slice(&buffer[..length])?),
+            None => guard.clear_ready(),
+        }
+    }
+}
+
+/// Sends a command that has no reason to be refused.
+async fn must(channel: &AsyncFd<Channel>, command: &Command, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    match ask(channel, command, fd).await? {
+        Reply::Done => Ok(()),
+        other => Err(io::Error::other(unexpected(other))),
+    }
+}
+
+fn unexpected(reply: Reply) -> LinkError {
+    match reply {
+        Reply::Refused(why) => LinkError::Refused(why),
+        Reply::Done | Reply::Table(_) => LinkError::Down(io::Error::other("it gave the wrong answer")),
+    }
+}
+
+/// Runs this program again as the datapath, in a process group of its own so that a terminal's Ctrl-C
+/// reaches only control.
+fn spawn(channel: Channel) -> io::Result<Child> {
+    Process::new("/proc/self/exe")
+        .arg0("vswitch")
+        .arg("datapath")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(channel)))
+        .stdout(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+}
+
+fn random_seed() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
