@@ -12,8 +12,8 @@
 //! What depends on the frame itself (whether it is well-formed, and whether it fits the egress
 //! port's MTU) is looked at in every tier.
 //!
-//! The memo lives for one burst. Within it the table changes only by learning, which is why a new source
-//! makes it forget the destination: the source learned a moment ago may be that very destination.
+//! The memo lives for one burst. Within it the table changes only by learning, that is when the source is a
+//! new one: then the destination is looked up again, for it may be the very address just learned.
 //! A source that was refused or could not be learned is not remembered, so that it is counted every time.
 
 use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
@@ -31,7 +31,8 @@ enum Route {
     Drop(DropReason),
 }
 
-/// Tier 1: the last decision of this burst. An address of `None` is remembered for nothing.
+/// Tier 1: the source of this burst that the table was last found to have at its port, and the
+/// destination that was last looked up.
 #[derive(Debug, Default)]
 struct Memo {
     source: Option<Mac>,
@@ -99,7 +100,6 @@ impl Switch {
             return Err(DropReason::LinkLocal);
         }
         if memo.source != Some(source) {
-            *memo = Memo::default();
             match self.table.learn(Key::new(network, source), ingress, now) {
                 Learned::Here => memo.source = Some(source),
                 Learned::Full => self.stats.unlearned += 1,
