@@ -8,7 +8,7 @@ use crate::refusal::Refusal;
 use crate::stats::Stats;
 use crate::table::{Entry, Key, Table};
 
-/// An L2 switch. See the [crate](crate) for how it works.
+/// An L2 switch. See the [crate] for how it works.
 #[derive(Debug)]
 pub struct Switch {
     pub(crate) ports: Ports,
