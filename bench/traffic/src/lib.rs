@@ -20,6 +20,7 @@
 //! see [`TcpReport`], [`UdpReport`] and [`PingPongReport`] for what exactly.
 #![forbid(unsafe_code)]
 
+mod bridge;
 mod measure;
 mod pattern;
 mod ping;
@@ -29,6 +30,7 @@ mod tcp;
 mod udp;
 mod worker;
 
+pub use bridge::{KernelBridge, netns_path, place, plug_in};
 pub use measure::{Place, ping, ping_pong, tcp, udp};
 pub use ping::PingReport;
 pub use ping_pong::PingPongReport;
