@@ -79,7 +79,8 @@ fn obey(order: &[u8]) -> io::Result<()> {
         Job::PingPong { target, duration } => say(&ping_pong::initiate(target, duration)?),
         Job::Ping { target, count, wait } => say(&ping::ping(target, count, wait)?),
         Job::Program { program, name, arguments } => {
-            Err(Command::new(program).arg0(name).args(arguments).exec())
+            let error = Command::new(&program).arg0(name).args(arguments).exec();
+            Err(io::Error::new(error.kind(), format!("{}: {error}", program.display())))
         }
     }
 }
