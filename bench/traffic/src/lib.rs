@@ -1,1 +1,40 @@
-//! Traffic generators and the namespaces they run in.
+//! Traffic generators: TCP, UDP, round trips and pings from one network namespace to another.
+//!
+//! # Theory of operation
+//!
+//! A measurement runs in two processes, the *target* and the *source*, each inside its own network
+//! namespace. Both are this very program again, under a hidden subcommand, so that whoever links this
+//! crate can measure with nothing installed: its `main` calls [`dispatch`] before anything else.
+//!
+//! ```text
+//!   caller ──spawn──► target   enters its namespace, opens sockets, says on which ports
+//!          ──spawn──► source   enters its namespace, sends for as long as asked, says what it sent
+//!          ──close stdin──► target   says what it received
+//! ```
+//!
+//! Everything said is one line of JSON on standard output. A worker that fails says so in one line on
+//! standard error, and the caller gets that line as its error. Workers are killed by the kernel when the
+//! thread that spawned them ends, and by their handle when the caller gives up early: none is left over.
+//!
+//! What is received is checked, and a wrong byte fails the measurement or is counted, never passed over:
+//! see [`TcpReport`], [`UdpReport`] and [`PingPongReport`] for what exactly.
+#![forbid(unsafe_code)]
+
+mod bridge;
+mod measure;
+mod pattern;
+mod ping;
+mod ping_pong;
+mod spawn;
+mod tcp;
+mod udp;
+mod worker;
+
+pub use bridge::{KernelBridge, netns_path, place, plug_in};
+pub use measure::{Place, ping, ping_pong, tcp, udp};
+pub use ping::PingReport;
+pub use ping_pong::PingPongReport;
+pub use spawn::{TrafficError, program};
+pub use tcp::TcpReport;
+pub use udp::UdpReport;
+pub use worker::dispatch;

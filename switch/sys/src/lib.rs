@@ -6,6 +6,7 @@
 //! |---|---|
 //! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`tap`] [`confine`] |
 //! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] |
+//! | traffic generators | [`socket`] |
 
 pub mod clock;
 pub mod confine;
@@ -17,4 +18,5 @@ pub mod pidfd;
 pub mod poll;
 pub mod seqpacket;
 pub mod shared;
+pub mod socket;
 pub mod tap;

@@ -1,0 +1,139 @@
+//! Container to container: the switch and its peers in turn, in one run.
+//!
+//! All contenders are set up at the start and idle but for the one measured. A round takes every
+//! measurement once: measurement by measurement, all contenders back to back, so that whatever drifts on
+//! the machine drifts under all of them alike. Every other round goes through the contenders backwards.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::contender::{Contender, Peer, PortType, Who};
+use crate::error::BenchError;
+use crate::figure::Test;
+use crate::machine::{self, Machine};
+use crate::report;
+use crate::results::{Results, Sample};
+use crate::stage;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// A quick look: three rounds of one second
+    #[arg(long)]
+    quick: bool,
+    /// Measure beside this; may be given again [default: bridge]
+    #[arg(long = "peer", value_enum)]
+    peers: Vec<Peer>,
+    /// Attach the switch's containers with this kind of port; may be given again [default: tap]
+    #[arg(long = "port-type", value_enum)]
+    port_types: Vec<PortType>,
+    /// Measure only these, as in tcp1,pingpong
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Test>,
+    /// How often to measure everything [default: 5]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// How long each measurement takes [default: 3]
+    #[arg(long, value_parser = seconds)]
+    seconds: Option<f64>,
+    /// Write every value to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print Markdown, for docs/benchmarks.md
+    #[arg(long)]
+    markdown: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.05..=600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write a number of seconds from 0.05 to 600".to_owned()),
+    }
+}
+
+/// Measures, prints what came out, and writes it to the file if one is named.
+///
+/// # Errors
+/// When something cannot be set up or measured, or datagrams were received that must not have been.
+pub fn run(options: &Options) -> Result<(), BenchError> {
+    // Before `/run` becomes another: the file may be meant to lie there.
+    let mut json = options.json.as_ref().map(File::create).transpose()?;
+    if let Some(warning) = machine::disturbance() {
+        eprintln!("warning: {warning}");
+    }
+    stage::enter()?;
+    let contenders = options.start()?;
+    let (results, faults) = measure(options, &contenders)?;
+    drop(contenders);
+    if let Some(json) = &mut json {
+        serde_json::to_writer_pretty(&mut *json, &results).map_err(std::io::Error::from)?;
+        json.write_all(b"\n")?;
+    }
+    print!("{}", report::render(&results, options.markdown));
+    if faults.is_empty() { Ok(()) } else { Err(BenchError::Fault(faults.join("\n"))) }
+}
+
+impl Options {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 5 }).max(1)
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds.unwrap_or(if self.quick { 1.0 } else { 3.0 })
+    }
+
+    fn tests(&self) -> Vec<Test> {
+        let all = [Test::Tcp1, Test::Tcp8, Test::Udp1, Test::Udp64, Test::Pingpong];
+        all.into_iter().filter(|test| self.only.is_empty() || self.only.contains(test)).collect()
+    }
+
+    fn start(&self) -> Result<Vec<Contender>, BenchError> {
+        let port_types = or_default(&self.port_types, PortType::Tap);
+        let peers = or_default(&self.peers, Peer::Bridge);
+        let switches = port_types.into_iter().map(Who::Switch);
+        switches.chain(peers.into_iter().map(Who::Peer)).map(Contender::start).collect()
+    }
+}
+
+/// What was asked for, each once, or what is measured when nothing was.
+fn or_default<T: Copy + Ord>(asked: &[T], default: T) -> Vec<T> {
+    let mut all = asked.to_vec();
+    all.sort_unstable();
+    all.dedup();
+    if all.is_empty() { vec![default] } else { all }
+}
+
+fn measure(options: &Options, contenders: &[Contender]) -> Result<(Results, Vec<String>), BenchError> {
+    let duration = Duration::from_secs_f64(options.seconds());
+    let (mut samples, mut faults) = (Vec::new(), Vec::new());
+    let rounds = options.rounds();
+    for round in 0..rounds {
+        for test in options.tests() {
+            eprint!("round {}/{rounds}:", round + 1);
+            for turn in 0..contenders.len() {
+                let contender = &contenders[if round % 2 == 0 { turn } else { contenders.len() - 1 - turn }];
+                let who = contender.who;
+                let outcome = test.measure(contender, duration)?;
+                for &(figure, value) in &outcome.figures {
+                    eprint!("  {who} {}", figure.show(value));
+                    samples.push(Sample { round, who, figure, value, report: outcome.report.clone() });
+                }
+                faults.extend(outcome.fault.map(|fault| format!("round {}, {who}: {fault}", round + 1)));
+            }
+            eprintln!();
+        }
+    }
+    let results = Results {
+        machine: Machine::this(),
+        date: machine::date(),
+        commit: machine::commit(),
+        rounds,
+        seconds: options.seconds(),
+        samples,
+    };
+    Ok((results, faults))
+}

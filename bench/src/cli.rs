@@ -1,0 +1,60 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::BenchError;
+use crate::results::Results;
+use crate::{c2c, chart};
+
+/// Measures the switch beside the kernel's bridge and other peers, in one run.
+///
+/// Needs root. Everything happens in namespaces that vanish with the run, however it ends.
+#[derive(Debug, Parser)]
+#[command(name = "vswitch-bench", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Throughput and latency from container to container, the switch and its peers in turn
+    ///
+    /// Example: vswitch-bench c2c --peer bridge --peer docker-rules --json results.json
+    C2c(c2c::Options),
+    /// Draw the results of c2c as an SVG chart
+    Chart {
+        /// What c2c wrote with --json
+        results: PathBuf,
+        /// The file to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vswitch-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), BenchError> {
+    match command {
+        Command::C2c(options) => c2c::run(options),
+        Command::Chart { results, output } => {
+            let drawn = chart::draw(&Results::read(results)?);
+            std::fs::write(output, drawn).map_err(|error| BenchError::File {
+                file: output.display().to_string(),
+                message: error.to_string(),
+            })
+        }
+    }
+}

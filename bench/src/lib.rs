@@ -1,0 +1,25 @@
+//! Packet-throughput benchmarks beside the kernel and its peers.
+//!
+//! | module | role |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`c2c`] | container to container: rounds of measurements |
+//! | [`contender`] | the switch and its peers, set up |
+//! | [`figure`] | what is measured |
+//! | [`results`], [`summary`], [`report`], [`table`], [`chart`] | from values to what a person reads |
+//! | [`stage`], [`process`], [`machine`], [`error`] | where it runs, with what, and why not |
+#![forbid(unsafe_code)]
+
+pub mod c2c;
+pub mod chart;
+pub mod cli;
+pub mod contender;
+pub mod error;
+pub mod figure;
+pub mod machine;
+pub mod process;
+pub mod report;
+pub mod results;
+pub mod stage;
+pub mod summary;
+pub mod table;

@@ -1,0 +1,87 @@
+//! What callers ask for: one function a measurement.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::ping::PingReport;
+use crate::ping_pong::{PingPongReport, RoundTrips};
+use crate::spawn::{TrafficError, Worker};
+use crate::tcp::{TcpReport, TcpSent};
+use crate::udp::{UdpReceived, UdpReport, UdpSent};
+use crate::worker::Job;
+
+/// One end of a measurement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its network namespace: a path to open, such as `/run/netns/NAME` or `/proc/PID/fd/N`.
+    pub netns: PathBuf,
+    /// Its address there.
+    pub address: IpAddr,
+}
+
+/// Sends bulk data over `streams` TCP connections for `duration`.
+///
+/// # Errors
+/// When either end cannot reach the other, a payload is wrong, or nothing moves for five seconds.
+pub fn tcp(from: &Place, to: &Place, streams: usize, duration: Duration) -> Result<TcpReport, TrafficError> {
+    let receive = Job::TcpReceive { address: to.address, streams };
+    let (_, report) =
+        pair::<TcpSent, _>(from, to, receive, |targets| Ok(Job::TcpSend { targets, duration }))?;
+    Ok(report)
+}
+
+/// Sends small datagrams, as many as will go, for `duration`, over `flows` flows interleaved one datagram
+/// at a time.
+///
+/// # Errors
+/// When a worker cannot be started or has no socket. Datagrams lost are no error but counted.
+pub fn udp(from: &Place, to: &Place, flows: usize, duration: Duration) -> Result<UdpReport, TrafficError> {
+    let receive = Job::UdpReceive { address: to.address, flows };
+    let (sent, received) =
+        pair::<UdpSent, UdpReceived>(from, to, receive, |targets| Ok(Job::UdpSend { targets, duration }))?;
+    Ok(UdpReport::new(&sent, &received))
+}
+
+/// Sends small messages to and fro over one TCP connection, one at a time, for `duration`.
+///
+/// # Errors
+/// When either end cannot reach the other, or an answer is wrong or five seconds late.
+pub fn ping_pong(from: &Place, to: &Place, duration: Duration) -> Result<PingPongReport, TrafficError> {
+    let echo = Job::Echo { address: to.address };
+    let (report, _) = pair::<PingPongReport, RoundTrips>(from, to, echo, |targets| {
+        let target = targets.first().copied().ok_or("it names no port")?;
+        Ok(Job::PingPong { target, duration })
+    })?;
+    Ok(report)
+}
+
+/// Sends `count` ICMP echo requests, one after another, and waits up to `wait` for each answer.
+///
+/// # Errors
+/// When the worker cannot be started or may not open a raw socket. Silence is no error but counted.
+pub fn ping(from: &Place, to: IpAddr, count: u16, wait: Duration) -> Result<PingReport, TrafficError> {
+    Worker::start("source", &from.netns, Job::Ping { target: to, count, wait })?.finish()
+}
+
+/// Runs a target, and a source towards the ports it opened. Answers with what both say in the end.
+fn pair<S: DeserializeOwned, T: DeserializeOwned>(
+    from: &Place,
+    to: &Place,
+    target: Job,
+    source: impl FnOnce(Vec<SocketAddr>) -> Result<Job, &'static str>,
+) -> Result<(S, T), TrafficError> {
+    let mut target = Worker::start("target", &to.netns, target)?;
+    let ports: Vec<u16> = target.hear()?;
+    let targets = ports.iter().map(|&port| SocketAddr::new(to.address, port)).collect();
+    let job = source(targets)
+        .map_err(|message| TrafficError::Worker { role: "target", message: message.to_owned() })?;
+    let sent = match Worker::start("source", &from.netns, job)?.finish() {
+        Ok(sent) => sent,
+        // When the target gave up first, its word is the better one, and the source's a consequence.
+        Err(error) => return Err(target.failed().unwrap_or(error)),
+    };
+    Ok((sent, target.finish()?))
+}

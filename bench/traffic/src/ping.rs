@@ -1,0 +1,101 @@
+//! ICMP echo over IPv4 (RFC 792), without the `ping` program: a raw socket in the namespace.
+
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use serde::{Deserialize, Serialize};
+use vswitch_frame::Instant;
+use vswitch_frame::checksum::Sum;
+use vswitch_sys::clock;
+
+use crate::pattern::mix;
+
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+/// Bytes of an echo message: an ICMP header and two words.
+const MESSAGE: usize = 24;
+
+/// What became of the echo requests. The whole of every answer is checked; a wrong one is none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PingReport {
+    /// Requests sent.
+    pub sent: u16,
+    /// Requests answered.
+    pub answered: u16,
+    /// The median round trip of those answered, in microseconds; zero when none was.
+    pub median_us: f64,
+}
+
+/// Sends `count` requests to `target`, each after the answer to the one before, or after `wait`.
+pub(crate) fn ping(target: IpAddr, count: u16, wait: Duration) -> io::Result<PingReport> {
+    let IpAddr::V4(target) = target else {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{target} is not IPv4")));
+    };
+    let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
+    // The standard library has no raw sockets, but one behaves as a datagram socket does.
+    let socket = UdpSocket::from(raw);
+    socket.connect((target, 0))?;
+    let identifier = (std::process::id() & 0xffff) as u16;
+    let (mut answers, mut round_trips) = (0, Vec::new());
+    for sequence in 0..count {
+        let sent = clock::now();
+        // An address that cannot be resolved makes the kernel refuse: as good as silence.
+        if socket.send(&message(ECHO_REQUEST, identifier, sequence)).is_ok()
+            && answered(&socket, &message(ECHO_REPLY, identifier, sequence), sent + wait)?
+        {
+            answers += 1;
+            round_trips.push(clock::now().as_nanos() - sent.as_nanos());
+        }
+    }
+    round_trips.sort_unstable();
+    let median_us = round_trips.get(round_trips.len() / 2).map_or(0.0, |&nanos| nanos as f64 / 1000.0);
+    Ok(PingReport { sent: count, answered: answers, median_us })
+}
+
+fn message(kind: u8, identifier: u16, sequence: u16) -> [u8; MESSAGE] {
+    let mut message = [0; MESSAGE];
+    message[0] = kind;
+    message[4..6].copy_from_slice(&identifier.to_be_bytes());
+    message[6..8].copy_from_slice(&sequence.to_be_bytes());
+    message[8..16].copy_from_slice(&mix(u64::from(sequence)).to_le_bytes());
+    message[16..].copy_from_slice(&mix(!u64::from(sequence)).to_le_bytes());
+    let checksum = Sum::ZERO.add_bytes(&message).checksum();
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    message
+}
+
+/// Whether `answer` comes before the deadline. Whatever else comes is passed over.
+fn answered(socket: &UdpSocket, answer: &[u8; MESSAGE], deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.since(clock::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        socket.set_read_timeout(Some(left))?;
+        let mut packet = [0; 128];
+        // Unreachable, or timed out: the loop sees by the deadline whether to go on.
+        let Ok(length) = socket.recv(&mut packet) else { continue };
+        // A raw socket hands over the IP header too.
+        let header = usize::from(packet[0] & 0xf) * 4;
+        if packet[..length].get(header..) == Some(answer) {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn loopback_answers_and_its_checksums_are_right() {
+        assert_eq!(Sum::ZERO.add_bytes(&message(ECHO_REQUEST, 7, 9)).checksum(), 0);
+        match ping(Ipv4Addr::LOCALHOST.into(), 3, Duration::from_secs(5)) {
+            Ok(report) => assert_eq!(report.answered, 3, "{report:?}"),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}"),
+        }
+    }
+}

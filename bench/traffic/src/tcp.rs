@@ -1,0 +1,210 @@
+//! Bulk TCP: one or several streams, as fast as they go.
+//!
+//! Each end is one thread, whatever the number of streams, as iperf3 was for most of its life: the work
+//! beside the kernel's own is the same for one stream and for eight, and no run depends on how a
+//! scheduler deals out sixteen threads over the cores. One stream blocks in its system calls; of several,
+//! epoll says which are ready, and each that is gets one read or write of 128 KiB. A stream has a port of
+//! its own at the target, so that both ends agree on its number.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use serde::{Deserialize, Serialize};
+use vswitch_frame::Instant;
+use vswitch_sys::clock;
+
+use crate::pattern::{Checker, WRITE, Writer};
+
+/// A stream on which nothing moves for so long has failed.
+pub(crate) const STALL: Duration = Duration::from_secs(5);
+
+/// What the target of a bulk TCP measurement received.
+///
+/// Checked on receipt: the number at the start of every 4 KiB block of every stream, and every byte of one
+/// block in 64. A wrong one fails the measurement.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TcpReport {
+    /// Bytes of payload after the first read.
+    pub bytes: u64,
+    /// Seconds from the first read to the last.
+    pub seconds: f64,
+}
+
+impl TcpReport {
+    /// Payload received per second, in gigabits.
+    pub fn gigabits_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.bytes as f64 * 8e-9 / self.seconds } else { 0.0 }
+    }
+}
+
+/// What the source of a bulk TCP measurement says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TcpSent {
+    bytes: u64,
+}
+
+/// Sends one stream to each of `targets`.
+pub(crate) fn send(targets: &[SocketAddr], duration: Duration) -> io::Result<TcpSent> {
+    let mut streams = Vec::with_capacity(targets.len());
+    for target in targets {
+        let stream = TcpStream::connect_timeout(target, STALL)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot connect to {target}: {error}")))?;
+        stream.set_write_timeout(Some(STALL))?;
+        streams.push(stream);
+    }
+    let mut writers: Vec<Writer> = (0..streams.len()).map(Writer::new).collect();
+    let mut turns = Turns::new(&streams, EpollFlags::EPOLLOUT)?;
+    let (deadline, mut bytes) = (clock::now() + duration, 0);
+    while clock::now() < deadline {
+        for &stream in turns.next()? {
+            let written = streams[stream].write(writers[stream].pending()).map_err(stalled)?;
+            writers[stream].sent(written);
+            bytes += written as u64;
+        }
+    }
+    for stream in &mut streams {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(STALL))?;
+        stream.shutdown(Shutdown::Write)?;
+    }
+    // The target closes when it has read everything, so that what is in flight is not cut off.
+    for stream in &mut streams {
+        stream.read_to_end(&mut Vec::new()).map_err(stalled)?;
+    }
+    Ok(TcpSent { bytes })
+}
+
+/// Receives `streams` streams, each on a port of its own that `ready` is told.
+pub(crate) fn receive(
+    address: IpAddr,
+    streams: usize,
+    ready: impl FnOnce(&[u16]) -> io::Result<()>,
+) -> io::Result<TcpReport> {
+    let listeners: Vec<TcpListener> =
+        (0..streams).map(|_| TcpListener::bind((address, 0))).collect::<io::Result<_>>()?;
+    let ports: Vec<u16> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().map(|address| address.port()))
+        .collect::<io::Result<_>>()?;
+    ready(&ports)?;
+    let mut streams = Vec::with_capacity(listeners.len());
+    for listener in &listeners {
+        let (stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(STALL))?;
+        streams.push(stream);
+    }
+    drain(streams)
+}
+
+/// Reads and checks until every stream has ended.
+fn drain(streams: Vec<TcpStream>) -> io::Result<TcpReport> {
+    let mut turns = Turns::new(&streams, EpollFlags::EPOLLIN)?;
+    let mut open = streams.len();
+    let mut streams: Vec<Option<(TcpStream, Checker)>> = streams
+        .into_iter()
+        .enumerate()
+        .map(|(number, stream)| Some((stream, Checker::new(number))))
+        .collect();
+    let mut buffer = vec![0; WRITE];
+    let mut bytes = 0;
+    let mut span: Option<(Instant, Instant)> = None;
+    while open > 0 {
+        for &number in turns.next()? {
+            let Some((stream, checker)) = &mut streams[number] else { continue };
+            let read = stream.read(&mut buffer).map_err(stalled)?;
+            if read == 0 {
+                // Closing takes it out of the epoll set, and tells the source that all has been read.
+                streams[number] = None;
+                open -= 1;
+                continue;
+            }
+            checker.check(&buffer[..read])?;
+            let now = clock::now();
+            bytes += if span.is_some() { read as u64 } else { 0 };
+            span = Some((span.map_or(now, |(first, _)| first), now));
+        }
+    }
+    let seconds = span.map_or(0.0, |(first, last)| last.since(first).as_secs_f64());
+    Ok(TcpReport { bytes, seconds })
+}
+
+/// A time-out, which a blocking socket calls "would block", by its right name.
+fn stalled(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        let message = format!("nothing moved for {} seconds", STALL.as_secs());
+        return io::Error::new(io::ErrorKind::TimedOut, message);
+    }
+    error
+}
+
+/// The number a stream's or socket's events were registered under.
+#[expect(clippy::cast_possible_truncation, reason = "it was an index when it was registered")]
+pub(crate) fn index(event: &EpollEvent) -> usize {
+    event.data() as usize
+}
+
+/// Whose turn it is: the only stream's, always, or those that epoll says are ready.
+struct Turns {
+    epoll: Option<Epoll>,
+    events: Vec<EpollEvent>,
+    ready: Vec<usize>,
+}
+
+impl Turns {
+    /// Takes turns on `streams`, which if several become non-blocking.
+    fn new(streams: &[TcpStream], interest: EpollFlags) -> io::Result<Self> {
+        let events = vec![EpollEvent::empty(); streams.len()];
+        if let [_] = streams {
+            return Ok(Self { epoll: None, events, ready: vec![0] });
+        }
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (number, stream) in (0..).zip(streams) {
+            stream.set_nonblocking(true)?;
+            epoll.add(stream, EpollEvent::new(interest, number))?;
+        }
+        Ok(Self { epoll: Some(epoll), events, ready: Vec::new() })
+    }
+
+    /// Waits until it is someone's turn.
+    fn next(&mut self) -> io::Result<&[usize]> {
+        if let Some(epoll) = &self.epoll {
+            let wait = EpollTimeout::try_from(STALL).unwrap_or(EpollTimeout::NONE);
+            let count = epoll.wait(&mut self.events, wait)?;
+            if count == 0 {
+                return Err(stalled(io::ErrorKind::WouldBlock.into()));
+            }
+            self.ready.clear();
+            self.ready.extend(self.events[..count].iter().map(index));
+        }
+        Ok(&self.ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc;
+
+    #[test]
+    fn streams_arrive_whole() {
+        for streams in [1, 8] {
+            let (say, hear) = mpsc::channel();
+            let target = std::thread::spawn(move || {
+                receive(Ipv4Addr::LOCALHOST.into(), streams, |ports| {
+                    say.send(ports.to_vec()).map_err(io::Error::other)
+                })
+            });
+            let ports = hear.recv().expect("ports");
+            let targets: Vec<SocketAddr> =
+                ports.iter().map(|&port| (Ipv4Addr::LOCALHOST, port).into()).collect();
+            let sent = send(&targets, Duration::from_millis(30)).expect("send");
+            let report = target.join().expect("target").expect("receive");
+            assert!(report.bytes > 0 && report.seconds > 0.0, "{report:?}");
+            let first_read = sent.bytes - report.bytes;
+            assert!(first_read > 0 && first_read <= WRITE as u64, "{sent:?} {report:?}");
+        }
+    }
+}
