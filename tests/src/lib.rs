@@ -1,2 +1,8 @@
-//! Model tests, end-to-end tests in network namespaces, fuzz targets, tidy.
+//! What the tests share. The tests themselves are in the folder `tests/tests`.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`repository`] | the repository's own files |
 #![forbid(unsafe_code)]
+
+pub mod repository;
