@@ -2,7 +2,17 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`namespace`] | network namespaces that are gone when the test is |
+//! | [`raw`] | Ethernet frames, byte by byte, into and out of an interface |
 //! | [`repository`] | the repository's own files |
+//! | [`talk`] | pings, TCP transfers and datagrams whose content is checked |
+//! | [`wait`] | waiting for a condition, with a deadline |
+//! | [`world`] | a running switch with containers |
 #![forbid(unsafe_code)]
 
+pub mod namespace;
+pub mod raw;
 pub mod repository;
+pub mod talk;
+pub mod wait;
+pub mod world;
