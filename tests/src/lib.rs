@@ -3,6 +3,7 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`namespace`] | network namespaces that are gone when the test is |
+//! | [`packets`] | frames made by the book, field by field |
 //! | [`raw`] | Ethernet frames, byte by byte, into and out of an interface |
 //! | [`repository`] | the repository's own files |
 //! | [`talk`] | pings, TCP transfers and datagrams whose content is checked |
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod namespace;
+pub mod packets;
 pub mod raw;
 pub mod repository;
 pub mod talk;
