@@ -1,2 +1,20 @@
-//! Model tests, end-to-end tests in network namespaces, fuzz targets, tidy.
+//! What the tests share. The tests themselves are in the folder `tests/tests`.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`namespace`] | network namespaces that are gone when the test is |
+//! | [`packets`] | frames made by the book, field by field |
+//! | [`raw`] | Ethernet frames, byte by byte, into and out of an interface |
+//! | [`repository`] | the repository's own files |
+//! | [`talk`] | pings, TCP transfers and datagrams whose content is checked |
+//! | [`wait`] | waiting for a condition, with a deadline |
+//! | [`world`] | a running switch with containers |
 #![forbid(unsafe_code)]
+
+pub mod namespace;
+pub mod packets;
+pub mod raw;
+pub mod repository;
+pub mod talk;
+pub mod wait;
+pub mod world;

@@ -5,7 +5,11 @@ use std::str::FromStr;
 
 /// An IEEE 802 MAC address, in wire order.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(into = "String", try_from = "String"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(into = "String", try_from = "String")
+)]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
@@ -160,7 +164,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_mac() {
-        for text in ["", "02:42", "02:42:ac:11:00:02:03", "02:42:ac:11:00:0g", "2:42:ac:11:0:2", "+2:42:ac:11:00:02"] {
+        for text in
+            ["", "02:42", "02:42:ac:11:00:02:03", "02:42:ac:11:00:0g", "2:42:ac:11:0:2", "+2:42:ac:11:00:02"]
+        {
             assert!(text.parse::<Mac>().is_err(), "{text}");
         }
     }

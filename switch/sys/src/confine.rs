@@ -61,7 +61,10 @@ allowed! {
 /// # Errors
 /// Names the step that the kernel refused; the process must then end, for it may be half confined.
 pub fn enter() -> io::Result<()> {
-    step("unshare namespaces", unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC))?;
+    step(
+        "unshare namespaces",
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC),
+    )?;
     step("empty the root", empty_root())?;
     step("drop groups", setgroups(&[]))?;
     let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));

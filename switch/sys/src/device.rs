@@ -87,7 +87,9 @@ impl Device {
     ) -> Left {
         match self.kind {
             DeviceKind::Tap { vnet_header } => self.receive_tap(vnet_header, budget, pool, burst),
-            DeviceKind::Packet { vnet_header } => self.receive_packet(vectors, vnet_header, budget, pool, burst),
+            DeviceKind::Packet { vnet_header } => {
+                self.receive_packet(vectors, vnet_header, budget, pool, burst)
+            }
         }
     }
 
@@ -153,7 +155,12 @@ impl Device {
     }
 
     /// Sends frames in order; `dropped` is told of each that the kernel refused, and why.
-    pub fn send(&mut self, vectors: &mut Vectors, frames: &mut [Frame], mut dropped: impl FnMut(DropReason, &Frame)) {
+    pub fn send(
+        &mut self,
+        vectors: &mut Vectors,
+        frames: &mut [Frame],
+        mut dropped: impl FnMut(DropReason, &Frame),
+    ) {
         match self.kind {
             DeviceKind::Tap { vnet_header } => {
                 for frame in frames {

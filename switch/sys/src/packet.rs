@@ -29,7 +29,8 @@ const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
 /// # Errors
 /// `NotFound` when there is no such interface, `PermissionDenied` without `CAP_NET_RAW`.
 pub fn open(interface: &str) -> io::Result<OwnedFd> {
-    let index = nix::net::if_::if_nametoindex(interface).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    let index =
+        nix::net::if_::if_nametoindex(interface).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: `socket` takes no pointer. Protocol 0 receives nothing until `bind` names one.
     let raw = Errno::result(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
@@ -119,14 +120,23 @@ impl Vectors {
     pub fn new() -> Self {
         // SAFETY: `mmsghdr` and `iovec` are plain old data, for which all zeroes is a value.
         let (message, buffer) = unsafe { (zeroed::<libc::mmsghdr>(), zeroed::<libc::iovec>()) };
-        Self { messages: vec![message; BATCH], buffers: vec![buffer; BATCH], controls: vec![Control([0; 64]); BATCH] }
+        Self {
+            messages: vec![message; BATCH],
+            buffers: vec![buffer; BATCH],
+            controls: vec![Control([0; 64]); BATCH],
+        }
     }
 
     /// Receives up to [`BATCH`] frames into `frames` and says how many; zero when there is none.
     ///
     /// # Errors
     /// What `recvmmsg` reports, such as `ENETDOWN` when the interface goes down.
-    pub fn receive(&mut self, fd: BorrowedFd<'_>, vnet_header: bool, frames: &mut [Frame]) -> io::Result<usize> {
+    pub fn receive(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        vnet_header: bool,
+        frames: &mut [Frame],
+    ) -> io::Result<usize> {
         let count = frames.len().min(BATCH);
         for (index, frame) in frames.iter_mut().take(count).enumerate() {
             let room = if vnet_header { frame.receive_room() } else { frame.receive_room_plain() };
@@ -149,7 +159,11 @@ impl Vectors {
         };
         for (index, frame) in frames.iter_mut().take(received).enumerate() {
             let bytes = self.messages[index].msg_len as usize;
-            if vnet_header { frame.received(bytes) } else { frame.received_plain(bytes) }
+            if vnet_header {
+                frame.received(bytes)
+            } else {
+                frame.received_plain(bytes)
+            }
             if let Some((tpid, tci)) = self.vlan_tag(index) {
                 frame.insert_vlan_tag(tpid, tci);
             }
@@ -161,11 +175,17 @@ impl Vectors {
     ///
     /// # Errors
     /// What `sendmmsg` reports of the first frame, which then is the caller's to drop.
-    pub fn send(&mut self, fd: BorrowedFd<'_>, vnet_header: bool, frames: &mut [Frame]) -> nix::Result<usize> {
+    pub fn send(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        vnet_header: bool,
+        frames: &mut [Frame],
+    ) -> nix::Result<usize> {
         let count = frames.len().min(BATCH);
         for (index, frame) in frames.iter_mut().take(count).enumerate() {
             let bytes = if vnet_header { frame.with_vnet_header() } else { frame.bytes() };
-            self.buffers[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            self.buffers[index] =
+                libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             self.point(index);
             let header = &mut self.messages[index].msg_hdr;
             header.msg_control = std::ptr::null_mut();
@@ -173,9 +193,8 @@ impl Vectors {
         }
         // SAFETY: the first `count` messages each point at one buffer, which lies in a slot that its
         // frame owns for as long as this call; `sendmmsg` reads buffers and never writes them.
-        let sent = unsafe {
-            libc::sendmmsg(fd.as_raw_fd(), self.messages.as_mut_ptr(), count as libc::c_uint, 0)
-        };
+        let sent =
+            unsafe { libc::sendmmsg(fd.as_raw_fd(), self.messages.as_mut_ptr(), count as libc::c_uint, 0) };
         Errno::result(sent).map(|sent| usize::try_from(sent).unwrap_or(0))
     }
 

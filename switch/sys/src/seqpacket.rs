@@ -30,9 +30,8 @@ impl Channel {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         for end in [&one, &other] {
-            setsockopt(end, sockopt::SndBufForce, &BUFFER_BYTES).or_else(|_| {
-                setsockopt(end, sockopt::SndBuf, &BUFFER_BYTES)
-            })?;
+            setsockopt(end, sockopt::SndBufForce, &BUFFER_BYTES)
+                .or_else(|_| setsockopt(end, sockopt::SndBuf, &BUFFER_BYTES))?;
         }
         Ok((Channel { fd: one }, Channel { fd: other }))
     }

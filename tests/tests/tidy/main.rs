@@ -1,0 +1,16 @@
+//! The project's habits, as tests: who may import whom, what source files look like, and that the
+//! documents tell the truth about the code.
+
+#![forbid(unsafe_code)]
+
+mod changelog;
+mod counters;
+mod dependencies;
+mod documents;
+mod imports;
+mod sources;
+
+/// Fails with every complaint at once, one per line.
+fn report(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
