@@ -2,6 +2,8 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`bursts`] | bursts of several flows, some frames out of the ordinary |
+//! | [`fuzz`] | what must hold of any bytes |
 //! | [`namespace`] | network namespaces that are gone when the test is |
 //! | [`packets`] | frames made by the book, field by field |
 //! | [`raw`] | Ethernet frames, byte by byte, into and out of an interface |
@@ -11,6 +13,8 @@
 //! | [`world`] | a running switch with containers |
 #![forbid(unsafe_code)]
 
+pub mod bursts;
+pub mod fuzz;
 pub mod namespace;
 pub mod packets;
 pub mod raw;

@@ -109,7 +109,8 @@ impl Packet {
         Self { transport, ..Self::udp(payload) }
     }
 
-    fn protocol(&self) -> u8 {
+    /// The transport's protocol number.
+    pub fn protocol(&self) -> u8 {
         if self.transport == Transport::Udp { 17 } else { 6 }
     }
 

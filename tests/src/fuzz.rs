@@ -1,0 +1,138 @@
+//! Fuzz targets: what must hold of any bytes. The fuzzers in `tests/fuzz` and an ordinary test over their
+//! corpora call the same functions.
+
+use std::cell::Cell;
+
+use vswitch_frame::coalesce::Coalescer;
+use vswitch_frame::headers::Transport;
+use vswitch_frame::offload::VNET_HEADER_BYTES;
+use vswitch_frame::split::Splitter;
+use vswitch_frame::{Accepts, Frame, Headers, Pool};
+
+use crate::bursts::{FRAMES_MAX, Sent, burst};
+
+/// Slots for a burst and, beside it, all the pieces that a super-frame is cut into.
+const SLOTS: usize = FRAMES_MAX + vswitch_frame::offload::SEGMENTS_MAX + 1;
+
+thread_local! {
+    static POOL: Cell<Option<Pool>> = const { Cell::new(None) };
+}
+
+/// Runs something with this thread's pool and checks that every slot comes back. After a panic the thread
+/// gets a new pool, so that a failure can be narrowed down.
+fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
+    let mut pool = POOL.take().unwrap_or_else(|| Pool::new(SLOTS));
+    let answer = work(&mut pool);
+    assert_eq!(pool.available(), pool.capacity(), "a slot was lost");
+    POOL.set(Some(pool));
+    answer
+}
+
+/// Any bytes as a frame: headers that are found lie inside it, one behind the other.
+///
+/// # Panics
+/// When they do not.
+pub fn headers(data: &[u8]) {
+    let Ok(headers) = Headers::parse(data) else { return };
+    let offsets = [
+        headers.network_offset(),
+        headers.transport_offset(),
+        headers.payload_offset(),
+        headers.end_offset(),
+        data.len(),
+    ];
+    assert!(offsets.is_sorted(), "{offsets:?}");
+    let has_transport = headers.transport() != Transport::Other;
+    assert!(!has_transport || headers.is_ip() && !headers.is_fragment());
+}
+
+/// Any bytes as a virtio-net header and a frame: what is admitted can be split, and the pieces are whole
+/// frames that carry all of the payload and nothing else.
+///
+/// # Panics
+/// When they are not.
+pub fn offload(data: &[u8]) {
+    with_pool(|pool| {
+        let mut frame = pool.take().expect("a slot");
+        let length = data.len().min(frame.receive_room().len());
+        frame.receive_room()[..length].copy_from_slice(&data[..length]);
+        frame.received(length);
+        if length >= VNET_HEADER_BYTES && frame.parse().is_ok() {
+            let pieces = split(&frame, Accepts::NONE, pool);
+            assert!(frame.offload.gso.is_some() || pieces.len() == 1);
+            let payload = |frame: &Frame| frame.bytes()[frame.headers.payload_offset()..].to_vec();
+            if frame.offload.gso.is_some() {
+                assert_eq!(pieces.iter().flat_map(payload).collect::<Vec<_>>(), payload(&frame));
+            }
+            for mut piece in pieces {
+                let found = piece.headers;
+                piece.parse().expect("a piece of a well-formed frame is well-formed");
+                assert_eq!(piece.headers, found);
+                pool.free(piece);
+            }
+        }
+        pool.free(frame);
+    });
+}
+
+/// Everything a frame stands for, in order.
+fn split(frame: &Frame, accepts: Accepts, pool: &mut Pool) -> Vec<Frame> {
+    let mut splitter = Splitter::new(frame, accepts);
+    let mut pieces = Vec::new();
+    while splitter.next_batch(pool, &mut pieces).expect("enough slots") {}
+    pieces
+}
+
+/// Any bytes as a burst of several flows: coalescing and splitting it gives back the same frames, byte for
+/// byte, and the frames of a flow in the same order.
+///
+/// # Panics
+/// When a frame is lost, doubled, changed or overtakes another of its flow.
+pub fn coalesce(data: &[u8]) {
+    let sent = burst(data);
+    let arrived = coalesced_and_split(&sent, Accepts::ALL);
+    assert_eq!(arrived.len(), sent.len(), "frames");
+    assert_same_order(&sent, &arrived);
+}
+
+/// What becomes of a burst on its way to a receiver that takes super-frames and splits them by itself.
+///
+/// # Panics
+/// When a slot is lost.
+pub fn coalesced_and_split(sent: &[Sent], accepts: Accepts) -> Vec<Vec<u8>> {
+    with_pool(|pool| {
+        let mut frames: Vec<Frame> = sent.iter().map(|sent| sent.receive(pool)).collect();
+        Coalescer::new(5).coalesce(&mut frames, accepts, pool);
+        let mut arrived = Vec::new();
+        for frame in frames {
+            check_super_frame(&frame);
+            for piece in split(&frame, Accepts::NONE, pool) {
+                arrived.push(piece.bytes().to_vec());
+                pool.free(piece);
+            }
+            pool.free(frame);
+        }
+        arrived
+    })
+}
+
+/// What the receiving kernel demands of a frame before it takes it.
+fn check_super_frame(frame: &Frame) {
+    let headers = Headers::parse(frame.bytes()).expect("still well-formed");
+    assert_eq!(headers, frame.headers, "headers are where the frame says");
+    frame.offload.check(&headers, frame.len()).expect("offload fits the headers");
+    assert!(frame.len() - headers.network_offset() <= 65_535, "an IP packet");
+}
+
+/// Matches what arrived to what was sent: each arrival is the first frame still missing that it equals, and
+/// none that is still missing before it may not be overtaken.
+fn assert_same_order(sent: &[Sent], arrived: &[Vec<u8>]) {
+    let mut missing: Vec<&Sent> = sent.iter().collect();
+    for bytes in arrived {
+        let at = missing.iter().position(|sent| sent.bytes == *bytes);
+        let at = at.unwrap_or_else(|| panic!("nobody sent {bytes:02x?}"));
+        let found = missing.remove(at);
+        let overtaken = missing[..at].iter().find(|other| !found.may_overtake(other));
+        assert!(overtaken.is_none(), "{found:?} overtook {overtaken:?}");
+    }
+}
