@@ -7,7 +7,7 @@ use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::headers::Transport;
 use vswitch_frame::offload::VNET_HEADER_BYTES;
 use vswitch_frame::split::Splitter;
-use vswitch_frame::{Accepts, Frame, Headers, Pool};
+use vswitch_frame::{Accepts, Checksum, Frame, Headers, Offload, Pool};
 
 use crate::bursts::{FRAMES_MAX, Sent, burst};
 
@@ -59,20 +59,38 @@ pub fn offload(data: &[u8]) {
         frame.received(length);
         if length >= VNET_HEADER_BYTES && frame.parse().is_ok() {
             let pieces = split(&frame, Accepts::NONE, pool);
-            assert!(frame.offload.gso.is_some() || pieces.len() == 1);
-            let payload = |frame: &Frame| frame.bytes()[frame.headers.payload_offset()..].to_vec();
             if frame.offload.gso.is_some() {
-                assert_eq!(pieces.iter().flat_map(payload).collect::<Vec<_>>(), payload(&frame));
+                check_pieces(&frame, &pieces);
+            } else {
+                check_finished(&frame, &pieces);
             }
-            for mut piece in pieces {
-                let found = piece.headers;
-                piece.parse().expect("a piece of a well-formed frame is well-formed");
-                assert_eq!(piece.headers, found);
-                pool.free(piece);
-            }
+            pieces.into_iter().for_each(|piece| pool.free(piece));
         }
         pool.free(frame);
     });
+}
+
+/// Pieces of a super-frame are well-formed frames and carry its payload, all of it and nothing else.
+fn check_pieces(frame: &Frame, pieces: &[Frame]) {
+    let payload = |frame: &Frame| frame.bytes()[frame.headers.payload_offset()..].to_vec();
+    assert_eq!(pieces.iter().flat_map(payload).collect::<Vec<_>>(), payload(frame));
+    for piece in pieces {
+        assert_eq!(Headers::parse(piece.bytes()), Ok(piece.headers));
+        assert_eq!(piece.offload, Offload::NONE);
+    }
+}
+
+/// A frame whose checksum was finished differs from what it was in that field alone.
+fn check_finished(frame: &Frame, pieces: &[Frame]) {
+    let [piece] = pieces else { panic!("{} pieces of a plain frame", pieces.len()) };
+    assert_eq!(piece.offload, Offload::NONE);
+    let (mut before, mut after) = (frame.bytes().to_vec(), piece.bytes().to_vec());
+    if let Checksum::Partial { start, offset } = frame.offload.checksum {
+        let field = usize::from(start) + usize::from(offset);
+        before[field..field + 2].fill(0);
+        after[field..field + 2].fill(0);
+    }
+    assert_eq!(before, after);
 }
 
 /// Everything a frame stands for, in order.
