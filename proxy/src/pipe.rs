@@ -29,7 +29,7 @@ pub enum State {
     Closed,
 }
 
-/// See the [module](self).
+/// One direction of a relay: a bounded ring of bytes from a source to a sink, and then the source's end.
 #[derive(Debug)]
 pub struct Pipe {
     ring: Box<[u8]>,

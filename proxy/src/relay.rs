@@ -31,7 +31,7 @@ impl Side {
     }
 }
 
-/// See the [module](self).
+/// Two connections joined, with a bound on what is held between them.
 #[derive(Debug)]
 pub struct Relay {
     from_initiator: Pipe,
