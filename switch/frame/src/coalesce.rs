@@ -119,8 +119,8 @@ impl Run {
     fn continued_by(&self, head: &Frame, frame: &Frame) -> bool {
         let (held, more) = (payload(head).len(), payload(frame).len());
         let size = usize::from(self.size);
-        let has_room = self.segments < SEGMENTS_MAX
-            && head.len() + more - head.headers.network_offset() <= IP_BYTES_MAX;
+        let has_room =
+            self.segments < SEGMENTS_MAX && head.len() + more - head.headers.network_offset() <= IP_BYTES_MAX;
         let full_so_far = held == size * usize::from(self.segments);
         has_room
             && full_so_far
@@ -143,7 +143,13 @@ impl Run {
         let stays = this == first && head.bytes()[at + 6] & DONT_FRAGMENT != 0;
         match head.offload.gso {
             None => counts || stays,
-            Some(Gso { same_id, .. }) => if same_id { stays } else { counts },
+            Some(Gso { same_id, .. }) => {
+                if same_id {
+                    stays
+                } else {
+                    counts
+                }
+            }
         }
     }
 
@@ -189,8 +195,7 @@ fn may_take_part(frame: &Frame) -> bool {
         return false;
     }
     let plain_network = if headers.is_ipv4() {
-        transport - network == IPV4_HEADER
-            && Sum::ZERO.add_bytes(&bytes[network..transport]).checksum() == 0
+        transport - network == IPV4_HEADER && Sum::ZERO.add_bytes(&bytes[network..transport]).checksum() == 0
     } else {
         transport - network == IPV6_HEADER
     };
@@ -227,7 +232,8 @@ fn same_up_to_network(head: &Frame, frame: &Frame) -> bool {
     let at = head.headers.network_offset();
     let (one, other) = (head.bytes(), frame.bytes());
     let same = |from: usize, to: usize| one[at + from..at + to] == other[at + from..at + to];
-    let same_link = head.headers.transport_offset() == frame.headers.transport_offset() && one[..at] == other[..at];
+    let same_link =
+        head.headers.transport_offset() == frame.headers.transport_offset() && one[..at] == other[..at];
     if head.headers.is_ipv4() {
         const LENGTH: usize = 2;
         const FLAGS: usize = 6;
@@ -258,7 +264,8 @@ fn transport_follows(head: &Frame, frame: &Frame, held: usize) -> bool {
         let at = at + SEQUENCE;
         u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
     };
-    let follows = u32::try_from(held).is_ok_and(|held| sequence_of(one).wrapping_add(held) == sequence_of(other));
+    let follows =
+        u32::try_from(held).is_ok_and(|held| sequence_of(one).wrapping_add(held) == sequence_of(other));
     follows
         && end == frame.headers.payload_offset()
         && one[at + TCP_FLAGS_AT] & PSH == 0
@@ -282,8 +289,7 @@ fn flow_hash(frame: &Frame, seed: u64) -> u32 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let (bytes, headers) = (frame.bytes(), &frame.headers);
     let network = headers.network_offset();
-    let addresses =
-        if headers.is_ipv4() { network + 12..network + 20 } else { network + 8..network + 40 };
+    let addresses = if headers.is_ipv4() { network + 12..network + 20 } else { network + 8..network + 40 };
     let transport = headers.transport_offset();
     let mix = |hash: u64, word: u64| ((hash ^ word).wrapping_mul(MIX)).rotate_left(29);
     let mut hash = seed;

@@ -220,7 +220,11 @@ impl Offload {
         let checksum_at = if gso.kind == GsoKind::Udp { UDP_CHECKSUM_AT } else { TCP_CHECKSUM_AT };
         let in_place = usize::from(start) == headers.transport_offset() && offset == checksum_at;
         let segments = len.saturating_sub(headers.payload_offset()).div_ceil(usize::from(gso.size));
-        if fits && in_place && headers.end_offset() == len && segments <= SEGMENTS_MAX { Ok(()) } else { Err(DropReason::BadOffload) }
+        if fits && in_place && headers.end_offset() == len && segments <= SEGMENTS_MAX {
+            Ok(())
+        } else {
+            Err(DropReason::BadOffload)
+        }
     }
 }
 

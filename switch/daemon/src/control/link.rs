@@ -84,8 +84,13 @@ impl Link {
     /// When it cannot be started or cannot confine itself.
     pub async fn start(options: LinkOptions) -> io::Result<Self> {
         let options = Options { poll: options.poll, seed: random_seed()? };
-        let state =
-            State { options, networks: BTreeSet::new(), ports: BTreeMap::new(), running: None, stopped: false };
+        let state = State {
+            options,
+            networks: BTreeSet::new(),
+            ports: BTreeMap::new(),
+            running: None,
+            stopped: false,
+        };
         let shared = Shared {
             counters: Counters::new()?,
             pid: AtomicU32::new(0),

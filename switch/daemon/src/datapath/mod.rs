@@ -68,10 +68,11 @@ fn receive_start(channel: &Channel, poller: &mut Poller) -> io::Result<(Options,
         if let Some((length, fd)) = channel.receive(&mut buffer)? {
             return match (serde_json::from_slice(&buffer[..length])?, fd) {
                 (Command::Start(options), Some(fd)) => Ok((options, Counters::map(fd)?)),
-                (command, _) => Err(io::Error::other(format!("expected Start with counters, got {command:?}"))),
+                (command, _) => {
+                    Err(io::Error::other(format!("expected Start with counters, got {command:?}")))
+                }
             };
         }
         poller.wait(None, |_| {})?;
     }
 }
-

@@ -71,11 +71,7 @@ impl Transmission<'_> {
     }
 
     /// Sends every frame to every target whose MTU it fits.
-    pub(crate) fn flood(
-        &mut self,
-        frames: &mut Vec<Frame>,
-        targets: impl Iterator<Item = (PortId, usize)>,
-    ) {
+    pub(crate) fn flood(&mut self, frames: &mut Vec<Frame>, targets: impl Iterator<Item = (PortId, usize)>) {
         if frames.is_empty() {
             return;
         }
