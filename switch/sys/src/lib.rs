@@ -5,18 +5,21 @@
 //! | used by | modules |
 //! |---|---|
 //! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`tap`] [`confine`] |
-//! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] |
+//! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`random`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 
 pub mod clock;
 pub mod confine;
 pub mod device;
+pub mod hostname;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
 pub mod pidfd;
 pub mod poll;
+pub mod random;
 pub mod seqpacket;
 pub mod shared;
 pub mod socket;
 pub mod tap;
+pub mod wallclock;

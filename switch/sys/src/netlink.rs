@@ -7,8 +7,9 @@
 //! Interfaces are named by name, and every error says what could not be done to which of them.
 //!
 //! Kernel facts relied on:
-//! * `RTM_SETLINK` applies namespace, address, MTU, name and flags in an order that makes one request
-//!   enough to rename and raise an interface (`do_setlink` in `net/core/rtnetlink.c`).
+//! * `RTM_SETLINK` applies namespace, address, MTU, name and flags in that order, so that one request
+//!   moves, renames and raises an interface; what was done before a failure stays done (`do_setlink` in
+//!   `net/core/rtnetlink.c`).
 //! * The far end of a veth pair can be born inside another namespace: `IFLA_NET_NS_FD` in the peer's
 //!   own attributes (`veth_newlink` in `drivers/net/veth.c`). Nothing is moved, which would wait for RCU.
 

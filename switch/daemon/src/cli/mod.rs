@@ -1,6 +1,172 @@
-//! The command line.
+//! The command line: `vswitch run` is the daemon, everything else a client of its control socket.
+//!
+//! Words and flags follow Docker's. A command exits with 0 when it did what it was asked, with 1 when it
+//! was refused or failed (one line on standard error says what and how to mend it), with 2 when it was
+//! not understood. One file per noun; [`client`] speaks HTTP, [`table`] prints what people read.
 
-/// Runs it.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+mod attach;
+mod client;
+mod endpoint;
+mod exec;
+mod fdb;
+mod network;
+mod ps;
+mod run;
+mod sandbox;
+mod stats;
+mod table;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use client::Client;
+
+/// A userspace virtual switch for containers.
+///
+/// Start the daemon, make two sandboxes, and let one ping the other:
+///
+///   vswitch run &
+///   vswitch sandbox create web
+///   vswitch sandbox create db
+///   vswitch ps
+///   vswitch exec web -- ping -c 1 172.17.0.3
+#[derive(Debug, Parser)]
+#[command(name = "vswitch", version, verbatim_doc_comment, arg_required_else_help = true)]
+struct Cli {
+    /// The control socket of the daemon
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/vswitch/control.sock")]
+    socket: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// The process that moves the frames; started by "vswitch run"
+    #[command(hide = true)]
+    Datapath,
+}
+
+/// What is asked of the daemon.
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
+    #[command(subcommand)]
+    Network(network::Network),
+    #[command(subcommand)]
+    Sandbox(sandbox::Sandbox),
+    Exec(exec::Exec),
+    Attach(Box<attach::Attach>),
+    Detach(attach::Detach),
+    Ps(ps::Ps),
+    Fdb(fdb::Fdb),
+    Stats(stats::Stats),
+    Version(version::Version),
+}
+
+/// Why a command failed: one line for standard error.
+#[derive(Debug)]
+struct Failure(String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// Print JSON instead of a table.
+#[derive(Clone, Copy, Debug, Args)]
+struct Json {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command line of this process.
+pub(crate) fn main() -> ExitCode {
+    let Cli { socket, command } = Cli::parse();
+    let outcome = match command {
+        Command::Datapath => return crate::datapath::main(),
+        Command::Run(run) => run.run(socket),
+        Command::Client(command) => talk(command, &Client::new(socket)),
+    };
+    outcome.unwrap_or_else(|Failure(line)| {
+        eprintln!("vswitch: {line}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a command that talks to the daemon.
+fn talk(command: ClientCommand, client: &Client) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            ClientCommand::Network(network) => network.run(client).await,
+            ClientCommand::Sandbox(sandbox) => sandbox.run(client).await,
+            ClientCommand::Exec(exec) => exec.run(client).await,
+            ClientCommand::Attach(attach) => attach.run(client).await,
+            ClientCommand::Detach(detach) => detach.run(client).await,
+            ClientCommand::Ps(ps) => ps.run(client).await,
+            ClientCommand::Fdb(fdb) => fdb.run(client).await,
+            ClientCommand::Stats(stats) => stats.run(client).await,
+            ClientCommand::Version(version) => version.run(client).await,
+        }
+    })
+}
+
+/// Prints to standard output; a reader that has gone away ends the program quietly, as it does `ls`.
+fn print(text: &str) {
+    use std::io::Write;
+    if std::io::stdout().write_all(text.as_bytes()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Outcome {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads `KEY=VALUE`; a `KEY` alone has an empty value, as Docker has it.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err("write KEY=VALUE".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_is_explained() {
+        let mut root = Cli::command();
+        root.build();
+        let mut commands: Vec<&clap::Command> = root.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            commands.extend(command.get_subcommands());
+        }
+    }
+
+    #[test]
+    fn options_are_read() {
+        assert_eq!(key_value("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(key_value("a"), Ok(("a".to_owned(), String::new())));
+        assert!(key_value("=b").is_err());
+    }
 }

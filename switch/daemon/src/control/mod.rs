@@ -1,3 +1,169 @@
 //! The privileged process: API, networks, addresses, interfaces.
+//!
+//! # Theory of operation
+//! A request arrives at the [`socket`], is read by the [`api`] and becomes a job for the [`actor`], which
+//! does one at a time on [`Control`]. A job that changes something reserves what is needed, makes
+//! interfaces by netlink, tells the datapath over the [`link`], and only then writes the [`state`]; a
+//! failure at any step undoes the ones before it. What must wait for the kernel, such as destroying an
+//! interface, goes on beside, and the client is answered when it is done.
+//!
+//! | file | |
+//! |---|---|
+//! | [`socket`] [`api`] | how clients come in, and what they say |
+//! | [`actor`] | one job at a time |
+//! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
+//! | [`interface`] | making an interface in a sandbox |
+//! | [`state`] | what there is |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
+//! | [`link`] | the datapath, seen from here |
+//! | [`error`] | what a refusal looks like |
 
+pub mod actor;
+pub mod api;
+pub mod calendar;
+pub mod endpoints;
+pub mod error;
+pub mod interface;
+pub mod ipam;
 pub mod link;
+pub mod names;
+pub mod networks;
+pub mod observe;
+pub mod options;
+pub mod sandboxes;
+pub mod socket;
+pub mod state;
+pub mod subnets;
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use vswitch_sys::{random, wallclock};
+
+use crate::datapath::command::PollMode;
+use error::{Code, Error, Result};
+use interface::{FarSide, failed};
+use link::{Link, LinkOptions};
+use names::Id;
+use state::State;
+
+/// Threads that wait for the kernel to destroy interfaces.
+const BLOCKING_THREADS: usize = 32;
+
+/// How the daemon runs.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// Where clients reach it.
+    pub socket: PathBuf,
+    /// What the datapath does when there is no work.
+    pub poll: PollMode,
+}
+
+/// Everything the daemon owns. One job at a time has it: see [`actor`].
+#[derive(Debug)]
+pub struct Control {
+    state: State,
+    link: Link,
+    far: Option<FarSide>,
+    offloads_noted: bool,
+}
+
+/// Runs the daemon until it is told to stop, and then removes everything it made.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(options: &RunOptions) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        let message = "vswitch run makes interfaces and namespaces: run it as root";
+        return Err(Error::new(Code::PermissionDenied, message));
+    }
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .map_err(|error| failed("start the daemon", &error))?;
+    let listener = socket::listen(&options.socket)?;
+    let outcome = runtime.block_on(serve(listener, options));
+    // Nobody else's: `listen` made it, and refused to while another daemon had one there.
+    let _ = std::fs::remove_file(&options.socket);
+    outcome
+}
+
+async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions) -> Result<()> {
+    // Before there is anything to remove, so that no signal ends the process with it still there.
+    let stop = stop_signal().map_err(|error| failed("wait for signals", &error))?;
+    let listener = UnixListener::from_std(listener).map_err(|error| failed("listen", &error))?;
+    let mut control = Control::start(options.poll).await?;
+    let (handle, jobs) = actor::channel();
+    let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
+    eprintln!("vswitch: ready on {}", options.socket.display());
+    jobs.work(&mut control, stop).await;
+    server.abort();
+    control.stop().await;
+    Ok(())
+}
+
+impl Control {
+    async fn start(poll: PollMode) -> Result<Self> {
+        let link = Link::start(LinkOptions { poll }).await;
+        let link = link.map_err(|error| failed("start the datapath", &error))?;
+        let mut control = Self { state: State::default(), link, far: None, offloads_noted: false };
+        let bridge =
+            api::types::NetworkCreate { name: networks::DEFAULT_NETWORK.to_owned(), ..Default::default() };
+        if let Err(error) = control.create_network(bridge).await {
+            control.stop().await;
+            return Err(error);
+        }
+        Ok(control)
+    }
+
+    /// Removes everything. The datapath goes first, so that closing our descriptors is what ends the
+    /// interfaces, all at once.
+    async fn stop(&mut self) {
+        self.link.stop().await;
+        let mut cleanup = endpoints::Cleanup::default();
+        for (name, sandbox) in std::mem::take(&mut self.state.sandboxes) {
+            for endpoint in sandbox.endpoints {
+                cleanup.destroy(endpoint.remains);
+            }
+            if sandbox.made {
+                sandboxes::forget_namespace(&name);
+            }
+        }
+        cleanup.done().await;
+    }
+}
+
+/// Ends when the process is asked to stop.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// A port takes a handful of descriptors in this process; the usual soft limit of 1,024 is few.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("cannot raise the limit of open descriptors: {error}");
+    }
+}
+
+/// An identifier for something new.
+fn new_id() -> Result<Id> {
+    random::bytes().map(Id::new).map_err(|error| failed("draw an identifier", &error))
+}
+
+/// The moment it is, as people write it.
+fn now() -> String {
+    calendar::rfc3339(wallclock::since_epoch())
+}

@@ -1,0 +1,108 @@
+//! Asking the daemon: one HTTP/1.1 request on one connection to its control socket.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::Failure;
+use crate::control::error::ErrorBody;
+
+/// Where the daemon is.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// Asks for something.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let answer = self.ask(Method::GET, path, Vec::new()).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Asks for something to be done, and for what came of it.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let answer = self.ask(Method::POST, path, serde_json::to_vec(body)?).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Asks for something to be done that answers nothing.
+    pub(super) async fn command(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        self.ask(Method::POST, path, serde_json::to_vec(body)?).await.map(drop)
+    }
+
+    /// Asks for something to be removed.
+    pub(super) async fn delete(&self, path: &str) -> Result<(), Failure> {
+        self.ask(Method::DELETE, path, Vec::new()).await.map(drop)
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "vswitch")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        connection.abort();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let refusal = serde_json::from_slice::<ErrorBody>(&body).map(|refusal| refusal.message);
+        Err(Failure(refusal.unwrap_or_else(|_| format!("the daemon answered {status}"))))
+    }
+
+    fn unreachable(&self, error: &std::io::Error) -> Failure {
+        let socket = self.socket.display();
+        if error.kind() == ErrorKind::PermissionDenied {
+            return Failure(format!("may not talk to the daemon on {socket}: run this as root"));
+        }
+        Failure(format!(
+            "no daemon on {socket} ({error}): start one with \"vswitch run\", or name its socket with --socket"
+        ))
+    }
+}
+
+/// A path of the API with `key` in it, whatever characters the user put there.
+pub(super) fn path(before: &str, key: &str, after: &str) -> String {
+    let mut path = before.to_owned();
+    for byte in key.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    path + after
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_cannot_leave_their_place_in_a_path() {
+        assert_eq!(path("/networks/", "a-b_c.d", "/fdb"), "/networks/a-b_c.d/fdb");
+        assert_eq!(path("/networks/", "a/../b?c d", ""), "/networks/a%2F..%2Fb%3Fc%20d");
+    }
+}

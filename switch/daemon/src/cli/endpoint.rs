@@ -1,0 +1,52 @@
+//! The flags that say what an endpoint shall be like, wherever one is made.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use clap::Args;
+use vswitch_frame::Mac;
+
+use super::key_value;
+use crate::control::api::types::{EndpointConfig, EndpointIpam};
+use crate::control::options::{EndpointOptions, PortType};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Endpoint")]
+pub(super) struct EndpointArgs {
+    /// IPv4 address; the next free one if not given
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// IPv6 address; the next free one if not given
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<Ipv6Addr>,
+    /// MAC address; made from the IPv4 address if not given
+    #[arg(long, visible_alias = "mac-address", value_name = "ADDRESS")]
+    mac: Option<Mac>,
+    /// Name of the interface in the sandbox; eth0, eth1, … if not given
+    #[arg(long, value_name = "NAME")]
+    ifname: Option<String>,
+    /// Another name of the sandbox on this network; may be repeated
+    #[arg(long = "alias", value_name = "NAME")]
+    aliases: Vec<String>,
+    /// How the interface is made
+    #[arg(long, value_enum, default_value_t)]
+    port_type: PortType,
+    /// Endpoint option, as in com.docker.network.endpoint.ifname=lan0; may be repeated
+    #[arg(long = "driver-opt", value_name = "KEY=VALUE", value_parser = key_value)]
+    driver_opts: Vec<(String, String)>,
+}
+
+impl EndpointArgs {
+    pub(super) fn config(self) -> EndpointConfig {
+        let mut driver_opts = EndpointOptions::render(self.ifname.as_deref(), self.port_type);
+        driver_opts.extend(self.driver_opts);
+        EndpointConfig {
+            ipam_config: EndpointIpam {
+                ipv4_address: self.ip.map(IpAddr::V4),
+                ipv6_address: self.ip6.map(IpAddr::V6),
+            },
+            aliases: self.aliases,
+            mac_address: self.mac,
+            driver_opts,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `vswitch run`: the daemon.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::{Failure, Outcome};
+use crate::control::{self, RunOptions};
+use crate::datapath::command::PollMode;
+
+/// Run the switch until it is told to stop
+///
+/// Says one line on standard error when it is ready. SIGTERM or Ctrl-C stops it and removes everything
+/// it made: sandboxes, interfaces, the socket. RUST_LOG=debug shows more of what it does.
+///
+/// Example: vswitch run --poll busy
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Run {
+    /// What the datapath does without work: spin a moment, then sleep (adaptive); never sleep, take a
+    /// core, answer fastest (busy); never spin (sleep)
+    #[arg(long, value_enum, default_value_t)]
+    poll: PollMode,
+}
+
+impl Run {
+    pub(super) fn run(self, socket: PathBuf) -> Outcome {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .init();
+        let outcome = control::run(&RunOptions { socket, poll: self.poll });
+        outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
+    }
+}

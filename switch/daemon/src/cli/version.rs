@@ -1,0 +1,41 @@
+//! `vswitch version`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::client::Client;
+use super::{Json, Outcome, print, print_json};
+use crate::control::api::types;
+
+/// Show the version of this program and of the daemon
+#[derive(Debug, Args)]
+pub(super) struct Version {
+    #[command(flatten)]
+    json: Json,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Both {
+    client: String,
+    server: Option<types::Version>,
+}
+
+impl Version {
+    pub(super) async fn run(self, client: &Client) -> Outcome {
+        let ours = env!("CARGO_PKG_VERSION");
+        let server: Result<types::Version, _> = client.get("/version").await;
+        if self.json.json {
+            let (server, failure) =
+                server.map_or_else(|failure| (None, Some(failure)), |server| (Some(server), None));
+            print_json(&Both { client: ours.to_owned(), server })?;
+            return failure.map_or(Ok(ExitCode::SUCCESS), Err);
+        }
+        print(&format!("Client: {ours}\n"));
+        let types::Version { version, kernel_version, os, arch } = server?;
+        print(&format!("Server: {version} on {os} {kernel_version} {arch}\n"));
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,81 @@
+//! One at a time: every request becomes a job that has the whole of control to itself.
+//!
+//! Handlers of the API run as tasks of their own and vanish when their client does. A job does not: it
+//! runs to its end in the one place that owns [`Control`], so nothing is ever left half-made, and no
+//! lock is needed anywhere.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Control;
+use super::error::{Code, Error, Result};
+
+/// Jobs that wait; at the limit clients wait to be heard.
+const JOBS_MAX: usize = 64;
+
+type Job = Box<dyn for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output = ()> + 'a>> + Send>;
+
+/// Where handlers bring their jobs.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// Where the jobs arrive.
+pub struct Jobs {
+    jobs: mpsc::Receiver<Job>,
+}
+
+impl std::fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jobs").finish_non_exhaustive()
+    }
+}
+
+/// Makes both ends.
+pub fn channel() -> (Handle, Jobs) {
+    let (sender, receiver) = mpsc::channel(JOBS_MAX);
+    (Handle { jobs: sender }, Jobs { jobs: receiver })
+}
+
+impl Handle {
+    /// Has a job done.
+    ///
+    /// # Errors
+    /// Those of the job; and while the daemon stops, that it does.
+    pub async fn run<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: AsyncFnOnce(&mut Control) -> Result<T> + Send + 'static,
+    {
+        let stopping =
+            || Error::new(Code::Internal, "the daemon is stopping: start it again with \"vswitch run\"");
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move |control| {
+            Box::pin(async move {
+                // A client that has gone wants no answer.
+                let _ = sender.send(job(control).await);
+            })
+        });
+        self.jobs.send(job).await.map_err(|_| stopping())?;
+        receiver.await.map_err(|_| stopping())?
+    }
+}
+
+impl Jobs {
+    /// Does jobs, each to its end, until `stop`.
+    pub async fn work(mut self, control: &mut Control, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let job = tokio::select! {
+                biased;
+                () = &mut stop => return,
+                job = self.jobs.recv() => job,
+            };
+            let Some(job) = job else { return };
+            job(control).await;
+        }
+    }
+}

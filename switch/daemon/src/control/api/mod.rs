@@ -1,0 +1,183 @@
+//! The HTTP API on the control socket; `docs/api.md` describes it with examples.
+//!
+//! A route reads its request, runs one job and writes the answer as JSON. A refusal is
+//! `{"code", "message"}` with the status of its code, whoever refused: a job, a body that cannot be
+//! read, or no route at all.
+
+pub mod types;
+
+use axum::Router;
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde::de::DeserializeOwned;
+
+use super::actor::Handle;
+use super::error::{Code, Error, ErrorBody, Result};
+use types::{Attach, Connect, NetworkCreate, NetworkCreated, SandboxCreate, Version};
+
+/// Largest body of a request, in bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Every route.
+pub fn router(handle: Handle) -> Router {
+    Router::new()
+        .route("/_ping", get(ping))
+        .route("/version", get(version))
+        .route("/networks", get(list_networks))
+        .route("/networks/create", post(create_network))
+        .route("/networks/{id}", get(inspect_network).delete(remove_network))
+        .route("/networks/{id}/connect", post(connect))
+        .route("/networks/{id}/disconnect", post(disconnect))
+        .route("/networks/{id}/fdb", get(network_fdb))
+        .route("/sandboxes", get(list_sandboxes))
+        .route("/sandboxes/create", post(create_sandbox))
+        .route("/sandboxes/attach", post(attach))
+        .route("/sandboxes/{id}", get(inspect_sandbox).delete(remove_sandbox))
+        .route("/sandboxes/{id}/detach", post(detach))
+        .route("/endpoints", get(list_endpoints))
+        .route("/fdb", get(fdb))
+        .route("/stats", get(stats))
+        .fallback(async |request: Request| {
+            let message = format!("no route {}: see docs/api.md", request.uri().path());
+            Error::new(Code::RouteNotFound, message)
+        })
+        .method_not_allowed_fallback(async |request: Request| {
+            let message =
+                format!("route {} takes no {}: see docs/api.md", request.uri().path(), request.method());
+            Error::new(Code::MethodNotAllowed, message)
+        })
+        .with_state(handle)
+}
+
+type Answer<T> = Result<Json<T>>;
+
+async fn ping() -> &'static str {
+    "OK"
+}
+
+async fn version() -> Answer<Version> {
+    let system = nix::sys::utsname::uname();
+    let kernel_version =
+        system.map(|system| system.release().to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(Json(Version {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel_version,
+        os: std::env::consts::OS.to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+    }))
+}
+
+async fn list_networks(State(handle): State<Handle>) -> Answer<Vec<types::Network>> {
+    handle.run(async |control| Ok(control.networks())).await.map(Json)
+}
+
+async fn inspect_network(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Network> {
+    handle.run(async move |control| control.network(&id)).await.map(Json)
+}
+
+async fn create_network(
+    State(handle): State<Handle>,
+    body: Read<NetworkCreate>,
+) -> Result<impl IntoResponse> {
+    let id = handle.run(async move |control| control.create_network(body.0).await).await?;
+    Ok((StatusCode::CREATED, Json(NetworkCreated { id, warning: String::new() })))
+}
+
+async fn remove_network(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
+    handle.run(async move |control| control.remove_network(&id).await).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn connect(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+    body: Read<Connect>,
+) -> Answer<types::Endpoint> {
+    handle.run(async move |control| control.connect(&id, body.0).await).await.map(Json)
+}
+
+async fn disconnect(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+    body: Read<types::Disconnect>,
+) -> Result<StatusCode> {
+    let cleanup = handle.run(async move |control| control.disconnect(&id, &body.0.container).await).await?;
+    cleanup.done().await;
+    Ok(StatusCode::OK)
+}
+
+async fn list_sandboxes(State(handle): State<Handle>) -> Answer<Vec<types::Sandbox>> {
+    handle.run(async |control| Ok(control.sandboxes())).await.map(Json)
+}
+
+async fn inspect_sandbox(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Sandbox> {
+    handle.run(async move |control| control.sandbox(&id)).await.map(Json)
+}
+
+async fn create_sandbox(
+    State(handle): State<Handle>,
+    body: Read<SandboxCreate>,
+) -> Result<impl IntoResponse> {
+    let sandbox = handle.run(async move |control| control.create_sandbox(body.0).await).await?;
+    Ok((StatusCode::CREATED, Json(sandbox)))
+}
+
+async fn remove_sandbox(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
+    let cleanup = handle.run(async move |control| control.remove_sandbox(&id).await).await?;
+    cleanup.done().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn attach(State(handle): State<Handle>, body: Read<Attach>) -> Result<impl IntoResponse> {
+    let sandbox = handle.run(async move |control| control.attach(body.0).await).await?;
+    Ok((StatusCode::CREATED, Json(sandbox)))
+}
+
+async fn detach(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
+    let cleanup = handle.run(async move |control| control.detach(&id).await).await?;
+    cleanup.done().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list_endpoints(State(handle): State<Handle>) -> Answer<Vec<types::Endpoint>> {
+    handle.run(async |control| Ok(control.endpoints())).await.map(Json)
+}
+
+async fn fdb(State(handle): State<Handle>) -> Answer<Vec<types::FdbEntry>> {
+    handle.run(async |control| control.fdb(None).await).await.map(Json)
+}
+
+async fn network_fdb(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<Vec<types::FdbEntry>> {
+    handle.run(async move |control| control.fdb(Some(&id)).await).await.map(Json)
+}
+
+async fn stats(State(handle): State<Handle>) -> Answer<types::Stats> {
+    handle.run(async |control| Ok(control.stats())).await.map(Json)
+}
+
+/// A body of JSON, whatever its content type says.
+struct Read<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Read<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let malformed =
+            |what: String| Error::new(Code::MalformedJson, format!("the body cannot be read: {what}"));
+        let bytes = to_bytes(request.into_body(), BODY_BYTES_MAX)
+            .await
+            .map_err(|error| malformed(error.to_string()))?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| malformed(error.to_string()))
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = ErrorBody { code: self.code.label().to_owned(), message: self.message };
+        (status, Json(body)).into_response()
+    }
+}

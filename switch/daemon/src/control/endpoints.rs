@@ -1,0 +1,376 @@
+//! Endpoints: connecting a sandbox to a network and disconnecting it.
+//!
+//! Connecting reserves what the endpoint is to have, makes its interface, hands the descriptor to the
+//! datapath, and only then is the endpoint there. A failure at any step gives back what was reserved
+//! and destroys what was made.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use tokio::task::{JoinHandle, spawn_blocking};
+use vswitch_frame::{Accepts, GroupId, Mac, PortId};
+use vswitch_sys::netlink::Netlink;
+use vswitch_sys::netns::{NetNs, run_in};
+use vswitch_sys::random;
+
+use super::Control;
+use super::api::types;
+use super::error::{Code, Error, Result};
+use super::interface::{self, Made, Remains, Wish, failed};
+use super::ipam::Family;
+use super::names;
+use super::options::{EndpointOptions, PortType};
+use super::state::{Endpoint, Network};
+use crate::datapath::command::PortSpec;
+
+/// What a new endpoint's frames come from.
+#[derive(Debug)]
+pub enum Source {
+    /// An interface to be made in this namespace.
+    Namespace(NetNs),
+    /// A descriptor another process made.
+    Descriptor(types::ForeignFd),
+}
+
+/// Work that goes on after the answer is certain; clients are answered when it is done.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Cleanup(Vec<JoinHandle<()>>);
+
+impl Cleanup {
+    /// Waits for it.
+    pub async fn done(self) {
+        for task in self.0 {
+            // It cannot be cancelled, and a panic of it was reported where it happened.
+            let _ = task.await;
+        }
+    }
+
+    /// Destroys what is left of an interface, beside whatever else goes on.
+    pub fn destroy(&mut self, remains: Remains) {
+        self.0.push(spawn_blocking(|| remains.destroy()));
+    }
+
+    /// Waits for this, too.
+    pub fn join(&mut self, other: Cleanup) {
+        self.0.extend(other.0);
+    }
+}
+
+/// What an endpoint was given before it is there.
+struct Reservation {
+    port: PortId,
+    mac: Mac,
+    addresses: Vec<IpNet>,
+}
+
+impl Control {
+    /// Connects a sandbox to a network.
+    pub async fn connect(&mut self, network: &str, wish: types::Connect) -> Result<types::Endpoint> {
+        let network = self.state.network_name(network)?;
+        let sandbox = self.state.sandbox_name(&wish.container)?;
+        let netns = self.state.sandbox(&sandbox)?.open(&sandbox)?;
+        self.add_endpoint(&network, &sandbox, Source::Namespace(netns), wish.endpoint_config).await?;
+        let endpoints = &self.state.sandbox(&sandbox)?.endpoints;
+        let index = endpoints.len() - 1;
+        Ok(self.show_endpoint(&sandbox, &self.state.sandboxes[&sandbox].endpoints[index]))
+    }
+
+    /// Disconnects a sandbox from a network.
+    pub async fn disconnect(&mut self, network: &str, sandbox: &str) -> Result<Cleanup> {
+        let network = self.state.network_name(network)?;
+        let name = self.state.sandbox_name(sandbox)?;
+        let sandbox = self.state.sandbox(&name)?;
+        let index = sandbox.endpoints.iter().position(|endpoint| endpoint.network == network);
+        let index = index.ok_or_else(|| {
+            let message =
+                format!("sandbox {name:?} is not connected to network {network:?}: see \"vswitch ps\"");
+            Error::new(Code::NotConnected, message)
+        })?;
+        let netns = sandbox.open(&name).ok();
+        let endpoint = sandbox.endpoints.remove(index);
+        if let Some(netns) = netns {
+            self.hand_over_default_routes(&name, &endpoint, &netns);
+        }
+        Ok(self.remove_endpoint(endpoint).await)
+    }
+
+    /// Makes an endpoint.
+    pub(super) async fn add_endpoint(
+        &mut self,
+        network: &str,
+        sandbox: &str,
+        source: Source,
+        config: types::EndpointConfig,
+    ) -> Result<()> {
+        let options = EndpointOptions::parse(&config.driver_opts)?;
+        config.aliases.iter().try_for_each(|alias| names::check("sandbox", alias))?;
+        if self.state.sandbox(sandbox)?.endpoints.iter().any(|endpoint| endpoint.network == network) {
+            let message = format!(
+                "sandbox {sandbox:?} is already connected to network {network:?}: disconnect it first"
+            );
+            return Err(Error::new(Code::AlreadyConnected, message));
+        }
+        let reserved = self.reserve(network, &config)?;
+        match self.make_endpoint(network, &reserved, source, options, config.aliases).await {
+            Ok(endpoint) => {
+                self.state.sandbox(sandbox)?.endpoints.push(endpoint);
+                Ok(())
+            }
+            Err(error) => {
+                self.state.forget_endpoint(network, reserved.port, reserved.mac, &reserved.addresses);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes an endpoint that its sandbox no longer has.
+    pub(super) async fn remove_endpoint(&mut self, endpoint: Endpoint) -> Cleanup {
+        if let Err(error) = self.link.remove_port(endpoint.port).await {
+            tracing::warn!(port = endpoint.port.0, "the datapath could not remove a port: {error}");
+        }
+        self.state.forget_endpoint(&endpoint.network, endpoint.port, endpoint.mac, &endpoint.addresses);
+        let mut cleanup = Cleanup::default();
+        cleanup.destroy(endpoint.remains);
+        cleanup
+    }
+
+    fn reserve(&mut self, network: &str, config: &types::EndpointConfig) -> Result<Reservation> {
+        let wanted = [config.ipam_config.ipv4_address, config.ipam_config.ipv6_address];
+        let wanted: Vec<IpAddr> = wanted.into_iter().flatten().collect();
+        let Some(port) = self.state.port_numbers.take() else {
+            let message = format!("{} endpoints is the most there can be: disconnect one", PortId::LIMIT);
+            return Err(Error::new(Code::LimitReached, message));
+        };
+        let found = self.state.network(network);
+        let reserved = found.and_then(|found| reserve_addresses(found, network, &wanted, config.mac_address));
+        match reserved {
+            Ok((mac, addresses)) => Ok(Reservation { port: PortId(port), mac, addresses }),
+            Err(error) => {
+                self.state.port_numbers.give_back(port);
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_endpoint(
+        &mut self,
+        name: &str,
+        reserved: &Reservation,
+        source: Source,
+        options: EndpointOptions,
+        aliases: Vec<String>,
+    ) -> Result<Endpoint> {
+        let id = super::new_id()?;
+        let port_type =
+            if matches!(source, Source::Descriptor(_)) { PortType::Fd } else { options.port_type };
+        let made = match source {
+            Source::Namespace(netns) => {
+                self.make_interface(name, reserved, &netns, &options, &id.to_string())?
+            }
+            Source::Descriptor(foreign) => {
+                refuse_interface_name(&options)?;
+                interface::adopt(foreign)?
+            }
+        };
+        let network = self.state.network(name)?;
+        let group = if network.options.icc {
+            GroupId::own(reserved.port)
+        } else {
+            GroupId::containers_of(network.number)
+        };
+        let spec = PortSpec {
+            network: network.number,
+            kind: made.kind,
+            group,
+            mtu: network.options.mtu,
+            accepts: made.accepts,
+            addresses: vec![reserved.mac],
+        };
+        if let Err(error) = self.link.add_port(reserved.port, spec, made.fd).await {
+            let mut cleanup = Cleanup::default();
+            cleanup.destroy(made.remains);
+            cleanup.done().await;
+            return Err(Error::new(Code::Internal, format!("the datapath refused the port: {error}")));
+        }
+        Ok(Endpoint {
+            id,
+            network: name.to_owned(),
+            port: reserved.port,
+            port_type,
+            interface: made.name,
+            mac: reserved.mac,
+            addresses: reserved.addresses.clone(),
+            aliases,
+            remains: made.remains,
+        })
+    }
+
+    fn make_interface(
+        &mut self,
+        network: &str,
+        reserved: &Reservation,
+        netns: &NetNs,
+        options: &EndpointOptions,
+        id: &str,
+    ) -> Result<Made> {
+        let network = self.state.network(network)?;
+        let gateways = default_gateways(network, &reserved.addresses);
+        let wish = Wish {
+            name: options.interface.as_deref(),
+            prefix: &network.options.interface_prefix,
+            mac: reserved.mac,
+            mtu: network.options.mtu,
+            addresses: &reserved.addresses,
+            gateways: &gateways,
+            unique: &format!("vsw{}", names::short_id(id)),
+        };
+        let made = interface::make(options.port_type, netns, &wish, &mut self.far)?;
+        self.note_missing_offloads(made.accepts);
+        Ok(made)
+    }
+
+    /// Says once what the kernel's TAPs lack: the switch does it in software then.
+    fn note_missing_offloads(&mut self, accepts: Accepts) {
+        if accepts != Accepts::ALL && !self.offloads_noted {
+            self.offloads_noted = true;
+            let missing = [
+                (accepts.checksum, "checksum"),
+                (accepts.tso4 && accepts.tso6, "TCP segmentation"),
+                (accepts.uso, "UDP segmentation (Linux 6.2)"),
+            ];
+            let missing: Vec<&str> = missing.iter().filter(|(has, _)| !has).map(|(_, name)| *name).collect();
+            tracing::warn!("TAPs of this kernel lack {}: done in software", missing.join(", "));
+        }
+    }
+
+    /// Gives the default routes of an endpoint that goes to the first of the others that can have them.
+    fn hand_over_default_routes(&self, sandbox: &str, leaving: &Endpoint, netns: &NetNs) {
+        let Some(interface) = &leaving.interface else { return };
+        let gateways = |endpoint: &Endpoint| {
+            let network = self.state.networks.get(&endpoint.network);
+            network.map(|network| default_gateways(network, &endpoint.addresses)).unwrap_or_default()
+        };
+        let old = gateways(leaving);
+        let heirs =
+            self.state.sandboxes.get(sandbox).map(|sandbox| sandbox.endpoints.as_slice()).unwrap_or_default();
+        let heirs: Vec<(&str, IpAddr)> = heirs
+            .iter()
+            .filter_map(|heir| Some((heir.interface.as_deref()?, gateways(heir))))
+            .flat_map(|(interface, gateways)| gateways.into_iter().map(move |gateway| (interface, gateway)))
+            .collect();
+        let handed_over = run_in(netns, || {
+            let mut netlink = Netlink::open()?;
+            for gateway in old {
+                // It has none where another endpoint came first.
+                let _ = netlink.delete_route(interface, Family::of(gateway).everywhere(), Some(gateway));
+            }
+            for (interface, gateway) in heirs {
+                interface::add_default_route(&mut netlink, interface, gateway)?;
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        if let Err(error) = handed_over.and_then(|outcome| outcome) {
+            tracing::warn!("sandbox {sandbox:?} may be without a default route now: {error}");
+        }
+    }
+
+    /// Every endpoint.
+    pub fn endpoints(&self) -> Vec<types::Endpoint> {
+        self.state.endpoints().map(|(sandbox, endpoint)| self.show_endpoint(sandbox, endpoint)).collect()
+    }
+
+    pub(super) fn show_endpoint(&self, sandbox: &str, endpoint: &Endpoint) -> types::Endpoint {
+        let network = &self.state.networks[&endpoint.network];
+        let of = |family| endpoint.addresses.iter().find(|net| Family::of(net.addr()) == family);
+        let address = |family| of(family).map(|net| net.addr().to_string()).unwrap_or_default();
+        let prefix = |family| of(family).map(IpNet::prefix_len).unwrap_or_default();
+        let gateway = |family| {
+            let gateway = of(family).and_then(|net| network.pools.gateway_of(net.addr()));
+            gateway.map(|gateway| gateway.to_string()).unwrap_or_default()
+        };
+        types::Endpoint {
+            sandbox: sandbox.to_owned(),
+            network: endpoint.network.clone(),
+            network_id: network.id.to_string(),
+            endpoint_id: endpoint.id.to_string(),
+            interface: endpoint.interface.clone().unwrap_or_default(),
+            port_type: endpoint.port_type.label().to_owned(),
+            port: endpoint.port.0,
+            mac_address: endpoint.mac,
+            ip_address: address(Family::V4),
+            ip_prefix_len: prefix(Family::V4),
+            gateway: gateway(Family::V4),
+            ipv6_address: address(Family::V6),
+            ipv6_prefix_len: prefix(Family::V6),
+            ipv6_gateway: gateway(Family::V6),
+            mtu: network.options.mtu,
+            aliases: endpoint.aliases.clone(),
+        }
+    }
+}
+
+/// The gateways of an endpoint's default routes; an internal network has none.
+fn default_gateways(network: &Network, addresses: &[IpNet]) -> Vec<IpAddr> {
+    let gateways = addresses.iter().filter_map(|net| network.pools.gateway_of(net.addr()));
+    gateways.filter(|_| !network.internal).collect()
+}
+
+fn reserve_addresses(
+    network: &mut Network,
+    name: &str,
+    wanted: &[IpAddr],
+    mac: Option<Mac>,
+) -> Result<(Mac, Vec<IpNet>)> {
+    let taken = network.pools.take(wanted);
+    let addresses =
+        taken.map_err(|error| Error::new(error.code, format!("network {name:?}: {}", error.message)))?;
+    match choose_mac(network, name, &addresses, mac) {
+        Ok(mac) => {
+            network.macs.insert(mac);
+            Ok((mac, addresses))
+        }
+        Err(error) => {
+            network.pools.release(&addresses);
+            Err(error)
+        }
+    }
+}
+
+/// The MAC address asked for; or one made of the IPv4 address, as Docker made them; or a random one.
+fn choose_mac(network: &Network, name: &str, addresses: &[IpNet], wanted: Option<Mac>) -> Result<Mac> {
+    if let Some(mac) = wanted {
+        if !mac.is_station() {
+            let message =
+                format!("MAC address {mac} cannot be that of an interface: use one with an even first byte");
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
+        if network.macs.contains(&mac) {
+            let message =
+                format!("MAC address {mac} is in use on network {name:?}: choose another one, or none");
+            return Err(Error::new(Code::MacInUse, message));
+        }
+        return Ok(mac);
+    }
+    let from_address = addresses.iter().find_map(|net| match net.addr() {
+        IpAddr::V4(address) => Some(address.octets()),
+        IpAddr::V6(_) => None,
+    });
+    let mut tail = from_address.map_or_else(random::bytes, Ok);
+    loop {
+        let [a, b, c, d] = tail.map_err(|error| failed("draw a MAC address", &error))?;
+        let mac = Mac([0x02, 0x42, a, b, c, d]);
+        if !network.macs.contains(&mac) {
+            return Ok(mac);
+        }
+        tail = random::bytes();
+    }
+}
+
+fn refuse_interface_name(options: &EndpointOptions) -> Result<()> {
+    let refusal = || {
+        let message = "--ifname and --fd exclude each other: the interface is the other process's";
+        Error::new(Code::InvalidArgument, message)
+    };
+    options.interface.as_ref().map_or(Ok(()), |_| Err(refusal()))
+}

@@ -1,0 +1,55 @@
+//! What can be seen of the datapath: forwarding tables and counters.
+
+use std::collections::HashMap;
+
+use vswitch_frame::PortId;
+
+use super::Control;
+use super::api::types;
+use super::error::{Code, Error, Result};
+
+impl Control {
+    /// The forwarding tables of one network, or of all.
+    pub async fn fdb(&self, network: Option<&str>) -> Result<Vec<types::FdbEntry>> {
+        let names = match network {
+            Some(key) => vec![self.state.network_name(key)?],
+            None => self.state.networks.keys().cloned().collect(),
+        };
+        let ports: HashMap<PortId, (&str, &str)> = self
+            .state
+            .endpoints()
+            .map(|(sandbox, endpoint)| {
+                (endpoint.port, (sandbox, endpoint.interface.as_deref().unwrap_or_default()))
+            })
+            .collect();
+        let mut entries = Vec::new();
+        for name in names {
+            let table = self.link.table(self.state.networks[&name].number).await.map_err(|error| {
+                Error::new(Code::Internal, format!("cannot read the table of network {name:?}: {error}"))
+            })?;
+            entries.extend(table.into_iter().map(|entry| {
+                let (sandbox, interface) = ports.get(&entry.port).copied().unwrap_or_default();
+                types::FdbEntry {
+                    network: name.clone(),
+                    mac_address: entry.mac,
+                    sandbox: sandbox.to_owned(),
+                    interface: interface.to_owned(),
+                    port: entry.port.0,
+                    fixed: entry.fixed,
+                    age_ms: entry.age_ms,
+                }
+            }));
+        }
+        Ok(entries)
+    }
+
+    /// The counters of every port.
+    pub fn stats(&self) -> types::Stats {
+        let ports = self.endpoints().into_iter().map(|endpoint| {
+            let counters = self.link.counters(PortId(endpoint.port));
+            types::PortStats::new(endpoint, &counters)
+        });
+        let datapath = types::DatapathStats { pid: self.link.datapath_pid(), restarts: self.link.restarts() };
+        types::Stats { datapath, ports: ports.collect() }
+    }
+}

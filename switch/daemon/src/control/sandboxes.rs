@@ -1,0 +1,188 @@
+//! Sandboxes: making, attaching, showing, removing.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use vswitch_sys::netlink::Netlink;
+use vswitch_sys::netns::{NetNs, named_path, run_in};
+
+use super::Control;
+use super::api::types;
+use super::endpoints::{Cleanup, Source};
+use super::error::{Code, Error, Result};
+use super::interface::{failed, refused};
+use super::names;
+use super::networks::DEFAULT_NETWORK;
+use super::state::{Place, Sandbox};
+
+impl Control {
+    /// Makes a sandbox with a network namespace of its own.
+    pub async fn create_sandbox(&mut self, wish: types::SandboxCreate) -> Result<types::Sandbox> {
+        names::check("sandbox", &wish.name)?;
+        let hostname = wish.hostname.unwrap_or_else(|| wish.name.clone());
+        names::check("host", &hostname)?;
+        self.refuse_taken(&wish.name)?;
+        let bridge = || types::NetworkWish {
+            network: DEFAULT_NETWORK.to_owned(),
+            endpoint_config: Default::default(),
+        };
+        let networks = wish.networks.unwrap_or_else(|| vec![bridge()]);
+        // Before anything is made: most refusals are for a name that is misspelt.
+        networks.iter().try_for_each(|network| self.state.network_name(&network.network).map(drop))?;
+
+        let netns = make_namespace(&wish.name)?;
+        let place = Place { path: named_path(&wish.name), identity: identity(&netns)? };
+        let mut sandbox = self.new_sandbox(Some(place))?;
+        (sandbox.hostname, sandbox.made) = (Some(hostname), true);
+        self.state.sandboxes.insert(wish.name.clone(), sandbox);
+        for network in networks {
+            let connect =
+                types::Connect { container: wish.name.clone(), endpoint_config: network.endpoint_config };
+            if let Err(error) = self.connect(&network.network, connect).await {
+                self.drop_sandbox(&wish.name).await.done().await;
+                return Err(error);
+            }
+        }
+        self.sandbox(&wish.name)
+    }
+
+    /// Attaches a namespace or a descriptor that someone else made.
+    pub async fn attach(&mut self, wish: types::Attach) -> Result<types::Sandbox> {
+        names::check("sandbox", &wish.name)?;
+        self.refuse_taken(&wish.name)?;
+        let network = self.state.network_name(wish.network.as_deref().unwrap_or(DEFAULT_NETWORK))?;
+        let (place, source) = find_source(&wish)?;
+        let sandbox = self.new_sandbox(place)?;
+        self.state.sandboxes.insert(wish.name.clone(), sandbox);
+        if let Err(error) = self.add_endpoint(&network, &wish.name, source, wish.endpoint_config).await {
+            self.state.sandboxes.remove(&wish.name);
+            return Err(error);
+        }
+        self.sandbox(&wish.name)
+    }
+
+    /// Removes a sandbox that [`create_sandbox`](Self::create_sandbox) made, and its namespace.
+    pub async fn remove_sandbox(&mut self, key: &str) -> Result<Cleanup> {
+        let name = self.state.sandbox_name(key)?;
+        if !self.state.sandbox(&name)?.made {
+            let message =
+                format!("sandbox {name:?} was attached, not created: use \"vswitch detach {name}\"");
+            return Err(Error::new(Code::WrongRemoval, message));
+        }
+        Ok(self.drop_sandbox(&name).await)
+    }
+
+    /// Removes the endpoints of a sandbox that [`attach`](Self::attach) attached, and forgets it.
+    pub async fn detach(&mut self, key: &str) -> Result<Cleanup> {
+        let name = self.state.sandbox_name(key)?;
+        if self.state.sandbox(&name)?.made {
+            let message =
+                format!("sandbox {name:?} was created, not attached: use \"vswitch sandbox rm {name}\"");
+            return Err(Error::new(Code::WrongRemoval, message));
+        }
+        Ok(self.drop_sandbox(&name).await)
+    }
+
+    /// Every sandbox.
+    pub fn sandboxes(&self) -> Vec<types::Sandbox> {
+        self.state.sandboxes.iter().map(|(name, sandbox)| self.show_sandbox(name, sandbox)).collect()
+    }
+
+    /// One sandbox.
+    pub fn sandbox(&self, key: &str) -> Result<types::Sandbox> {
+        let name = self.state.sandbox_name(key)?;
+        Ok(self.show_sandbox(&name, &self.state.sandboxes[&name]))
+    }
+
+    pub(super) async fn drop_sandbox(&mut self, name: &str) -> Cleanup {
+        let mut cleanup = Cleanup::default();
+        let Some(sandbox) = self.state.sandboxes.remove(name) else { return cleanup };
+        for endpoint in sandbox.endpoints {
+            cleanup.join(self.remove_endpoint(endpoint).await);
+        }
+        if sandbox.made {
+            forget_namespace(name);
+        }
+        cleanup
+    }
+
+    fn show_sandbox(&self, name: &str, sandbox: &Sandbox) -> types::Sandbox {
+        let path = sandbox.place.as_ref().map(|place| place.path.display().to_string());
+        types::Sandbox {
+            name: name.to_owned(),
+            id: sandbox.id.to_string(),
+            created: sandbox.created.clone(),
+            origin: if sandbox.made { "created" } else { "attached" }.to_owned(),
+            hostname: sandbox.hostname.clone().unwrap_or_default(),
+            netns: path.unwrap_or_default(),
+            endpoints: sandbox.endpoints.iter().map(|endpoint| self.show_endpoint(name, endpoint)).collect(),
+        }
+    }
+
+    fn new_sandbox(&self, place: Option<Place>) -> Result<Sandbox> {
+        let id = super::new_id()?;
+        Ok(Sandbox { id, created: super::now(), hostname: None, place, made: false, endpoints: Vec::new() })
+    }
+
+    fn refuse_taken(&self, name: &str) -> Result<()> {
+        if self.state.sandboxes.contains_key(name) {
+            let message = format!("sandbox with name {name} already exists: choose another name");
+            return Err(Error::new(Code::NameInUse, message));
+        }
+        Ok(())
+    }
+}
+
+/// Takes away the name of a namespace of ours.
+pub(super) fn forget_namespace(name: &str) {
+    if let Err(error) = NetNs::delete_named(name) {
+        tracing::warn!("cannot remove network namespace {name:?}: {error}");
+    }
+}
+
+fn make_namespace(name: &str) -> Result<NetNs> {
+    let netns = NetNs::create_named(name).map_err(|error| {
+        if error.kind() == ErrorKind::AlreadyExists {
+            let path = named_path(name);
+            let message =
+                format!("a network namespace {} already exists: choose another name", path.display());
+            return Error::new(Code::NameInUse, message);
+        }
+        failed(&format!("make network namespace {name:?}"), &error)
+    })?;
+    // A sandbox without networks has its loopback all the same.
+    let opened = run_in(&netns, Netlink::open).and_then(|opened| opened);
+    let up = opened.map_err(|error| failed("open a netlink socket", &error));
+    up.and_then(|mut netlink| netlink.set_up("lo").map_err(refused))
+        .inspect_err(|_| forget_namespace(name))?;
+    Ok(netns)
+}
+
+fn find_source(wish: &types::Attach) -> Result<(Option<Place>, Source)> {
+    let path = match (&wish.netns, wish.pid, wish.fd) {
+        (Some(path), None, None) => PathBuf::from(path),
+        (None, Some(pid), None) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+        (None, None, Some(foreign)) => return Ok((None, Source::Descriptor(foreign))),
+        _ => {
+            let message = "say what to attach: exactly one of --netns, --pid and --fd";
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
+    };
+    let netns = NetNs::open(&path).map_err(|error| {
+        let path = path.display();
+        if error.kind() == ErrorKind::PermissionDenied {
+            failed(&format!("open {path}"), &error)
+        } else if error.kind() == ErrorKind::InvalidInput {
+            Error::new(Code::WrongKind, format!("{path} is no network namespace: see \"ip netns list\""))
+        } else {
+            let message = format!("network namespace {path} is not there: {error}: see \"ip netns list\"");
+            Error::new(Code::NamespaceNotFound, message)
+        }
+    })?;
+    let identity = identity(&netns)?;
+    Ok((Some(Place { path, identity }), Source::Namespace(netns)))
+}
+
+fn identity(netns: &NetNs) -> Result<(u64, u64)> {
+    netns.id().map_err(|error| failed("identify the network namespace", &error))
+}

@@ -1,0 +1,280 @@
+//! What control knows: networks, sandboxes, endpoints. No operation here, only finding and counting.
+//!
+//! Everything is found by name; whole identifiers and their beginnings serve where Docker takes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use vswitch_frame::{Mac, NetworkId, PortId};
+use vswitch_sys::netns::NetNs;
+
+use super::api::types::Map;
+use super::error::{Code, Error, Result};
+use super::interface::Remains;
+use super::ipam::Pools;
+use super::names::Id;
+use super::options::{NetworkOptions, PortType};
+
+/// Everything there is.
+#[derive(Debug)]
+pub struct State {
+    /// Networks by name.
+    pub networks: BTreeMap<String, Network>,
+    /// Sandboxes by name.
+    pub sandboxes: BTreeMap<String, Sandbox>,
+    /// Numbers of networks.
+    pub network_numbers: Numbers,
+    /// Numbers of ports.
+    pub port_numbers: Numbers,
+}
+
+/// A network.
+#[derive(Debug)]
+pub struct Network {
+    /// What it is told from all others by.
+    pub id: Id,
+    /// Its number in the datapath.
+    pub number: NetworkId,
+    /// When it was made (RFC 3339).
+    pub created: String,
+    /// Without a default route.
+    pub internal: bool,
+    /// What its options say.
+    pub options: NetworkOptions,
+    /// Its options as they were written.
+    pub written_options: Map,
+    /// Its labels.
+    pub labels: Map,
+    /// Its addresses.
+    pub pools: Pools,
+    /// MAC addresses of its endpoints.
+    pub macs: BTreeSet<Mac>,
+}
+
+/// A sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// What it is told from all others by.
+    pub id: Id,
+    /// When it was made or attached (RFC 3339).
+    pub created: String,
+    /// Its host name, if it has one of its own.
+    pub hostname: Option<String>,
+    /// Where its network namespace is; `None` for that of a descriptor someone else made.
+    pub place: Option<Place>,
+    /// Whether we made its namespace.
+    pub made: bool,
+    /// Its endpoints, in the order they were made.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Where a network namespace is.
+///
+/// It is not kept open, which would keep the namespace alive; its identity tells whether the path still
+/// leads there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The path.
+    pub path: PathBuf,
+    /// The device and inode found there.
+    pub identity: (u64, u64),
+}
+
+/// An endpoint.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// What it is told from all others by.
+    pub id: Id,
+    /// The name of its network.
+    pub network: String,
+    /// Its port of the switch.
+    pub port: PortId,
+    /// How the port was made.
+    pub port_type: PortType,
+    /// Its interface in the sandbox; `None` when another process made it.
+    pub interface: Option<String>,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its addresses, at most one of each family, IPv4 first.
+    pub addresses: Vec<IpNet>,
+    /// Other names of the sandbox on this network.
+    pub aliases: Vec<String>,
+    /// What is left to destroy when it goes.
+    pub remains: Remains,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            networks: BTreeMap::new(),
+            sandboxes: BTreeMap::new(),
+            network_numbers: Numbers::new(NetworkId::LIMIT),
+            port_numbers: Numbers::new(PortId::LIMIT),
+        }
+    }
+}
+
+impl State {
+    /// The name of the network that `key` names: its name, its identifier or the beginning of that.
+    ///
+    /// # Errors
+    /// When there is none, or more than one begins so.
+    pub fn network_name(&self, key: &str) -> Result<String> {
+        let ids = self.networks.iter().map(|(name, network)| (name, network.id));
+        let mend = "see \"vswitch network ls\"";
+        resolve("network", key, self.networks.contains_key(key), ids, Code::NetworkNotFound, mend)
+    }
+
+    /// The name of the sandbox that `key` names.
+    ///
+    /// # Errors
+    /// When there is none, or more than one begins so.
+    pub fn sandbox_name(&self, key: &str) -> Result<String> {
+        let ids = self.sandboxes.iter().map(|(name, sandbox)| (name, sandbox.id));
+        let mend = "see \"vswitch sandbox ls\"";
+        resolve("sandbox", key, self.sandboxes.contains_key(key), ids, Code::SandboxNotFound, mend)
+    }
+
+    /// The network of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn network(&mut self, name: &str) -> Result<&mut Network> {
+        let missing = || not_found("network", name, Code::NetworkNotFound, "see \"vswitch network ls\"");
+        self.networks.get_mut(name).ok_or_else(missing)
+    }
+
+    /// The sandbox of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn sandbox(&mut self, name: &str) -> Result<&mut Sandbox> {
+        let missing = || not_found("sandbox", name, Code::SandboxNotFound, "see \"vswitch sandbox ls\"");
+        self.sandboxes.get_mut(name).ok_or_else(missing)
+    }
+
+    /// Every endpoint, with the name of its sandbox.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
+        let sandboxes = self.sandboxes.iter();
+        sandboxes.flat_map(|(name, sandbox)| {
+            sandbox.endpoints.iter().map(move |endpoint| (name.as_str(), endpoint))
+        })
+    }
+
+    /// Takes back all that an endpoint was given, which is gone by now.
+    pub fn forget_endpoint(&mut self, network: &str, port: PortId, mac: Mac, addresses: &[IpNet]) {
+        if let Some(network) = self.networks.get_mut(network) {
+            network.pools.release(addresses);
+            network.macs.remove(&mac);
+        }
+        self.port_numbers.give_back(port.0);
+    }
+}
+
+impl Sandbox {
+    /// Opens its namespace.
+    ///
+    /// # Errors
+    /// When it is gone, or there is another one now at its place.
+    pub fn open(&self, name: &str) -> Result<NetNs> {
+        let Some(place) = &self.place else {
+            let message =
+                format!("sandbox {name:?} is a descriptor, not a namespace: attach another descriptor");
+            return Err(Error::new(Code::WrongKind, message));
+        };
+        let netns = NetNs::open(&place.path).ok().filter(|netns| netns.id().ok() == Some(place.identity));
+        netns.ok_or_else(|| {
+            let path = place.path.display();
+            let message =
+                format!("the network namespace of sandbox {name:?}, {path}, is gone: remove the sandbox");
+            Error::new(Code::NamespaceNotFound, message)
+        })
+    }
+}
+
+fn resolve<'a>(
+    what: &str,
+    key: &str,
+    is_name: bool,
+    ids: impl Iterator<Item = (&'a String, Id)>,
+    code: Code,
+    mend: &str,
+) -> Result<String> {
+    if is_name {
+        return Ok(key.to_owned());
+    }
+    let mut found = ids.filter(|(_, id)| id.starts_with(key)).map(|(name, _)| name);
+    match (found.next(), found.next()) {
+        (Some(name), None) => Ok(name.clone()),
+        (Some(one), Some(other)) => {
+            let message = format!("{what} {key:?}: {one:?} and {other:?} begin so: write more digits");
+            Err(Error::new(Code::InvalidArgument, message))
+        }
+        (None, _) => Err(not_found(what, key, code, mend)),
+    }
+}
+
+fn not_found(what: &str, key: &str, code: Code, mend: &str) -> Error {
+    Error::new(code, format!("{what} {key:?} not found: {mend}"))
+}
+
+/// Small numbers that are used again, the lowest first.
+#[derive(Debug)]
+pub struct Numbers {
+    limit: usize,
+    next: u16,
+    returned: BTreeSet<u16>,
+}
+
+impl Numbers {
+    /// The numbers below `limit`.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, next: 0, returned: BTreeSet::new() }
+    }
+
+    /// The lowest number not in use, or `None` at the limit.
+    pub fn take(&mut self) -> Option<u16> {
+        if let Some(number) = self.returned.pop_first() {
+            return Some(number);
+        }
+        let number = self.next;
+        (usize::from(number) < self.limit).then(|| {
+            self.next += 1;
+            number
+        })
+    }
+
+    /// Makes a number free again.
+    pub fn give_back(&mut self, number: u16) {
+        self.returned.insert(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_used_again() {
+        let mut numbers = Numbers::new(3);
+        let taken: Vec<_> = (0..4).map(|_| numbers.take()).collect();
+        assert_eq!(taken, [Some(0), Some(1), Some(2), None]);
+        numbers.give_back(1);
+        assert_eq!(numbers.take(), Some(1));
+        assert_eq!(numbers.take(), None);
+    }
+
+    #[test]
+    fn names_come_before_beginnings_of_identifiers() {
+        let names = ["aa".to_owned(), "b".to_owned()];
+        let ids = || names.iter().zip([Id::new([0xbb; 32]), Id::new([0xba; 32])]);
+        let find =
+            |key: &str, is_name| resolve("network", key, is_name, ids(), Code::NetworkNotFound, "mend");
+        assert_eq!(find("b", true), Ok("b".to_owned()));
+        assert_eq!(find("bb", false), Ok("aa".to_owned()));
+        assert_eq!(find("b", false).expect_err("two").code, Code::InvalidArgument);
+        let expected = Error::new(Code::NetworkNotFound, "network \"x\" not found: mend");
+        assert_eq!(find("x", false), Err(expected));
+    }
+}
