@@ -6,12 +6,13 @@ use proptest::sample::{Index, select};
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::offload::VNET_HEADER_BYTES;
 use vswitch_frame::split::Splitter;
-use vswitch_frame::{Accepts, Checksum, Frame, Offload, Pool};
+use vswitch_frame::{Accepts, Checksum, DropReason, Frame, Headers, Offload, Pool};
 
 const MACS: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ESP: u8 = 50;
+const DESTINATION_OPTIONS: u8 = 60;
 const FRAGMENT: u8 = 44;
 
 fn sum(words: &[u8]) -> u32 {
@@ -98,6 +99,38 @@ fn coalesced(pool: &mut Pool, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     bytes
 }
 
+/// Addresses are checked before a partial checksum is finished, so it must not be finished into them.
+#[test]
+fn a_partial_checksum_is_not_written_over_addresses() {
+    let mut pool = Pool::new(1);
+    let arp = ethernet(0x0806, &[0; 28]);
+    let at_addresses = (0..34u16).map(|field| (udp4(0, &[0; 30]), field));
+    let at_addresses = at_addresses.chain((0..54).map(|field| (ipv6(ESP, &[0; 40]), field)));
+    let at_addresses = at_addresses.chain((0..40).map(|field| (arp.clone(), field)));
+    let mut taken = Vec::new();
+    for (bytes, field) in at_addresses {
+        for start in [0, 14.min(field), field] {
+            let mut frame = received(&mut pool, partial(start, field - start), &bytes);
+            if frame.parse() != Err(DropReason::BadOffload) {
+                taken.push((frame.headers.ether_type(), start, field));
+            }
+            pool.free(frame);
+        }
+    }
+    assert_eq!(taken, [], "(EtherType, start of the sum, place of the field)");
+}
+
+/// Ports too are looked at before a partial checksum is finished.
+#[test]
+fn a_partial_checksum_is_not_written_over_ports() {
+    let mut pool = Pool::new(1);
+    for offset in [0, 2, 4] {
+        let mut frame = received(&mut pool, partial(34, offset), &udp4(0, &[0; 30]));
+        assert_eq!(frame.parse(), Err(DropReason::BadOffload), "offset {offset}");
+        pool.free(frame);
+    }
+}
+
 /// A container that tunnels leaves the checksum of what is inside to us.
 #[test]
 fn a_partial_checksum_deep_in_the_payload_is_finished_there() {
@@ -113,6 +146,50 @@ fn a_partial_checksum_deep_in_the_payload_is_finished_there() {
     let field = checksum(&bytes[usize::from(start)..]);
     expected[usize::from(start + offset)..][..2].copy_from_slice(&field.to_be_bytes());
     assert_eq!(pieces[0].bytes(), expected);
+}
+
+/// Behind the fragment header of any but the first fragment there is data, whatever "next header" says.
+#[test]
+fn the_data_of_a_fragment_is_not_parsed_as_headers() {
+    let fragment = [&[DESTINATION_OPTIONS, 0, 0, 8, 0, 0, 0, 1][..], &[0xff; 16]].concat();
+    let headers = Headers::parse(&ipv6(FRAGMENT, &fragment));
+    assert_eq!(headers.map(|headers| headers.is_fragment()), Ok(true));
+}
+
+/// ECN belongs to TCP: no receiver must be handed a UDP super-frame that is marked so.
+#[test]
+fn a_udp_super_frame_with_ecn_is_refused() {
+    let mut pool = Pool::new(1);
+    let [size0, size1] = 10u16.to_ne_bytes();
+    let [start0, start1] = 34u16.to_ne_bytes();
+    let [offset0, offset1] = 6u16.to_ne_bytes();
+    let header = [1, 0x85, 0, 0, size0, size1, start0, start1, offset0, offset1];
+    let mut frame = received(&mut pool, header, &udp4(0, &[0; 30]));
+    assert_eq!(frame.parse(), Err(DropReason::BadOffload));
+}
+
+/// Zero has two forms; a header checksum written in the unusual one comes out as it went in.
+#[test]
+fn an_unusual_zero_in_the_ipv4_checksum_survives() {
+    let mut pool = Pool::new(8);
+    let canonical = |id: &u16| udp4(*id, b"payload")[24..26] == [0, 0];
+    let zero = (0..0xffff).find(canonical).expect("some header whose checksum is zero");
+    let mut frames = vec![udp4(zero, b"payload"), udp4(zero + 1, b"payload")];
+    frames[0][24..26].copy_from_slice(&[0xff, 0xff]);
+    assert_eq!(coalesced(&mut pool, &frames), frames);
+}
+
+/// A flow's frame that hides its ports behind many extension headers is still not overtaken.
+#[test]
+fn a_frame_whose_transport_is_out_of_sight_is_not_overtaken() {
+    let mut pool = Pool::new(8);
+    let plain = |payload: &[u8]| ipv6(UDP, &datagram(&ADDRESSES_6, payload));
+    let mut body = datagram(&ADDRESSES_6, b"two");
+    for next in [UDP].into_iter().chain([DESTINATION_OPTIONS; 8]) {
+        body = [&[next, 0, 1, 4, 0, 0, 0, 0][..], &body].concat();
+    }
+    let frames = [plain(b"one"), ipv6(DESTINATION_OPTIONS, &body), plain(b"3rd")];
+    assert_eq!(coalesced(&mut pool, &frames), frames);
 }
 
 /// A frame of the same flow with options, a wrong checksum or nothing in it keeps its place.
@@ -212,8 +289,9 @@ proptest! {
                 while splitter.next_batch(&mut pool, &mut pieces).expect("slots for one batch") {
                     pieces.drain(..).for_each(|piece| pool.free(piece));
                 }
-                for piece in pieces {
-                    prop_assert_eq!(piece.offload, Offload::NONE, "one of {} pieces", count);
+                for mut piece in pieces {
+                    prop_assert_eq!(piece.parse(), Ok(()), "one of {} pieces", count);
+                    prop_assert_eq!(piece.offload, Offload::NONE);
                     pool.free(piece);
                 }
                 pool.free(frame);
