@@ -19,7 +19,7 @@ pub struct Switch {
 
 impl Switch {
     /// A switch without networks. `seed` must be secret and random: it keeps containers from choosing
-    /// addresses that collide in the table. A few bytes are leaked for each switch: make one and keep it.
+    /// addresses that collide in the table.
     pub fn new(limits: Limits, seed: u64) -> Self {
         let table = Table::new(limits, seed);
         Self { ports: Ports::default(), table, stats: Stats::default(), limits }
