@@ -37,6 +37,11 @@ pub(crate) mod protocol {
     pub(crate) const ROUTING: u8 = 43;
     pub(crate) const FRAGMENT: u8 = 44;
     pub(crate) const DESTINATION: u8 = 60;
+
+    /// Whether it is one of the IPv6 extension headers that are looked through.
+    pub(crate) fn is_extension(number: u8) -> bool {
+        matches!(number, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+    }
 }
 
 /// The network protocol of a frame.
@@ -67,7 +72,7 @@ pub struct Headers {
     network_at: u16,
     transport_at: u16,
     payload_at: u16,
-    end: u32,
+    end: usize,
     network: Network,
     transport: Transport,
     fragment: bool,
@@ -101,7 +106,7 @@ impl Headers {
         match ether_type {
             ethertype::IPV4 => headers.parse_ipv4(bytes),
             ethertype::IPV6 => headers.parse_ipv6(bytes),
-            _ => Ok(Self { end: bytes.len() as u32, ..headers }),
+            _ => Ok(Self { end: bytes.len(), ..headers }),
         }
     }
 
@@ -119,7 +124,7 @@ impl Headers {
         self.network = Network::Ipv4;
         self.transport_at = self.network_at + narrow(header);
         self.payload_at = self.transport_at;
-        self.end = u32::from(self.network_at) + total as u32;
+        self.end = usize::from(self.network_at) + total;
         const MORE_OR_OFFSET: u16 = 0x3fff;
         self.fragment = be16(packet, 6) & MORE_OR_OFFSET != 0;
         self.parse_transport(bytes, packet[9])
@@ -137,7 +142,7 @@ impl Headers {
             return Err(DropReason::MalformedIpv6);
         }
         self.network = Network::Ipv6;
-        self.end = u32::from(self.network_at) + total as u32;
+        self.end = usize::from(self.network_at) + total;
         let mut next = packet[6];
         let mut at = HEADER;
         for _ in 0..IPV6_EXTENSIONS_MAX {
@@ -154,7 +159,12 @@ impl Headers {
             self.fragment |= next == protocol::FRAGMENT && be16(packet, at + 2) & 0xfff9 != 0;
             next = packet[at];
             at += length;
+            if self.fragment {
+                break;
+            }
         }
+        // Behind more extension headers than we look through there may be any flow, as behind a fragment.
+        self.fragment |= protocol::is_extension(next);
         self.transport_at = self.network_at + narrow(at);
         self.payload_at = self.transport_at;
         self.parse_transport(bytes, next)
@@ -165,7 +175,7 @@ impl Headers {
         if self.fragment {
             return Ok(self);
         }
-        let segment = &bytes[usize::from(self.transport_at)..self.end as usize];
+        let segment = &bytes[usize::from(self.transport_at)..self.end];
         match number {
             protocol::TCP => {
                 let header = segment.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
@@ -214,12 +224,12 @@ impl Headers {
     /// Where the network packet ends; behind that is padding.
     #[inline]
     pub fn end_offset(&self) -> usize {
-        self.end as usize
+        self.end
     }
 
     /// Notes that the network packet now ends at `end`.
     pub(crate) fn set_end(&mut self, end: usize) {
-        self.end = end as u32;
+        self.end = end;
     }
 
     /// Whether it is IPv4.
@@ -240,7 +250,8 @@ impl Headers {
         self.network != Network::Other
     }
 
-    /// Whether it is one of several fragments of an IP packet.
+    /// Whether it is one of several fragments of an IP packet, or its transport is beyond our reach as if
+    /// it were.
     #[inline]
     pub fn is_fragment(&self) -> bool {
         self.fragment

@@ -158,7 +158,7 @@ impl Offload {
         let kind = match gso_type & !GSO_ECN {
             GSO_TCPV4 => GsoKind::Tcp4,
             GSO_TCPV6 => GsoKind::Tcp6,
-            GSO_UDP_L4 => GsoKind::Udp,
+            GSO_UDP_L4 if gso_type & GSO_ECN == 0 => GsoKind::Udp,
             _ => return Self::NONSENSE,
         };
         let size = u16::from_ne_bytes([size0, size1]);
@@ -199,14 +199,23 @@ impl Offload {
     /// Checks the work against the headers of a frame of `len` bytes, so that doing it cannot fail.
     ///
     /// # Errors
-    /// [`DropReason::BadOffload`] when the checksum lies outside the frame, or a segmentation does not
+    /// [`DropReason::BadOffload`] when the checksum is neither the transport header's own nor behind the
+    /// headers of an IP packet (so that finishing it changes nothing that was looked at), or a segmentation does not
     /// fit the transport protocol or makes more than [`SEGMENTS_MAX`] frames.
     #[inline]
     pub fn check(&self, headers: &Headers, len: usize) -> Result<(), DropReason> {
         let Checksum::Partial { start, offset } = self.checksum else {
             return Ok(());
         };
-        if usize::from(start) + usize::from(offset) + 2 > len {
+        let start_at = usize::from(start);
+        let own_field = match headers.transport() {
+            Transport::Tcp => start_at == headers.transport_offset() && offset == TCP_CHECKSUM_AT,
+            Transport::Udp => start_at == headers.transport_offset() && offset == UDP_CHECKSUM_AT,
+            Transport::Other => false,
+        };
+        // A tunnel inside a container leaves the sum of an inner header to us.
+        let behind_headers = headers.is_ip() && start_at >= headers.payload_offset();
+        if start_at + usize::from(offset) + 2 > len || !(own_field || behind_headers) {
             return Err(DropReason::BadOffload);
         }
         let Some(gso) = self.gso else {
@@ -217,10 +226,9 @@ impl Offload {
             GsoKind::Tcp6 => headers.is_ipv6() && headers.transport() == Transport::Tcp,
             GsoKind::Udp => headers.transport() == Transport::Udp,
         };
-        let checksum_at = if gso.kind == GsoKind::Udp { UDP_CHECKSUM_AT } else { TCP_CHECKSUM_AT };
-        let in_place = usize::from(start) == headers.transport_offset() && offset == checksum_at;
+        let whole = headers.end_offset() == len;
         let segments = len.saturating_sub(headers.payload_offset()).div_ceil(usize::from(gso.size));
-        if fits && in_place && headers.end_offset() == len && segments <= SEGMENTS_MAX {
+        if fits && own_field && whole && segments <= SEGMENTS_MAX {
             Ok(())
         } else {
             Err(DropReason::BadOffload)

@@ -120,6 +120,7 @@ fn complete(frame: &Frame, piece: &mut Frame) {
 }
 
 /// The low 16 bits, as counters of 16 bits wrap.
+#[expect(clippy::cast_possible_truncation, reason = "the rest is masked off")]
 fn low16(number: usize) -> u16 {
     (number & 0xffff) as u16
 }

@@ -207,9 +207,11 @@ fn left_after(outcome: io::Result<()>) -> Left {
 }
 
 fn reason_of(errno: Errno) -> DropReason {
-    match errno {
-        Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => DropReason::TxFull,
-        Errno::EMSGSIZE => DropReason::TxTooBig,
-        _ => DropReason::TxRefused,
+    if matches!(errno, Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) {
+        DropReason::TxFull
+    } else if errno == Errno::EMSGSIZE {
+        DropReason::TxTooBig
+    } else {
+        DropReason::TxRefused
     }
 }

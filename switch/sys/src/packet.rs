@@ -8,6 +8,11 @@
 //! * `PACKET_QDISC_BYPASS` drops super-frames the device cannot split, so it stays off.
 //! * A super-frame charges about 70 KB to the receive buffer, whose default holds three.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "constants and small lengths, cast to the types C wants"
+)]
+
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

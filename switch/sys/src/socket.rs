@@ -6,6 +6,11 @@
 //! * `MSG_WAITFORONE` blocks for the first message and takes what else is there.
 //! * Both write only `msg_len`, `msg_flags` and, where a name is asked for, the name.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "constants and small lengths, cast to the types C wants"
+)]
+
 use std::io;
 use std::mem::zeroed;
 use std::net::SocketAddr;

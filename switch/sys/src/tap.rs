@@ -11,9 +11,15 @@
 //! * Small frames take a fast allocation path only on a non-blocking descriptor whose send buffer was
 //!   never set (`tun_can_build_skb`).
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "constants and small lengths, cast to the types C wants"
+)]
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use vswitch_frame::{Accepts, Frame};
@@ -48,12 +54,10 @@ pub fn create(name: &str) -> io::Result<(OwnedFd, Accepts)> {
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which outlives the call.
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    nix::errno::Errno::result(done).map_err(|errno| match errno {
+    Errno::result(done).map_err(|errno| {
         // EINVAL: the name belongs to an interface that is no TAP.
-        nix::errno::Errno::EBUSY | nix::errno::Errno::EINVAL | nix::errno::Errno::EEXIST => {
-            io::Error::from(io::ErrorKind::AlreadyExists)
-        }
-        other => other.into(),
+        let taken = matches!(errno, Errno::EBUSY | Errno::EINVAL | Errno::EEXIST);
+        if taken { io::ErrorKind::AlreadyExists.into() } else { io::Error::from(errno) }
     })?;
     let accepts = set_offload(&fd);
     Ok((fd, accepts))
@@ -112,7 +116,7 @@ pub fn adopt(fd: &OwnedFd) -> io::Result<(bool, Accepts)> {
     let mut header_bytes = vswitch_frame::offload::VNET_HEADER_BYTES as libc::c_int;
     // SAFETY: TUNSETVNETHDRSZ reads one int, which outlives the call.
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw mut header_bytes) };
-    nix::errno::Errno::result(done)?;
+    Errno::result(done)?;
     Ok((true, set_offload(fd)))
 }
 
@@ -126,7 +130,7 @@ pub fn receive(fd: BorrowedFd<'_>, vnet_header: bool, frame: &mut Frame) -> io::
     match nix::unistd::read(fd, room) {
         Ok(bytes) if vnet_header => frame.received(bytes),
         Ok(bytes) => frame.received_plain(bytes),
-        Err(nix::errno::Errno::EAGAIN) => return Ok(false),
+        Err(Errno::EAGAIN) => return Ok(false),
         Err(errno) => return Err(errno.into()),
     }
     Ok(true)

@@ -101,7 +101,9 @@ impl Datapath {
         self.counters.add(ingress, Counter::ReceivedBytes, bytes as u64);
 
         // 2 decide
+        let unlearned = self.switch.stats().unlearned;
         self.switch.process(ingress, &mut self.burst, &mut self.verdicts, now);
+        self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         let verdicts = &mut self.verdicts;
         debug_assert_eq!(received, verdicts.forward.len() + verdicts.flood.len() + verdicts.drop.len());
 
