@@ -152,6 +152,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_every_code() {
+        let documentation = include_str!("../../../../docs/api.md");
+        for code in Code::ALL {
+            let row = format!("| {} | `{}` |", code.status(), code.label());
+            assert_eq!(documentation.matches(&row).count(), 1, "{row}");
+        }
+    }
+
+    #[test]
     fn a_missing_privilege_is_told_from_a_failure() {
         let denied = Error::from_io("make it", &std::io::Error::from_raw_os_error(1));
         assert_eq!(denied.code, Code::PermissionDenied);

@@ -68,9 +68,9 @@ impl Pool {
                 format!("subnet {subnet} has bits set behind its prefix: write {mend}"),
             ));
         }
-        let (first, _) = bounds(subnet);
+        let (first, last) = bounds(subnet);
         let gateway = gateway.unwrap_or_else(|| address_of(subnet, first));
-        let mut pool = Self { subnet, gateway, used: BTreeSet::new(), last: first };
+        let mut pool = Self { subnet, gateway, used: BTreeSet::new(), last };
         if !subnet.contains(&gateway) {
             return Err(Error::new(
                 Code::AddressOutside,
@@ -300,6 +300,13 @@ mod tests {
         assert_eq!(pools.gateway_of(ip("fd00::9")), Some(ip("fd00::1")));
         assert_eq!(pools.take(&[]), Ok(vec![net("10.0.0.2/24"), net("fd00::2/64")]));
         assert_eq!(pools.take(&[]), Ok(vec![net("10.0.0.3/24"), net("fd00::3/64")]));
+    }
+
+    #[test]
+    fn a_gateway_elsewhere_leaves_the_first_address_to_endpoints() {
+        let pool = Pool::new(net("10.0.0.0/24"), Some(ip("10.0.0.254"))).expect("pool");
+        let mut pools = Pools::new(vec![pool]).expect("pools");
+        assert_eq!(pools.take(&[]), Ok(vec![net("10.0.0.1/24")]));
     }
 
     #[test]

@@ -126,13 +126,11 @@ impl Control {
     async fn stop(&mut self) {
         self.link.stop().await;
         let mut cleanup = endpoints::Cleanup::default();
-        for (name, sandbox) in std::mem::take(&mut self.state.sandboxes) {
-            for endpoint in sandbox.endpoints {
+        for (name, mut sandbox) in std::mem::take(&mut self.state.sandboxes) {
+            for endpoint in std::mem::take(&mut sandbox.endpoints) {
                 cleanup.destroy(endpoint.remains);
             }
-            if sandbox.made {
-                sandboxes::forget_namespace(&name);
-            }
+            sandboxes::forget_namespace(&name, &sandbox);
         }
         cleanup.done().await;
     }

@@ -96,13 +96,11 @@ impl Control {
 
     pub(super) async fn drop_sandbox(&mut self, name: &str) -> Cleanup {
         let mut cleanup = Cleanup::default();
-        let Some(sandbox) = self.state.sandboxes.remove(name) else { return cleanup };
-        for endpoint in sandbox.endpoints {
+        let Some(mut sandbox) = self.state.sandboxes.remove(name) else { return cleanup };
+        for endpoint in std::mem::take(&mut sandbox.endpoints) {
             cleanup.join(self.remove_endpoint(endpoint).await);
         }
-        if sandbox.made {
-            forget_namespace(name);
-        }
+        forget_namespace(name, &sandbox);
         cleanup
     }
 
@@ -133,8 +131,14 @@ impl Control {
     }
 }
 
-/// Takes away the name of a namespace of ours.
-pub(super) fn forget_namespace(name: &str) {
+/// Takes away the name of a sandbox's namespace if we gave it, unless somebody else has it by now.
+pub(super) fn forget_namespace(name: &str, sandbox: &Sandbox) {
+    if sandbox.made && sandbox.open(name).is_ok() {
+        delete_namespace(name);
+    }
+}
+
+fn delete_namespace(name: &str) {
     if let Err(error) = NetNs::delete_named(name) {
         tracing::warn!("cannot remove network namespace {name:?}: {error}");
     }
@@ -154,7 +158,7 @@ fn make_namespace(name: &str) -> Result<NetNs> {
     let opened = run_in(&netns, Netlink::open).and_then(|opened| opened);
     let up = opened.map_err(|error| failed("open a netlink socket", &error));
     up.and_then(|mut netlink| netlink.set_up("lo").map_err(refused))
-        .inspect_err(|_| forget_namespace(name))?;
+        .inspect_err(|_| delete_namespace(name))?;
     Ok(netns)
 }
 

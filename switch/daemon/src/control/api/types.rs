@@ -389,7 +389,7 @@ pub struct PortStats {
     pub not_learned: u64,
     /// Whether the interface has vanished.
     pub gone: bool,
-    /// Dropped frames by reason, without the reasons that never were.
+    /// Dropped frames, by every reason there is.
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -397,8 +397,7 @@ impl PortStats {
     /// The counters of an endpoint's port.
     pub fn new(endpoint: Endpoint, counters: &PortCounters) -> Self {
         let reasons = vswitch_frame::DropReason::ALL.iter().zip(counters.drops);
-        let drops =
-            reasons.filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.to_string(), count));
+        let drops = reasons.map(|(reason, count)| (reason.to_string(), count));
         Self {
             sandbox: endpoint.sandbox,
             network: endpoint.network,
