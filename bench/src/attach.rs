@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde_json::json;
 use vswitch_sys::clock;
@@ -109,9 +110,12 @@ fn outlive(id: u32, time: Duration) -> Result<(), BenchError> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(std::io::Error::from)?;
     epoll.add(&process, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(std::io::Error::from)?;
     let wait = EpollTimeout::try_from(time).unwrap_or(EpollTimeout::MAX);
-    match epoll.wait(&mut [EpollEvent::empty()], wait).map_err(std::io::Error::from)? {
-        0 => Ok(()),
-        _ => Err(BenchError::Fault("the switch has ended".to_owned())),
+    match epoll.wait(&mut [EpollEvent::empty()], wait) {
+        Ok(0) => Ok(()),
+        // A process that was stopped and goes on is interrupted, handler or none (signal(7)).
+        Err(Errno::EINTR) => outlive(id, time),
+        Err(errno) => Err(std::io::Error::from(errno).into()),
+        Ok(_) => Err(BenchError::Fault("the switch has ended".to_owned())),
     }
 }
 
