@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::BenchError;
 use crate::results::Results;
-use crate::{c2c, chart};
+use crate::{attach, c2c, chart};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
 ///
@@ -25,6 +25,21 @@ enum Command {
     ///
     /// Example: vswitch-bench c2c --peer bridge --peer docker-rules --json results.json
     C2c(c2c::Options),
+    /// How long attaching a container takes through the control socket, the last like the first
+    Attach {
+        /// How many to attach, one after another
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=4000))]
+        count: u16,
+    },
+    /// Memory and processor time of the switch with many containers attached and nothing going on
+    Footprint {
+        /// How many to attach
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=4000))]
+        count: u16,
+        /// How long nothing goes on
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+    },
     /// Draw the results of c2c as an SVG chart
     Chart {
         /// What c2c wrote with --json
@@ -49,6 +64,8 @@ pub fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), BenchError> {
     match command {
         Command::C2c(options) => c2c::run(options),
+        Command::Attach { count } => attach::latency(usize::from(*count)),
+        Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Chart { results, output } => {
             let drawn = chart::draw(&Results::read(results)?);
             std::fs::write(output, drawn).map_err(|error| BenchError::File {

@@ -4,18 +4,23 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`c2c`] | container to container: rounds of measurements |
+//! | [`attach`] | attaching, and the cost of many attached containers |
 //! | [`contender`] | the switch and its peers, set up |
 //! | [`figure`] | what is measured |
 //! | [`results`], [`summary`], [`report`], [`table`], [`chart`] | from values to what a person reads |
-//! | [`stage`], [`process`], [`machine`], [`error`] | where it runs, with what, and why not |
+//! | [`classes`] | the kinds of frame that the micro-benchmarks in `benches/` use |
+//! | [`stage`], [`process`], [`http`], [`machine`], [`error`] | where it runs, with what, and why not |
 #![forbid(unsafe_code)]
 
+pub mod attach;
 pub mod c2c;
 pub mod chart;
+pub mod classes;
 pub mod cli;
 pub mod contender;
 pub mod error;
 pub mod figure;
+pub mod http;
 pub mod machine;
 pub mod process;
 pub mod report;

@@ -25,6 +25,7 @@ mod measure;
 mod pattern;
 mod ping;
 mod ping_pong;
+mod ready;
 mod spawn;
 mod tcp;
 mod udp;

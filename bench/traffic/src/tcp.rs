@@ -10,12 +10,13 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::EpollFlags;
 use serde::{Deserialize, Serialize};
 use vswitch_frame::Instant;
 use vswitch_sys::clock;
 
 use crate::pattern::{Checker, WRITE, Writer};
+use crate::ready::Ready;
 
 /// A stream on which nothing moves for so long has failed.
 pub(crate) const STALL: Duration = Duration::from_secs(5);
@@ -58,10 +59,13 @@ pub(crate) fn send(targets: &[SocketAddr], duration: Duration) -> io::Result<Tcp
     let mut turns = Turns::new(&streams, EpollFlags::EPOLLOUT)?;
     let (deadline, mut bytes) = (clock::now() + duration, 0);
     while clock::now() < deadline {
-        for &stream in turns.next()? {
-            let written = streams[stream].write(writers[stream].pending()).map_err(stalled)?;
-            writers[stream].sent(written);
-            bytes += written as u64;
+        for turn in 0..turns.wait()? {
+            let stream = turns.next[turn];
+            let result = streams[stream].write(writers[stream].pending());
+            if let Some(written) = moved(result, &turns)? {
+                writers[stream].sent(written);
+                bytes += written as u64;
+            }
         }
     }
     for stream in &mut streams {
@@ -111,9 +115,10 @@ fn drain(streams: Vec<TcpStream>) -> io::Result<TcpReport> {
     let mut bytes = 0;
     let mut span: Option<(Instant, Instant)> = None;
     while open > 0 {
-        for &number in turns.next()? {
+        for turn in 0..turns.wait()? {
+            let number = turns.next[turn];
             let Some((stream, checker)) = &mut streams[number] else { continue };
-            let read = stream.read(&mut buffer).map_err(stalled)?;
+            let Some(read) = moved(stream.read(&mut buffer), &turns)? else { continue };
             if read == 0 {
                 // Closing takes it out of the epoll set, and tells the source that all has been read.
                 streams[number] = None;
@@ -139,46 +144,44 @@ fn stalled(error: io::Error) -> io::Error {
     error
 }
 
-/// The number a stream's or socket's events were registered under.
-#[expect(clippy::cast_possible_truncation, reason = "it was an index when it was registered")]
-pub(crate) fn index(event: &EpollEvent) -> usize {
-    event.data() as usize
+/// How many bytes a read or write moved; `None` when it is to be tried again in a later turn.
+fn moved(result: io::Result<usize>, turns: &Turns) -> io::Result<Option<usize>> {
+    match result.as_ref().map_err(io::Error::kind) {
+        Ok(&bytes) => Ok(Some(bytes)),
+        // A process that was stopped and goes on is interrupted, handler or none (signal(7)).
+        Err(io::ErrorKind::Interrupted) => Ok(None),
+        Err(io::ErrorKind::WouldBlock) if turns.ready.is_some() => Ok(None),
+        Err(_) => result.map(Some).map_err(stalled),
+    }
 }
 
 /// Whose turn it is: the only stream's, always, or those that epoll says are ready.
 struct Turns {
-    epoll: Option<Epoll>,
-    events: Vec<EpollEvent>,
-    ready: Vec<usize>,
+    ready: Option<Ready>,
+    next: Vec<usize>,
 }
 
 impl Turns {
     /// Takes turns on `streams`, which if several become non-blocking.
     fn new(streams: &[TcpStream], interest: EpollFlags) -> io::Result<Self> {
-        let events = vec![EpollEvent::empty(); streams.len()];
         if let [_] = streams {
-            return Ok(Self { epoll: None, events, ready: vec![0] });
+            return Ok(Self { ready: None, next: vec![0] });
         }
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (number, stream) in (0..).zip(streams) {
-            stream.set_nonblocking(true)?;
-            epoll.add(stream, EpollEvent::new(interest, number))?;
-        }
-        Ok(Self { epoll: Some(epoll), events, ready: Vec::new() })
+        streams.iter().try_for_each(|stream| stream.set_nonblocking(true))?;
+        Ok(Self { ready: Some(Ready::new(streams, interest, STALL)?), next: Vec::new() })
     }
 
-    /// Waits until it is someone's turn.
-    fn next(&mut self) -> io::Result<&[usize]> {
-        if let Some(epoll) = &self.epoll {
-            let wait = EpollTimeout::try_from(STALL).unwrap_or(EpollTimeout::NONE);
-            let count = epoll.wait(&mut self.events, wait)?;
-            if count == 0 {
-                return Err(stalled(io::ErrorKind::WouldBlock.into()));
-            }
-            self.ready.clear();
-            self.ready.extend(self.events[..count].iter().map(index));
+    /// Waits until it is someone's turn, and says how many there are whose turn it is.
+    fn wait(&mut self) -> io::Result<usize> {
+        if let Some(ready) = &mut self.ready {
+            self.next.clear();
+            self.next.extend(ready.next()?);
         }
-        Ok(&self.ready)
+        if self.next.is_empty() {
+            Err(stalled(io::ErrorKind::WouldBlock.into()))
+        } else {
+            Ok(self.next.len())
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use vswitch_frame::Instant;
@@ -19,7 +19,7 @@ use vswitch_sys::clock;
 use vswitch_sys::socket::{BATCH, ReceiveBatch, SendBatch};
 
 use crate::pattern::mix;
-use crate::tcp::index;
+use crate::ready::Ready;
 
 /// Bytes of payload: flow, sequence number, and a word that both determine.
 const PAYLOAD: usize = 18;
@@ -162,40 +162,22 @@ fn listen(address: IpAddr) -> io::Result<UdpSocket> {
 fn receive_one(socket: &UdpSocket, ended: impl Fn() -> bool) -> io::Result<UdpReceived> {
     socket.set_read_timeout(Some(QUIET))?;
     let (mut batch, mut tally) = (ReceiveBatch::new(PAYLOAD + 1), Tally::new(1));
-    loop {
-        match batch.receive(socket) {
-            Ok(datagrams) => tally.count(0, datagrams),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if ended() {
-                    return Ok(tally.report());
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    while tally.receive(0, socket, &mut batch)? || !ended() {}
+    Ok(tally.report())
 }
 
 fn receive_several(sockets: &[UdpSocket], ended: impl Fn() -> bool) -> io::Result<UdpReceived> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    for (flow, socket) in (0..).zip(sockets) {
-        socket.set_nonblocking(true)?;
-        epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, flow))?;
-    }
+    sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+    let mut ready = Ready::new(sockets, EpollFlags::EPOLLIN, QUIET)?;
     let (mut batch, mut tally) = (ReceiveBatch::new(PAYLOAD + 1), Tally::new(sockets.len()));
-    let mut events = vec![EpollEvent::empty(); sockets.len()];
-    let wait = EpollTimeout::try_from(QUIET).unwrap_or(EpollTimeout::ZERO);
     loop {
-        let ready = epoll.wait(&mut events, wait)?;
-        if ready == 0 && ended() {
-            return Ok(tally.report());
+        let mut quiet = true;
+        for flow in ready.next()? {
+            tally.receive(flow, &sockets[flow], &mut batch)?;
+            quiet = false;
         }
-        for event in &events[..ready] {
-            let flow = index(event);
-            match batch.receive(&sockets[flow]) {
-                Ok(datagrams) => tally.count(flow, datagrams),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+        if quiet && ended() {
+            return Ok(tally.report());
         }
     }
 }
@@ -221,6 +203,18 @@ impl Tally {
     fn new(flows: usize) -> Self {
         let flows = (0..).take(flows).map(|number| Flow { number, ..Flow::default() }).collect();
         Self { flows, span: None, so_far: UdpReceived::default() }
+    }
+
+    /// Receives once on a flow's socket; `false` when there was nothing.
+    fn receive(&mut self, flow: usize, socket: &UdpSocket, batch: &mut ReceiveBatch) -> io::Result<bool> {
+        match batch.receive(socket) {
+            Ok(datagrams) => self.count(flow, datagrams),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            // A process that was stopped and goes on is interrupted, handler or none (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(true)
     }
 
     /// Counts what one receive on a flow's socket gave.

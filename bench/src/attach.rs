@@ -1,0 +1,168 @@
+//! How long it takes to attach a container, the five-hundredth like the first; and what many attached
+//! containers cost while nothing happens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use serde_json::json;
+use vswitch_sys::clock;
+use vswitch_sys::netns::NetNs;
+use vswitch_sys::pidfd::Pidfd;
+use vswitch_traffic::netns_path;
+
+use crate::contender::Switch;
+use crate::error::BenchError;
+use crate::http::post;
+use crate::machine::{self, Machine};
+use crate::stage;
+use crate::summary::Spread;
+use crate::table::Table;
+
+/// Containers at the beginning and at the end whose medians are set side by side.
+const FEW: usize = 25;
+
+/// Attaches `count` containers, one after another, and prints how long each took through the socket.
+///
+/// # Errors
+/// When the switch cannot be started or refuses.
+pub fn latency(count: usize) -> Result<(), BenchError> {
+    if let Some(warning) = machine::disturbance() {
+        eprintln!("warning: {warning}");
+    }
+    stage::enter()?;
+    let switch = Switch::start("attach")?;
+    let (_containers, millis) = attach(&switch, count)?;
+    let few = FEW.min(count);
+    let parts = [
+        (format!("1st to {few}th"), &millis[..few]),
+        (format!("{}th to {count}th", count - few + 1), &millis[count - few..]),
+        ("all".to_owned(), &millis[..]),
+    ];
+    let mut table = Table::new(["attach, ms", "median", "min", "max"]);
+    for (name, part) in parts {
+        if let Some(spread) = Spread::of(part.to_vec()) {
+            let cells = [spread.median, spread.min, spread.max].map(|value| format!("{value:.2}"));
+            table.row(std::iter::once(name).chain(cells));
+        }
+    }
+    println!("{}; commit {}; {}\n\n{}", Machine::this(), machine::commit(), machine::date(), table.text());
+    println!("median: at least 10 ms, aim 5 ms; the last as fast as the first");
+    Ok(())
+}
+
+/// Attaches `count` containers and prints the memory and processor time the switch takes while `seconds`
+/// pass in which nothing happens.
+///
+/// # Errors
+/// When the switch cannot be started, refuses, or ends.
+pub fn footprint(count: usize, seconds: u64) -> Result<(), BenchError> {
+    stage::enter()?;
+    let switch = Switch::start("footprint")?;
+    let (_containers, _) = attach(&switch, count)?;
+    let control = switch.process.child.id();
+    let before = processes(control);
+    let from = clock::now();
+    outlive(control, Duration::from_secs(seconds))?;
+    let after = processes(control);
+    let wall = clock::now().since(from).as_secs_f64();
+
+    let mut table = Table::new(["process", "resident, MB", "processor, %"]);
+    let row = |name: String, process: Usage| {
+        let resident = process.resident_kib as f64 * 1024e-6;
+        [name, format!("{resident:.1}"), format!("{:.2}", process.busy_seconds / wall * 100.0)]
+    };
+    let mut total = Usage::default();
+    for (id, (name, now)) in after {
+        let earlier = before.get(&id).map_or(Usage::default(), |(_, usage)| *usage);
+        let used = Usage { busy_seconds: now.busy_seconds - earlier.busy_seconds, ..now };
+        total.resident_kib += used.resident_kib;
+        total.busy_seconds += used.busy_seconds;
+        table.row(row(format!("{name} ({id})"), used));
+    }
+    table.row(row("together".to_owned(), total));
+    println!("{}; commit {}; {}\n", Machine::this(), machine::commit(), machine::date());
+    println!("{count} attached containers, {seconds} s without traffic\n\n{}", table.text());
+    println!("memory: at least 150 MB, aim 60 MB; processor: under 1 % of a core");
+    Ok(())
+}
+
+/// Attaches containers through the socket. Answers with them and with how many milliseconds each took.
+fn attach(switch: &Switch, count: usize) -> Result<(Vec<NetNs>, Vec<f64>), BenchError> {
+    switch.tell(&["network", "create", "bench", "--subnet", "10.9.0.0/16"])?;
+    let containers: Vec<NetNs> = (0..count).map(|_| NetNs::anonymous()).collect::<Result<_, _>>()?;
+    let mut millis = Vec::with_capacity(count);
+    for (number, container) in containers.iter().enumerate() {
+        let netns = netns_path(container);
+        let body = json!({ "Name": format!("c{number}"), "NetNS": netns, "Network": "bench" });
+        let from = clock::now();
+        post(&switch.socket, "/sandboxes/attach", &body)?;
+        millis.push(clock::now().since(from).as_secs_f64() * 1000.0);
+    }
+    Ok((containers, millis))
+}
+
+/// Lets time pass, while a process must not end.
+fn outlive(id: u32, time: Duration) -> Result<(), BenchError> {
+    let process = Pidfd::open(id)?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(std::io::Error::from)?;
+    epoll.add(&process, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(std::io::Error::from)?;
+    let wait = EpollTimeout::try_from(time).unwrap_or(EpollTimeout::MAX);
+    match epoll.wait(&mut [EpollEvent::empty()], wait) {
+        Ok(0) => Ok(()),
+        // A process that was stopped and goes on is interrupted, handler or none (signal(7)).
+        Err(Errno::EINTR) => outlive(id, time),
+        Err(errno) => Err(std::io::Error::from(errno).into()),
+        Ok(_) => Err(BenchError::Fault("the switch has ended".to_owned())),
+    }
+}
+
+/// What a process takes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    resident_kib: u64,
+    /// Processor time since it was started, of all its threads.
+    busy_seconds: f64,
+}
+
+/// A process and its children, by number.
+fn processes(parent: u32) -> BTreeMap<u32, (String, Usage)> {
+    let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let family = ids.filter_map(|id| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let field = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+            value.split_whitespace().next().map(str::to_owned)
+        };
+        let related = id == parent || field("PPid:")?.parse() == Ok(parent);
+        let resident_kib = field("VmRSS:").and_then(|kib| kib.parse().ok()).unwrap_or(0);
+        let usage = Usage { resident_kib, busy_seconds: busy_seconds(id) };
+        related.then(|| (id, (field("Name:").unwrap_or_default(), usage)))
+    });
+    family.collect()
+}
+
+/// `schedstat` opens with the nanoseconds a thread has run (Documentation/scheduler/sched-stats.rst).
+fn busy_seconds(id: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let nanos = threads.filter_map(|thread| {
+        let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<u64>().ok()
+    });
+    nanos.sum::<u64>() as f64 * 1e-9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_memory_and_time() {
+        let this = std::process::id();
+        let (_, usage) = processes(this).remove(&this).expect("this process");
+        assert!(usage.resident_kib > 100 && usage.busy_seconds > 0.0, "{usage:?}");
+    }
+}
