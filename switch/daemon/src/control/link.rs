@@ -166,7 +166,7 @@ impl Link {
             let after = table.last().map(|entry| entry.mac);
             let page = match self.ask(&mut state, &Command::ReadTable { network, after }, None).await? {
                 Reply::Table(page) => page,
-                other => return Err(unexpected(other)),
+                other @ (Reply::Done | Reply::Refused(_)) => return Err(unexpected(other)),
             };
             let last = page.len() < TABLE_PAGE;
             table.extend(page);
@@ -211,7 +211,7 @@ impl Link {
     ) -> Result<(), LinkError> {
         match self.ask(state, &command, fd).await? {
             Reply::Done => Ok(()),
-            other => Err(unexpected(other)),
+            other @ (Reply::Refused(_) | Reply::Table(_)) => Err(unexpected(other)),
         }
     }
 
@@ -306,7 +306,7 @@ async fn ask(channel: &AsyncFd<Channel>, command: &Command, fd: Option<BorrowedF
 async fn must(channel: &AsyncFd<Channel>, command: &Command, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     match ask(channel, command, fd).await? {
         Reply::Done => Ok(()),
-        other => Err(io::Error::other(unexpected(other))),
+        other @ (Reply::Refused(_) | Reply::Table(_)) => Err(io::Error::other(unexpected(other))),
     }
 }
 
