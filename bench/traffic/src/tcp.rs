@@ -5,12 +5,17 @@
 //! scheduler deals out sixteen threads over the cores. One stream blocks in its system calls; of several,
 //! epoll says which are ready, and each that is gets one read or write of 128 KiB. A stream has a port of
 //! its own at the target, so that both ends agree on its number.
+//!
+//! Congestion control is CUBIC, Linux's default, whatever the host's. BBR paces by an estimate that at a
+//! round trip of microseconds says more about its own sampling than about the path between the ends.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use vswitch_frame::Instant;
 use vswitch_sys::clock;
@@ -53,6 +58,7 @@ pub(crate) fn send(targets: &[SocketAddr], duration: Duration) -> io::Result<Tcp
         let stream = TcpStream::connect_timeout(target, STALL)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot connect to {target}: {error}")))?;
         stream.set_write_timeout(Some(STALL))?;
+        setsockopt(&stream, sockopt::TcpCongestion, &OsString::from("cubic"))?;
         streams.push(stream);
     }
     let mut writers: Vec<Writer> = (0..streams.len()).map(Writer::new).collect();

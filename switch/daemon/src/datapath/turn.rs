@@ -26,7 +26,7 @@ use super::transmit::Transmit;
 
 /// What one burst may take: enough datagrams to coalesce well, and no more bytes than stay in a core's
 /// second-level cache while they are copied in and out.
-const BUDGET: Budget = Budget { frames: 256, bytes: 256 * 1024 };
+const BUDGET: Budget = Budget { frames: 1024, bytes: 256 * 1024 };
 
 /// Slots: one burst, the pieces of the super-frame that is being split, and the frame being received.
 const SLOTS: usize = BUDGET.frames + vswitch_frame::split::PIECES_MAX + 1;
