@@ -11,13 +11,12 @@ use serde_json::json;
 use vswitch_sys::clock;
 use vswitch_sys::netns::NetNs;
 use vswitch_sys::pidfd::Pidfd;
-use vswitch_traffic::netns_path;
+use vswitch_traffic::{enter_stage, netns_path};
 
 use crate::contender::Switch;
 use crate::error::BenchError;
 use crate::http::post;
 use crate::machine::{self, Machine};
-use crate::stage;
 use crate::summary::Spread;
 use crate::table::Table;
 
@@ -32,7 +31,7 @@ pub fn latency(count: usize) -> Result<(), BenchError> {
     if let Some(warning) = machine::disturbance() {
         eprintln!("warning: {warning}");
     }
-    stage::enter()?;
+    enter_stage()?;
     let switch = Switch::start("attach")?;
     let (_containers, millis) = attach(&switch, count)?;
     let few = FEW.min(count);
@@ -59,7 +58,7 @@ pub fn latency(count: usize) -> Result<(), BenchError> {
 /// # Errors
 /// When the switch cannot be started, refuses, or ends.
 pub fn footprint(count: usize, seconds: u64) -> Result<(), BenchError> {
-    stage::enter()?;
+    enter_stage()?;
     let switch = Switch::start("footprint")?;
     let (_containers, _) = attach(&switch, count)?;
     let control = switch.process.child.id();
@@ -127,8 +126,8 @@ struct Usage {
     busy_seconds: f64,
 }
 
-/// A process and its children, by number.
-fn processes(parent: u32) -> BTreeMap<u32, (String, Usage)> {
+/// The control process and its children, by number.
+fn processes(parent: u32) -> BTreeMap<u32, (&'static str, Usage)> {
     let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let family = ids.filter_map(|id| {
@@ -137,10 +136,11 @@ fn processes(parent: u32) -> BTreeMap<u32, (String, Usage)> {
             let value = status.lines().find_map(|line| line.strip_prefix(name))?;
             value.split_whitespace().next().map(str::to_owned)
         };
+        let name = if id == parent { "control" } else { "datapath" };
         let related = id == parent || field("PPid:")?.parse() == Ok(parent);
         let resident_kib = field("VmRSS:").and_then(|kib| kib.parse().ok()).unwrap_or(0);
         let usage = Usage { resident_kib, busy_seconds: busy_seconds(id) };
-        related.then(|| (id, (field("Name:").unwrap_or_default(), usage)))
+        related.then_some((id, (name, usage)))
     });
     family.collect()
 }

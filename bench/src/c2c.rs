@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use vswitch_traffic::enter_stage;
 
 use crate::contender::{Contender, Peer, PortType, Who};
 use crate::error::BenchError;
@@ -17,7 +18,6 @@ use crate::figure::Test;
 use crate::machine::{self, Machine};
 use crate::report;
 use crate::results::{Results, Sample};
-use crate::stage;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
     if let Some(warning) = machine::disturbance() {
         eprintln!("warning: {warning}");
     }
-    stage::enter()?;
+    enter_stage()?;
     let contenders = options.start()?;
     let (results, faults) = measure(options, &contenders)?;
     drop(contenders);

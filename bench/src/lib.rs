@@ -9,7 +9,7 @@
 //! | [`figure`] | what is measured |
 //! | [`results`], [`summary`], [`report`], [`table`], [`chart`] | from values to what a person reads |
 //! | [`classes`] | the kinds of frame that the micro-benchmarks in `benches/` use |
-//! | [`stage`], [`process`], [`http`], [`machine`], [`error`] | where it runs, with what, and why not |
+//! | [`process`], [`http`], [`machine`], [`error`] | where it runs, with what, and why not |
 #![forbid(unsafe_code)]
 
 pub mod attach;
@@ -25,6 +25,5 @@ pub mod machine;
 pub mod process;
 pub mod report;
 pub mod results;
-pub mod stage;
 pub mod summary;
 pub mod table;

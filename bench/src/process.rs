@@ -3,12 +3,10 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use vswitch_sys::netns::NetNs;
-use vswitch_traffic::{netns_path, program};
+use vswitch_traffic::{Process, netns_path, program};
 
 use crate::error::BenchError;
 
@@ -71,28 +69,11 @@ impl Program {
         Err(BenchError::Program { name: self.name.clone(), said, mend: self.mend })
     }
 
-    /// Starts it and leaves it running, its standard error in a pipe or as this process's own.
+    /// Starts it and leaves it running, silently.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn spawn(&mut self, stderr: Stdio) -> Result<Process, BenchError> {
-        Ok(Process { child: self.command.stdin(Stdio::null()).stderr(stderr).spawn()? })
-    }
-}
-
-/// A running program, ended when dropped.
-#[derive(Debug)]
-pub struct Process {
-    /// The process.
-    pub child: Child,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // SIGTERM, so that it may clean up. It fails for one that has ended, which is what is wanted.
-        if let Ok(id) = i32::try_from(self.child.id()) {
-            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-        }
-        let _ = self.child.wait();
+    pub fn spawn(&mut self) -> Result<Process, BenchError> {
+        Ok(Process { child: self.command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()? })
     }
 }

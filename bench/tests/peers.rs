@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use vswitch_bench::contender::{Contender, Peer, Who};
 use vswitch_bench::figure::Test;
-use vswitch_bench::stage;
 
 fn main() -> ExitCode {
     if let Some(code) = vswitch_traffic::dispatch(std::env::args_os()) {
         return code;
     }
-    stage::enter().expect("stage");
+    vswitch_traffic::enter_stage().expect("stage");
     let installed = |program: &str| Path::new("/usr/sbin").join(program).exists();
     let mut peers = vec![Peer::Bridge];
     peers.extend(installed("iptables-restore").then_some(Peer::DockerRules));

@@ -8,17 +8,19 @@ mod docker_rules;
 mod ovs;
 mod switch;
 
+use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use vswitch_sys::netns::NetNs;
-use vswitch_traffic::{KernelBridge, Place, place};
+use vswitch_traffic::{KernelBridge, Place, Process, place};
 
 pub use switch::{PortType, Switch};
 
 use crate::error::BenchError;
-use crate::process::Process;
 
 /// What the switch is measured beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -94,6 +96,13 @@ impl Contender {
             _namespaces: vec![bridge.host, from, to],
         }
     }
+}
+
+/// Makes a directory for a contender's files, on the stage.
+fn directory(name: &str) -> io::Result<PathBuf> {
+    let path = Path::new("/run").join(name.replace(' ', "-"));
+    fs::create_dir(&path)?;
+    Ok(path)
 }
 
 /// The address of a container, by its number, in the network of all contenders but Docker's.

@@ -5,16 +5,14 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use vswitch_sys::netlink::{Netlink, VethPeer};
 use vswitch_sys::netns::{NetNs, run_in};
-use vswitch_traffic::plug_in;
+use vswitch_traffic::{Process, plug_in};
 
 use super::{Contender, Peer, Who, address, containers};
 use crate::error::BenchError;
-use crate::process::{Process, Program};
-use crate::stage;
+use crate::process::Program;
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const MEND: &str = "apt-get install openvswitch-switch ethtool";
@@ -24,7 +22,7 @@ pub(super) fn contender(tso: bool) -> Result<Contender, BenchError> {
         return Err(BenchError::missing("Open vSwitch", MEND));
     }
     let peer = if tso { Peer::OvsTso } else { Peer::Ovs };
-    let ovs = Ovs { host: NetNs::anonymous()?, dir: stage::directory(&Who::Peer(peer).to_string())? };
+    let ovs = Ovs { host: NetNs::anonymous()?, dir: super::directory(&Who::Peer(peer).to_string())? };
     let database = ovs.start_database(tso)?;
     let switch = ovs.spawn("ovs-vswitchd", &[&ovs.remote("unix"), "--log-file", "-vconsole:off"])?;
     ovs.configure(&["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"])?;
@@ -79,7 +77,7 @@ impl Ovs {
     }
 
     fn spawn(&self, name: &str, arguments: &[&str]) -> Result<Process, BenchError> {
-        self.program(name, arguments)?.spawn(Stdio::null())
+        self.program(name, arguments)?.spawn()
     }
 
     fn program(&self, name: &str, arguments: &[&str]) -> Result<Program, BenchError> {

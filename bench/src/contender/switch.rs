@@ -1,19 +1,15 @@
 //! The switch: `vswitch run` in a host namespace of its own, told what to do as any operator would.
 
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{ChildStderr, Stdio};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use vswitch_sys::netns::NetNs;
-use vswitch_traffic::netns_path;
+use vswitch_traffic::{Process, netns_path, start_switch};
 
 use super::{Contender, Who, containers};
 use crate::error::BenchError;
-use crate::process::{Process, Program};
-use crate::stage;
+use crate::process::Program;
 
 /// The kinds of port that containers are attached with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -53,12 +49,8 @@ impl Switch {
     /// When it ends without being ready.
     pub fn start(name: &str) -> Result<Self, BenchError> {
         let host = NetNs::anonymous()?;
-        let socket = stage::directory(name)?.join("control.sock");
-        let arguments = ["run", "--socket", &socket.to_string_lossy()];
-        let mut process = Program::vswitch(&host, arguments)?.spawn(Stdio::piped())?;
-        if let Some(stderr) = process.child.stderr.take() {
-            await_ready(stderr, &socket)?;
-        }
+        let socket = super::directory(name)?.join("control.sock");
+        let process = start_switch(&host, &socket)?;
         Ok(Self { host, process, socket })
     }
 
@@ -70,27 +62,6 @@ impl Switch {
         let socket = self.socket.to_string_lossy();
         Program::vswitch(&self.host, arguments.iter().copied().chain(["--socket", &socket]))?.run("")
     }
-}
-
-/// Waits for the line that says the socket is there, then lets whatever else it says through.
-fn await_ready(stderr: ChildStderr, socket: &PathBuf) -> Result<(), BenchError> {
-    let mut lines = BufReader::new(stderr);
-    let mut said = String::new();
-    while UnixStream::connect(socket).is_err() {
-        if lines.read_line(&mut said)? == 0 {
-            let said = said.trim().to_owned();
-            return Err(BenchError::Program {
-                name: "vswitch run".to_owned(),
-                said,
-                mend: "see its message",
-            });
-        }
-    }
-    std::thread::spawn(move || {
-        // A switch that nobody reads from would block when its pipe is full.
-        let _ = std::io::copy(&mut lines.by_ref(), &mut std::io::stderr());
-    });
-    Ok(())
 }
 
 pub(super) fn contender(port_type: PortType) -> Result<Contender, BenchError> {

@@ -1,4 +1,5 @@
-//! Traffic generators: TCP, UDP, round trips and pings from one network namespace to another.
+//! Traffic generators: TCP, UDP, round trips and pings from one network namespace to another, and what
+//! they run across: a switch or a kernel bridge, set up so that nothing of it outlives this process.
 //!
 //! # Theory of operation
 //!
@@ -27,6 +28,8 @@ mod ping;
 mod ping_pong;
 mod ready;
 mod spawn;
+mod stage;
+mod switch;
 mod tcp;
 mod udp;
 mod worker;
@@ -36,6 +39,8 @@ pub use measure::{Place, ping, ping_pong, tcp, udp};
 pub use ping::PingReport;
 pub use ping_pong::PingPongReport;
 pub use spawn::{TrafficError, program};
+pub use stage::enter_stage;
+pub use switch::{Process, start_switch};
 pub use tcp::TcpReport;
 pub use udp::UdpReport;
 pub use worker::dispatch;

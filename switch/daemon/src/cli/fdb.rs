@@ -31,10 +31,15 @@ impl Fdb {
         if self.json.json {
             return print_json(&entries);
         }
-        let rows: Vec<Vec<String>> = entries.into_iter().map(row).collect();
-        print(&table::render(&["NETWORK", "MAC ADDRESS", "SANDBOX", "INTERFACE", "PORT", "AGE"], &rows));
+        print(&show(entries));
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// A forwarding table as people read it.
+pub(super) fn show(entries: Vec<types::FdbEntry>) -> String {
+    let rows: Vec<Vec<String>> = entries.into_iter().map(row).collect();
+    table::render(&["NETWORK", "MAC ADDRESS", "SANDBOX", "INTERFACE", "PORT", "AGE"], &rows)
 }
 
 fn row(entry: types::FdbEntry) -> Vec<String> {

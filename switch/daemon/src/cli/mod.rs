@@ -6,6 +6,7 @@
 
 mod attach;
 mod client;
+mod demo;
 mod endpoint;
 mod exec;
 mod fdb;
@@ -47,6 +48,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Demo(demo::Demo),
     #[command(flatten)]
     Client(ClientCommand),
     /// The process that moves the frames; started by "vswitch run"
@@ -92,10 +94,15 @@ struct Json {
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
+    // The demo's traffic generators are this very program, under a subcommand of their own.
+    if let Some(code) = vswitch_traffic::dispatch(std::env::args_os()) {
+        return code;
+    }
     let Cli { socket, command } = Cli::parse();
     let outcome = match command {
         Command::Datapath => return crate::datapath::main(),
         Command::Run(run) => run.run(socket),
+        Command::Demo(demo) => demo.run(),
         Command::Client(command) => talk(command, &Client::new(socket)),
     };
     outcome.unwrap_or_else(|Failure(line)| {
