@@ -17,7 +17,7 @@ fn coalesce(criterion: &mut Criterion) {
     let mut coalescer = Coalescer::new(7);
     for class in [Class::SmallUdp4, Class::SmallUdp6, Class::Tcp4, Class::Tcp6] {
         for flows in [1, 8, 64] {
-            group.bench_function(format!("{class:?}, {flows} flows"), |bencher| {
+            group.bench_function(format!("{class:?}/{flows} flows"), |bencher| {
                 bencher.iter_custom(|bursts| {
                     (0..bursts).map(|_| one(&mut coalescer, &mut pool, class, flows)).sum()
                 });
