@@ -118,8 +118,10 @@ fn measure(options: &Options, contenders: &[Contender]) -> Result<(Results, Vec<
                 let contender = &contenders[if round % 2 == 0 { turn } else { contenders.len() - 1 - turn }];
                 let who = contender.who;
                 let outcome = test.measure(contender, duration)?;
+                if let Some((figure, value)) = outcome.figures.first() {
+                    eprint!("  {who} {}", figure.show(*value));
+                }
                 for &(figure, value) in &outcome.figures {
-                    eprint!("  {who} {}", figure.show(value));
                     samples.push(Sample { round, who, figure, value, report: outcome.report.clone() });
                 }
                 faults.extend(outcome.fault.map(|fault| format!("round {}, {who}: {fault}", round + 1)));

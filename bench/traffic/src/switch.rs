@@ -47,9 +47,12 @@ pub fn start_switch(host: &NetNs, socket: &Path) -> io::Result<Process> {
 fn await_ready(stderr: ChildStderr, socket: &Path) -> io::Result<()> {
     let mut lines = BufReader::new(stderr);
     let mut said = String::new();
-    while UnixStream::connect(socket).is_err() {
+    loop {
         if lines.read_line(&mut said)? == 0 {
             return Err(io::Error::other(format!("the switch did not start: {}", said.trim())));
+        }
+        if UnixStream::connect(socket).is_ok() {
+            break;
         }
     }
     std::thread::spawn(move || {
