@@ -18,7 +18,7 @@ fn run(script: &str) -> (bool, String) {
         mount -t tmpfs tmpfs /run\n\
         ip link set lo up\n\
         vswitch run 2>/run/log & daemon=$!\n\
-        trap 'kill $daemon; wait $daemon' EXIT\n\
+        trap 'kill $daemon; wait $daemon; cat /run/log' EXIT\n\
         until vswitch version >/dev/null 2>&1; do kill -0 $daemon || { cat /run/log >&2; exit 1; }; done\n\
         export SOCK=/run/vswitch/control.sock\n";
     fs::write(folder.join("script"), format!("{prologue}{script}")).expect("a script");
@@ -34,10 +34,20 @@ fn run(script: &str) -> (bool, String) {
 
 /// The `vswitch` commands of a document's `sh` blocks.
 fn commands(path: &str) -> String {
+    let shell = blocks(path).into_iter().filter(|(kind, _)| kind == "sh");
+    let text: String = shell.map(|(_, text)| text).collect();
+    let is_command = |line: &&str| line.starts_with("vswitch ") && !line.starts_with("vswitch run");
+    text.lines().filter(is_command).map(|line| format!("{line}\n")).collect()
+}
+
+/// A document's fenced blocks: language and text.
+fn blocks(path: &str) -> Vec<(String, String)> {
     let text = repository::document(path).text;
-    let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let lines = blocks.flat_map(str::lines).filter(|line| line.starts_with("vswitch "));
-    lines.filter(|line| !line.starts_with("vswitch run")).map(|line| format!("{line}\n")).collect()
+    let fenced = text.split("```").skip(1).step_by(2);
+    fenced
+        .filter_map(|block| block.split_once('\n'))
+        .map(|(kind, text)| (kind.to_owned(), text.to_owned()))
+        .collect()
 }
 
 #[test]
