@@ -50,9 +50,10 @@ fn jumbo_frames_pass_where_the_network_allows_them() {
         let a = world.attach("a", &["--network", "net1", "--port-type", port_type]);
         let b = world.attach("b", &["--network", "net1", "--port-type", port_type]);
         assert_eq!(a.interface()["mtu"], 9000);
+        let before = world.counters(&b)["Drops"].clone();
         a.datagrams(&b, b.ipv4(), &[8972, 8972, 8972, 18]);
         a.transfers(&b, b.ipv4(), 4 << 20);
-        assert_eq!(world.counters(&b)["Drops"], serde_json::json!({}));
+        assert_eq!(world.counters(&b)["Drops"], before);
     }
 }
 
