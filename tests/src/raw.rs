@@ -1,6 +1,8 @@
 //! Ethernet frames, byte by byte, into and out of an interface.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
@@ -55,6 +57,55 @@ impl Wire {
             }
         }
         None
+    }
+}
+
+/// What `tcpdump` sees on an interface. Unlike [`Wire`] it sees VLAN tags, which the kernel takes off a frame
+/// before a packet socket gets it.
+#[derive(Debug)]
+pub struct Capture {
+    tcpdump: Child,
+    packets: BufReader<ChildStdout>,
+}
+
+impl Capture {
+    /// Starts to capture the frames that come in on an interface and match a filter of `tcpdump`'s.
+    ///
+    /// # Panics
+    /// When `tcpdump` does not start.
+    pub fn start(namespace: &Path, interface: &str, filter: &str) -> Self {
+        const FILE_HEADER: usize = 24;
+        let mut command = Command::new("tcpdump");
+        command.args(["-i", interface, "-Q", "in", "-U", "-s", "0", "-Z", "root", "-w", "-", filter]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut tcpdump = inside(namespace, || command.spawn()).expect("tcpdump is installed");
+        let mut listening = String::new();
+        let errors = tcpdump.stderr.take().expect("piped");
+        BufReader::new(errors).read_line(&mut listening).expect("its first words");
+        assert!(listening.contains("listening on"), "tcpdump: {listening}");
+        let mut packets = BufReader::new(tcpdump.stdout.take().expect("piped"));
+        packets.read_exact(&mut [0; FILE_HEADER]).expect("the header of a capture");
+        Self { tcpdump, packets }
+    }
+
+    /// Waits for the next frame.
+    ///
+    /// # Panics
+    /// When the capture ends.
+    pub fn receive(&mut self) -> Vec<u8> {
+        let mut header = [0; 16];
+        self.packets.read_exact(&mut header).expect("the header of a frame");
+        let length = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
+        let mut frame = vec![0; usize::try_from(length).expect("a length")];
+        self.packets.read_exact(&mut frame).expect("a frame");
+        frame
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        drop(self.tcpdump.kill());
+        drop(self.tcpdump.wait());
     }
 }
 

@@ -18,6 +18,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use vswitch_frame::{DropReason, Mac};
 
 use crate::namespace::{Namespace, inside, must, unique_name};
 use crate::{talk, wait};
@@ -116,6 +117,14 @@ impl World {
         must(&mut self.command(arguments))
     }
 
+    /// Runs a `vswitch` command inside a container and returns what it prints.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    pub fn exec(&self, container: &Container, command: &[&str]) -> String {
+        self.vswitch(&[&["exec", &container.name, "--"], command].concat())
+    }
+
     /// Runs a reading `vswitch` command with `--json`.
     ///
     /// # Panics
@@ -181,7 +190,7 @@ impl World {
     pub fn attach(&self, name: &str, options: &[&str]) -> Container {
         let namespace = Namespace::new();
         self.vswitch(&[&["attach", name, "--netns", namespace.name()], options].concat());
-        Container { name: name.to_owned(), path: namespace.path(), _namespace: Some(namespace) }
+        Container::attached(name, namespace)
     }
 
     /// The process identifier of control.
@@ -192,11 +201,13 @@ impl World {
         self.daemon.as_ref().expect("the switch runs").id()
     }
 
-    /// The process identifier of the datapath: control's only child. `None` while there is none.
-    pub fn datapath_pid(&self) -> Option<u32> {
-        let control = self.control_pid();
-        let children = fs::read_to_string(format!("/proc/{control}/task/{control}/children")).ok()?;
-        children.split_whitespace().next()?.parse().ok()
+    /// The process identifier of the datapath.
+    ///
+    /// # Panics
+    /// When `stats` does not say.
+    pub fn datapath_pid(&self) -> u32 {
+        let pid = self.json(&["stats"])["Datapath"]["Pid"].as_u64().expect("a process identifier");
+        u32::try_from(pid).expect("a process identifier")
     }
 
     /// Sends control a signal and waits for its end.
@@ -214,22 +225,20 @@ impl World {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// A counter of a container's only port, by the path of its keys in `stats`.
+    /// The counters of a container's first port, as `stats` shows them.
     ///
     /// # Panics
-    /// When there is no such counter.
-    pub fn counter(&self, container: &Container, keys: &[&str]) -> u64 {
+    /// When it has no port.
+    pub fn counters(&self, container: &Container) -> Value {
         let stats = self.json(&["stats"]);
-        let ports = stats.as_array().expect("stats is a list");
-        let port = ports.iter().find(|port| port["sandbox"] == container.name.as_str());
-        let port = port.unwrap_or_else(|| panic!("no port of {}: {stats}", container.name));
-        let value = keys.iter().fold(port, |value, key| &value[*key]);
-        value.as_u64().unwrap_or_else(|| panic!("no counter {keys:?}: {port}"))
+        let ports = stats["Ports"].as_array().cloned().unwrap_or_default();
+        let port = ports.into_iter().find(|port| port["Sandbox"] == container.name.as_str());
+        port.unwrap_or_else(|| panic!("no port of {}: {stats}", container.name))
     }
 
     /// How many frames were dropped for this reason at a container's port.
-    pub fn drops(&self, container: &Container, reason: vswitch_frame::DropReason) -> u64 {
-        self.counter(container, &["drops", reason.label()])
+    pub fn drops(&self, container: &Container, reason: DropReason) -> u64 {
+        self.counters(container)["Drops"][reason.label()].as_u64().unwrap_or(0)
     }
 }
 
@@ -258,6 +267,11 @@ pub fn send_signal(pid: u32, signal: Signal) {
 }
 
 impl Container {
+    /// A container in a namespace of ours that was attached by hand.
+    pub fn attached(name: &str, namespace: Namespace) -> Self {
+        Self { name: name.to_owned(), path: namespace.path(), _namespace: Some(namespace) }
+    }
+
     /// Runs something inside; see [`inside`].
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         inside(&self.path, work)
@@ -292,7 +306,7 @@ impl Container {
     }
 
     /// The MAC address of its first interface.
-    pub fn mac(&self) -> vswitch_frame::Mac {
+    pub fn mac(&self) -> Mac {
         self.interface()["address"].as_str().unwrap_or_default().parse().expect("a MAC address")
     }
 

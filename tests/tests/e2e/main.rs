@@ -1,7 +1,26 @@
 //! End-to-end tests: real containers, real TCP and UDP stacks, a real switch in a host namespace of its own.
 //!
-//! Each test has its own [`World`](vswitch_tests::world::World), so they run in parallel and leave nothing.
+//! Each test has its own [`World`], so they run in parallel and leave nothing.
 
 #![forbid(unsafe_code)]
 
+mod bad_input;
+mod confinement;
+mod documents;
 mod harness;
+mod isolation;
+mod learning;
+mod lifecycle;
+mod load;
+mod malformed;
+mod ports;
+mod protocols;
+
+use vswitch_tests::world::World;
+
+const VSWITCH: &str = env!("CARGO_BIN_EXE_vswitch-under-test");
+
+/// A running switch.
+fn world() -> World {
+    World::start(VSWITCH)
+}

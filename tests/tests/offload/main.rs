@@ -2,5 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+mod golden;
 mod round_trip;
 mod split;

@@ -1,5 +1,6 @@
 //! docs/counters.md and the drop reasons say the same.
 
+use vswitch::datapath::counters::PortCounters;
 use vswitch_frame::DropReason;
 use vswitch_tests::repository;
 
@@ -24,4 +25,21 @@ fn every_drop_reason_has_its_row_and_every_row_its_reason() {
         .map(|reason| (reason.label().to_owned(), reason.meaning().to_owned()))
         .collect();
     assert_eq!(rows("Drop reasons"), code);
+}
+
+/// `received_frames` as it stands in JSON: `ReceivedFrames`.
+fn pascal(name: &str) -> String {
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    name.split('_').map(capital).collect()
+}
+
+#[test]
+fn every_port_counter_has_its_row_and_every_row_its_counter() {
+    let counters = serde_json::to_value(PortCounters::default()).expect("JSON");
+    let mut code: Vec<String> =
+        counters.as_object().expect("an object").keys().map(|key| pascal(key)).collect();
+    let mut documented: Vec<String> = rows("Port counters").into_iter().map(|(name, _)| name).collect();
+    code.sort();
+    documented.sort();
+    assert_eq!(documented, code);
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod changelog;
+mod confinement;
 mod counters;
 mod dependencies;
 mod documents;

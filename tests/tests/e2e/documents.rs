@@ -1,0 +1,60 @@
+//! Commands in documents work as they stand there.
+//!
+//! They run in private mount and network namespaces with an empty `/run`, so that names and the default socket
+//! are their own, with a fresh daemon and `vswitch` in the path.
+
+use std::fs;
+use std::process::Command;
+
+use vswitch_tests::namespace::unique_name;
+use vswitch_tests::repository;
+
+/// Runs a script as a newcomer would, on a host where nothing runs but a fresh daemon.
+fn run(script: &str) -> (bool, String) {
+    let folder = std::env::temp_dir().join(unique_name());
+    fs::create_dir(&folder).expect("a folder");
+    std::os::unix::fs::symlink(super::VSWITCH, folder.join("vswitch")).expect("a link");
+    let prologue = "set -eu\n\
+        mount -t tmpfs tmpfs /run\n\
+        ip link set lo up\n\
+        vswitch run 2>/run/log & daemon=$!\n\
+        trap 'kill $daemon; wait $daemon; cat /run/log' EXIT\n\
+        until vswitch version >/dev/null 2>&1; do kill -0 $daemon || { cat /run/log >&2; exit 1; }; done\n\
+        export SOCK=/run/vswitch/control.sock\n";
+    fs::write(folder.join("script"), format!("{prologue}{script}")).expect("a script");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "bash"]);
+    let output = command.arg(folder.join("script")).env("PATH", path).output().expect("unshare");
+    fs::remove_dir_all(&folder).expect("removed");
+    let text =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (output.status.success(), text)
+}
+
+/// The `vswitch` commands of a document's `sh` blocks.
+fn commands(path: &str) -> String {
+    let shell = blocks(path).into_iter().filter(|(kind, _)| kind == "sh");
+    let text: String = shell.map(|(_, text)| text).collect();
+    let is_command = |line: &&str| line.starts_with("vswitch ") && !line.starts_with("vswitch run");
+    text.lines().filter(is_command).map(|line| format!("{line}\n")).collect()
+}
+
+/// A document's fenced blocks: language and text.
+fn blocks(path: &str) -> Vec<(String, String)> {
+    let text = repository::document(path).text;
+    let fenced = text.split("```").skip(1).step_by(2);
+    fenced
+        .filter_map(|block| block.split_once('\n'))
+        .map(|(kind, text)| (kind.to_owned(), text.to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_tour_of_the_readme_works() {
+    let script = commands("README.md");
+    assert!(script.lines().count() > 5, "the tour is gone: {script}");
+    let (succeeded, output) = run(&script);
+    assert!(succeeded, "{script}\n{output}");
+    assert!(output.contains(" 0% packet loss"), "{output}");
+}

@@ -1,0 +1,84 @@
+//! What the switch relies on the kernel for, pinned: see docs/kernel.md.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use vswitch_frame::offload::VNET_HEADER_BYTES;
+use vswitch_frame::{Accepts, Pool};
+use vswitch_sys::tap;
+use vswitch_tests::namespace::Namespace;
+use vswitch_tests::packets::Packet;
+use vswitch_tests::raw::{Wire, ethernet};
+use vswitch_tests::wait;
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const MARK: u16 = 0x88b5;
+
+fn is_marked(frame: &[u8]) -> bool {
+    frame[12..14] == MARK.to_be_bytes()
+}
+
+#[test]
+fn a_moved_tap_keeps_working() {
+    let (here, there) = (Namespace::new(), Namespace::new());
+    let (fd, _) = here.inside(|| tap::create("tap0")).expect("a TAP");
+    here.ip(&["link", "set", "tap0", "netns", there.name()]);
+    there.ip(&["link", "set", "tap0", "up"]);
+    let mut wire = Wire::open(&there.path(), "tap0");
+
+    let out = ethernet(BROADCAST, SENDER, MARK, &[7; 46]);
+    let with_header = [&[0; VNET_HEADER_BYTES][..], &out].concat();
+    assert_eq!(nix::unistd::write(&fd, &with_header), Ok(with_header.len()));
+    assert_eq!(wait::until("the frame inside", || wire.receive(is_marked)), out);
+
+    let answer = ethernet(BROADCAST, wire.mac, MARK, &[8; 46]);
+    wire.send(&answer);
+    let mut pool = Pool::new(1);
+    let mut frame = pool.take().expect("a slot");
+    wait::until("the frame outside", || {
+        let received = tap::receive(fd.as_fd(), true, &mut frame).expect("readable");
+        (received && is_marked(frame.bytes())).then_some(())
+    });
+    assert_eq!(frame.bytes(), answer);
+}
+
+#[test]
+fn a_tap_ends_with_its_last_descriptor() {
+    let namespace = Namespace::new();
+    let (fd, _) = namespace.inside(|| tap::create("tap0")).expect("a TAP");
+    assert!(namespace.ip(&["-o", "link"]).contains("tap0"));
+    drop(fd);
+    assert!(!namespace.ip(&["-o", "link"]).contains("tap0"));
+}
+
+/// The version of the running kernel, major and minor.
+fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[test]
+fn a_tap_takes_every_offload_of_this_kernel() {
+    let namespace = Namespace::new();
+    let (_fd, accepts) = namespace.inside(|| tap::create("tap0")).expect("a TAP");
+    assert_eq!(accepts, Accepts { uso: kernel() >= (6, 2), ..Accepts::ALL });
+}
+
+#[test]
+fn a_packet_socket_gets_frames_without_their_tag() {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    left.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", right.name()]);
+    for end in [&left, &right] {
+        end.ip(&["link", "set", "eth0", "up"]);
+    }
+    let open = |namespace: &Namespace| Wire::open(Path::new(&namespace.path()), "eth0");
+    let (mut from, mut to) = (open(&left), open(&right));
+    let packet = Packet { tags: vec![(0x8100, 7)], ..Packet::udp(vec![9; 40]) };
+    from.send(&packet.bytes());
+    let untagged = Packet { tags: vec![], ..packet }.bytes();
+    assert_eq!(wait::until("the frame", || to.receive(|frame| frame[12..14] == [8, 0])), untagged);
+}
