@@ -41,6 +41,7 @@ allowed! {
     sched_yield = libc::SYS_sched_yield, "let others run between two looks";
     clock_gettime = libc::SYS_clock_gettime, "the clock, where the vDSO has none";
     close = libc::SYS_close, "the descriptor of a removed port";
+    fcntl = libc::SYS_fcntl, "the check before a close, in debug builds of the standard library";
     mmap = libc::SYS_mmap, "memory for a new port or network";
     munmap = libc::SYS_munmap, "memory given back";
     mremap = libc::SYS_mremap, "memory grown";

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
@@ -28,6 +28,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use vswitch_frame::Mac;
 
@@ -201,6 +202,17 @@ impl Netlink {
         attributes.extend(change.txqueuelen.map(LinkAttribute::TxQueueLen));
         attributes.extend(master.map(LinkAttribute::Controller));
         self.request(RouteNetlinkMessage::SetLink(message), 0, || format!("configure interface {name:?}"))
+    }
+
+    /// Takes the queueing discipline off an interface, as veth has none from birth: what is sent goes to
+    /// the device at once, in the context of its sender.
+    pub fn remove_qdisc(&mut self, name: &str) -> Result<()> {
+        let mut message = TcMessage::default();
+        message.header.index = i32::try_from(self.index(name)?).unwrap_or(0);
+        message.header.parent = TcHandle::ROOT;
+        message.attributes.push(TcAttribute::Kind("noqueue".to_owned()));
+        let action = || format!("take the queueing discipline off interface {name:?}");
+        self.request(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_REPLACE, action)
     }
 
     /// Brings an interface up.

@@ -249,6 +249,7 @@ fn configure(name: &str, wish: &Wish<'_>) -> Result<()> {
         up: Some(true),
         ..LinkChange::default()
     };
+    netlink.remove_qdisc(name).map_err(refused)?;
     netlink.change(name, change).map_err(refused)?;
     for address in wish.addresses {
         netlink.add_address(name, *address).map_err(refused)?;
