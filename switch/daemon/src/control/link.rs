@@ -67,12 +67,13 @@ struct State {
     networks: BTreeSet<NetworkId>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     running: Option<Running>,
+    /// The datapath started last, dead or alive: only its watcher may replace it.
+    latest: u32,
     stopped: bool,
 }
 
 #[derive(Debug)]
 struct Running {
-    pid: u32,
     channel: AsyncFd<Channel>,
     watcher: JoinHandle<()>,
 }
@@ -89,6 +90,7 @@ impl Link {
             networks: BTreeSet::new(),
             ports: BTreeMap::new(),
             running: None,
+            latest: 0,
             stopped: false,
         };
         let shared = Shared {
@@ -196,7 +198,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.ports.clear();
-        if let Some(Running { channel, watcher, .. }) = state.running.take() {
+        if let Some(Running { channel, watcher }) = state.running.take() {
             drop((channel, state));
             let _ = watcher.await;
         }
@@ -228,6 +230,7 @@ impl Link {
         {
             return Ok(reply);
         }
+        tracing::warn!(pid = state.latest, "the datapath does not answer; starting another");
         self.relaunch(state).await?;
         match (command, &state.running) {
             (Command::ReadTable { .. }, Some(running)) => Ok(ask(&running.channel, command, None).await?),
@@ -261,7 +264,8 @@ impl Link {
         }
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), child, pid));
-        state.running = Some(Running { pid, channel, watcher });
+        state.running = Some(Running { channel, watcher });
+        state.latest = pid;
         Ok(())
     }
 }
@@ -275,7 +279,7 @@ fn watch(link: Link, mut child: Child, pid: u32) -> Pin<Box<dyn Future<Output = 
         let mut pause = Duration::from_millis(10);
         loop {
             let mut state = link.shared.state.lock().await;
-            if state.stopped || state.running.as_ref().is_some_and(|running| running.pid != pid) {
+            if state.stopped || state.latest != pid {
                 return;
             }
             tracing::warn!(pid, ?status, "the datapath died; starting another");
