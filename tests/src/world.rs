@@ -210,6 +210,14 @@ impl World {
         u32::try_from(pid).expect("a process identifier")
     }
 
+    /// How often the datapath had to be started again.
+    ///
+    /// # Panics
+    /// When `stats` does not say.
+    pub fn restarts(&self) -> u64 {
+        self.json(&["stats"])["Datapath"]["Restarts"].as_u64().expect("a number")
+    }
+
     /// Sends control a signal and waits for its end.
     ///
     /// # Panics

@@ -50,6 +50,38 @@ fn blocks(path: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// A script of the `sh` blocks, in which each line of a `json` block must be found in what the `sh` block
+/// before it printed.
+fn checked(path: &str) -> String {
+    let mut script = String::new();
+    for (kind, text) in blocks(path) {
+        match kind.as_str() {
+            "sh" => {
+                let quoted = text.replace('\'', "'\\''");
+                script += &format!(
+                    "{{ {text} }} >/run/out 2>&1 || {{ cat /run/out; echo failed: '{quoted}'; exit 1; }}\n"
+                );
+            }
+            "json" => {
+                for line in text.lines().map(|line| line.trim().replace('\'', "'\\''")) {
+                    let missing = format!("{{ cat /run/out; echo missing: '{line}'; exit 1; }}");
+                    script += &format!("grep -qF -e '{line}' /run/out || {missing}\n");
+                }
+            }
+            _ => {}
+        }
+    }
+    script
+}
+
+#[test]
+fn the_examples_of_the_api_work() {
+    let script = checked("docs/api.md");
+    assert!(script.matches("curl").count() > 10 && script.matches("grep").count() > 10, "{script}");
+    let (succeeded, output) = run(&script);
+    assert!(succeeded, "{output}");
+}
+
 #[test]
 fn the_tour_of_the_readme_works() {
     let script = commands("README.md");

@@ -12,10 +12,6 @@ use vswitch_tests::{talk, wait};
 
 use super::world;
 
-fn restarts(world: &vswitch_tests::world::World) -> u64 {
-    world.json(&["stats"])["Datapath"]["Restarts"].as_u64().expect("a number")
-}
-
 #[test]
 fn a_killed_datapath_costs_no_connection() {
     for port_type in ["tap", "veth"] {
@@ -33,7 +29,7 @@ fn a_killed_datapath_costs_no_connection() {
                 assert!(!transfer.is_finished(), "the transfer was over before the datapath was killed");
                 let pid = world.datapath_pid();
                 send_signal(pid, Signal::SIGKILL);
-                wait::until_equal("started again", &killed, || restarts(&world));
+                wait::until_equal("started again", &killed, || world.restarts());
                 assert_ne!(world.datapath_pid(), pid);
             }
             transfer.join().expect("the transfer survives");
@@ -124,5 +120,6 @@ fn a_namespace_that_vanishes_takes_only_its_port_with_it() {
     a.pings(b.ipv4());
     world.vswitch(&["detach", "c"]);
     assert!(talk::answers(&b.path, a.ipv4()));
+    assert_eq!(world.restarts(), 0);
     must(&mut world.command(&["ps"]));
 }

@@ -69,6 +69,7 @@ fn every_malformation(port_type: &str) {
     drop(&wrong, DropReason::MalformedTcp);
 
     a.pings(b.ipv4());
+    assert_eq!(world.restarts(), 0);
 }
 
 #[test]
