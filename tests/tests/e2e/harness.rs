@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use vswitch_tests::namespace::Namespace;
 use vswitch_tests::raw::{Wire, ethernet};
-use vswitch_tests::talk;
+use vswitch_tests::{talk, wait};
 
 const LEFT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const RIGHT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -41,7 +41,8 @@ fn frames_arrive_as_they_were_sent() {
     let (mut from, mut to) = (Wire::open(&left.path(), "eth0"), Wire::open(&right.path(), "eth0"));
     let frame = ethernet(to.mac, from.mac, 0x88b5, b"forty-six bytes make a frame of sixty bytes....");
     from.send(&frame);
-    assert_eq!(to.receive(|frame| frame[12..14] == [0x88, 0xb5]), Some(frame));
+    let arrived = wait::until("the frame", || to.receive(|frame| frame[12..14] == [0x88, 0xb5]));
+    assert_eq!(arrived, frame);
 }
 
 #[test]
