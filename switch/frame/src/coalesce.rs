@@ -5,7 +5,8 @@
 //! userspace switch faster than the kernel's bridge. A *run* is a frame and those behind it in the same
 //! burst that continue it: datagrams of one flow and size (UDP segmentation), or consecutive segments of
 //! one connection (TCP segmentation). It must be invisible: the same datagrams with the same headers in
-//! the same order within the flow; splitting the super-frame gives back the frames to the letter.
+//! the same order within the flow; splitting the super-frame gives back the frames to the letter, but for
+//! the IPv4 identification of packets that may not be fragmented, which has no meaning.
 //!
 //! * **Who may take part** is said by [`may_take_part`] for one frame and [`Run::continued_by`] for two.
 //!   In short: whole, plain, unfragmented IP without options, a checksum that is right (a wrong one is
@@ -130,8 +131,9 @@ impl Run {
             && transport_follows(head, frame, held)
     }
 
-    /// IPv4 identification counts up by one, or stays the same on packets that may not be fragmented,
-    /// where it has no meaning (RFC 6864, 4.1).
+    /// IPv4 identification counts up by one, except on packets that may not be fragmented: there it has
+    /// no meaning and is ignored by whoever receives it (RFC 6864, 4.1). Linux numbers those of all
+    /// flows to one destination together, so that within one flow they jump.
     fn identification_follows(&self, head: &Frame, frame: &Frame) -> bool {
         const DONT_FRAGMENT: u8 = 0x40;
         if !head.headers.is_ipv4() {
@@ -139,18 +141,7 @@ impl Run {
         }
         let at = head.headers.network_offset();
         let (first, this) = (be16(head.bytes(), at + 4), be16(frame.bytes(), at + 4));
-        let counts = this == first.wrapping_add(self.segments);
-        let stays = this == first && head.bytes()[at + 6] & DONT_FRAGMENT != 0;
-        match head.offload.gso {
-            None => counts || stays,
-            Some(Gso { same_id, .. }) => {
-                if same_id {
-                    stays
-                } else {
-                    counts
-                }
-            }
-        }
+        head.bytes()[at + 6] & DONT_FRAGMENT != 0 || this == first.wrapping_add(self.segments)
     }
 
     /// Appends the payload of `frame` to `head`. Lengths and checksums are left for [`seal`].
@@ -195,7 +186,9 @@ fn may_take_part(frame: &Frame) -> bool {
         return false;
     }
     let plain_network = if headers.is_ipv4() {
-        transport - network == IPV4_HEADER && Sum::ZERO.add_bytes(&bytes[network..transport]).checksum() == 0
+        transport - network == IPV4_HEADER
+            && be16(bytes, network + 10) != 0xffff
+            && Sum::ZERO.add_bytes(&bytes[network..transport]).checksum() == 0
     } else {
         transport - network == IPV6_HEADER
     };
@@ -298,6 +291,7 @@ fn flow_hash(frame: &Frame, seed: u64) -> u32 {
         hash = mix(hash, u64::from_ne_bytes(word));
     }
     let ports = [bytes[transport], bytes[transport + 1], bytes[transport + 2], bytes[transport + 3]];
-    let hash = mix(hash, u64::from(u32::from_ne_bytes(ports)));
+    let is_udp = u64::from(headers.transport() == Transport::Udp);
+    let hash = mix(hash, u64::from(u32::from_ne_bytes(ports)) << 1 | is_udp);
     (hash.wrapping_mul(MIX) >> 32) as u32
 }
