@@ -2,11 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use vswitch_frame::offload::VNET_HEADER_BYTES;
 use vswitch_frame::{Accepts, Pool};
+use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::tap;
 use vswitch_tests::namespace::Namespace;
 use vswitch_tests::packets::Packet;
@@ -52,6 +53,22 @@ fn a_tap_ends_with_its_last_descriptor() {
     assert!(namespace.ip(&["-o", "link"]).contains("tap0"));
     drop(fd);
     assert!(!namespace.ip(&["-o", "link"]).contains("tap0"));
+}
+
+#[test]
+fn a_tap_with_packet_information_is_not_taken() {
+    type Make = fn(&str, tun_tap::Mode) -> std::io::Result<tun_tap::Iface>;
+    let namespace = Namespace::new();
+    let this = Pidfd::open(std::process::id()).expect("this process");
+    let made = |name: &str, make: Make| {
+        let interface = namespace.inside(|| make(name, tun_tap::Mode::Tap)).expect("a TAP");
+        this.take(interface.as_raw_fd()).expect("a copy of its descriptor")
+    };
+    let with = made("tap0", tun_tap::Iface::new);
+    let without = made("tap1", tun_tap::Iface::without_packet_info);
+    let refused = tap::adopt(&with).expect_err("its frames do not start where frames start");
+    assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported);
+    assert_eq!(tap::adopt(&without).expect("a plain TAP"), (false, Accepts::NONE));
 }
 
 /// The version of the running kernel, major and minor.

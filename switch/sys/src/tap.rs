@@ -95,15 +95,7 @@ fn set_offload(fd: &OwnedFd) -> Accepts {
 /// # Errors
 /// `Unsupported` when it is no TAP or puts packet information before each frame.
 pub fn adopt(fd: &OwnedFd) -> io::Result<(bool, Accepts)> {
-    // SAFETY: as in `interface_request`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // SAFETY: TUNGETIFF writes one `ifreq`, which outlives the call.
-    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &raw mut request) };
-    if done < 0 {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    // SAFETY: TUNGETIFF fills the flags of the union.
-    let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    let flags = flags_of(fd).map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
     if flags & libc::IFF_TAP == 0 || flags & libc::IFF_NO_PI == 0 {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -118,6 +110,27 @@ pub fn adopt(fd: &OwnedFd) -> io::Result<(bool, Accepts)> {
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw mut header_bytes) };
     Errno::result(done)?;
     Ok((true, set_offload(fd)))
+}
+
+/// The flags a TAP was made with.
+///
+/// `TUNGETIFF` says "there is no filter" by the very bit that means "no packet information", so while it
+/// is asked there is one, which lets everything pass. A filter that was there is lost.
+fn flags_of(fd: &OwnedFd) -> io::Result<libc::c_int> {
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let mut accept_all = libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: u32::MAX };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut accept_all };
+    // SAFETY: TUNATTACHFILTER reads one program of one instruction; both outlive the call.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNATTACHFILTER, &raw const program) })?;
+    // SAFETY: as in `interface_request`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: TUNGETIFF writes one `ifreq`, which outlives the call.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &raw mut request) };
+    // SAFETY: TUNDETACHFILTER reads no more than TUNATTACHFILTER does.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNDETACHFILTER, &raw const program) };
+    Errno::result(done)?;
+    // SAFETY: TUNGETIFF has filled the flags of the union.
+    Ok(libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }))
 }
 
 /// Receives one frame into `frame`; `false` when there is none.
