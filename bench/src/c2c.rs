@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use vswitch_traffic::enter_stage;
+use vswitch_traffic::{enter_stage, ping};
 
 use crate::contender::{Contender, Peer, PortType, Who};
 use crate::error::BenchError;
@@ -107,10 +107,19 @@ fn or_default<T: Copy + Ord>(asked: &[T], default: T) -> Vec<T> {
     if all.is_empty() { vec![default] } else { all }
 }
 
+/// Lets the two ends of a contender find each other's address. Until they have, the source's kernel
+/// holds its first hundred packets back, and then sends them beside those that follow: out of order.
+fn introduce(contender: &Contender) -> Result<(), BenchError> {
+    let [from, to] = &contender.places;
+    ping(from, to.address, 1, Duration::from_secs(1))?;
+    Ok(())
+}
+
 fn measure(options: &Options, contenders: &[Contender]) -> Result<(Results, Vec<String>), BenchError> {
     let duration = Duration::from_secs_f64(options.seconds());
     let (mut samples, mut faults) = (Vec::new(), Vec::new());
     let rounds = options.rounds();
+    contenders.iter().try_for_each(introduce)?;
     for round in 0..rounds {
         for test in options.tests() {
             eprint!("round {}/{rounds}:", round + 1);
