@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use vswitch::control::calendar::rfc3339;
+use vswitch_sys::wallclock;
 
 /// A machine, as far as it matters to a figure.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -54,24 +55,11 @@ fn read(path: &str) -> String {
 }
 
 /// Today, in UTC.
-#[expect(clippy::disallowed_methods, reason = "results carry the date they were measured on")]
 pub fn date() -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (year, month, day) = civil(now.as_secs() / 86_400);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-/// The Gregorian date so many days after 1970-01-01.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // Counted in years that begin in March, so that a leap day comes last; from 0000-03-01 on.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let first = (153 * month + 2) / 5;
-    let (month, leap) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + leap, month, day - first + 1)
+    const DATE: usize = "2000-01-01".len();
+    let mut moment = rfc3339(wallclock::since_epoch());
+    moment.truncate(DATE);
+    moment
 }
 
 /// The commit this program was built from, as far as git knows.
@@ -112,14 +100,6 @@ fn running() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(19_782), (2024, 2, 29));
-        assert_eq!(civil(19_783), (2024, 3, 1));
-        assert_eq!(civil(20_777), (2026, 11, 20));
-    }
 
     #[test]
     fn this_machine_has_a_kernel_and_processors() {
