@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vswitch_bench::classes::Class;
-use vswitch_engine::{Limits, Port, Switch, Verdicts};
+use vswitch_engine::{Limits, Network, Port, Switch, Verdicts};
 use vswitch_frame::{Frame, GroupId, Instant, Mac, NetworkId, Pool, PortId};
 
 const BURST: usize = 64;
@@ -18,9 +18,9 @@ fn switch(addresses: u32) -> Switch {
     let limits = Limits { addresses_per_port: 1 << 17, addresses_total: 1 << 18, ..Limits::default() };
     let mut switch = Switch::new(limits, 7);
     let network = NetworkId(0);
-    switch.add_network(network).expect("network");
+    switch.add_network(network, Network::default()).expect("network");
     for (id, addresses) in [(FROM, vec![]), (TO, (0..addresses).map(mac).collect())] {
-        let port = Port { network, group: GroupId::own(id), mtu: 1500, addresses };
+        let port = Port { network, group: GroupId::own(id), mtu: 1500, addresses, ..Port::default() };
         switch.add_port(id, port).expect("port");
     }
     switch

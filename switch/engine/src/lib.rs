@@ -32,10 +32,12 @@
 //! | [`process`] | what happens to a frame, and the tiers that make it fast |
 //! | [`table`] | learning, moves, fixed addresses, ageing, limits |
 //! | [`ports`] | which ports and networks there are, and who floods to whom |
+//! | [`network`] | what control says about a network and about who is behind a port |
 //! | [`limits`] [`verdicts`] [`stats`] [`refusal`] | the types they hand over |
 #![forbid(unsafe_code)]
 
 pub mod limits;
+pub mod network;
 pub mod ports;
 pub mod process;
 pub mod refusal;
@@ -45,6 +47,7 @@ pub mod table;
 pub mod verdicts;
 
 pub use limits::Limits;
+pub use network::{Endpoint, Gateway, GatewayMode, Network, Station};
 pub use ports::Port;
 pub use refusal::Refusal;
 pub use stats::Stats;

@@ -8,10 +8,11 @@
 
 use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
 
+use crate::network::{Network, Station};
 use crate::refusal::Refusal;
 
 /// A port to be: everything the switch must know about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Port {
     /// The network it belongs to.
     pub network: NetworkId,
@@ -22,6 +23,8 @@ pub struct Port {
     /// Addresses that are behind it by configuration: they never age or move, and no other port may
     /// send from them. One given twice counts once.
     pub addresses: Vec<Mac>,
+    /// Who is behind it.
+    pub station: Station,
 }
 
 /// A port as its network lists it.
@@ -30,6 +33,13 @@ struct Member {
     port: PortId,
     group: GroupId,
     mtu: usize,
+}
+
+/// A network that is there, with its members.
+#[derive(Debug)]
+struct Segment {
+    network: Network,
+    members: Vec<Member>,
 }
 
 /// A port that is there, with its place among the members of its network.
@@ -54,11 +64,11 @@ pub(crate) enum Reach {
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
     places: Vec<Option<Place>>,
-    networks: Vec<Option<Vec<Member>>>,
+    networks: Vec<Option<Segment>>,
 }
 
 impl Ports {
-    pub(crate) fn add_network(&mut self, id: NetworkId) -> Result<(), Refusal> {
+    pub(crate) fn add_network(&mut self, id: NetworkId, network: Network) -> Result<(), Refusal> {
         if id.index() >= NetworkId::LIMIT {
             return Err(Refusal::NetworkLimit(id));
         }
@@ -66,13 +76,14 @@ impl Ports {
         if slot.is_some() {
             return Err(Refusal::NetworkExists(id));
         }
-        *slot = Some(Vec::new());
+        *slot = Some(Segment { network, members: Vec::new() });
         Ok(())
     }
 
     /// Removes a network with its ports, and returns them.
     pub(crate) fn remove_network(&mut self, id: NetworkId) -> Vec<PortId> {
-        let members = self.networks.get_mut(id.index()).and_then(Option::take).unwrap_or_default();
+        let segment = self.networks.get_mut(id.index()).and_then(Option::take);
+        let members = segment.map(|segment| segment.members).unwrap_or_default();
         for member in &members {
             self.places[member.port.index()] = None;
         }
@@ -97,8 +108,8 @@ impl Ports {
     pub(crate) fn add(&mut self, id: PortId, port: Port) -> Result<(), Refusal> {
         self.check(id, port.network)?;
         let network = port.network;
-        let members = self.networks.get_mut(network.index()).and_then(Option::as_mut);
-        let members = members.ok_or(Refusal::NetworkUnknown(network))?;
+        let segment = self.networks.get_mut(network.index()).and_then(Option::as_mut);
+        let members = &mut segment.ok_or(Refusal::NetworkUnknown(network))?.members;
         let member = members.len();
         members.push(Member { port: id, group: port.group, mtu: port.mtu });
         *slot(&mut self.places, id.index()) = Some(Place { port, member });
@@ -108,7 +119,7 @@ impl Ports {
     /// Removes a port and returns what it was.
     pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
         let Place { port, member } = self.places.get_mut(id.index())?.take()?;
-        let members = self.networks.get_mut(port.network.index())?.as_mut()?;
+        let members = &mut self.networks.get_mut(port.network.index())?.as_mut()?.members;
         members.swap_remove(member);
         if let Some(moved) = members.get(member)
             && let Some(place) = &mut self.places[moved.port.index()]
@@ -118,13 +129,24 @@ impl Ports {
         Some(port)
     }
 
+    /// Says anew who is behind a port; whether there is one.
+    pub(crate) fn set_station(&mut self, id: PortId, station: Station) -> bool {
+        let place = self.places.get_mut(id.index()).and_then(Option::as_mut);
+        place.map(|place| place.port.station = station).is_some()
+    }
+
     #[inline]
     pub(crate) fn get(&self, id: PortId) -> Option<&Port> {
         self.places.get(id.index())?.as_ref().map(|place| &place.port)
     }
 
     fn members(&self, network: NetworkId) -> Option<&[Member]> {
-        self.networks.get(network.index())?.as_deref()
+        self.networks.get(network.index())?.as_ref().map(|segment| segment.members.as_slice())
+    }
+
+    /// What control said about a network.
+    pub(crate) fn network(&self, id: NetworkId) -> Option<&Network> {
+        self.networks.get(id.index())?.as_ref().map(|segment| &segment.network)
     }
 
     /// The other ports of the sender's network that are not in its group, with their MTU.
@@ -163,9 +185,9 @@ mod tests {
 
     fn ports(groups: &[u32]) -> Ports {
         let mut ports = Ports::default();
-        ports.add_network(NETWORK).expect("a new network");
+        ports.add_network(NETWORK, Network::default()).expect("a new network");
         for (id, group) in (0..).zip(groups) {
-            let port = Port { network: NETWORK, group: GroupId(*group), mtu: 1500, addresses: Vec::new() };
+            let port = Port { network: NETWORK, group: GroupId(*group), mtu: 1500, ..Port::default() };
             ports.add(PortId(id), port).expect("a new port");
         }
         ports
@@ -204,19 +226,22 @@ mod tests {
     #[test]
     fn a_network_takes_its_ports_with_it() {
         let mut ports = ports(&[0, 1]);
-        ports.add_network(NetworkId(0)).expect("a new network");
+        ports.add_network(NetworkId(0), Network::default()).expect("a new network");
         assert_eq!(ports.remove_network(NETWORK), [PortId(0), PortId(1)]);
         assert!(ports.get(PortId(0)).is_none() && ports.get(PortId(1)).is_none());
         assert_eq!(ports.remove_network(NETWORK), []);
-        assert_eq!(ports.add_network(NetworkId(0)), Err(Refusal::NetworkExists(NetworkId(0))));
+        assert_eq!(
+            ports.add_network(NetworkId(0), Network::default()),
+            Err(Refusal::NetworkExists(NetworkId(0)))
+        );
     }
 
     #[test]
     fn limits_refuse() {
         let mut ports = ports(&[0]);
-        let port = || Port { network: NETWORK, group: GroupId(1), mtu: 1500, addresses: Vec::new() };
+        let port = || Port { network: NETWORK, group: GroupId(1), mtu: 1500, ..Port::default() };
         let (network, id) = (NetworkId(1024), PortId(4096));
-        assert_eq!(ports.add_network(network), Err(Refusal::NetworkLimit(network)));
+        assert_eq!(ports.add_network(network, Network::default()), Err(Refusal::NetworkLimit(network)));
         assert_eq!(ports.add(id, port()), Err(Refusal::PortLimit(id)));
         assert_eq!(ports.add(PortId(0), port()), Err(Refusal::PortExists(PortId(0))));
         let nowhere = Port { network: NetworkId(9), ..port() };

@@ -3,6 +3,7 @@
 use vswitch_frame::{Instant, NetworkId, PortId};
 
 use crate::limits::Limits;
+use crate::network::{Network, Station};
 use crate::ports::{Port, Ports};
 use crate::refusal::Refusal;
 use crate::stats::Stats;
@@ -29,8 +30,8 @@ impl Switch {
     ///
     /// # Errors
     /// The identifier is in use or beyond the limit.
-    pub fn add_network(&mut self, id: NetworkId) -> Result<(), Refusal> {
-        self.ports.add_network(id)
+    pub fn add_network(&mut self, id: NetworkId, network: Network) -> Result<(), Refusal> {
+        self.ports.add_network(id, network)
     }
 
     /// Removes a network with its ports and its table. Returns the ports there were; none if there is
@@ -38,6 +39,11 @@ impl Switch {
     pub fn remove_network(&mut self, id: NetworkId) -> Vec<PortId> {
         self.table.forget_network(id);
         self.ports.remove_network(id)
+    }
+
+    /// What was said about a network when it was added.
+    pub fn network(&self, id: NetworkId) -> Option<&Network> {
+        self.ports.network(id)
     }
 
     /// Adds a port to a network. An address that was learned at another port is now fixed at this one.
@@ -62,6 +68,11 @@ impl Switch {
             self.table.fix(Key::new(port.network, mac), id);
         }
         self.ports.add(id, port)
+    }
+
+    /// Says anew who is behind a port. Returns whether there is one.
+    pub fn set_station(&mut self, id: PortId, station: Station) -> bool {
+        self.ports.set_station(id, station)
     }
 
     /// Removes a port, its addresses and what was learned there. Returns whether there was one.

@@ -134,7 +134,7 @@ impl NetworkId {
 ///
 /// Every port is in exactly one group. By default that is a group of its own, which is what forbids
 /// reflection; containers with ICC off share one, tunnels of a network share one (split horizon).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GroupId(pub u32);
 

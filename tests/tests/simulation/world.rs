@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use smoltcp::time::Instant as HostInstant;
-use vswitch_engine::{Limits, Port, Switch, Verdicts};
+use vswitch_engine::{Limits, Network, Port, Switch, Verdicts};
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::split::Splitter;
 use vswitch_frame::{Accepts, DropReason, Frame, GroupId, Instant, NetworkId, Pool, PortId};
@@ -40,7 +40,7 @@ impl World {
     pub(crate) fn new(networks: u16, faults: Faults) -> Self {
         let mut switch = Switch::new(Limits::default(), 1);
         for network in 0..networks {
-            switch.add_network(NetworkId(network)).expect("a new network");
+            switch.add_network(NetworkId(network), Network::default()).expect("a new network");
         }
         Self {
             hosts: Vec::new(),
@@ -59,7 +59,7 @@ impl World {
     pub(crate) fn plug(&mut self, host: Host, network: u16, group: Option<GroupId>) -> PortId {
         let port = PortId(u16::try_from(self.hosts.len()).expect("few hosts"));
         let group = group.unwrap_or(GroupId::own(port));
-        let port_of = Port { network: NetworkId(network), group, mtu: MTU, addresses: vec![] };
+        let port_of = Port { network: NetworkId(network), group, mtu: MTU, ..Port::default() };
         self.switch.add_port(port, port_of).expect("a new port");
         self.cables.push(Cable::new(self.faults, u64::from(port.0) + 1));
         self.hosts.push(host);

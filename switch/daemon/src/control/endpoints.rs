@@ -8,13 +8,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use tokio::task::{JoinHandle, spawn_blocking};
-use vswitch_frame::{Accepts, GroupId, Mac, PortId};
+use vswitch_frame::{Accepts, Mac, PortId};
 use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netns::{NetNs, run_in};
 use vswitch_sys::random;
 
 use super::Control;
 use super::api::types;
+use super::describe;
 use super::error::{Code, Error, Result};
 use super::interface::{self, Made, Remains, Wish, failed};
 use super::ipam::Family;
@@ -112,7 +113,7 @@ impl Control {
             return Err(Error::new(Code::AlreadyConnected, message));
         }
         let reserved = self.reserve(network, &config)?;
-        match self.make_endpoint(network, &reserved, source, options, config.aliases).await {
+        match self.make_endpoint(network, sandbox, &reserved, source, options, config.aliases).await {
             Ok(endpoint) => {
                 self.state.sandbox(sandbox)?.endpoints.push(endpoint);
                 Ok(())
@@ -156,6 +157,7 @@ impl Control {
     async fn make_endpoint(
         &mut self,
         name: &str,
+        sandbox: &str,
         reserved: &Reservation,
         source: Source,
         options: EndpointOptions,
@@ -173,27 +175,7 @@ impl Control {
                 interface::adopt(foreign)?
             }
         };
-        let network = self.state.network(name)?;
-        let group = if network.options.icc {
-            GroupId::own(reserved.port)
-        } else {
-            GroupId::containers_of(network.number)
-        };
-        let spec = PortSpec {
-            network: network.number,
-            kind: made.kind,
-            group,
-            mtu: network.options.mtu,
-            accepts: made.accepts,
-            addresses: vec![reserved.mac],
-        };
-        if let Err(error) = self.link.add_port(reserved.port, spec, made.fd).await {
-            let mut cleanup = Cleanup::default();
-            cleanup.destroy(made.remains);
-            cleanup.done().await;
-            return Err(Error::new(Code::Internal, format!("the datapath refused the port: {error}")));
-        }
-        Ok(Endpoint {
+        let endpoint = Endpoint {
             id,
             network: name.to_owned(),
             port: reserved.port,
@@ -203,7 +185,24 @@ impl Control {
             addresses: reserved.addresses.clone(),
             aliases,
             remains: made.remains,
-        })
+        };
+        let (network, sandbox_of) = (&self.state.networks[name], &self.state.sandboxes[sandbox]);
+        let spec = PortSpec {
+            network: network.number,
+            kind: made.kind,
+            group: describe::group(network, reserved.port),
+            mtu: network.options.mtu,
+            accepts: made.accepts,
+            addresses: vec![reserved.mac],
+            station: describe::station(sandbox, sandbox_of, &endpoint, network),
+        };
+        if let Err(error) = self.link.add_port(reserved.port, spec, made.fd).await {
+            let mut cleanup = Cleanup::default();
+            cleanup.destroy(endpoint.remains);
+            cleanup.done().await;
+            return Err(Error::new(Code::Internal, format!("the datapath refused the port: {error}")));
+        }
+        Ok(endpoint)
     }
 
     fn make_interface(
@@ -215,7 +214,7 @@ impl Control {
         id: &str,
     ) -> Result<Made> {
         let network = self.state.network(network)?;
-        let gateways = default_gateways(network, &reserved.addresses);
+        let gateways = describe::default_gateways(network, &reserved.addresses);
         let wish = Wish {
             name: options.interface.as_deref(),
             prefix: &network.options.interface_prefix,
@@ -249,7 +248,9 @@ impl Control {
         let Some(interface) = &leaving.interface else { return };
         let gateways = |endpoint: &Endpoint| {
             let network = self.state.networks.get(&endpoint.network);
-            network.map(|network| default_gateways(network, &endpoint.addresses)).unwrap_or_default()
+            network
+                .map(|network| describe::default_gateways(network, &endpoint.addresses))
+                .unwrap_or_default()
         };
         let old = gateways(leaving);
         let heirs =
@@ -308,12 +309,6 @@ impl Control {
             aliases: endpoint.aliases.clone(),
         }
     }
-}
-
-/// The gateways of an endpoint's default routes; an internal network has none.
-fn default_gateways(network: &Network, addresses: &[IpNet]) -> Vec<IpAddr> {
-    let gateways = addresses.iter().filter_map(|net| network.pools.gateway_of(net.addr()));
-    gateways.filter(|_| !network.internal).collect()
 }
 
 fn reserve_addresses(

@@ -8,7 +8,7 @@
 //!
 //! Counters lie in memory shared by both ends and survive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,6 +22,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command as Process};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use vswitch_engine::{Network, Station};
 use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
 
@@ -64,7 +65,7 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     options: Options,
-    networks: BTreeSet<NetworkId>,
+    networks: BTreeMap<NetworkId, Network>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     running: Option<Running>,
     /// The datapath started last, dead or alive: only its watcher may replace it.
@@ -87,7 +88,7 @@ impl Link {
         let options = Options { poll: options.poll, seed: random_seed()? };
         let state = State {
             options,
-            networks: BTreeSet::new(),
+            networks: BTreeMap::new(),
             ports: BTreeMap::new(),
             running: None,
             latest: 0,
@@ -110,12 +111,12 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError`]; then there is no such network.
-    pub async fn add_network(&self, network: NetworkId) -> Result<(), LinkError> {
+    pub async fn add_network(&self, id: NetworkId, network: Network) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
-        state.networks.insert(network);
-        let done = self.tell(&mut state, Command::AddNetwork(network), None).await;
+        state.networks.insert(id, network.clone());
+        let done = self.tell(&mut state, Command::AddNetwork(id, network), None).await;
         done.inspect_err(|_| {
-            state.networks.remove(&network);
+            state.networks.remove(&id);
         })
     }
 
@@ -143,6 +144,18 @@ impl Link {
         done.inspect_err(|_| {
             state.ports.remove(&id);
         })
+    }
+
+    /// Says anew who is behind a port.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_station(&self, id: PortId, station: Station) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        if let Some((spec, _)) = state.ports.get_mut(&id) {
+            spec.station = station.clone();
+        }
+        self.tell(&mut state, Command::SetStation(id, station), None).await
     }
 
     /// Removes a port and closes its descriptor.
@@ -256,8 +269,8 @@ impl Link {
         let pid = child.id().unwrap_or(0);
         let channel = ours.into_async()?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
-        for network in &state.networks {
-            must(&channel, &Command::AddNetwork(*network), None).await?;
+        for (id, network) in &state.networks {
+            must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;

@@ -14,6 +14,7 @@
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
 //! | [`interface`] | making an interface in a sandbox |
 //! | [`state`] | what there is |
+//! | [`describe`] | what the datapath is told of networks and endpoints |
 //! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
 //! | [`error`] | what a refusal looks like |
@@ -21,6 +22,7 @@
 pub mod actor;
 pub mod api;
 pub mod calendar;
+pub mod describe;
 pub mod endpoints;
 pub mod error;
 pub mod interface;

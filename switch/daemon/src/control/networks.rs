@@ -1,13 +1,16 @@
 //! Networks: making, showing, removing.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use vswitch_frame::NetworkId;
+use vswitch_frame::{Mac, NetworkId};
 use vswitch_sys::netlink::Netlink;
+use vswitch_sys::random;
 
 use super::Control;
 use super::api::types;
+use super::describe;
 use super::error::{Code, Error, Result};
 use super::interface::{failed, refused};
 use super::ipam::{Family, Pool, Pools, overlap, overlap_error};
@@ -31,18 +34,21 @@ impl Control {
         }
         let pools = self.plan_pools(&wish)?;
         let options = NetworkOptions::parse(&wish.options, pools.has(Family::V6))?;
+        let gateway_mac = choose_gateway_mac(&pools)?;
         let network = Network {
             id: super::new_id()?,
             number: NetworkId(self.state.network_numbers.take().ok_or_else(too_many)?),
             created: super::now(),
+            gateway_mac,
+            resolves: wish.name != DEFAULT_NETWORK,
             internal: wish.internal,
             options,
             written_options: wish.options,
             labels: wish.labels,
             pools,
-            macs: Default::default(),
+            macs: [gateway_mac].into(),
         };
-        if let Err(error) = self.link.add_network(network.number).await {
+        if let Err(error) = self.link.add_network(network.number, describe::network(&network)).await {
             self.state.network_numbers.give_back(network.number.0);
             return Err(Error::new(Code::Internal, format!("cannot make network {:?}: {error}", wish.name)));
         }
@@ -179,6 +185,17 @@ impl Control {
         let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
         subnets::choose(family, &taken, subnets::host_seed(&machine_id))
     }
+}
+
+/// A MAC address made of the gateway's IPv4 address, as those of endpoints are of theirs, or a random one.
+fn choose_gateway_mac(pools: &Pools) -> Result<Mac> {
+    let of_v4 = pools.iter().find_map(|pool| match pool.gateway() {
+        IpAddr::V4(address) => Some(address.octets()),
+        IpAddr::V6(_) => None,
+    });
+    let tail = of_v4.map_or_else(random::bytes, Ok);
+    let [a, b, c, d] = tail.map_err(|error| failed("draw a MAC address", &error))?;
+    Ok(Mac([0x02, 0x42, a, b, c, d]))
 }
 
 fn check_driver(wish: &types::NetworkCreate) -> Result<()> {

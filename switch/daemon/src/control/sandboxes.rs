@@ -55,7 +55,7 @@ impl Control {
         let sandbox = self.new_sandbox(place)?;
         self.state.sandboxes.insert(wish.name.clone(), sandbox);
         if let Err(error) = self.add_endpoint(&network, &wish.name, source, wish.endpoint_config).await {
-            self.state.sandboxes.remove(&wish.name);
+            self.drop_sandbox(&wish.name).await.done().await;
             return Err(error);
         }
         self.sandbox(&wish.name)
@@ -101,6 +101,7 @@ impl Control {
             cleanup.join(self.remove_endpoint(endpoint).await);
         }
         forget_namespace(name, &sandbox);
+        self.state.sandbox_numbers.give_back(sandbox.number);
         cleanup
     }
 
@@ -117,9 +118,18 @@ impl Control {
         }
     }
 
-    fn new_sandbox(&self, place: Option<Place>) -> Result<Sandbox> {
+    fn new_sandbox(&mut self, place: Option<Place>) -> Result<Sandbox> {
         let id = super::new_id()?;
-        Ok(Sandbox { id, created: super::now(), hostname: None, place, made: false, endpoints: Vec::new() })
+        let number = self.state.sandbox_numbers.take().ok_or_else(too_many)?;
+        Ok(Sandbox {
+            id,
+            number,
+            created: super::now(),
+            hostname: None,
+            place,
+            made: false,
+            endpoints: Vec::new(),
+        })
     }
 
     fn refuse_taken(&self, name: &str) -> Result<()> {
@@ -129,6 +139,11 @@ impl Control {
         }
         Ok(())
     }
+}
+
+fn too_many() -> Error {
+    let message = format!("{} sandboxes is the most there can be: remove one", u16::MAX);
+    Error::new(Code::LimitReached, message)
 }
 
 /// Takes away the name of a sandbox's namespace if we gave it, unless somebody else has it by now.

@@ -27,6 +27,8 @@ pub struct State {
     pub network_numbers: Numbers,
     /// Numbers of ports.
     pub port_numbers: Numbers,
+    /// Numbers of sandboxes.
+    pub sandbox_numbers: Numbers,
 }
 
 /// A network.
@@ -38,6 +40,10 @@ pub struct Network {
     pub number: NetworkId,
     /// When it was made (RFC 3339).
     pub created: String,
+    /// The MAC address of its gateway, which is the switch.
+    pub gateway_mac: Mac,
+    /// Whether names of its endpoints are answered: all networks but the default one do.
+    pub resolves: bool,
     /// Without a default route.
     pub internal: bool,
     /// What its options say.
@@ -48,7 +54,7 @@ pub struct Network {
     pub labels: Map,
     /// Its addresses.
     pub pools: Pools,
-    /// MAC addresses of its endpoints.
+    /// MAC addresses of its gateway and its endpoints.
     pub macs: BTreeSet<Mac>,
 }
 
@@ -57,6 +63,8 @@ pub struct Network {
 pub struct Sandbox {
     /// What it is told from all others by.
     pub id: Id,
+    /// Its number in the datapath.
+    pub number: u16,
     /// When it was made or attached (RFC 3339).
     pub created: String,
     /// Its host name, if it has one of its own.
@@ -111,6 +119,7 @@ impl Default for State {
             sandboxes: BTreeMap::new(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(PortId::LIMIT),
+            sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
         }
     }
 }

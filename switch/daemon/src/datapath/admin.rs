@@ -40,7 +40,7 @@ impl Datapath {
     fn carry_out(&mut self, command: Command, fd: Option<OwnedFd>) -> Reply {
         match command {
             Command::Start(_) => Reply::Refused("already started".into()),
-            Command::AddNetwork(network) => match self.switch.add_network(network) {
+            Command::AddNetwork(id, network) => match self.switch.add_network(id, network) {
                 Ok(()) => Reply::Done,
                 Err(refusal) => Reply::Refused(refusal.to_string()),
             },
@@ -54,6 +54,10 @@ impl Datapath {
                 Some(fd) => self.add_port(port, spec, fd),
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
+            Command::SetStation(port, station) => {
+                self.switch.set_station(port, station);
+                Reply::Done
+            }
             Command::RemovePort(port) => {
                 self.switch.remove_port(port);
                 self.close(port);
@@ -64,8 +68,8 @@ impl Datapath {
     }
 
     fn add_port(&mut self, id: PortId, spec: PortSpec, fd: OwnedFd) -> Reply {
-        let PortSpec { network, kind, group, mtu, accepts, addresses } = spec;
-        let port = Port { network, group, mtu: usize::from(mtu), addresses };
+        let PortSpec { network, kind, group, mtu, accepts, addresses, station } = spec;
+        let port = Port { network, group, mtu: usize::from(mtu), addresses, station };
         if let Err(refusal) = self.switch.add_port(id, port) {
             return Reply::Refused(refusal.to_string());
         }

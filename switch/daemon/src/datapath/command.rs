@@ -4,6 +4,7 @@
 //! rides along. Every [`Command`] is answered by one [`Reply`], in order. Datapath trusts control.
 
 use serde::{Deserialize, Serialize};
+use vswitch_engine::{Network, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_sys::device::DeviceKind;
 
@@ -13,11 +14,13 @@ pub enum Command {
     /// The first command: how to run. The descriptor of the counters rides along.
     Start(Options),
     /// Makes a network, with no ports.
-    AddNetwork(NetworkId),
+    AddNetwork(NetworkId, Network),
     /// Removes a network, its ports and its table.
     RemoveNetwork(NetworkId),
     /// Makes a port of the descriptor that rides along.
     AddPort(PortId, PortSpec),
+    /// Says anew who is behind a port.
+    SetStation(PortId, Station),
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
     /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.
@@ -65,6 +68,8 @@ pub struct PortSpec {
     pub accepts: Accepts,
     /// Addresses that are behind it by configuration.
     pub addresses: Vec<Mac>,
+    /// Who is behind it.
+    pub station: Station,
 }
 
 /// The answer to one command.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use vswitch_engine::{Entry, Limits, Port, Switch, Verdicts};
+use vswitch_engine::{Entry, Limits, Network, Port, Station, Switch, Verdicts};
 use vswitch_frame::{GroupId, Instant, Mac, NetworkId, Pool, PortId};
 
 use crate::reference::Reference;
@@ -66,6 +66,7 @@ fn port() -> impl Strategy<Value = Port> {
         group: GroupId(group),
         mtu,
         addresses,
+        station: Station::Unknown,
     })
 }
 
@@ -114,7 +115,9 @@ impl Pair {
     fn step(&mut self, transition: Transition) {
         let Self { switch, reference, now, .. } = self;
         match transition {
-            Transition::AddNetwork(id) => assert_eq!(switch.add_network(id), reference.add_network(id)),
+            Transition::AddNetwork(id) => {
+                assert_eq!(switch.add_network(id, Network::default()), reference.add_network(id))
+            }
             Transition::RemoveNetwork(id) => {
                 let mut removed = switch.remove_network(id);
                 removed.sort_unstable();

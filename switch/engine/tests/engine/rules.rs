@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vswitch_engine::{Entry, Limits, Port, Refusal, Switch, Verdicts};
+use vswitch_engine::{Entry, Limits, Network, Port, Refusal, Switch, Verdicts};
 use vswitch_frame::{DropReason, GroupId, Instant, Mac, NetworkId, Pool, PortId};
 
 use crate::support::{Fates, Load, Sketch, drain};
@@ -39,7 +39,7 @@ impl Bench {
     fn new(limits: Limits) -> Self {
         let mut switch = Switch::new(limits, 7);
         for network in [RED, BLUE] {
-            switch.add_network(network).expect("a new network");
+            switch.add_network(network, Network::default()).expect("a new network");
         }
         Self { switch, pool: Pool::new(16), verdicts: Verdicts::default() }
     }
@@ -67,7 +67,13 @@ impl Bench {
 }
 
 fn port(network: NetworkId, id: u16, addresses: &[Mac]) -> Port {
-    Port { network, group: GroupId::own(PortId(id)), mtu: 1500, addresses: addresses.to_vec() }
+    Port {
+        network,
+        group: GroupId::own(PortId(id)),
+        mtu: 1500,
+        addresses: addresses.to_vec(),
+        ..Port::default()
+    }
 }
 
 fn bytes(source: Mac, destination: Mac, load: Load) -> Vec<u8> {

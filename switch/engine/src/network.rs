@@ -1,0 +1,88 @@
+//! What control says about a network and about who is behind a port.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use vswitch_frame::Mac;
+
+/// A network to be: everything the switch must know about it but its ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Network {
+    /// Its subnets.
+    pub subnets: Vec<IpNet>,
+    /// Who answers at its gateway; `None` where nobody does.
+    pub gateway: Option<Gateway>,
+    /// Without a way out: nothing is routed from or to it.
+    pub internal: bool,
+    /// Whether its containers may reach each other.
+    pub icc: bool,
+    /// Whether what leaves it gets an address of the host.
+    pub masquerade: bool,
+    /// Who may reach its containers directly, over IPv4.
+    pub mode_v4: GatewayMode,
+    /// Who may reach its containers directly, over IPv6.
+    pub mode_v6: GatewayMode,
+    /// Whether a container may only send from its own addresses, and may not pose as a DHCP server or router.
+    pub port_security: bool,
+    /// Whether names of its endpoints are answered; otherwise queries are only forwarded.
+    pub resolves: bool,
+    /// Largest network packet, in bytes: told to containers by DHCP and router advertisements.
+    pub mtu: u16,
+}
+
+/// The gateway of a network: the switch itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Gateway {
+    /// Its MAC address, which the host port has, too.
+    pub mac: Mac,
+    /// Its addresses, at most one in each subnet; link-local ones are made of the MAC.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it only serves names and leases: nothing else is answered at its addresses (`isolated`).
+    pub isolated: bool,
+}
+
+/// Docker's gateway modes: who may reach a container by its own address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum GatewayMode {
+    /// Only its own network; from elsewhere only published ports of the host lead to it.
+    #[default]
+    Nat,
+    /// Everybody who has a route.
+    NatUnprotected,
+    /// Everybody who has a route reaches published ports and gets echo replies; nothing is translated.
+    Routed,
+    /// Not even the host: there is no gateway address.
+    Isolated,
+}
+
+/// Who is behind a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Station {
+    /// Somebody of whom nothing is known.
+    #[default]
+    Unknown,
+    /// A container's endpoint.
+    Container(Endpoint),
+    /// The host itself.
+    Host,
+}
+
+/// A container's endpoint, as the switch knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Endpoint {
+    /// What tells its sandbox from others: endpoints of one sandbox on several networks share it.
+    pub sandbox: u32,
+    /// Names of which network come first for its sandbox: the higher, the earlier.
+    pub priority: i32,
+    /// Its addresses, each with the length of its subnet's prefix.
+    pub addresses: Vec<IpNet>,
+    /// Its names on this network: that of the sandbox first, then its short identifier, aliases and host name.
+    pub names: Vec<String>,
+    /// Where its default routes lead, at most one a family; DHCP and advertisements tell.
+    pub gateways: Vec<IpAddr>,
+}
