@@ -7,6 +7,7 @@
 mod bad_input;
 mod confinement;
 mod documents;
+mod gateway;
 mod harness;
 mod isolation;
 mod learning;
