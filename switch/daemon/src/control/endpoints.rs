@@ -230,7 +230,7 @@ impl Control {
     }
 
     /// Says once what the kernel's TAPs lack: the switch does it in software then.
-    fn note_missing_offloads(&mut self, accepts: Accepts) {
+    pub(super) fn note_missing_offloads(&mut self, accepts: Accepts) {
         if accepts != Accepts::ALL && !self.offloads_noted {
             self.offloads_noted = true;
             let missing = [

@@ -12,6 +12,7 @@
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
+//! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox |
 //! | [`state`] | what there is |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
@@ -25,6 +26,7 @@ pub mod calendar;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod host_port;
 pub mod interface;
 pub mod ipam;
 pub mod link;
@@ -37,12 +39,15 @@ pub mod socket;
 pub mod state;
 pub mod subnets;
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use vswitch_frame::PortId;
 use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
@@ -70,6 +75,8 @@ pub struct Control {
     state: State,
     link: Link,
     far: Option<FarSide>,
+    /// What keeps the last copy of each host port's descriptor, whose closing waits for the kernel.
+    host_descriptors: BTreeMap<PortId, OwnedFd>,
     offloads_noted: bool,
 }
 
@@ -113,7 +120,13 @@ impl Control {
     async fn start(poll: PollMode) -> Result<Self> {
         let link = Link::start(LinkOptions { poll }).await;
         let link = link.map_err(|error| failed("start the datapath", &error))?;
-        let mut control = Self { state: State::default(), link, far: None, offloads_noted: false };
+        let mut control = Self {
+            state: State::default(),
+            link,
+            far: None,
+            host_descriptors: BTreeMap::new(),
+            offloads_noted: false,
+        };
         let bridge =
             api::types::NetworkCreate { name: networks::DEFAULT_NETWORK.to_owned(), ..Default::default() };
         if let Err(error) = control.create_network(bridge).await {
@@ -128,6 +141,9 @@ impl Control {
     async fn stop(&mut self) {
         self.link.stop().await;
         let mut cleanup = endpoints::Cleanup::default();
+        for (_, fd) in std::mem::take(&mut self.host_descriptors) {
+            cleanup.destroy(interface::Remains::Descriptor(fd));
+        }
         for (name, mut sandbox) in std::mem::take(&mut self.state.sandboxes) {
             for endpoint in std::mem::take(&mut sandbox.endpoints) {
                 cleanup.destroy(endpoint.remains);

@@ -11,6 +11,7 @@ use vswitch_sys::netns::NetNs;
 
 use super::api::types::Map;
 use super::error::{Code, Error, Result};
+use super::host_port::HostPort;
 use super::interface::Remains;
 use super::ipam::Pools;
 use super::names::Id;
@@ -52,6 +53,8 @@ pub struct Network {
     pub written_options: Map,
     /// Its labels.
     pub labels: Map,
+    /// Its port to the host.
+    pub host_port: Option<HostPort>,
     /// Its addresses.
     pub pools: Pools,
     /// MAC addresses of its gateway and its endpoints.
