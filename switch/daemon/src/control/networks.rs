@@ -167,7 +167,7 @@ impl Control {
             let lonely = config.gateway.map(|_| Error::new(Code::InvalidArgument, message));
             return lonely.map_or(Ok(None), Err);
         };
-        for (name, network) in &self.state.networks {
+        for (name, network) in self.state.networks.iter() {
             if let Some(other) = network.pools.iter().find(|pool| overlap(pool.subnet(), subnet)) {
                 return Err(overlap_error(subnet, other.subnet(), &format!("network {name}")));
             }
