@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod confinement;
+mod connect;
 mod documents;
 mod harness;
 mod isolation;
@@ -13,6 +14,7 @@ mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod modes;
 mod ports;
 mod protocols;
 

@@ -70,8 +70,10 @@ impl Wish {
     /// # Errors
     /// For modes that exclude what else is asked for.
     pub fn parse(networks: Option<Vec<NetworkWish>>) -> Result<Self> {
-        let bridge =
-            || NetworkWish { network: DEFAULT_NETWORK.to_owned(), endpoint_config: EndpointConfig::default() };
+        let bridge = || NetworkWish {
+            network: DEFAULT_NETWORK.to_owned(),
+            endpoint_config: EndpointConfig::default(),
+        };
         let mut networks = networks.unwrap_or_else(|| vec![bridge()]);
         if let Some(wish) = networks.iter().find(|wish| is_mode(&wish.network)) {
             check_alone(wish, networks.len())?;
@@ -95,7 +97,8 @@ fn is_mode(word: &str) -> bool {
 fn check_alone(wish: &NetworkWish, count: usize) -> Result<()> {
     let mode = &wish.network;
     let conflict = |what: &str| {
-        let message = format!("conflicting options: {what} cannot be used with --network {mode}: leave one out");
+        let message =
+            format!("conflicting options: {what} cannot be used with --network {mode}: leave one out");
         Err(Error::new(Code::InvalidArgument, message))
     };
     if mode == SHARED {
