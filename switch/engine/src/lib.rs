@@ -33,9 +33,11 @@
 //! | [`table`] | learning, moves, fixed addresses, ageing, limits |
 //! | [`ports`] | which ports and networks there are, and who floods to whom |
 //! | [`network`] | what control says about a network and about who is behind a port |
+//! | [`announce`] | saying where a container's addresses are, on its behalf |
 //! | [`limits`] [`verdicts`] [`stats`] [`refusal`] | the types they hand over |
 #![forbid(unsafe_code)]
 
+pub mod announce;
 pub mod limits;
 pub mod network;
 pub mod ports;
