@@ -9,6 +9,7 @@ mod confinement;
 mod connect;
 mod demo;
 mod documents;
+mod gateway;
 mod harness;
 mod host_port;
 mod isolation;

@@ -62,6 +62,10 @@ impl Datapath {
                 self.announce(port);
                 Reply::Done
             }
+            Command::SetHostAddresses(addresses) => {
+                self.switch.set_host_addresses(addresses);
+                Reply::Done
+            }
             Command::RemovePort(port) => {
                 self.switch.remove_port(port);
                 self.close(port);
