@@ -6,14 +6,18 @@
 
 mod bad_input;
 mod confinement;
+mod connect;
+mod demo;
 mod documents;
 mod gateway;
 mod harness;
+mod host_port;
 mod isolation;
 mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod modes;
 mod ports;
 mod protocols;
 

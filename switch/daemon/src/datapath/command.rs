@@ -23,6 +23,8 @@ pub enum Command {
     AddPort(PortId, PortSpec),
     /// Says anew who is behind a port.
     SetStation(PortId, Station),
+    /// Says in its network where the addresses of the container behind a port are.
+    Announce(PortId),
     /// Says which addresses the host has beside those of gateways.
     SetHostAddresses(Vec<IpAddr>),
     /// Removes a port and what was learned at it, and closes its descriptor.

@@ -132,6 +132,20 @@ impl Datapath {
         received > 0
     }
 
+    /// Says where the addresses of the container behind a port are, to whom its floods go.
+    pub(crate) fn announce(&mut self, port: PortId) {
+        for bytes in self.switch.announcements(port) {
+            let Some(mut frame) = self.pool.take() else { break };
+            frame.fill(&bytes);
+            match frame.parse() {
+                Ok(()) => self.burst.push(frame),
+                Err(_) => self.pool.free(frame),
+            }
+        }
+        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+        to.flood(&mut self.burst, self.switch.flood_targets(port));
+    }
+
     /// Sends the router advertisements that are due.
     fn advertise(&mut self) {
         while let Some((frame, targets)) = self.switch.next_advertisement(&mut self.pool) {
