@@ -84,7 +84,7 @@ fn due(bench: &mut Bench) -> Vec<(Vec<PortId>, u64)> {
         ports.sort_unstable();
         found.push((ports, router_lifetime.secs()));
     }
-    found.sort_unstable();
+    found.sort_by_key(|(ports, _)| ports.clone());
     found
 }
 
@@ -116,6 +116,17 @@ fn everybody_but_the_host_is_told_from_time_to_time() {
     bench.now = bench.now + Duration::from_secs(600);
     assert!(due(&mut bench).is_empty());
     assert_eq!(bench.switch.poll_at(), None);
+}
+
+#[test]
+fn a_default_route_that_leads_elsewhere_now_is_withdrawn_at_once() {
+    let mut bench = Bench::new();
+    bench.now = Instant::ZERO + Duration::from_secs(1);
+    assert_eq!(due(&mut bench), [(vec![BOB, ALICE], 1800), (vec![CAROL], 1800)]);
+    let Station::Container(alice) = container(RED, ALICE).station else { panic!("a container") };
+    assert!(bench.switch.set_station(ALICE, Station::Container(Endpoint { gateways: Vec::new(), ..alice })));
+    assert_eq!(bench.switch.poll_at(), Some(Instant::ZERO));
+    assert_eq!(due(&mut bench), [(vec![BOB], 1800), (vec![ALICE], 0)]);
 }
 
 #[test]

@@ -118,8 +118,7 @@ fn errors_have_a_budget() {
     let mut bench = Bench::new();
     bench.now = Instant::ZERO + Duration::from_secs(100);
     let frame = craft::ping(TO_GATEWAY, "10.1.0.5", "192.0.2.1", 64);
-    let mut told =
-        |bench: &mut Bench| (0..100).filter(|_| !bench.send(ALICE, &frame).forward.is_empty()).count();
+    let told = |bench: &mut Bench| (0..100).filter(|_| !bench.send(ALICE, &frame).forward.is_empty()).count();
     assert_eq!(told(&mut bench), FRAMES_MADE_MAX);
     bench.now = bench.now + Duration::from_millis(50);
     assert_eq!(told(&mut bench), 5);
