@@ -65,7 +65,7 @@ fn transfers_cross_networks_whole_over_bad_cables() {
     let bad = Faults { lost: 10, doubled: 10, swapped: 20, corrupted: 5 };
     for faults in [Faults::default(), bad] {
         for target in addresses(1, 2) {
-            let mut world = two_networks(GatewayMode::Routed, faults);
+            let mut world = two_networks(GatewayMode::NatUnprotected, faults);
             world.hosts[0].send(target.into(), 5, MEGABYTE);
             world.hosts[1].expect(5, MEGABYTE);
             assert!(world.run(MINUTES, all_done), "{target}");

@@ -53,8 +53,8 @@ fn network(id: NetworkId) -> Network {
     Network {
         subnets: texts.iter().map(|text| text.parse().expect("a subnet")).collect(),
         gateway: Some(Gateway { mac: gateway_mac(id), addresses, isolated: false }),
-        mode_v4: GatewayMode::Routed,
-        mode_v6: GatewayMode::Routed,
+        mode_v4: GatewayMode::NatUnprotected,
+        mode_v6: GatewayMode::NatUnprotected,
         mtu: MTU,
         ..Network::default()
     }
