@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -67,6 +68,7 @@ struct State {
     options: Options,
     networks: BTreeMap<NetworkId, Network>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    host_addresses: Vec<IpAddr>,
     running: Option<Running>,
     /// The datapath started last, dead or alive: only its watcher may replace it.
     latest: u32,
@@ -90,6 +92,7 @@ impl Link {
             options,
             networks: BTreeMap::new(),
             ports: BTreeMap::new(),
+            host_addresses: Vec::new(),
             running: None,
             latest: 0,
             stopped: false,
@@ -165,6 +168,16 @@ impl Link {
     pub async fn announce(&self, id: PortId) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         self.tell(&mut state, Command::Announce(id), None).await
+    }
+
+    /// Says which addresses the host has.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_host_addresses(&self, addresses: Vec<IpAddr>) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.host_addresses.clone_from(&addresses);
+        self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
     /// Removes a port and closes its descriptor.
@@ -278,6 +291,7 @@ impl Link {
         let pid = child.id().unwrap_or(0);
         let channel = ours.into_async()?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
+        must(&channel, &Command::SetHostAddresses(state.host_addresses.clone()), None).await?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }
