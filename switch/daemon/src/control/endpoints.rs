@@ -104,7 +104,8 @@ impl Control {
         source: Source,
         config: types::EndpointConfig,
     ) -> Result<()> {
-        let options = EndpointOptions::parse(&config.driver_opts)?;
+        let network_options = &self.state.network(network)?.options;
+        let options = EndpointOptions::parse(&config.driver_opts, network_options)?;
         config.aliases.iter().try_for_each(|alias| names::check("sandbox", alias))?;
         if self.state.sandbox(sandbox)?.endpoints.iter().any(|endpoint| endpoint.network == network) {
             let message = format!(
@@ -112,7 +113,7 @@ impl Control {
             );
             return Err(Error::new(Code::AlreadyConnected, message));
         }
-        let reserved = self.reserve(network, &config)?;
+        let reserved = self.reserve(network, &config, options.mac)?;
         match self.make_endpoint(network, sandbox, &reserved, source, options, config.aliases).await {
             Ok(endpoint) => {
                 self.state.sandbox(sandbox)?.endpoints.push(endpoint);
@@ -136,7 +137,12 @@ impl Control {
         cleanup
     }
 
-    fn reserve(&mut self, network: &str, config: &types::EndpointConfig) -> Result<Reservation> {
+    fn reserve(
+        &mut self,
+        network: &str,
+        config: &types::EndpointConfig,
+        mac: Option<Mac>,
+    ) -> Result<Reservation> {
         let wanted = [config.ipam_config.ipv4_address, config.ipam_config.ipv6_address];
         let wanted: Vec<IpAddr> = wanted.into_iter().flatten().collect();
         let Some(port) = self.state.port_numbers.take() else {
@@ -144,7 +150,8 @@ impl Control {
             return Err(Error::new(Code::LimitReached, message));
         };
         let found = self.state.network(network);
-        let reserved = found.and_then(|found| reserve_addresses(found, network, &wanted, config.mac_address));
+        let reserved =
+            found.and_then(|found| reserve_addresses(found, network, &wanted, config.mac_address.or(mac)));
         match reserved {
             Ok((mac, addresses)) => Ok(Reservation { port: PortId(port), mac, addresses }),
             Err(error) => {

@@ -16,7 +16,8 @@
 //! | [`interface`] | making an interface in a sandbox |
 //! | [`state`] | what there is |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
-//! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
+//! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`filters`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
 //! | [`error`] | what a refusal looks like |
 
@@ -26,6 +27,7 @@ pub mod calendar;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod filters;
 pub mod host_port;
 pub mod interface;
 pub mod ipam;
@@ -34,10 +36,12 @@ pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod predefined;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
 pub mod subnets;
+pub mod surroundings;
 
 use std::collections::BTreeMap;
 use std::future::Future;
