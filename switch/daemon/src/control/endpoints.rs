@@ -104,7 +104,7 @@ impl Control {
         source: Source,
         config: types::EndpointConfig,
     ) -> Result<()> {
-        let network_options = &self.state.network(network)?.options;
+        let network_options = &self.state.networks[network].options;
         let options = EndpointOptions::parse(&config.driver_opts, network_options)?;
         config.aliases.iter().try_for_each(|alias| names::check("sandbox", alias))?;
         if self.state.sandbox(sandbox)?.endpoints.iter().any(|endpoint| endpoint.network == network) {
@@ -115,7 +115,8 @@ impl Control {
         }
         let reserved = self.reserve(network, &config, options.mac)?;
         match self.make_endpoint(network, sandbox, &reserved, source, options, config.aliases).await {
-            Ok(endpoint) => {
+            Ok((endpoint, remains)) => {
+                self.remains.insert(endpoint.id, remains);
                 self.state.sandbox(sandbox)?.endpoints.push(endpoint);
                 Ok(())
             }
@@ -133,7 +134,9 @@ impl Control {
         }
         self.state.forget_endpoint(&endpoint.network, endpoint.port, endpoint.mac, &endpoint.addresses);
         let mut cleanup = Cleanup::default();
-        cleanup.destroy(endpoint.remains);
+        if let Some(remains) = self.remains.remove(&endpoint.id) {
+            cleanup.destroy(remains);
+        }
         cleanup
     }
 
@@ -169,7 +172,7 @@ impl Control {
         source: Source,
         options: EndpointOptions,
         aliases: Vec<String>,
-    ) -> Result<Endpoint> {
+    ) -> Result<(Endpoint, Remains)> {
         let id = super::new_id()?;
         let port_type =
             if matches!(source, Source::Descriptor(_)) { PortType::Fd } else { options.port_type };
@@ -191,7 +194,6 @@ impl Control {
             mac: reserved.mac,
             addresses: reserved.addresses.clone(),
             aliases,
-            remains: made.remains,
         };
         let (network, sandbox_of) = (&self.state.networks[name], &self.state.sandboxes[sandbox]);
         let spec = PortSpec {
@@ -205,11 +207,11 @@ impl Control {
         };
         if let Err(error) = self.link.add_port(reserved.port, spec, made.fd).await {
             let mut cleanup = Cleanup::default();
-            cleanup.destroy(endpoint.remains);
+            cleanup.destroy(made.remains);
             cleanup.done().await;
             return Err(Error::new(Code::Internal, format!("the datapath refused the port: {error}")));
         }
-        Ok(endpoint)
+        Ok((endpoint, made.remains))
     }
 
     fn make_interface(

@@ -14,7 +14,7 @@
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox |
-//! | [`state`] | what there is |
+//! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
 //! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
 //! | [`ipam`] [`subnets`] [`options`] [`names`] [`filters`] [`calendar`] | pure rules |
@@ -37,6 +37,7 @@ pub mod networks;
 pub mod observe;
 pub mod options;
 pub mod predefined;
+pub mod records;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
@@ -45,18 +46,16 @@ pub mod surroundings;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use vswitch_frame::PortId;
 use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
 use error::{Code, Error, Result};
-use interface::{FarSide, failed};
+use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
 use state::State;
@@ -77,10 +76,10 @@ pub struct RunOptions {
 #[derive(Debug)]
 pub struct Control {
     state: State,
+    /// What is left to destroy of each endpoint's interface, and of each network's on the host, when it goes.
+    remains: BTreeMap<Id, Remains>,
     link: Link,
     far: Option<FarSide>,
-    /// What keeps the last copy of each host port's descriptor, whose closing waits for the kernel.
-    host_descriptors: BTreeMap<PortId, OwnedFd>,
     offloads_noted: bool,
 }
 
@@ -126,9 +125,9 @@ impl Control {
         let link = link.map_err(|error| failed("start the datapath", &error))?;
         let mut control = Self {
             state: State::default(),
+            remains: BTreeMap::new(),
             link,
             far: None,
-            host_descriptors: BTreeMap::new(),
             offloads_noted: false,
         };
         let bridge =
@@ -145,14 +144,9 @@ impl Control {
     async fn stop(&mut self) {
         self.link.stop().await;
         let mut cleanup = endpoints::Cleanup::default();
-        for (_, fd) in std::mem::take(&mut self.host_descriptors) {
-            cleanup.destroy(interface::Remains::Descriptor(fd));
-        }
-        for (name, mut sandbox) in std::mem::take(&mut self.state.sandboxes) {
-            for endpoint in std::mem::take(&mut sandbox.endpoints) {
-                cleanup.destroy(endpoint.remains);
-            }
-            sandboxes::forget_namespace(&name, &sandbox);
+        std::mem::take(&mut self.remains).into_values().for_each(|remains| cleanup.destroy(remains));
+        for (name, sandbox) in self.state.sandboxes.iter() {
+            sandboxes::forget_namespace(name, sandbox);
         }
         cleanup.done().await;
     }
