@@ -10,11 +10,13 @@ mod demo;
 mod documents;
 mod harness;
 mod host_port;
+mod ipam;
 mod isolation;
 mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod networks;
 mod ports;
 mod protocols;
 
