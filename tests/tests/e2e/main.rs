@@ -6,8 +6,10 @@
 
 mod bad_input;
 mod confinement;
+mod connect;
 mod demo;
 mod documents;
+mod gateway;
 mod harness;
 mod host_port;
 mod ipam;
@@ -16,6 +18,7 @@ mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod modes;
 mod networks;
 mod ports;
 mod protocols;
