@@ -18,7 +18,7 @@
 //! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
 //! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
-//! | [`ipam`] [`subnets`] [`options`] [`names`] [`filters`] [`mode`] [`default_route`] [`calendar`] | pure rules |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
 //! | [`error`] | what a refusal looks like |
 
