@@ -12,12 +12,14 @@ mod documents;
 mod gateway;
 mod harness;
 mod host_port;
+mod ipam;
 mod isolation;
 mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
 mod modes;
+mod networks;
 mod ports;
 mod protocols;
 
