@@ -6,10 +6,13 @@
 //! flooding needs, and each port knows its place in that list, so that a port comes and goes in constant
 //! time however many there are, and a flood reads the members of one network and nothing else.
 
+use std::sync::Arc;
+
 use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
 
 use crate::network::{Network, Station};
 use crate::refusal::Refusal;
+use crate::security::Guard;
 
 /// A port to be: everything the switch must know about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +50,7 @@ struct Segment {
 struct Place {
     port: Port,
     member: usize,
+    guard: Option<Arc<Guard>>,
 }
 
 /// What becomes of a frame that has to be flooded.
@@ -109,16 +113,17 @@ impl Ports {
         self.check(id, port.network)?;
         let network = port.network;
         let segment = self.networks.get_mut(network.index()).and_then(Option::as_mut);
-        let members = &mut segment.ok_or(Refusal::NetworkUnknown(network))?.members;
-        let member = members.len();
-        members.push(Member { port: id, group: port.group, mtu: port.mtu });
-        *slot(&mut self.places, id.index()) = Some(Place { port, member });
+        let segment = segment.ok_or(Refusal::NetworkUnknown(network))?;
+        let member = segment.members.len();
+        segment.members.push(Member { port: id, group: port.group, mtu: port.mtu });
+        let guard = Guard::new(&segment.network, &port.addresses, &port.station).map(Arc::new);
+        *slot(&mut self.places, id.index()) = Some(Place { port, member, guard });
         Ok(())
     }
 
     /// Removes a port and returns what it was.
     pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
-        let Place { port, member } = self.places.get_mut(id.index())?.take()?;
+        let Place { port, member, .. } = self.places.get_mut(id.index())?.take()?;
         let members = &mut self.networks.get_mut(port.network.index())?.as_mut()?.members;
         members.swap_remove(member);
         if let Some(moved) = members.get(member)
@@ -131,8 +136,22 @@ impl Ports {
 
     /// Says anew who is behind a port; whether there is one.
     pub(crate) fn set_station(&mut self, id: PortId, station: Station) -> bool {
-        let place = self.places.get_mut(id.index()).and_then(Option::as_mut);
-        place.map(|place| place.port.station = station).is_some()
+        let Some(place) = self.places.get_mut(id.index()).and_then(Option::as_mut) else { return false };
+        let segment = self.networks.get(place.port.network.index()).and_then(Option::as_ref);
+        let guard = segment.and_then(|of| Guard::new(&of.network, &place.port.addresses, &station));
+        (place.port.station, place.guard) = (station, guard.map(Arc::new));
+        true
+    }
+
+    /// What guards a port, if anything does.
+    pub(crate) fn guard(&self, id: PortId) -> Option<Arc<Guard>> {
+        self.places.get(id.index())?.as_ref()?.guard.clone()
+    }
+
+    /// The ports on a network.
+    pub(crate) fn on(&self, network: NetworkId) -> impl Iterator<Item = (PortId, &Port)> {
+        let members = self.members(network).unwrap_or_default();
+        members.iter().filter_map(|member| Some((member.port, self.get(member.port)?)))
     }
 
     #[inline]

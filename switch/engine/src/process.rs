@@ -19,15 +19,18 @@
 use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
 
 use crate::ports::{Port, Reach};
+use crate::security::Guard;
+use crate::snoop::Audience;
 use crate::switch::Switch;
 use crate::table::{Key, Learned};
 use crate::verdicts::Verdicts;
 
 /// Where frames from one port to one address go.
 #[derive(Clone, Copy, Debug)]
-enum Route {
+pub(crate) enum Route {
     Forward { egress: PortId, mtu: usize },
     Flood,
+    Multicast(Audience),
     Drop(DropReason),
 }
 
@@ -52,13 +55,20 @@ impl Switch {
         now: Instant,
     ) {
         let mut memo = Memo::default();
+        let guard = self.ports.guard(ingress);
+        let ruled = self.is_ruled(ingress);
         for mut frame in burst.drain(..) {
-            match self.decide(ingress, &mut frame, &mut memo, now) {
+            let mut route = self.decide(ingress, &mut frame, guard.as_deref(), &mut memo, now);
+            if let (true, Ok(decided)) = (ruled, route) {
+                route = self.judge(ingress, &mut frame, decided, now);
+            }
+            match route {
                 Ok(Route::Forward { egress, mtu }) if frame.mtu_bytes() > mtu => {
                     verdicts.drop.push((DropReason::TxTooBig, egress, frame));
                 }
                 Ok(Route::Forward { egress, .. }) => verdicts.forward.push((egress, frame)),
                 Ok(Route::Flood) => verdicts.flood.push(frame),
+                Ok(Route::Multicast(audience)) => verdicts.multicast.push((audience, frame)),
                 Ok(Route::Drop(reason)) | Err(reason) => verdicts.drop.push((reason, ingress, frame)),
             }
         }
@@ -69,15 +79,20 @@ impl Switch {
         &mut self,
         ingress: PortId,
         frame: &mut Frame,
+        guard: Option<&Guard>,
         memo: &mut Memo,
         now: Instant,
     ) -> Result<Route, DropReason> {
         frame.parse()?;
-        let (source, destination) = (frame.source(), frame.destination());
-        match memo.destination {
-            Some((same, route)) if same == destination && memo.source == Some(source) => Ok(route), // tier 1
-            _ => self.decide_anew(ingress, source, destination, memo, now),
+        if let Some(guard) = guard {
+            guard.check(frame)?;
         }
+        let (source, destination) = (frame.source(), frame.destination());
+        let route = match memo.destination {
+            Some((same, route)) if same == destination && memo.source == Some(source) => route, // tier 1
+            _ => self.decide_anew(ingress, source, destination, memo, now)?,
+        };
+        Ok(if destination.is_multicast() { self.snoop(ingress, frame, route, now) } else { route })
     }
 
     /// Tier 2.

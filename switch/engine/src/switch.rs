@@ -4,8 +4,10 @@ use vswitch_frame::{Instant, NetworkId, PortId};
 
 use crate::limits::Limits;
 use crate::network::{Network, Station};
+use crate::policy::{Count, Policy, Rule};
 use crate::ports::{Port, Ports};
 use crate::refusal::Refusal;
+use crate::snoop::Snoop;
 use crate::stats::Stats;
 use crate::table::{Entry, Key, Table};
 
@@ -15,6 +17,8 @@ pub struct Switch {
     pub(crate) ports: Ports,
     pub(crate) table: Table,
     pub(crate) stats: Stats,
+    pub(crate) policy: Policy,
+    pub(crate) snoop: Snoop,
     limits: Limits,
 }
 
@@ -23,7 +27,8 @@ impl Switch {
     /// addresses that collide in the table.
     pub fn new(limits: Limits, seed: u64) -> Self {
         let table = Table::new(limits, seed);
-        Self { ports: Ports::default(), table, stats: Stats::default(), limits }
+        let (policy, snoop) = (Policy::new(seed), Snoop::default());
+        Self { ports: Ports::default(), table, stats: Stats::default(), policy, snoop, limits }
     }
 
     /// Adds a network, with no ports.
@@ -31,13 +36,19 @@ impl Switch {
     /// # Errors
     /// The identifier is in use or beyond the limit.
     pub fn add_network(&mut self, id: NetworkId, network: Network) -> Result<(), Refusal> {
-        self.ports.add_network(id, network)
+        self.ports.add_network(id, network)?;
+        if let Some(network) = self.ports.network(id) {
+            self.snoop.add_network(id, network);
+        }
+        Ok(())
     }
 
     /// Removes a network with its ports and its table. Returns the ports there were; none if there is
     /// no such network.
     pub fn remove_network(&mut self, id: NetworkId) -> Vec<PortId> {
         self.table.forget_network(id);
+        self.policy.forget_network(id);
+        self.snoop.remove_network(id);
         self.ports.remove_network(id)
     }
 
@@ -67,6 +78,7 @@ impl Switch {
         for &mac in &port.addresses {
             self.table.fix(Key::new(port.network, mac), id);
         }
+        self.snoop.add_port(id, port.network);
         self.ports.add(id, port)
     }
 
@@ -84,6 +96,7 @@ impl Switch {
             self.table.unfix(Key::new(port.network, mac));
         }
         self.table.forget_port(id);
+        self.snoop.remove_port(id, port.network);
         true
     }
 
@@ -105,12 +118,26 @@ impl Switch {
 
     /// When [`poll`](Self::poll) wants to be called; `None` if there is nothing to wait for.
     pub fn poll_at(&self) -> Option<Instant> {
-        self.table.sweep_at()
+        let all = [self.table.sweep_at(), self.policy.poll_at(), self.snoop.poll_at()];
+        all.into_iter().flatten().min()
     }
 
-    /// Forgets learned addresses that have grown too old. Before [`poll_at`](Self::poll_at) it does nothing,
+    /// Puts these rules in place of all there are. A rule that was there before, known by its number, goes
+    /// on counting.
+    pub fn set_rules(&mut self, rules: Vec<Rule>) {
+        self.policy.set_rules(rules);
+    }
+
+    /// What each rule has decided about, by its number, in the order of the rules.
+    pub fn rule_counts(&self) -> impl Iterator<Item = (u32, Count)> {
+        self.policy.counts()
+    }
+
+    /// Forgets what has grown too old, and lets [queries](Self::next_query) become due. Before [`poll_at`](Self::poll_at) it does nothing,
     /// at no cost.
     pub fn poll(&mut self, now: Instant) {
         self.table.sweep(now);
+        self.policy.poll(now);
+        self.snoop.poll(now);
     }
 }

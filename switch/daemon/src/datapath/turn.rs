@@ -75,6 +75,7 @@ impl Datapath {
                 return Ok(());
             }
             self.switch.poll(now);
+            self.send_queries();
             self.look(worked, now)?;
         }
     }
@@ -105,7 +106,7 @@ impl Datapath {
         self.switch.process(ingress, &mut self.burst, &mut self.verdicts, now);
         self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         let verdicts = &mut self.verdicts;
-        debug_assert_eq!(received, verdicts.forward.len() + verdicts.flood.len() + verdicts.drop.len());
+        debug_assert_eq!(received, verdicts.len());
 
         // 3 drop, 4 transmit
         for (reason, port, frame) in verdicts.drop.drain(..) {
@@ -115,6 +116,7 @@ impl Datapath {
         let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
         to.forward(&mut verdicts.forward);
         to.flood(&mut verdicts.flood, self.switch.flood_targets(ingress));
+        to.multicast(&mut verdicts.multicast, |audience| self.switch.multicast_targets(ingress, audience));
         debug_assert_eq!(self.pool.available(), self.pool.capacity());
 
         match left {
@@ -123,6 +125,20 @@ impl Datapath {
             Left::Gone => self.counters.add(ingress, Counter::Gone, 1),
         }
         received > 0
+    }
+
+    /// Sends the switch's own questions: who has joined which group.
+    fn send_queries(&mut self) {
+        while let Some(query) = self.switch.next_query() {
+            let Some(mut frame) = self.pool.take() else { return };
+            frame.fill(&query.bytes);
+            // What we write is well-formed.
+            let _ = frame.parse();
+            self.burst.push(frame);
+            let mut to =
+                self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+            to.flood(&mut self.burst, self.switch.query_targets(&query));
+        }
     }
 
     /// 5 rest: spins or sleeps until something is ready, and notes what is.
