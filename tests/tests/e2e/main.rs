@@ -6,8 +6,10 @@
 
 mod bad_input;
 mod confinement;
+mod demo;
 mod documents;
 mod harness;
+mod host_port;
 mod isolation;
 mod learning;
 mod lifecycle;

@@ -12,8 +12,9 @@
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
+//! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox |
-//! | [`state`] | what there is |
+//! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
 //! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
@@ -25,6 +26,7 @@ pub mod calendar;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod host_port;
 pub mod interface;
 pub mod ipam;
 pub mod link;
@@ -32,11 +34,13 @@ pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod records;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
 pub mod subnets;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 
@@ -47,7 +51,7 @@ use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
 use error::{Code, Error, Result};
-use interface::{FarSide, failed};
+use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
 use state::State;
@@ -68,6 +72,8 @@ pub struct RunOptions {
 #[derive(Debug)]
 pub struct Control {
     state: State,
+    /// What is left to destroy of each endpoint's interface, and of each network's on the host, when it goes.
+    remains: BTreeMap<Id, Remains>,
     link: Link,
     far: Option<FarSide>,
     offloads_noted: bool,
@@ -113,7 +119,13 @@ impl Control {
     async fn start(poll: PollMode) -> Result<Self> {
         let link = Link::start(LinkOptions { poll }).await;
         let link = link.map_err(|error| failed("start the datapath", &error))?;
-        let mut control = Self { state: State::default(), link, far: None, offloads_noted: false };
+        let mut control = Self {
+            state: State::default(),
+            remains: BTreeMap::new(),
+            link,
+            far: None,
+            offloads_noted: false,
+        };
         let bridge =
             api::types::NetworkCreate { name: networks::DEFAULT_NETWORK.to_owned(), ..Default::default() };
         if let Err(error) = control.create_network(bridge).await {
@@ -128,11 +140,9 @@ impl Control {
     async fn stop(&mut self) {
         self.link.stop().await;
         let mut cleanup = endpoints::Cleanup::default();
-        for (name, mut sandbox) in std::mem::take(&mut self.state.sandboxes) {
-            for endpoint in std::mem::take(&mut sandbox.endpoints) {
-                cleanup.destroy(endpoint.remains);
-            }
-            sandboxes::forget_namespace(&name, &sandbox);
+        std::mem::take(&mut self.remains).into_values().for_each(|remains| cleanup.destroy(remains));
+        for (name, sandbox) in self.state.sandboxes.iter() {
+            sandboxes::forget_namespace(name, sandbox);
         }
         cleanup.done().await;
     }
