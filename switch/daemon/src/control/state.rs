@@ -21,6 +21,7 @@ use super::ipam::Pools;
 use super::names::Id;
 use super::options::{NetworkOptions, PortType};
 use super::records::Records;
+use super::rules::Rules;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct State {
     pub networks: Records<Network>,
     /// Sandboxes by name.
     pub sandboxes: Records<Sandbox>,
+    /// The user's rules.
+    pub rules: Rules,
     /// Numbers of networks.
     pub network_numbers: Numbers,
     /// Numbers of ports.
@@ -124,6 +127,7 @@ impl Default for State {
         Self {
             networks: Records::default(),
             sandboxes: Records::default(),
+            rules: Rules::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(PortId::LIMIT),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
@@ -152,6 +156,7 @@ impl State {
             ),
             networks: Records::committed(networks),
             sandboxes: Records::committed(sandboxes),
+            rules: Rules::default(),
         }
     }
 
