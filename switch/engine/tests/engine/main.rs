@@ -6,6 +6,6 @@ mod packets;
 mod policy;
 mod reference;
 mod rules;
-//mod snooping;
+mod snooping;
 mod support;
 mod user_rules;
