@@ -29,6 +29,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_frame::headers::{be16, ethertype, is_extension, protocol};
 use vswitch_frame::{DropReason, Frame, Mac};
 
+use crate::gateway::link_local;
 use crate::network::{Network, Station};
 
 /// What a container may send from.
@@ -187,11 +188,6 @@ impl Guard {
         address.is_unicast_link_local()
             && (!made_of_mac || self.macs.iter().any(|mac| link_local(*mac) == address))
     }
-}
-
-/// The link-local address that is made of a MAC (RFC 4291, appendix A).
-pub(crate) fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// Whether a fragment of IPv6, whose fragment header ends at `transport`, is the first (RFC 8200, 4.5).

@@ -13,6 +13,8 @@ pub struct Verdicts {
     /// Frames for every port that [`Switch::flood_targets`](crate::Switch::flood_targets) names, of which
     /// there is at least one. A target whose MTU the frame exceeds must not get it.
     pub flood: Vec<Frame>,
+    /// Frames for the gateway, which [`Switch::serve`](crate::Switch::serve) moves on to the other vectors.
+    pub local: Vec<Frame>,
     /// Frames for the ports that [`Switch::multicast_targets`](crate::Switch::multicast_targets) names for
     /// their audience, likewise.
     pub multicast: Vec<(Audience, Frame)>,
@@ -24,7 +26,8 @@ pub struct Verdicts {
 impl Verdicts {
     /// How many frames there are in all vectors.
     pub fn len(&self) -> usize {
-        self.forward.len() + self.flood.len() + self.multicast.len() + self.drop.len()
+        let to_one = self.forward.len() + self.local.len() + self.drop.len();
+        to_one + self.flood.len() + self.multicast.len()
     }
 
     /// Whether no vector holds a frame.

@@ -6,8 +6,10 @@
 
 mod bad_input;
 mod confinement;
+mod connect;
 mod demo;
 mod documents;
+mod gateway;
 mod harness;
 mod host_port;
 mod isolation;
@@ -15,6 +17,7 @@ mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod modes;
 mod ports;
 mod protocols;
 

@@ -25,7 +25,7 @@ impl Switch {
     ) -> Result<Route, DropReason> {
         let Some(port) = self.ports.get(ingress) else { return Ok(route) };
         match route {
-            Route::Drop(_) => return Ok(route),
+            Route::Drop(_) | Route::Local => return Ok(route),
             Route::Forward { .. } | Route::Flood | Route::Multicast(_) => {}
         }
         match self.policy.judge(port.network, frame, now) {

@@ -214,11 +214,6 @@ impl Tracker {
             kept
         });
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.flows.len()
-    }
 }
 
 fn uncount(per_initiator: &mut BTreeMap<IpAddr, u32>, flow: &Flow) {

@@ -32,6 +32,7 @@ use std::time::Duration;
 use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, PortId};
 
 use crate::network::{Network, Station};
+use crate::ports::Port;
 use crate::process::Route;
 use crate::switch::Switch;
 use messages::{Asker, Claim, Message};
@@ -438,14 +439,12 @@ impl Switch {
     /// The ports that are asked by a query, with their MTU in bytes.
     pub fn query_targets(&self, query: &Query) -> impl Iterator<Item = (PortId, usize)> {
         let asked = query.asked;
-        let asks = move |id: PortId, station: &Station| match asked {
-            Asked::Containers => *station != Station::Host,
-            Asked::Host => *station == Station::Host,
-            Asked::Port(port) => id == port,
+        let kind = move |port: &Port| match asked {
+            Asked::Containers => port.station != Station::Host,
+            Asked::Host => port.station == Station::Host,
+            Asked::Port(_) => true,
         };
-        self.ports
-            .on(query.network)
-            .filter(move |(id, port)| asks(*id, &port.station))
-            .map(|(id, port)| (id, port.mtu))
+        let ports = self.ports.members_where(query.network, kind);
+        ports.filter(move |(id, _)| !matches!(asked, Asked::Port(port) if port != *id))
     }
 }

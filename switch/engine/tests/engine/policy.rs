@@ -55,19 +55,19 @@ impl Case {
     fn enters(&self) -> bool {
         self.in_network(self.to) && !self.within()
     }
-    fn from_host(&self) -> bool {
+    fn by_the_host(&self) -> bool {
         matches!(self.from, Who::Host | Who::Loopback)
     }
-    fn to_host(&self) -> bool {
+    fn for_the_host(&self) -> bool {
         matches!(self.to, Who::Host | Who::Loopback)
     }
     fn by_host_port(&self) -> bool {
         matches!(self.published, Published::Translated { .. })
     }
-    fn to_loopback_binding(&self) -> bool {
+    fn bound_to_loopback(&self) -> bool {
         self.published == Published::Translated { loopback: true }
     }
-    fn to_published_port(&self) -> bool {
+    fn for_published_port(&self) -> bool {
         self.published == Published::Direct
     }
 }
@@ -83,23 +83,23 @@ const SPECIFICATION: &[Line] = &[
     ("replies and what follows the first packet pass", |c| c.established, Accept),
     ("the user's drop comes before the walls",   |c| c.user == Some(Action::Drop), Drop(DropReason::Rule)),
     ("so does the user's reject",                |c| c.user == Some(Action::Reject), Reject),
-    ("loopback bindings are the loopback's",     |c| c.to_loopback_binding() && c.from != Who::Loopback, Drop(DropReason::LoopbackOnly)),
+    ("loopback bindings are the loopback's",     |c| c.bound_to_loopback() && c.from != Who::Loopback, Drop(DropReason::LoopbackOnly)),
     ("nothing leaves an isolated network",       |c| c.leaves() && c.source.mode == Isolated, Drop(DropReason::Internal)),
-    ("an internal one reaches its host",         |c| c.leaves() && c.source.internal && c.to_host(), Accept),
+    ("an internal one reaches its host",         |c| c.leaves() && c.source.internal && c.for_the_host(), Accept),
     ("but nothing else",                         |c| c.leaves() && c.source.internal, Drop(DropReason::Internal)),
     ("hairpin gets the gateway's address",       |c| c.within() && c.by_host_port(), AcceptMasqueraded),
     ("ICC off is silence",                       |c| c.within() && !c.target.icc, Drop(DropReason::Isolated)),
     ("ICC on is not",                            |c| c.within(), Accept),
-    ("the host does not reach isolated ones",    |c| c.enters() && c.from_host() && c.target.mode == Isolated, Drop(DropReason::Internal)),
-    ("but all others, internal ones, too",       |c| c.from_host(), Accept),
-    ("containers reach their host",              |c| c.to_host(), Accept),
+    ("the host does not reach isolated ones",    |c| c.enters() && c.by_the_host() && c.target.mode == Isolated, Drop(DropReason::Internal)),
+    ("but all others, internal ones, too",       |c| c.by_the_host(), Accept),
+    ("containers reach their host",              |c| c.for_the_host(), Accept),
     ("published ports lead in, masqueraded",     |c| c.enters() && c.by_host_port() && c.leaves() && c.source.masquerade && c.source.mode != Routed, AcceptMasqueraded),
     ("or not",                                   |c| c.enters() && c.by_host_port(), Accept),
     ("else nothing enters an internal network",  |c| c.enters() && c.target.internal, Drop(DropReason::Internal)),
     ("or an isolated one",                       |c| c.enters() && c.target.mode == Isolated, Drop(DropReason::Internal)),
     ("nat: only trusted interfaces come near",   |c| c.enters() && c.target.mode == Nat && c.from != Who::Trusted, Drop(DropReason::Protected)),
-    ("and only to published ports",              |c| c.enters() && c.target.mode == Nat && !c.to_published_port(), Drop(DropReason::Protected)),
-    ("routed: published ports and ICMP",         |c| c.enters() && c.target.mode == Routed && !c.to_published_port() && !c.icmp, Drop(DropReason::Protected)),
+    ("and only to published ports",              |c| c.enters() && c.target.mode == Nat && !c.for_published_port(), Drop(DropReason::Protected)),
+    ("routed: published ports and ICMP",         |c| c.enters() && c.target.mode == Routed && !c.for_published_port() && !c.icmp, Drop(DropReason::Protected)),
     ("what leaves is masqueraded",               |c| c.leaves() && c.source.masquerade && matches!(c.source.mode, Nat | NatUnprotected), AcceptMasqueraded),
     ("unless that is off or the mode is routed", |_| true, Accept),
 ];
