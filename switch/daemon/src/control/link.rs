@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -68,6 +69,7 @@ struct State {
     networks: BTreeMap<NetworkId, Network>,
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    host_addresses: Vec<IpAddr>,
     running: Option<Running>,
     /// The datapath started last, dead or alive: only its watcher may replace it.
     latest: u32,
@@ -92,6 +94,7 @@ impl Link {
             networks: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
+            host_addresses: Vec::new(),
             running: None,
             latest: 0,
             stopped: false,
@@ -167,6 +170,16 @@ impl Link {
     pub async fn announce(&self, id: PortId) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         self.tell(&mut state, Command::Announce(id), None).await
+    }
+
+    /// Says which addresses the host has.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_host_addresses(&self, addresses: Vec<IpAddr>) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.host_addresses.clone_from(&addresses);
+        self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
     /// Removes a port and closes its descriptor.
@@ -304,6 +317,7 @@ impl Link {
         let pid = child.id().unwrap_or(0);
         let channel = ours.into_async()?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
+        must(&channel, &Command::SetHostAddresses(state.host_addresses.clone()), None).await?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }
