@@ -166,9 +166,12 @@ impl Link {
     /// Has the addresses of the container behind a port said in its network.
     ///
     /// # Errors
-    /// [`LinkError::Down`].
+    /// [`LinkError::Down`], also when it was stopped.
     pub async fn announce(&self, id: PortId) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
+        if state.stopped {
+            return Err(io::Error::other("it was stopped").into());
+        }
         self.tell(&mut state, Command::Announce(id), None).await
     }
 
