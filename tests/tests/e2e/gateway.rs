@@ -71,7 +71,7 @@ fn networks_behind_translation_are_silent_to_each_other() {
     let a = world.attach("a", &["--network", "net1"]);
     let b = world.attach("b", &["--network", "net2"]);
     a.cannot_ping(b.ipv4());
-    assert!(world.drops(&a, DropReason::Forbidden) >= 1);
+    assert!(world.drops(&a, DropReason::Protected) >= 1);
     a.pings(address("10.78.0.1"));
 }
 

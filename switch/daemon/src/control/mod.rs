@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
-//! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
+//! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
 //! | [`host_addresses`] | which addresses the host has, told to the datapath |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
@@ -44,6 +44,7 @@ pub mod observe;
 pub mod options;
 pub mod predefined;
 pub mod records;
+pub mod rules;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
