@@ -53,6 +53,7 @@ fn network(id: NetworkId) -> Network {
     Network {
         subnets: texts.iter().map(|text| text.parse().expect("a subnet")).collect(),
         gateway: Some(Gateway { mac: gateway_mac(id), addresses, isolated: false }),
+        icc: true,
         mode_v4: GatewayMode::NatUnprotected,
         mode_v6: GatewayMode::NatUnprotected,
         mtu: MTU,
