@@ -32,10 +32,12 @@
 //! | [`process`] | what happens to a frame, and the tiers that make it fast |
 //! | [`table`] | learning, moves, fixed addresses, ageing, limits |
 //! | [`ports`] | which ports and networks there are, and who floods to whom |
+//! | [`dns`] | what containers learn of names |
 //! | [`network`] | what control says about a network and about who is behind a port |
 //! | [`limits`] [`verdicts`] [`stats`] [`refusal`] | the types they hand over |
 #![forbid(unsafe_code)]
 
+pub mod dns;
 pub mod limits;
 pub mod network;
 pub mod ports;

@@ -2,6 +2,7 @@
 
 use vswitch_frame::{Instant, NetworkId, PortId};
 
+use crate::dns::index::Index;
 use crate::limits::Limits;
 use crate::network::{Network, Station};
 use crate::ports::{Port, Ports};
@@ -13,6 +14,7 @@ use crate::table::{Entry, Key, Table};
 #[derive(Debug)]
 pub struct Switch {
     pub(crate) ports: Ports,
+    pub(crate) names: Index,
     pub(crate) table: Table,
     pub(crate) stats: Stats,
     limits: Limits,
@@ -23,7 +25,7 @@ impl Switch {
     /// addresses that collide in the table.
     pub fn new(limits: Limits, seed: u64) -> Self {
         let table = Table::new(limits, seed);
-        Self { ports: Ports::default(), table, stats: Stats::default(), limits }
+        Self { ports: Ports::default(), names: Index::default(), table, stats: Stats::default(), limits }
     }
 
     /// Adds a network, with no ports.
@@ -38,6 +40,7 @@ impl Switch {
     /// no such network.
     pub fn remove_network(&mut self, id: NetworkId) -> Vec<PortId> {
         self.table.forget_network(id);
+        self.names.remove_network(id);
         self.ports.remove_network(id)
     }
 
@@ -67,11 +70,17 @@ impl Switch {
         for &mac in &port.addresses {
             self.table.fix(Key::new(port.network, mac), id);
         }
-        self.ports.add(id, port)
+        let (network, station) = (port.network, port.station.clone());
+        self.ports.add(id, port)?;
+        self.names.add(network, id, &station);
+        Ok(())
     }
 
     /// Says anew who is behind a port. Returns whether there is one.
     pub fn set_station(&mut self, id: PortId, station: Station) -> bool {
+        let Some(port) = self.ports.get(id) else { return false };
+        self.names.remove(port.network, id, &port.station);
+        self.names.add(port.network, id, &station);
         self.ports.set_station(id, station)
     }
 
@@ -80,6 +89,7 @@ impl Switch {
         let Some(port) = self.ports.remove(id) else {
             return false;
         };
+        self.names.remove(port.network, id, &port.station);
         for mac in port.addresses {
             self.table.unfix(Key::new(port.network, mac));
         }

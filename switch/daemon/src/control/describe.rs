@@ -10,9 +10,10 @@ use super::names;
 use super::state::{Endpoint, Network, Sandbox};
 
 /// A network, as the switch is to know it.
-pub fn network(network: &Network) -> engine::Network {
+pub fn network(name: &str, network: &Network) -> engine::Network {
     let addresses = network.pools.iter().map(super::ipam::Pool::gateway).collect();
     engine::Network {
+        name: name.to_owned(),
         subnets: network.pools.iter().map(super::ipam::Pool::subnet).collect(),
         gateway: Some(engine::Gateway { mac: network.gateway_mac, addresses, isolated: false }),
         internal: network.internal,
