@@ -76,6 +76,11 @@ impl Switch {
         Ok(())
     }
 
+    /// What was said about a port when it was added, or since.
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id)
+    }
+
     /// Says anew who is behind a port. Returns whether there is one.
     pub fn set_station(&mut self, id: PortId, station: Station) -> bool {
         let Some(port) = self.ports.get(id) else { return false };

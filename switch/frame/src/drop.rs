@@ -60,6 +60,12 @@ drop_reasons! {
     Isolated = "isolated",
     /// Nobody to flood to: no other port of the network may receive it.
     NoReceiver = "no-receiver",
+    /// A checksum that the gateway had to rely on is wrong.
+    BadChecksum = "bad-checksum",
+    /// For the gateway, which does not serve this and has no host to hand it to.
+    NotServed = "not-served",
+    /// For the gateway, which took note of it: there is nothing to answer.
+    Consumed = "consumed",
     /// Larger than the MTU of the port it was meant for.
     TxTooBig = "tx-too-big",
     /// The kernel's queue towards the receiver was full.

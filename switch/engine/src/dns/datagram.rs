@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vswitch_frame::checksum::{Sum, pseudo_header};
 use vswitch_frame::headers::{ETHERNET_BYTES, Transport, be16, ethertype};
-use vswitch_frame::{Checksum, Frame, Mac};
+use vswitch_frame::{Checksum, DropReason, Frame, Mac};
 
 const UDP: u8 = 17;
 const UDP_HEADER: usize = 8;
@@ -31,29 +31,35 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Who asked whom by a datagram to the DNS port. `None` if the frame, which must have been parsed, is
-    /// none: it has a VLAN tag, is a fragment, goes elsewhere, or a checksum of it is wrong.
-    pub fn parse(frame: &Frame) -> Option<Self> {
+    /// Who asked whom by a datagram to the DNS port. The frame must have been parsed.
+    ///
+    /// # Errors
+    /// [`DropReason::NotServed`] when it is none, or has a VLAN tag; [`DropReason::BadChecksum`].
+    pub fn parse(frame: &Frame) -> Result<Self, DropReason> {
         let (headers, bytes) = (&frame.headers, frame.bytes());
         let at = headers.transport_offset();
         let is_question = headers.network_offset() == ETHERNET_BYTES
             && headers.transport() == Transport::Udp
-            && be16(bytes, at + 2) == DNS_PORT
-            && is_right(frame);
+            && be16(bytes, at + 2) == DNS_PORT;
+        if !is_question {
+            return Err(DropReason::NotServed);
+        }
+        if !is_right(frame) {
+            return Err(DropReason::BadChecksum);
+        }
         let address = |v4: usize, v6: usize| {
             let packet = &bytes[ETHERNET_BYTES..];
             if headers.is_ipv4() {
-                Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(v4..v4 + 4)?).ok()?).into())
+                IpAddr::from(octets::<4>(packet, v4))
             } else {
-                Some(Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(v6..v6 + 16)?).ok()?).into())
+                IpAddr::from(octets::<16>(packet, v6))
             }
         };
-        is_question.then_some(())?;
-        Some(Self {
+        Ok(Self {
             client_mac: frame.source(),
             gateway_mac: frame.destination(),
-            client: address(12, 8)?,
-            gateway: address(16, 24)?,
+            client: address(12, 8),
+            gateway: address(16, 24),
             client_port: be16(bytes, at),
         })
     }
@@ -130,6 +136,13 @@ pub fn is_right(frame: &Frame) -> bool {
     without || pseudo_header(bytes, headers, end - at).add_bytes(&bytes[at..end]).checksum() == 0
 }
 
+/// The bytes of an address; the frame was parsed, so they are there.
+fn octets<const N: usize>(packet: &[u8], at: usize) -> [u8; N] {
+    let mut octets = [0; N];
+    octets.copy_from_slice(&packet[at..at + N]);
+    octets
+}
+
 fn ipv4_header(from: Ipv4Addr, to: Ipv4Addr, payload: u16) -> [u8; IPV4_HEADER] {
     let mut header = [0; IPV4_HEADER];
     header[0] = 0x45;
@@ -190,7 +203,7 @@ mod tests {
                 assert_eq!(frame.len(), asked.header_bytes() + message.len());
                 assert!(is_right(&frame));
                 turned(&mut frame);
-                assert_eq!(Asked::parse(&frame), Some(asked));
+                assert_eq!(Asked::parse(&frame), Ok(asked));
                 assert_eq!(questions(&frame).collect::<Vec<_>>().concat(), message);
             }
         }
@@ -198,19 +211,19 @@ mod tests {
 
     #[test]
     fn what_is_wrong_or_not_for_the_resolver_is_not_taken() {
-        let changes: [(&str, fn(&mut [u8])); 4] = [
-            ("another port", |bytes| bytes[37] = 54),
-            ("a wrong sum", |bytes| bytes[45] ^= 1),
-            ("a wrong header", |bytes| bytes[22] ^= 1),
-            ("another protocol", |bytes| (bytes[23], bytes[24]) = (18, bytes[24].wrapping_sub(1))),
+        let changes: [(DropReason, fn(&mut [u8])); 4] = [
+            (DropReason::NotServed, |bytes| bytes[37] = 54),
+            (DropReason::NotServed, |bytes| bytes[23] = 18),
+            (DropReason::BadChecksum, |bytes| bytes[45] ^= 1),
+            (DropReason::BadChecksum, |bytes| bytes[22] ^= 1),
         ];
         let mut frame = Pool::new(1).take().expect("a slot");
-        for (what, change) in changes {
+        for (reason, change) in changes {
             asked("10.0.0.2", "10.0.0.1").answer(b"question", &mut Vec::new(), &mut frame);
             turned(&mut frame);
             change(frame.bytes_mut());
             frame.parse().expect("well-formed");
-            assert_eq!(Asked::parse(&frame), None, "{what}");
+            assert_eq!(Asked::parse(&frame), Err(reason));
         }
     }
 
@@ -222,7 +235,7 @@ mod tests {
         let gso = Gso { kind: GsoKind::Udp, size: 3, ecn: false, same_id: false };
         frame.offload = Offload { checksum: Checksum::Partial { start: 34, offset: 6 }, gso: Some(gso) };
         frame.parse().expect("well-formed");
-        assert!(Asked::parse(&frame).is_some());
+        assert!(Asked::parse(&frame).is_ok());
         assert_eq!(questions(&frame).collect::<Vec<_>>(), [&b"one"[..], b"two", b"thr", b"ee"]);
     }
 }

@@ -40,6 +40,25 @@ use message::{Answer, Query, Rcode, Unanswerable, kind};
 /// How long an answer of ours holds, in seconds: containers come and go, and asking again is cheap.
 pub const TTL_SECONDS: u32 = 5;
 
+/// What an answer travels in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Road {
+    /// A datagram with room for so many bytes, or fewer if the client takes fewer.
+    Datagram(usize),
+    /// A stream, which takes whatever there is.
+    Stream,
+}
+
+impl Road {
+    /// The longest answer to a query, in bytes.
+    pub fn limit(self, query: &Query<'_>) -> usize {
+        match self {
+            Self::Datagram(room) => query.udp_limit().min(room),
+            Self::Stream => message::MESSAGE_BYTES_MAX,
+        }
+    }
+}
+
 /// What became of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
@@ -54,13 +73,13 @@ pub enum Resolution {
 impl Switch {
     /// Answers the question that a container asked its gateway.
     ///
-    /// `message` came in at port `ingress`. The answer goes to `out`, which is emptied first, and has at
-    /// most `limit` bytes; `None` means what the client says it takes over UDP. `chance` shuffles.
+    /// `message` came in at port `ingress`. The answer goes to `out`, which is emptied first; `chance`
+    /// shuffles it.
     pub fn resolve(
         &self,
         ingress: PortId,
         message: &[u8],
-        limit: Option<usize>,
+        road: Road,
         chance: u64,
         out: &mut Vec<u8>,
     ) -> Resolution {
@@ -76,7 +95,7 @@ impl Switch {
             message::empty(&query, Rcode::Refused, out);
             return Resolution::Answered;
         };
-        let limit = limit.unwrap_or_else(|| query.udp_limit());
+        let limit = road.limit(&query);
         let networks = self.names.networks_of(endpoint.sandbox);
         if query.class == message::CLASS_IN && self.answer(&query, networks, limit, chance, out) {
             return Resolution::Answered;

@@ -11,6 +11,7 @@ use crate::limits::Limits;
 use crate::network::Network;
 use crate::ports::Port;
 
+const DATAGRAM: Road = Road::Datagram(1452);
 const LAN: NetworkId = NetworkId(1);
 const BACKUP: NetworkId = NetworkId(2);
 const BRIDGE: NetworkId = NetworkId(3);
@@ -70,7 +71,7 @@ fn ask(name: &str, kind: TYPE) -> Vec<u8> {
 fn told(switch: &Switch, port: u16, name: &str, kind: TYPE) -> Option<(RCODE, Vec<String>)> {
     let mut out = Vec::new();
     let question = ask(name, kind);
-    match switch.resolve(PortId(port), &question, None, 1, &mut out) {
+    match switch.resolve(PortId(port), &question, DATAGRAM, 1, &mut out) {
         Resolution::Forward => None,
         Resolution::Ignored => panic!("{name}: a question was ignored"),
         Resolution::Answered => {
@@ -179,7 +180,7 @@ fn answers_are_shuffled_and_short_lived() {
     let mut firsts = std::collections::BTreeSet::new();
     for chance in 0..32 {
         let mut out = Vec::new();
-        switch.resolve(PortId(0), &question, None, chance, &mut out);
+        switch.resolve(PortId(0), &question, DATAGRAM, chance, &mut out);
         let packet = Packet::parse(&out).expect("an answer");
         assert!(packet.answers.iter().all(|record| record.ttl == TTL_SECONDS));
         firsts.insert(show(&packet.answers[0].rdata));
@@ -203,15 +204,16 @@ fn an_answer_keeps_within_what_the_client_takes() {
         edns.build_bytes_vec().expect("a message")
     };
     let cases = [
-        (plain.clone(), None, 512, true),
-        (with(100), None, 512, true),
-        (with(1000), None, 1000, true),
-        (with(60_000), None, 1232, true),
-        (plain, Some(65_535), 65_535, false),
+        (plain.clone(), DATAGRAM, 512, true),
+        (with(100), DATAGRAM, 512, true),
+        (with(1000), DATAGRAM, 1000, true),
+        (with(60_000), DATAGRAM, 1232, true),
+        (with(60_000), Road::Datagram(548), 548, true),
+        (plain, Road::Stream, 65_535, false),
     ];
-    for (question, limit, most, cut) in cases {
+    for (question, road, most, cut) in cases {
         let mut out = Vec::new();
-        switch.resolve(PortId(0), &question, limit, 1, &mut out);
+        switch.resolve(PortId(0), &question, road, 1, &mut out);
         let packet = Packet::parse(&out).expect("an answer");
         assert!(out.len() <= most && out.len() + 16 > most || !cut, "{} of {most}", out.len());
         assert_eq!(message::is_truncated(&out), cut);
@@ -240,7 +242,7 @@ fn what_is_no_question_is_refused_or_ignored() {
     ];
     for (what, question, expected) in cases {
         let mut out = Vec::new();
-        let resolution = switch.resolve(PortId(0), &question, None, 1, &mut out);
+        let resolution = switch.resolve(PortId(0), &question, DATAGRAM, 1, &mut out);
         let code = match resolution {
             Resolution::Answered => Some(Packet::parse(&out).expect(what).rcode()),
             Resolution::Ignored => None,
@@ -295,7 +297,7 @@ proptest! {
             bytes[2..12].copy_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
         }
         let mut out = Vec::new();
-        if switch().resolve(PortId(port), &bytes, None, 1, &mut out) == Resolution::Answered {
+        if switch().resolve(PortId(port), &bytes, DATAGRAM, 1, &mut out) == Resolution::Answered {
             prop_assert!(Packet::parse(&out).is_ok());
             prop_assert!(out.len() <= message::UDP_BYTES_MAX);
         }

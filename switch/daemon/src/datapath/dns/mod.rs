@@ -1,0 +1,228 @@
+//! Answers what containers ask their gateway at port 53.
+//!
+//! # Theory of operation
+//!
+//! ```text
+//!  frames for port 53 ──► UDP ──► one answer each, at once ────────────┐
+//!                    └──► TCP ──► streams ──► questions ──► answers ───┤
+//!                                                 │                    ├──► frames to the container
+//!                         control ◄── upstream ◄──┘ names not ours     │
+//!                            └──────────────────► answers ─────────────┘
+//! ```
+//!
+//! What is known here is answered by [`vswitch_engine::dns`]. Other questions go to control, which alone
+//! has a network; it answers over the same channel, in any order. Who asked is kept in a table of
+//! [`upstream::IN_FLIGHT_MAX`] entries for [`upstream::DEADLINE`]. When there is no room in it, no answer in
+//! time or no channel, the client is told that the server failed.
+//!
+//! A datagram is answered in the burst it came in. Streams and answers of control wait for the end of the
+//! turn, when no burst holds slots of the pool.
+
+mod stream;
+mod upstream;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use vswitch_engine::Switch;
+use vswitch_engine::dns::datagram::{Asked, questions};
+use vswitch_engine::dns::message::{self, Query, Rcode};
+use vswitch_engine::dns::{Resolution, Road};
+use vswitch_engine::verdicts::Verdicts;
+use vswitch_frame::headers::{ETHERNET_BYTES, Transport};
+use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
+
+use stream::{Connection, Streams};
+use upstream::{Asker, Upstream};
+
+/// Room for a network packet where a network says nothing: what every IPv6 link carries.
+const MTU_LEAST: usize = 1280;
+
+/// The resolver of every network.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    upstream: Upstream,
+    streams: Streams,
+    chance: u64,
+    answer: Vec<u8>,
+    scratch: Vec<u8>,
+    asked: Vec<(Connection, Vec<u8>)>,
+}
+
+impl Resolver {
+    /// A resolver that can ask nobody else yet. `seed` is random and secret.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            upstream: Upstream::default(),
+            streams: Streams::new(seed),
+            chance: seed,
+            answer: Vec::new(),
+            scratch: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// Asks control from now on over this channel, which the caller waits for.
+    pub(crate) fn set_upstream(&mut self, channel: OwnedFd) {
+        self.upstream.set_channel(channel);
+    }
+
+    /// The channel to control, if there is one.
+    pub(crate) fn upstream(&self) -> Option<impl AsFd + '_> {
+        self.upstream.channel()
+    }
+
+    /// Notes that the channel to control has something to read.
+    pub(crate) fn set_ready(&mut self) {
+        self.upstream.set_ready();
+    }
+
+    /// Forgets who asked at a port, so that its number may have another owner.
+    pub(crate) fn forget_port(&mut self, port: PortId) {
+        self.upstream.forget_port(port);
+        self.streams.forget_port(port);
+    }
+
+    /// Takes a frame to port 53 of a gateway, and answers it if it can be answered at once. The frame ends
+    /// up in `verdicts`.
+    pub(crate) fn take(
+        &mut self,
+        switch: &Switch,
+        ingress: PortId,
+        frame: Frame,
+        pool: &mut Pool,
+        verdicts: &mut Verdicts,
+        now: Instant,
+    ) {
+        let taken = match frame.headers.transport() {
+            Transport::Udp => match Asked::parse(&frame) {
+                Ok(asked) => return self.take_datagrams(switch, ingress, asked, frame, pool, verdicts, now),
+                Err(reason) => Err(reason),
+            },
+            Transport::Tcp => self.streams.take(ingress, mtu(switch, ingress), &frame, now),
+            Transport::Other => Err(DropReason::NotServed),
+        };
+        let reason = taken.err().unwrap_or(DropReason::Consumed);
+        verdicts.drop.push((reason, ingress, frame));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the burst it works in, and what it asks")]
+    fn take_datagrams(
+        &mut self,
+        switch: &Switch,
+        ingress: PortId,
+        asked: Asked,
+        frame: Frame,
+        pool: &mut Pool,
+        verdicts: &mut Verdicts,
+        now: Instant,
+    ) {
+        let road = Road::Datagram(room(switch, ingress, &asked));
+        for question in questions(&frame) {
+            let asker = Asker::Datagram { ingress, asked, road };
+            if self.resolve(switch, ingress, question, road, asker, now) {
+                match pool.take() {
+                    Some(mut reply) => {
+                        asked.answer(&self.answer, &mut self.scratch, &mut reply);
+                        verdicts.forward.push((ingress, reply));
+                    }
+                    None => return verdicts.drop.push((DropReason::TxNoBuffer, ingress, frame)),
+                }
+            }
+        }
+        verdicts.drop.push((DropReason::Consumed, ingress, frame));
+    }
+
+    /// Answers a question into `self.answer`, or asks control; says whether there is an answer now.
+    fn resolve(
+        &mut self,
+        switch: &Switch,
+        ingress: PortId,
+        question: &[u8],
+        road: Road,
+        asker: Asker,
+        now: Instant,
+    ) -> bool {
+        self.chance = self.chance.wrapping_add(1);
+        match switch.resolve(ingress, question, road, self.chance, &mut self.answer) {
+            Resolution::Answered => true,
+            Resolution::Ignored => false,
+            Resolution::Forward => {
+                let refused = !self.upstream.ask(question, asker, now);
+                if refused {
+                    fail(question, &mut self.answer);
+                }
+                refused
+            }
+        }
+    }
+
+    /// When [`poll`](Self::poll) wants to be called; `None` if there is nothing to wait for.
+    pub(crate) fn poll_at(&self) -> Option<Instant> {
+        [self.upstream.poll_at(), self.streams.poll_at()].into_iter().flatten().min()
+    }
+
+    /// Takes in what control answered and what streams received, and appends the frames that follow from
+    /// it. No burst may be under way.
+    pub(crate) fn poll(
+        &mut self,
+        switch: &Switch,
+        pool: &mut Pool,
+        forward: &mut Vec<(PortId, Frame)>,
+        now: Instant,
+    ) {
+        while let Some((waiting, answered)) = self.upstream.next_answer(now, &mut self.answer) {
+            if !answered {
+                fail(&waiting.question, &mut self.answer);
+            }
+            self.deliver(&waiting.question, waiting.asker, pool, forward);
+        }
+        self.streams.receive(now, &mut self.asked);
+        while let Some((connection, question)) = self.asked.pop() {
+            let asker = Asker::Stream(connection);
+            if self.resolve(switch, connection.port, &question, Road::Stream, asker, now) {
+                self.streams.answer(connection, &self.answer);
+            }
+        }
+        self.streams.send(now, pool, &mut self.scratch, forward);
+    }
+
+    /// Hands `self.answer` to whoever asked.
+    fn deliver(
+        &mut self,
+        question: &[u8],
+        asker: Asker,
+        pool: &mut Pool,
+        forward: &mut Vec<(PortId, Frame)>,
+    ) {
+        match asker {
+            Asker::Stream(connection) => self.streams.answer(connection, &self.answer),
+            Asker::Datagram { ingress, asked, road } => {
+                let Ok(query) = Query::parse(question) else { return };
+                message::truncate(&query, road.limit(&query), &mut self.answer);
+                // Without a slot the answer is lost, as on a full queue: the client asks again.
+                if let Some(mut reply) = pool.take() {
+                    asked.answer(&self.answer, &mut self.scratch, &mut reply);
+                    forward.push((ingress, reply));
+                }
+            }
+        }
+    }
+}
+
+/// Makes `answer` say that nobody could find out.
+fn fail(question: &[u8], answer: &mut Vec<u8>) {
+    answer.clear();
+    if let Ok(query) = Query::parse(question) {
+        message::empty(&query, Rcode::ServerFailure, answer);
+    }
+}
+
+/// The largest network packet of a port, in bytes.
+fn mtu(switch: &Switch, port: PortId) -> usize {
+    switch.port(port).map_or(MTU_LEAST, |port| port.mtu)
+}
+
+/// Bytes of an answer that fit one packet of a port.
+fn room(switch: &Switch, port: PortId, asked: &Asked) -> usize {
+    (mtu(switch, port) + ETHERNET_BYTES).saturating_sub(asked.header_bytes())
+}
