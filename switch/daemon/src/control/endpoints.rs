@@ -114,7 +114,8 @@ impl Control {
         }
         let reserved = self.reserve(network, &config)?;
         match self.make_endpoint(network, sandbox, &reserved, source, options, config.aliases).await {
-            Ok(endpoint) => {
+            Ok((endpoint, remains)) => {
+                self.remains.insert(endpoint.id, remains);
                 self.state.sandbox(sandbox)?.endpoints.push(endpoint);
                 Ok(())
             }
@@ -132,7 +133,9 @@ impl Control {
         }
         self.state.forget_endpoint(&endpoint.network, endpoint.port, endpoint.mac, &endpoint.addresses);
         let mut cleanup = Cleanup::default();
-        cleanup.destroy(endpoint.remains);
+        if let Some(remains) = self.remains.remove(&endpoint.id) {
+            cleanup.destroy(remains);
+        }
         cleanup
     }
 
@@ -162,7 +165,7 @@ impl Control {
         source: Source,
         options: EndpointOptions,
         aliases: Vec<String>,
-    ) -> Result<Endpoint> {
+    ) -> Result<(Endpoint, Remains)> {
         let id = super::new_id()?;
         let port_type =
             if matches!(source, Source::Descriptor(_)) { PortType::Fd } else { options.port_type };
@@ -184,7 +187,6 @@ impl Control {
             mac: reserved.mac,
             addresses: reserved.addresses.clone(),
             aliases,
-            remains: made.remains,
         };
         let (network, sandbox_of) = (&self.state.networks[name], &self.state.sandboxes[sandbox]);
         let spec = PortSpec {
@@ -198,11 +200,11 @@ impl Control {
         };
         if let Err(error) = self.link.add_port(reserved.port, spec, made.fd).await {
             let mut cleanup = Cleanup::default();
-            cleanup.destroy(endpoint.remains);
+            cleanup.destroy(made.remains);
             cleanup.done().await;
             return Err(Error::new(Code::Internal, format!("the datapath refused the port: {error}")));
         }
-        Ok(endpoint)
+        Ok((endpoint, made.remains))
     }
 
     fn make_interface(

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use vswitch_engine::Station;
 use vswitch_frame::{Accepts, GroupId, PortId};
 use vswitch_sys::device::DeviceKind;
@@ -20,7 +21,7 @@ use super::endpoints::Cleanup;
 use super::error::{Code, Error, Result};
 use super::interface::{self, QUEUE_FRAMES, Remains, failed, refused};
 use super::ipam::Family;
-use super::names;
+use super::names::{self, Id};
 use super::networks::DEFAULT_NETWORK;
 use super::state::Network;
 use crate::datapath::command::PortSpec;
@@ -31,7 +32,7 @@ pub const HOST: &str = "(host)";
 const DEFAULT_INTERFACE: &str = "vsw0";
 
 /// A network's port to the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPort {
     /// The port.
     pub port: PortId,
@@ -48,7 +49,7 @@ impl Control {
         let Some(gateway) = described.gateway.filter(|gateway| !gateway.isolated) else { return Ok(()) };
         let interface = interface_name(name, network);
         let addresses = host_addresses(network);
-        let (number, mtu) = (network.number, network.options.mtu);
+        let (id, number, mtu) = (network.id, network.number, network.options.mtu);
         let port = self.state.port_numbers.take().map(PortId).ok_or_else(too_many)?;
         let made = make(&interface, gateway.mac, mtu, &addresses);
         let added = match made {
@@ -63,7 +64,7 @@ impl Control {
                     addresses: vec![gateway.mac],
                     station: Station::Host,
                 };
-                self.add_host_descriptor(port, spec, fd).await
+                self.add_host_descriptor(id, port, spec, fd).await
             }
             Err(error) => Err(error),
         };
@@ -76,23 +77,23 @@ impl Control {
     }
 
     /// Removes the host port of a network that is about to go.
-    pub(super) async fn remove_host_port(&mut self, host_port: HostPort) -> Cleanup {
+    pub(super) async fn remove_host_port(&mut self, network: Id, host_port: HostPort) -> Cleanup {
         let mut cleanup = Cleanup::default();
         if let Err(error) = self.link.remove_port(host_port.port).await {
             tracing::warn!(port = host_port.port.0, "the datapath could not remove a port: {error}");
         }
-        if let Some(fd) = self.host_descriptors.remove(&host_port.port) {
-            cleanup.destroy(Remains::Descriptor(fd));
+        if let Some(remains) = self.remains.remove(&network) {
+            cleanup.destroy(remains);
         }
         self.state.port_numbers.give_back(host_port.port.0);
         cleanup
     }
 
-    async fn add_host_descriptor(&mut self, port: PortId, spec: PortSpec, fd: OwnedFd) -> Result<()> {
+    async fn add_host_descriptor(&mut self, id: Id, port: PortId, spec: PortSpec, fd: OwnedFd) -> Result<()> {
         let kept = fd.try_clone().map_err(|error| failed("duplicate a descriptor", &error))?;
         let added = self.link.add_port(port, spec, fd).await;
         added.map_err(|error| Error::new(Code::Internal, format!("the datapath refused a port: {error}")))?;
-        self.host_descriptors.insert(port, kept);
+        self.remains.insert(id, Remains::Descriptor(kept));
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 
 use super::error::{Code, Error, Result};
 
@@ -47,10 +48,11 @@ impl Family {
 }
 
 /// One subnet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pool {
     subnet: IpNet,
     gateway: IpAddr,
+    #[serde(skip)]
     used: BTreeSet<u128>,
     last: u128,
 }
@@ -127,7 +129,7 @@ impl Pool {
 }
 
 /// The subnets of a network.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pools(Vec<Pool>);
 
 impl Pools {
@@ -142,6 +144,18 @@ impl Pools {
             }
         }
         Ok(Self(pools))
+    }
+
+    /// Marks as used what is: addresses of endpoints, and what the pools themselves need.
+    pub fn restore<'a>(&mut self, addresses: impl Iterator<Item = &'a IpNet>) {
+        for pool in &mut self.0 {
+            pool.used = [number(pool.gateway)].into();
+        }
+        for address in addresses.map(IpNet::addr) {
+            for pool in self.0.iter_mut().filter(|pool| pool.subnet.contains(&address)) {
+                pool.used.insert(number(address));
+            }
+        }
     }
 
     /// Each subnet.
@@ -321,6 +335,21 @@ mod tests {
         assert_eq!(pools.take(&[]).expect_err("full").code, Code::AddressesExhausted);
         pools.release(&[net("10.0.0.4/29")]);
         assert_eq!(pools.take(&[]), Ok(vec![net("10.0.0.4/29")]));
+    }
+
+    #[test]
+    fn what_was_written_down_goes_on_where_it_was() {
+        let mut before = pools(&["10.0.0.0/29", "fd00::/64"]);
+        let first = before.take(&[]).expect("first");
+        let second = before.take(&[]).expect("second");
+        before.release(&first);
+        let text = serde_json::to_string(&before).expect("text");
+        let mut after: Pools = serde_json::from_str(&text).expect("pools");
+        after.restore(second.iter());
+        assert_eq!(after.take(&[ip("10.0.0.3")]).expect_err("used").code, Code::AddressInUse);
+        assert_eq!(after.take(&[ip("10.0.0.1")]).expect_err("gateway").code, Code::AddressInUse);
+        assert_eq!(after.take(&[]), Ok(vec![net("10.0.0.4/29"), net("fd00::4/64")]));
+        assert_eq!(after.take(&first.iter().map(IpNet::addr).collect::<Vec<_>>()), Ok(first));
     }
 
     #[test]

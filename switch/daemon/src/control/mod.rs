@@ -14,7 +14,7 @@
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox |
-//! | [`state`] | what there is |
+//! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
 //! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
@@ -34,6 +34,7 @@ pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod records;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
@@ -41,18 +42,16 @@ pub mod subnets;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use vswitch_frame::PortId;
 use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
 use error::{Code, Error, Result};
-use interface::{FarSide, failed};
+use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
 use state::State;
@@ -73,10 +72,10 @@ pub struct RunOptions {
 #[derive(Debug)]
 pub struct Control {
     state: State,
+    /// What is left to destroy of each endpoint's interface, and of each network's on the host, when it goes.
+    remains: BTreeMap<Id, Remains>,
     link: Link,
     far: Option<FarSide>,
-    /// What keeps the last copy of each host port's descriptor, whose closing waits for the kernel.
-    host_descriptors: BTreeMap<PortId, OwnedFd>,
     offloads_noted: bool,
 }
 
@@ -122,9 +121,9 @@ impl Control {
         let link = link.map_err(|error| failed("start the datapath", &error))?;
         let mut control = Self {
             state: State::default(),
+            remains: BTreeMap::new(),
             link,
             far: None,
-            host_descriptors: BTreeMap::new(),
             offloads_noted: false,
         };
         let bridge =
@@ -141,14 +140,9 @@ impl Control {
     async fn stop(&mut self) {
         self.link.stop().await;
         let mut cleanup = endpoints::Cleanup::default();
-        for (_, fd) in std::mem::take(&mut self.host_descriptors) {
-            cleanup.destroy(interface::Remains::Descriptor(fd));
-        }
-        for (name, mut sandbox) in std::mem::take(&mut self.state.sandboxes) {
-            for endpoint in std::mem::take(&mut sandbox.endpoints) {
-                cleanup.destroy(endpoint.remains);
-            }
-            sandboxes::forget_namespace(&name, &sandbox);
+        std::mem::take(&mut self.remains).into_values().for_each(|remains| cleanup.destroy(remains));
+        for (name, sandbox) in self.state.sandboxes.iter() {
+            sandboxes::forget_namespace(name, sandbox);
         }
         cleanup.done().await;
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{Code, Error, Result};
 
 /// Longest name, in bytes: that of a file, since a sandbox is one in `/run/netns`.
@@ -12,7 +14,8 @@ const SHORT_ID_DIGITS: usize = 12;
 const RESERVED: [&str; 3] = ["host", "none", "default"];
 
 /// What a network, a sandbox or an endpoint is told from all others by: 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Id([u8; 32]);
 
 impl Id {
@@ -30,6 +33,29 @@ impl Id {
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for Id {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let mut bytes = [0; 32];
+        let digits = text
+            .as_bytes()
+            .chunks_exact(2)
+            .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()));
+        for (byte, value) in bytes.iter_mut().zip(digits) {
+            *byte = value.unwrap_or_default();
+        }
+        let id = Self(bytes);
+        if id.to_string() == text { Ok(id) } else { Err(format!("{text:?} is no identifier")) }
     }
 }
 
@@ -93,6 +119,10 @@ mod tests {
         let id = Id::new([0xab; 32]);
         assert_eq!(id.to_string(), "ab".repeat(32));
         assert_eq!(short_id(&id.to_string()), "abababababab");
+        assert_eq!(Id::try_from(id.to_string()), Ok(id));
+        for wrong in ["", "ab", &"AB".repeat(32), &"xx".repeat(32), &"ab".repeat(33)] {
+            assert!(Id::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
         assert!(id.starts_with("aba") && !id.starts_with("b") && !id.starts_with(""));
     }
 }

@@ -83,10 +83,10 @@ impl Control {
             return Err(Error::new(Code::NetworkInUse, message));
         }
         let network = self.state.network(&name)?;
-        let (number, host_port) = (network.number, network.host_port.take());
+        let (id, number, host_port) = (network.id, network.number, network.host_port.take());
         let mut cleanup = Cleanup::default();
         if let Some(host_port) = host_port {
-            cleanup.join(self.remove_host_port(host_port).await);
+            cleanup.join(self.remove_host_port(id, host_port).await);
         }
         self.forget_network(&name, number).await?;
         Ok(cleanup)
@@ -185,7 +185,7 @@ impl Control {
             let lonely = config.gateway.map(|_| Error::new(Code::InvalidArgument, message));
             return lonely.map_or(Ok(None), Err);
         };
-        for (name, network) in &self.state.networks {
+        for (name, network) in self.state.networks.iter() {
             if let Some(other) = network.pools.iter().find(|pool| overlap(pool.subnet(), subnet)) {
                 return Err(overlap_error(subnet, other.subnet(), &format!("network {name}")));
             }

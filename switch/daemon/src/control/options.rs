@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{Code, Error, Result};
 
 const ICC: &str = "com.docker.network.bridge.enable_icc";
@@ -26,7 +28,7 @@ const MTU_MIN_V6: u16 = 1280;
 const MTU_MAX: u16 = 65_521;
 
 /// What a network's options say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkOptions {
     /// Whether containers of the network may reach each other.
     pub icc: bool,
@@ -53,7 +55,7 @@ impl NetworkOptions {
 }
 
 /// How a port is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum PortType {
     /// A TAP made in the sandbox's namespace: the fastest.
     #[default]

@@ -1,29 +1,34 @@
 //! What control knows: networks, sandboxes, endpoints. No operation here, only finding and counting.
 //!
 //! Everything is found by name; whole identifiers and their beginnings serve where Docker takes them.
+//!
+//! Networks and sandboxes are plain data that is committed after every job; descriptors are kept elsewhere
+//! (`Control::remains`). Whatever follows from that data, such as which addresses are in use, is not
+//! committed but derived again by [`State::restore`], so that nothing can be in use by nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use vswitch_frame::{Mac, NetworkId, PortId};
 use vswitch_sys::netns::NetNs;
 
 use super::api::types::Map;
 use super::error::{Code, Error, Result};
 use super::host_port::HostPort;
-use super::interface::Remains;
 use super::ipam::Pools;
 use super::names::Id;
 use super::options::{NetworkOptions, PortType};
+use super::records::Records;
 
 /// Everything there is.
 #[derive(Debug)]
 pub struct State {
     /// Networks by name.
-    pub networks: BTreeMap<String, Network>,
+    pub networks: Records<Network>,
     /// Sandboxes by name.
-    pub sandboxes: BTreeMap<String, Sandbox>,
+    pub sandboxes: Records<Sandbox>,
     /// Numbers of networks.
     pub network_numbers: Numbers,
     /// Numbers of ports.
@@ -33,7 +38,7 @@ pub struct State {
 }
 
 /// A network.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Network {
     /// What it is told from all others by.
     pub id: Id,
@@ -58,11 +63,12 @@ pub struct Network {
     /// Its addresses.
     pub pools: Pools,
     /// MAC addresses of its gateway and its endpoints.
+    #[serde(skip)]
     pub macs: BTreeSet<Mac>,
 }
 
 /// A sandbox.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sandbox {
     /// What it is told from all others by.
     pub id: Id,
@@ -84,7 +90,7 @@ pub struct Sandbox {
 ///
 /// It is not kept open, which would keep the namespace alive; its identity tells whether the path still
 /// leads there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Place {
     /// The path.
     pub path: PathBuf,
@@ -93,7 +99,7 @@ pub struct Place {
 }
 
 /// An endpoint.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
     /// What it is told from all others by.
     pub id: Id,
@@ -111,15 +117,13 @@ pub struct Endpoint {
     pub addresses: Vec<IpNet>,
     /// Other names of the sandbox on this network.
     pub aliases: Vec<String>,
-    /// What is left to destroy when it goes.
-    pub remains: Remains,
 }
 
 impl Default for State {
     fn default() -> Self {
         Self {
-            networks: BTreeMap::new(),
-            sandboxes: BTreeMap::new(),
+            networks: Records::default(),
+            sandboxes: Records::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(PortId::LIMIT),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
@@ -128,6 +132,29 @@ impl Default for State {
 }
 
 impl State {
+    /// The state of what was committed.
+    pub fn restore(mut networks: BTreeMap<String, Network>, sandboxes: BTreeMap<String, Sandbox>) -> Self {
+        let endpoints = || sandboxes.values().flat_map(|sandbox| &sandbox.endpoints);
+        for (name, network) in &mut networks {
+            let own = || endpoints().filter(|endpoint| endpoint.network == *name);
+            network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
+            network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
+        }
+        Self {
+            network_numbers: Numbers::without(
+                NetworkId::LIMIT,
+                networks.values().map(|network| network.number.0),
+            ),
+            port_numbers: Numbers::without(PortId::LIMIT, endpoints().map(|endpoint| endpoint.port.0)),
+            sandbox_numbers: Numbers::without(
+                usize::from(u16::MAX),
+                sandboxes.values().map(|sandbox| sandbox.number),
+            ),
+            networks: Records::committed(networks),
+            sandboxes: Records::committed(sandboxes),
+        }
+    }
+
     /// The name of the network that `key` names: its name, its identifier or the beginning of that.
     ///
     /// # Errors
@@ -245,6 +272,13 @@ impl Numbers {
         Self { limit, next: 0, returned: BTreeSet::new() }
     }
 
+    /// The numbers below `limit` that are not in use.
+    pub fn without(limit: usize, used: impl Iterator<Item = u16>) -> Self {
+        let used: BTreeSet<u16> = used.collect();
+        let next = used.last().map_or(0, |last| last.saturating_add(1));
+        Self { limit, next, returned: (0..next).filter(|number| !used.contains(number)).collect() }
+    }
+
     /// The lowest number not in use, or `None` at the limit.
     pub fn take(&mut self) -> Option<u16> {
         if let Some(number) = self.returned.pop_first() {
@@ -275,6 +309,13 @@ mod tests {
         numbers.give_back(1);
         assert_eq!(numbers.take(), Some(1));
         assert_eq!(numbers.take(), None);
+    }
+
+    #[test]
+    fn numbers_in_use_are_not_given() {
+        let mut numbers = Numbers::without(5, [3, 1].into_iter());
+        let taken: Vec<_> = (0..4).map(|_| numbers.take()).collect();
+        assert_eq!(taken, [Some(0), Some(2), Some(4), None]);
     }
 
     #[test]
