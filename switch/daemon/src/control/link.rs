@@ -26,6 +26,7 @@ use vswitch_engine::{Network, Station};
 use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
 
+use super::resolver::Resolver;
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
 
@@ -56,6 +57,7 @@ pub struct Link {
 #[derive(Debug)]
 struct Shared {
     counters: Counters,
+    resolver: Resolver,
     pid: AtomicU32,
     restarts: AtomicU64,
     state: Mutex<State>,
@@ -80,11 +82,11 @@ struct Running {
 }
 
 impl Link {
-    /// Starts the datapath.
+    /// Starts the datapath, for which `resolver` finds out names.
     ///
     /// # Errors
     /// When it cannot be started or cannot confine itself.
-    pub async fn start(options: LinkOptions) -> io::Result<Self> {
+    pub async fn start(options: LinkOptions, resolver: Resolver) -> io::Result<Self> {
         let options = Options { poll: options.poll, seed: random_seed()? };
         let state = State {
             options,
@@ -96,6 +98,7 @@ impl Link {
         };
         let shared = Shared {
             counters: Counters::new()?,
+            resolver,
             pid: AtomicU32::new(0),
             restarts: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -269,6 +272,9 @@ impl Link {
         let pid = child.id().unwrap_or(0);
         let channel = ours.into_async()?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
+        let (questions, resolver) = Channel::pair()?;
+        must(&channel, &Command::SetResolver, Some(resolver.as_fd())).await?;
+        self.shared.resolver.serve(questions)?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }

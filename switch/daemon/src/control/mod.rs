@@ -35,6 +35,7 @@ pub mod networks;
 pub mod observe;
 pub mod options;
 pub mod records;
+pub mod resolver;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
@@ -54,6 +55,7 @@ use error::{Code, Error, Result};
 use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
+use resolver::Resolver;
 use state::State;
 
 /// Threads that wait for the kernel to destroy interfaces.
@@ -66,6 +68,8 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// What the datapath does when there is no work.
     pub poll: PollMode,
+    /// The file that names the host's name servers.
+    pub resolv_conf: PathBuf,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -105,7 +109,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     // Before there is anything to remove, so that no signal ends the process with it still there.
     let stop = stop_signal().map_err(|error| failed("wait for signals", &error))?;
     let listener = UnixListener::from_std(listener).map_err(|error| failed("listen", &error))?;
-    let mut control = Control::start(options.poll).await?;
+    let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     eprintln!("vswitch: ready on {}", options.socket.display());
@@ -116,8 +120,9 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
 }
 
 impl Control {
-    async fn start(poll: PollMode) -> Result<Self> {
-        let link = Link::start(LinkOptions { poll }).await;
+    async fn start(options: &RunOptions) -> Result<Self> {
+        let resolver = Resolver::new(options.resolv_conf.clone());
+        let link = Link::start(LinkOptions { poll: options.poll }, resolver).await;
         let link = link.map_err(|error| failed("start the datapath", &error))?;
         let mut control = Self {
             state: State::default(),

@@ -21,6 +21,8 @@ pub enum Command {
     AddPort(PortId, PortSpec),
     /// Says anew who is behind a port.
     SetStation(PortId, Station),
+    /// Asks for names that are not ours over the channel that rides along.
+    SetResolver,
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
     /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.

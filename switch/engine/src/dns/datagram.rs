@@ -1,6 +1,6 @@
 //! The frame around a question, and around its answer.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use vswitch_frame::checksum::{Sum, pseudo_header};
 use vswitch_frame::headers::{ETHERNET_BYTES, Transport, be16, ethertype};

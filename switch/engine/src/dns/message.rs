@@ -334,14 +334,18 @@ pub fn records(message: &[u8]) -> Option<Vec<Record>> {
     Some(records)
 }
 
+/// Whether an answer has records that answer the question.
+pub fn has_answers(message: &[u8]) -> bool {
+    word(message, 6).is_some_and(|count| count > 0)
+}
+
 /// How long an answer may be kept, in seconds: the shortest lifetime of its records, and for one without
 /// answers what the zone's SOA says (RFC 2308, 5). `None` if it may not be kept.
 pub fn lifetime_seconds(message: &[u8]) -> Option<u32> {
-    let negative = word(message, 6)? == 0;
     let records = records(message)?;
     let lasting = |record: &&Record| record.kind != kind::OPT;
     let shortest = records.iter().filter(lasting).map(|record| record.ttl_seconds).min()?;
-    if !negative {
+    if has_answers(message) {
         return Some(shortest);
     }
     let soa = records.iter().find(|record| record.kind == kind::SOA)?;

@@ -34,8 +34,23 @@ use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
 use stream::{Connection, Streams};
 use upstream::{Asker, Upstream};
 
-/// Room for a network packet where a network says nothing: what every IPv6 link carries.
+/// The same of a port that has just gone, in bytes: what every IPv6 link carries.
 const MTU_LEAST: usize = 1280;
+
+/// Where a question came from, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'a> {
+    pub(crate) switch: &'a Switch,
+    pub(crate) ingress: PortId,
+    pub(crate) now: Instant,
+}
+
+impl Origin<'_> {
+    /// The largest network packet of its port, in bytes.
+    fn mtu(&self) -> usize {
+        self.switch.port(self.ingress).map_or(MTU_LEAST, |port| port.mtu)
+    }
+}
 
 /// The resolver of every network.
 #[derive(Debug)]
@@ -86,63 +101,46 @@ impl Resolver {
     /// up in `verdicts`.
     pub(crate) fn take(
         &mut self,
-        switch: &Switch,
-        ingress: PortId,
+        origin: Origin<'_>,
         frame: Frame,
         pool: &mut Pool,
         verdicts: &mut Verdicts,
-        now: Instant,
     ) {
-        let taken = match frame.headers.transport() {
-            Transport::Udp => match Asked::parse(&frame) {
-                Ok(asked) => return self.take_datagrams(switch, ingress, asked, frame, pool, verdicts, now),
-                Err(reason) => Err(reason),
-            },
-            Transport::Tcp => self.streams.take(ingress, mtu(switch, ingress), &frame, now),
+        let fate = match frame.headers.transport() {
+            Transport::Udp => Asked::parse(&frame)
+                .map(|asked| self.take_datagrams(origin, asked, &frame, pool, &mut verdicts.forward)),
+            Transport::Tcp => self.streams.take(origin, &frame).map(|()| DropReason::Consumed),
             Transport::Other => Err(DropReason::NotServed),
         };
-        let reason = taken.err().unwrap_or(DropReason::Consumed);
-        verdicts.drop.push((reason, ingress, frame));
+        verdicts.drop.push((fate.unwrap_or_else(|refused| refused), origin.ingress, frame));
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the burst it works in, and what it asks")]
+    /// Answers the datagrams of a frame; returns what becomes of the frame.
     fn take_datagrams(
         &mut self,
-        switch: &Switch,
-        ingress: PortId,
+        origin: Origin<'_>,
         asked: Asked,
-        frame: Frame,
+        frame: &Frame,
         pool: &mut Pool,
-        verdicts: &mut Verdicts,
-        now: Instant,
-    ) {
-        let road = Road::Datagram(room(switch, ingress, &asked));
-        for question in questions(&frame) {
-            let asker = Asker::Datagram { ingress, asked, road };
-            if self.resolve(switch, ingress, question, road, asker, now) {
-                match pool.take() {
-                    Some(mut reply) => {
-                        asked.answer(&self.answer, &mut self.scratch, &mut reply);
-                        verdicts.forward.push((ingress, reply));
-                    }
-                    None => return verdicts.drop.push((DropReason::TxNoBuffer, ingress, frame)),
-                }
+        forward: &mut Vec<(PortId, Frame)>,
+    ) -> DropReason {
+        let road = Road::Datagram((origin.mtu() + ETHERNET_BYTES).saturating_sub(asked.header_bytes()));
+        for question in questions(frame) {
+            let asker = Asker::Datagram { ingress: origin.ingress, asked, road };
+            if !self.resolve(origin, question, road, asker) {
+                continue;
             }
+            let Some(mut reply) = pool.take() else { return DropReason::TxNoBuffer };
+            asked.answer(&self.answer, &mut self.scratch, &mut reply);
+            forward.push((origin.ingress, reply));
         }
-        verdicts.drop.push((DropReason::Consumed, ingress, frame));
+        DropReason::Consumed
     }
 
     /// Answers a question into `self.answer`, or asks control; says whether there is an answer now.
-    fn resolve(
-        &mut self,
-        switch: &Switch,
-        ingress: PortId,
-        question: &[u8],
-        road: Road,
-        asker: Asker,
-        now: Instant,
-    ) -> bool {
+    fn resolve(&mut self, origin: Origin<'_>, question: &[u8], road: Road, asker: Asker) -> bool {
         self.chance = self.chance.wrapping_add(1);
+        let Origin { switch, ingress, now } = origin;
         match switch.resolve(ingress, question, road, self.chance, &mut self.answer) {
             Resolution::Answered => true,
             Resolution::Ignored => false,
@@ -179,7 +177,8 @@ impl Resolver {
         self.streams.receive(now, &mut self.asked);
         while let Some((connection, question)) = self.asked.pop() {
             let asker = Asker::Stream(connection);
-            if self.resolve(switch, connection.port, &question, Road::Stream, asker, now) {
+            let origin = Origin { switch, ingress: connection.port, now };
+            if self.resolve(origin, &question, Road::Stream, asker) {
                 self.streams.answer(connection, &self.answer);
             }
         }
@@ -217,12 +216,5 @@ fn fail(question: &[u8], answer: &mut Vec<u8>) {
     }
 }
 
-/// The largest network packet of a port, in bytes.
-fn mtu(switch: &Switch, port: PortId) -> usize {
-    switch.port(port).map_or(MTU_LEAST, |port| port.mtu)
-}
-
-/// Bytes of an answer that fit one packet of a port.
-fn room(switch: &Switch, port: PortId, asked: &Asked) -> usize {
-    (mtu(switch, port) + ETHERNET_BYTES).saturating_sub(asked.header_bytes())
-}
+#[cfg(test)]
+mod tests;

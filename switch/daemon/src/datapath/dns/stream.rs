@@ -28,6 +28,8 @@ use vswitch_engine::dns::datagram::{DNS_PORT, is_right};
 use vswitch_frame::headers::{be16, ethertype};
 use vswitch_frame::{DropReason, Frame, Instant, Mac, Pool, PortId};
 
+use super::Origin;
+
 const CONNECTIONS_MAX: usize = 64;
 const CONNECTIONS_PER_PORT_MAX: usize = 16;
 const IDLE: Duration = Duration::from_secs(10);
@@ -85,13 +87,8 @@ impl Streams {
     }
 
     /// Takes a copy of a TCP segment to port 53.
-    pub(super) fn take(
-        &mut self,
-        port: PortId,
-        mtu: usize,
-        frame: &Frame,
-        now: Instant,
-    ) -> Result<(), DropReason> {
+    pub(super) fn take(&mut self, origin: Origin<'_>, frame: &Frame) -> Result<(), DropReason> {
+        let Origin { ingress: port, now, .. } = origin;
         let (headers, bytes) = (&frame.headers, frame.bytes());
         if be16(bytes, headers.transport_offset() + 2) != DNS_PORT {
             return Err(DropReason::NotServed);
@@ -105,7 +102,10 @@ impl Streams {
         let room = self.connections() < CONNECTIONS_MAX && of_port < CONNECTIONS_PER_PORT_MAX;
         self.next += 1;
         let (number, seed) = (self.next, self.seed.wrapping_add(self.next));
-        let stack = self.stacks.entry((port, gateway)).or_insert_with(|| Stack::new(gateway, mtu, seed, now));
+        let stack = self
+            .stacks
+            .entry((port, gateway))
+            .or_insert_with(|| Stack::new(gateway, origin.mtu(), seed, now));
         (stack.client_mac, stack.gateway_mac) = (frame.source(), frame.destination());
         if stack.queue.received.len() >= PACKETS_MAX {
             return Err(DropReason::TxFull);
@@ -244,8 +244,7 @@ impl Stack {
         self.talks.retain(|talk| {
             let state = sockets.get::<tcp::Socket<'_>>(talk.handle).state();
             // What still listens lost its first segment: the client sends it again.
-            let gone =
-                matches!(state, tcp::State::Closed | tcp::State::TimeWait | tcp::State::Listen);
+            let gone = matches!(state, tcp::State::Closed | tcp::State::TimeWait | tcp::State::Listen);
             if gone {
                 sockets.remove(talk.handle);
             }
@@ -289,7 +288,8 @@ impl Stack {
         let idle = self.talks.iter().filter_map(Talk::idle_at).min();
         let sockets = &self.sockets;
         let mut talks = self.talks.iter();
-        let unread = talks.any(|talk| talk.has_room() && sockets.get::<tcp::Socket<'_>>(talk.handle).can_recv());
+        let unread =
+            talks.any(|talk| talk.has_room() && sockets.get::<tcp::Socket<'_>>(talk.handle).can_recv());
         [tcp, idle, unread.then_some(now)].into_iter().flatten().min()
     }
 }
@@ -347,15 +347,15 @@ impl Talk {
 
 /// The link under a stack: packets, no frames.
 #[derive(Debug)]
-struct Queue {
-    received: VecDeque<Vec<u8>>,
-    sent: Vec<Vec<u8>>,
-    mtu: usize,
+pub(super) struct Queue {
+    pub(super) received: VecDeque<Vec<u8>>,
+    pub(super) sent: Vec<Vec<u8>>,
+    pub(super) mtu: usize,
 }
 
-struct Received(Vec<u8>);
+pub(super) struct Received(Vec<u8>);
 
-struct Sent<'a>(&'a mut Vec<Vec<u8>>);
+pub(super) struct Sent<'a>(&'a mut Vec<Vec<u8>>);
 
 impl Device for Queue {
     type RxToken<'a> = Received;
@@ -412,7 +412,7 @@ fn is_first(segment: &[u8]) -> bool {
     segment.get(13).is_some_and(|flags| flags & (SYN | ACK) == SYN)
 }
 
-fn tcp_instant(now: Instant) -> TcpInstant {
+pub(super) fn tcp_instant(now: Instant) -> TcpInstant {
     TcpInstant::from_micros(i64::try_from(now.as_nanos() / 1000).unwrap_or(i64::MAX))
 }
 
