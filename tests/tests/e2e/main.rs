@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod confinement;
+mod demo;
 mod documents;
 mod harness;
 mod host_port;
