@@ -8,6 +8,7 @@ mod bad_input;
 mod confinement;
 mod demo;
 mod documents;
+mod gateway;
 mod harness;
 mod host_port;
 mod isolation;

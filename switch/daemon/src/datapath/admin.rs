@@ -63,6 +63,10 @@ impl Datapath {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
+            Command::SetHostAddresses(addresses) => {
+                self.switch.set_host_addresses(addresses);
+                Reply::Done
+            }
             Command::RemovePort(port) => {
                 self.switch.remove_port(port);
                 self.close(port);

@@ -3,6 +3,8 @@
 //! One message is one JSON text in one packet of a `SOCK_SEQPACKET` pair; the descriptor of a new port
 //! rides along. Every [`Command`] is answered by one [`Reply`], in order. Datapath trusts control.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use vswitch_engine::{Network, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
@@ -23,6 +25,8 @@ pub enum Command {
     SetStation(PortId, Station),
     /// Asks for names that are not ours over the channel that rides along.
     SetResolver,
+    /// Says which addresses the host has beside those of gateways.
+    SetHostAddresses(Vec<IpAddr>),
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
     /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.

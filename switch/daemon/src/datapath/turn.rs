@@ -8,6 +8,7 @@
 
 use std::io;
 
+use vswitch_engine::gateway::FRAMES_MADE_MAX;
 use vswitch_engine::{Limits, Switch, Verdicts};
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::{Frame, Instant, Pool, PortId};
@@ -19,7 +20,7 @@ use vswitch_sys::seqpacket::Channel;
 
 use super::command::Options;
 use super::counters::{Counter, Counters};
-use super::dns::Resolver;
+use super::dns::{Origin, Resolver};
 use super::ports::Ports;
 use super::rest::Rest;
 use super::transmit::Transmit;
@@ -29,8 +30,9 @@ use super::{CHANNEL, RESOLVER};
 /// second-level cache while they are copied in and out.
 const BUDGET: Budget = Budget { frames: 1024, bytes: 256 * 1024 };
 
-/// Slots: one burst, the pieces of the super-frame that is being split, and the frame being received.
-const SLOTS: usize = BUDGET.frames + vswitch_frame::split::PIECES_MAX + 1;
+/// Slots: one burst, what the gateway makes over it, the pieces of the super-frame that is being split, and the
+/// frame being received.
+const SLOTS: usize = BUDGET.frames + FRAMES_MADE_MAX + vswitch_frame::split::PIECES_MAX + 1;
 
 /// Everything the loop works on.
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Datapath {
                 return Ok(());
             }
             self.switch.poll(now);
+            self.advertise();
             self.look(worked, now)?;
         }
     }
@@ -109,9 +112,18 @@ impl Datapath {
         self.switch.process(ingress, &mut self.burst, &mut self.verdicts, now);
         self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         let verdicts = &mut self.verdicts;
-        debug_assert_eq!(received, verdicts.forward.len() + verdicts.flood.len() + verdicts.drop.len());
+        debug_assert_eq!(received, verdicts.len());
 
-        // 3 drop, 4 transmit
+        // 3 serve what is for the gateway
+        let made = self.switch.serve(ingress, verdicts, &mut self.pool, now);
+        let origin = Origin { switch: &self.switch, ingress, now };
+        let made = made + self.resolver.serve(origin, verdicts, &mut self.pool);
+        debug_assert_eq!(
+            received + made,
+            verdicts.forward.len() + verdicts.flood.len() + verdicts.drop.len()
+        );
+
+        // 4 drop, 5 transmit
         for (reason, port, frame) in verdicts.drop.drain(..) {
             self.counters.drop(port, reason, 1);
             self.pool.free(frame);
@@ -141,7 +153,17 @@ impl Datapath {
         }
     }
 
-    /// 5 rest: spins or sleeps until something is ready, and notes what is.
+    /// Sends the router advertisements that are due.
+    fn advertise(&mut self) {
+        while let Some((frame, targets)) = self.switch.next_advertisement(&mut self.pool) {
+            self.burst.push(frame);
+            let (ports, pool, vectors) = (&mut self.ports, &mut self.pool, &mut self.vectors);
+            let mut to = self.transmit.with(ports, pool, vectors, &self.counters);
+            to.flood(&mut self.burst, targets.into_iter());
+        }
+    }
+
+    /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
         let pressing = self.ports.ready_count() > 0 || self.commands_waiting;
         let wake_at = [self.switch.poll_at(), self.resolver.poll_at()].into_iter().flatten().min();

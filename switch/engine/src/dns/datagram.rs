@@ -110,7 +110,7 @@ impl Asked {
 }
 
 /// The datagrams of a frame that [`Asked::parse`] took: several if it is a super-frame.
-pub fn questions(frame: &Frame) -> impl Iterator<Item = &[u8]> {
+pub fn questions(frame: &Frame) -> std::slice::Chunks<'_, u8> {
     let at = frame.headers.transport_offset();
     let end = at + usize::from(be16(frame.bytes(), at + 4));
     let payload = &frame.bytes()[at + UDP_HEADER..end.max(at + UDP_HEADER)];

@@ -1,9 +1,8 @@
-//! Which names and addresses there are, and which networks a sandbox is on.
+//! Which names there are, and which networks a sandbox is on.
 //!
 //! Follows the ports as they come, change and go; a question finds all it needs by a few lookups.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use vswitch_frame::{NetworkId, PortId};
 
@@ -21,7 +20,6 @@ pub(crate) struct Membership {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     names: BTreeMap<NetworkId, BTreeMap<Box<[u8]>, Vec<PortId>>>,
-    addresses: BTreeMap<(NetworkId, IpAddr), PortId>,
     sandboxes: BTreeMap<u32, Vec<Membership>>,
 }
 
@@ -35,9 +33,6 @@ impl Index {
             if !ports.contains(&port) {
                 ports.push(port);
             }
-        }
-        for net in &endpoint.addresses {
-            self.addresses.insert((network, net.addr()), port);
         }
         let networks = self.sandboxes.entry(endpoint.sandbox).or_default();
         networks.push(Membership { priority: endpoint.priority, network, port });
@@ -59,12 +54,6 @@ impl Index {
                 self.names.remove(&network);
             }
         }
-        for net in &endpoint.addresses {
-            let key = (network, net.addr());
-            if self.addresses.get(&key) == Some(&port) {
-                self.addresses.remove(&key);
-            }
-        }
         if let Some(networks) = self.sandboxes.get_mut(&endpoint.sandbox) {
             networks.retain(|membership| membership.port != port);
             if networks.is_empty() {
@@ -76,7 +65,6 @@ impl Index {
     /// Forgets a network with all its ports.
     pub(crate) fn remove_network(&mut self, network: NetworkId) {
         self.names.remove(&network);
-        self.addresses.retain(|(of, _), _| *of != network);
         self.sandboxes.retain(|_, networks| {
             networks.retain(|membership| membership.network != network);
             !networks.is_empty()
@@ -93,15 +81,10 @@ impl Index {
         self.names.get(&network).and_then(|names| names.get(name)).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The port behind which an address is, on a network.
-    pub(crate) fn addressed(&self, network: NetworkId, address: IpAddr) -> Option<PortId> {
-        self.addresses.get(&(network, address)).copied()
-    }
-
     /// Whether nothing is known.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.addresses.is_empty() && self.sandboxes.is_empty()
+        self.names.is_empty() && self.sandboxes.is_empty()
     }
 }
 

@@ -32,6 +32,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vswitch_frame::PortId;
 
+use crate::bindings::Owner;
 use crate::network::{Endpoint, Station};
 use crate::switch::Switch;
 use index::Membership;
@@ -97,7 +98,7 @@ impl Switch {
         };
         let limit = road.limit(&query);
         let networks = self.names.networks_of(endpoint.sandbox);
-        if query.class == message::CLASS_IN && self.answer(&query, networks, limit, chance, out) {
+        if query.class == message::CLASS_IN && self.answer_name(&query, networks, limit, chance, out) {
             return Resolution::Answered;
         }
         if networks.iter().all(|at| self.ports.network(at.network).is_some_and(|network| network.internal)) {
@@ -108,7 +109,7 @@ impl Switch {
     }
 
     /// Answers what there is an answer to here; says whether there was.
-    fn answer(
+    fn answer_name(
         &self,
         query: &Query<'_>,
         networks: &[Membership],
@@ -118,7 +119,7 @@ impl Switch {
     ) -> bool {
         let name = query.name();
         if let (kind::PTR, Some(address)) = (query.kind, reverse(name.bytes())) {
-            return self.answer_reverse(query, networks, address, limit, out);
+            return self.answer_address(query, networks, address, limit, out);
         }
         let mut known = false;
         let mut addresses = Vec::new();
@@ -151,7 +152,7 @@ impl Switch {
     }
 
     /// Answers whose address it is.
-    fn answer_reverse(
+    fn answer_address(
         &self,
         query: &Query<'_>,
         networks: &[Membership],
@@ -161,7 +162,11 @@ impl Switch {
     ) -> bool {
         let found = networks.iter().find_map(|at| {
             let network = self.ports.network(at.network).filter(|network| network.resolves)?;
-            let endpoint = self.endpoint(self.names.addressed(at.network, address)?)?;
+            let owner = self.bindings.find(at.network, address);
+            let Some((_, Owner::Port(port))) = owner.filter(|(network, _)| *network == at.network) else {
+                return None;
+            };
+            let endpoint = self.endpoint(port)?;
             let mut name = Vec::new();
             let labels = [endpoint.names.first()?.as_str(), network.name.as_str()];
             message::write_name(&labels, &mut name).then_some(name)

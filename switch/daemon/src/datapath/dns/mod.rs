@@ -97,44 +97,57 @@ impl Resolver {
         self.streams.forget_port(port);
     }
 
-    /// Takes a frame to port 53 of a gateway, and answers it if it can be answered at once. The frame ends
-    /// up in `verdicts`.
-    pub(crate) fn take(
-        &mut self,
-        origin: Origin<'_>,
-        frame: Frame,
-        pool: &mut Pool,
-        verdicts: &mut Verdicts,
-    ) {
-        let fate = match frame.headers.transport() {
-            Transport::Udp => Asked::parse(&frame)
-                .map(|asked| self.take_datagrams(origin, asked, &frame, pool, &mut verdicts.forward)),
-            Transport::Tcp => self.streams.take(origin, &frame).map(|()| DropReason::Consumed),
-            Transport::Other => Err(DropReason::NotServed),
-        };
-        verdicts.drop.push((fate.unwrap_or_else(|refused| refused), origin.ingress, frame));
+    /// Takes every frame in `names`, which came in at one port, answers what can be answered at once, and
+    /// moves the frames to `forward` or `drop`. Returns how many frames it made, from slots of the pool;
+    /// they are in `forward`, too.
+    pub(crate) fn serve(&mut self, origin: Origin<'_>, verdicts: &mut Verdicts, pool: &mut Pool) -> usize {
+        let Verdicts { names, forward, drop, .. } = verdicts;
+        let before = forward.len() + drop.len() + names.len();
+        for mut frame in names.drain(..) {
+            let fate = match frame.headers.transport() {
+                Transport::Udp => self.take_datagrams(origin, &mut frame, pool, forward),
+                Transport::Tcp => {
+                    self.streams.take(origin, &frame).map_or_else(Some, |()| Some(DropReason::Consumed))
+                }
+                Transport::Other => Some(DropReason::NotServed),
+            };
+            match fate {
+                None => forward.push((origin.ingress, frame)),
+                Some(reason) => drop.push((reason, origin.ingress, frame)),
+            }
+        }
+        forward.len() + drop.len() - before
     }
 
-    /// Answers the datagrams of a frame; returns what becomes of the frame.
+    /// Answers the datagrams of a frame. The frame becomes the answer if it is one datagram; otherwise
+    /// returns why it is dropped.
     fn take_datagrams(
         &mut self,
         origin: Origin<'_>,
-        asked: Asked,
-        frame: &Frame,
+        frame: &mut Frame,
         pool: &mut Pool,
         forward: &mut Vec<(PortId, Frame)>,
-    ) -> DropReason {
+    ) -> Option<DropReason> {
+        let asked = match Asked::parse(frame) {
+            Ok(asked) => asked,
+            Err(reason) => return Some(reason),
+        };
         let road = Road::Datagram((origin.mtu() + ETHERNET_BYTES).saturating_sub(asked.header_bytes()));
+        let asker = Asker::Datagram { ingress: origin.ingress, asked, road };
+        let is_one = frame.offload.gso.is_none();
         for question in questions(frame) {
-            let asker = Asker::Datagram { ingress: origin.ingress, asked, road };
             if !self.resolve(origin, question, road, asker) {
                 continue;
             }
-            let Some(mut reply) = pool.take() else { return DropReason::TxNoBuffer };
+            if is_one {
+                asked.answer(&self.answer, &mut self.scratch, frame);
+                return None;
+            }
+            let Some(mut reply) = pool.take() else { return Some(DropReason::TxNoBuffer) };
             asked.answer(&self.answer, &mut self.scratch, &mut reply);
             forward.push((origin.ingress, reply));
         }
-        DropReason::Consumed
+        Some(DropReason::Consumed)
     }
 
     /// Answers a question into `self.answer`, or asks control; says whether there is an answer now.

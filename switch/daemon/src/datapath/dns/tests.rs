@@ -10,7 +10,7 @@ use smoltcp::socket::tcp;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 use vswitch_engine::{Endpoint, Limits, Network, Port, Station};
 use vswitch_frame::headers::ethertype;
-use vswitch_frame::{Mac, NetworkId};
+use vswitch_frame::{Checksum, Gso, GsoKind, Mac, NetworkId, Offload};
 use vswitch_sys::seqpacket::Channel;
 
 use super::stream::{Queue, tcp_instant};
@@ -53,15 +53,18 @@ impl Bench {
         Self { switch, resolver, control, pool: Pool::new(SLOTS), now: Instant::from_nanos(1) }
     }
 
-    /// Hands over a frame from WEB; returns the fate of the frame and the answers.
-    fn take(&mut self, frame: Frame) -> (DropReason, Vec<Vec<u8>>) {
-        let mut verdicts = Verdicts::default();
+    /// Hands over a frame from WEB; returns why it was dropped, and the answers.
+    fn take(&mut self, frame: Frame) -> (Option<DropReason>, Vec<Vec<u8>>) {
+        let mut verdicts = Verdicts { names: vec![frame], ..Verdicts::default() };
         let origin = Origin { switch: &self.switch, ingress: WEB, now: self.now };
-        self.resolver.take(origin, frame, &mut self.pool, &mut verdicts);
-        let (reason, port, frame) = verdicts.drop.pop().expect("a fate");
-        assert_eq!(port, WEB);
-        self.pool.free(frame);
-        (reason, self.free(verdicts.forward))
+        let made = self.resolver.serve(origin, &mut verdicts, &mut self.pool);
+        assert_eq!(verdicts.len(), 1 + made);
+        let dropped = verdicts.drop.pop().map(|(reason, port, frame)| {
+            assert_eq!(port, WEB);
+            self.pool.free(frame);
+            reason
+        });
+        (dropped, self.free(verdicts.forward))
     }
 
     /// What is sent at the end of a turn.
@@ -127,19 +130,36 @@ fn payload(frame: &[u8]) -> &[u8] {
 fn a_datagram_is_answered_at_once() {
     let mut bench = Bench::new();
     let frame = bench.datagram(&question("db"));
-    let (reason, answers) = bench.take(frame);
-    assert_eq!(reason, DropReason::Consumed);
+    let (dropped, answers) = bench.take(frame);
+    assert_eq!(dropped, None);
     assert_eq!(answers.iter().map(|frame| told(payload(frame))).collect::<Vec<_>>(), [(RCODE::NoError, 1)]);
     assert_eq!(bench.asked_control(), None);
     let frame = bench.datagram(b"nothing");
-    assert_eq!(bench.take(frame), (DropReason::Consumed, Vec::new()));
+    assert_eq!(bench.take(frame), (Some(DropReason::Consumed), Vec::new()));
+}
+
+#[test]
+fn every_datagram_of_a_super_frame_is_answered() {
+    let mut bench = Bench::new();
+    let size = question("db").len();
+    let mut frame = bench.datagram(&question("db").repeat(3));
+    let gso =
+        Gso { kind: GsoKind::Udp, size: u16::try_from(size).expect("short"), ecn: false, same_id: false };
+    frame.offload = Offload { checksum: Checksum::Partial { start: 34, offset: 6 }, gso: Some(gso) };
+    frame.parse().expect("well-formed");
+    let (dropped, answers) = bench.take(frame);
+    assert_eq!(dropped, Some(DropReason::Consumed));
+    assert_eq!(
+        answers.iter().map(|frame| told(payload(frame))).collect::<Vec<_>>(),
+        [(RCODE::NoError, 1); 3]
+    );
 }
 
 #[test]
 fn what_control_answers_goes_to_who_asked() {
     let mut bench = Bench::new();
     let frame = bench.datagram(&question("example.com"));
-    assert_eq!(bench.take(frame), (DropReason::Consumed, Vec::new()));
+    assert_eq!(bench.take(frame), (Some(DropReason::Consumed), Vec::new()));
     let mut asked = bench.asked_control().expect("a question");
     assert_eq!(asked[NUMBER_BYTES..], question("example.com"));
     asked[NUMBER_BYTES + 2] |= 0x80;
@@ -213,7 +233,7 @@ impl Client {
                 let mut slot = bench.pool.take().expect("a slot");
                 slot.fill(&frame);
                 slot.parse().expect("well-formed");
-                assert_eq!(bench.take(slot), (DropReason::Consumed, Vec::new()));
+                assert_eq!(bench.take(slot), (Some(DropReason::Consumed), Vec::new()));
             }
             let frames = bench.poll();
             if frames.is_empty() && self.queue.sent.is_empty() {
