@@ -36,9 +36,11 @@
 //! | [`gateway`] | what a network's gateway answers, and what is routed through it |
 //! | `bindings` | whose an IP address is |
 //! | [`network`] | what control says about a network and about who is behind a port |
+//! | [`announce`] | saying where a container's addresses are, on its behalf |
 //! | [`limits`] [`verdicts`] [`stats`] [`refusal`] | the types they hand over |
 #![forbid(unsafe_code)]
 
+pub mod announce;
 mod bindings;
 pub mod dns;
 pub mod gateway;

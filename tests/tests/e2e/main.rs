@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod confinement;
+mod connect;
 mod demo;
 mod documents;
 mod gateway;
@@ -16,6 +17,7 @@ mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod modes;
 mod ports;
 mod protocols;
 

@@ -13,23 +13,30 @@
 //! | [`actor`] | one job at a time |
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
 //! | [`host_port`] | the interface a host reaches a network by |
-//! | [`interface`] | making an interface in a sandbox |
+//! | [`interface`] | making an interface in a sandbox, and its default routes |
+//! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
+//! | [`files`] | what sandboxes find under `/etc` |
+//! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
-//! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
 //! | [`error`] | what a refusal looks like |
 
 pub mod actor;
+pub mod announce;
 pub mod api;
 pub mod calendar;
+pub mod default_route;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod files;
 pub mod host_port;
 pub mod interface;
 pub mod ipam;
 pub mod link;
+pub mod mode;
 pub mod names;
 pub mod networks;
 pub mod observe;
@@ -52,6 +59,7 @@ use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
 use error::{Code, Error, Result};
+use files::Files;
 use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
@@ -80,6 +88,7 @@ pub struct Control {
     remains: BTreeMap<Id, Remains>,
     link: Link,
     far: Option<FarSide>,
+    files: Files,
     offloads_noted: bool,
 }
 
@@ -129,6 +138,7 @@ impl Control {
             remains: BTreeMap::new(),
             link,
             far: None,
+            files: Files::new(&options.socket, options.resolv_conf.clone()),
             offloads_noted: false,
         };
         let bridge =
@@ -149,6 +159,7 @@ impl Control {
         for (name, sandbox) in self.state.sandboxes.iter() {
             sandboxes::forget_namespace(name, sandbox);
         }
+        self.files.remove();
         cleanup.done().await;
     }
 }

@@ -67,6 +67,10 @@ impl Datapath {
                 self.switch.set_host_addresses(addresses);
                 Reply::Done
             }
+            Command::Announce(port) => {
+                self.announce(port);
+                Reply::Done
+            }
             Command::RemovePort(port) => {
                 self.switch.remove_port(port);
                 self.close(port);

@@ -27,6 +27,8 @@ pub enum Command {
     SetResolver,
     /// Says which addresses the host has beside those of gateways.
     SetHostAddresses(Vec<IpAddr>),
+    /// Says in its network where the addresses of the container behind a port are.
+    Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
     /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.

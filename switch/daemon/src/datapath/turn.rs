@@ -163,6 +163,20 @@ impl Datapath {
         }
     }
 
+    /// Says where the addresses of the container behind a port are, to whom its floods go.
+    pub(crate) fn announce(&mut self, port: PortId) {
+        for bytes in self.switch.announcements(port) {
+            let Some(mut frame) = self.pool.take() else { break };
+            frame.fill(&bytes);
+            match frame.parse() {
+                Ok(()) => self.burst.push(frame),
+                Err(_) => self.pool.free(frame),
+            }
+        }
+        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+        to.flood(&mut self.burst, self.switch.flood_targets(port));
+    }
+
     /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
         let pressing = self.ports.ready_count() > 0 || self.commands_waiting;
