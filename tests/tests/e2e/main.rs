@@ -18,6 +18,7 @@ mod lifecycle;
 mod load;
 mod malformed;
 mod modes;
+mod names;
 mod ports;
 mod protocols;
 
