@@ -101,11 +101,14 @@ fn read(message: &[u8]) -> Answer {
 }
 
 fn show(data: &RData<'_>) -> String {
-    match data {
-        RData::A(a) => Ipv4Addr::from(a.address).to_string(),
-        RData::AAAA(aaaa) => Ipv6Addr::from(aaaa.address).to_string(),
-        RData::PTR(name) => name.0.to_string(),
-        other => format!("{other:?}"),
+    if let RData::A(a) = data {
+        Ipv4Addr::from(a.address).to_string()
+    } else if let RData::AAAA(aaaa) = data {
+        Ipv6Addr::from(aaaa.address).to_string()
+    } else if let RData::PTR(name) = data {
+        name.0.to_string()
+    } else {
+        format!("{data:?}")
     }
 }
 

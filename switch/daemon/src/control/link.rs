@@ -274,6 +274,13 @@ impl Link {
         Ok(())
     }
 
+    /// Gives the datapath a channel on which its questions for names are answered.
+    async fn serve_resolver(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+        let (ours, theirs) = Channel::pair()?;
+        must(channel, &Command::SetResolver, Some(theirs.as_fd())).await?;
+        self.shared.resolver.serve(ours)
+    }
+
     /// Starts a datapath and tells it everything.
     async fn launch(&self, state: &mut State) -> io::Result<()> {
         let (ours, theirs) = Channel::pair()?;
@@ -281,9 +288,7 @@ impl Link {
         let pid = child.id().unwrap_or(0);
         let channel = ours.into_async()?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
-        let (questions, resolver) = Channel::pair()?;
-        must(&channel, &Command::SetResolver, Some(resolver.as_fd())).await?;
-        self.shared.resolver.serve(questions)?;
+        self.serve_resolver(&channel).await?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }

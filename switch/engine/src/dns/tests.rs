@@ -86,11 +86,14 @@ fn told(switch: &Switch, port: u16, name: &str, kind: TYPE) -> Option<(RCODE, Ve
 }
 
 fn show(data: &RData<'_>) -> String {
-    match data {
-        RData::A(a) => Ipv4Addr::from(a.address).to_string(),
-        RData::AAAA(aaaa) => Ipv6Addr::from(aaaa.address).to_string(),
-        RData::PTR(ptr) => ptr.0.to_string(),
-        other => panic!("{other:?}"),
+    if let RData::A(a) = data {
+        Ipv4Addr::from(a.address).to_string()
+    } else if let RData::AAAA(aaaa) = data {
+        Ipv6Addr::from(aaaa.address).to_string()
+    } else if let RData::PTR(name) = data {
+        name.0.to_string()
+    } else {
+        panic!("{data:?}")
     }
 }
 
