@@ -116,6 +116,7 @@ impl Switch {
     pub fn set_station(&mut self, id: PortId, station: Station) -> bool {
         let Some(network) = self.ports.get(id).map(|port| port.network) else { return false };
         let Some(before) = self.ports.set_station(id, station.clone()) else { return false };
+        self.advertise_soon(network);
         self.bindings.release(network, Owner::Port(id), addresses_of(&before));
         self.bindings.bind(network, Owner::Port(id), addresses_of(&station));
         self.names.remove(network, id, &before);

@@ -12,6 +12,7 @@ mod documents;
 mod gateway;
 mod harness;
 mod host_port;
+mod ipam;
 mod isolation;
 mod learning;
 mod lifecycle;
@@ -19,6 +20,7 @@ mod load;
 mod malformed;
 mod modes;
 mod names;
+mod networks;
 mod ports;
 mod protocols;
 

@@ -16,6 +16,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::describe;
 use super::mode::Mode;
 use super::state::{Endpoint, Sandbox, State};
 
@@ -111,8 +112,10 @@ fn name_servers(state: &State, endpoints: &[Endpoint]) -> Vec<IpAddr> {
     let mut endpoints: Vec<&Endpoint> = endpoints.iter().collect();
     endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.priority));
     let gateways = endpoints.into_iter().filter_map(|endpoint| {
-        let pools = &state.networks.get(&endpoint.network)?.pools;
-        Some(endpoint.addresses.iter().filter_map(|net| pools.gateway_of(net.addr())))
+        let network = state.networks.get(&endpoint.network)?;
+        let gateway = describe::network(&endpoint.network, network).gateway?;
+        let in_reach = |address: &IpAddr| endpoint.addresses.iter().any(|net| net.contains(address));
+        Some(gateway.addresses.into_iter().filter(in_reach))
     });
     gateways.flatten().collect()
 }

@@ -19,7 +19,8 @@
 //! | [`files`] | what sandboxes find under `/etc` |
 //! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
-//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`calendar`] | pure rules |
+//! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
 //! | [`error`] | what a refusal looks like |
 
@@ -32,6 +33,7 @@ pub mod describe;
 pub mod endpoints;
 pub mod error;
 pub mod files;
+pub mod filters;
 pub mod host_port;
 pub mod interface;
 pub mod ipam;
@@ -41,12 +43,14 @@ pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod predefined;
 pub mod records;
 pub mod resolver;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
 pub mod subnets;
+pub mod surroundings;
 
 use std::collections::BTreeMap;
 use std::future::Future;
