@@ -66,8 +66,11 @@ fn without_ipv6_there_is_no_router() {
     assert_eq!(next_due(&mut bench), None);
 }
 
-/// The advertisements that are due now: who gets them, and for how long the router leads further.
-fn due(bench: &mut Bench) -> Vec<(Vec<PortId>, u64)> {
+/// Who gets an advertisement, and for how many seconds the router leads further.
+type Told = (Vec<PortId>, u64);
+
+/// The advertisements that are due now.
+fn due(bench: &mut Bench) -> Vec<Told> {
     bench.switch.poll(bench.now);
     let mut found = Vec::new();
     while let Some((frame, targets)) = bench.switch.next_advertisement(&mut bench.pool) {
@@ -89,7 +92,7 @@ fn due(bench: &mut Bench) -> Vec<(Vec<PortId>, u64)> {
 }
 
 /// Lets seconds pass until advertisements are due: how many, and what is due then. `None` if that is never.
-fn next_due(bench: &mut Bench) -> Option<(u64, Vec<(Vec<PortId>, u64)>)> {
+fn next_due(bench: &mut Bench) -> Option<(u64, Vec<Told>)> {
     const LONGEST_INTERVAL: u64 = 600;
     (0..=LONGEST_INTERVAL).find_map(|waited| {
         if waited > 0 {
