@@ -59,6 +59,28 @@ fn refusals_are_one_line_that_names_the_thing_and_change_nothing() {
         (words("network create x -o com.docker.network.bridge.enable_ic=false"), "enable_icc"),
         (words("network create x -o com.docker.network.driver.mtu=many"), "many"),
         (words("network create x -o com.docker.network.driver.mtu=40"), "40"),
+        (words("network create x --subnet 10.3.0.0/24 --ip-range 10.4.0.0/25"), "10.4.0.0/25"),
+        (words("network create x --subnet 10.3.0.0/24 --aux-address nas=10.4.0.1"), "10.4.0.1"),
+        (words("network create x --subnet 10.3.0.0/24 --gateway 10.3.0.1 --gateway 10.3.0.2"), "10.3.0.2"),
+        (words("network create x --ipv4=false"), "IPv6"),
+        (words("network create x --ipv6=false --subnet fd00:3::/64"), "switched off"),
+        (words("network create x --scope swarm"), "swarm"),
+        (words("network create x --config-from net1"), "--config-from"),
+        (words("network create x --ipam-driver dhcp"), "dhcp"),
+        (words("network create x --ipam-opt a=b"), "IPAM option a"),
+        (words("network create host"), "host"),
+        (words("network ls -f colour=red"), "colour"),
+        (words("network ls -f type=any"), "type=any"),
+        (words("network prune -f --filter until=soon"), "soon"),
+        (words("network rm none"), "none"),
+        (words("network connect host taken"), "host"),
+        (words("network connect net2 taken --ip 10.2.0.1"), "10.2.0.1"),
+        (words("network connect net2 taken --driver-opt com.docker.network.endpoint.sysctls=a=b"), "IFNAME"),
+        (words("network connect net2 taken --driver-opt com.docker.network.endpoint.macaddress=02"), "02"),
+        (
+            words("network connect net2 taken --driver-opt com.docker.network.advertise_addr_ms=9"),
+            "100 to 2000",
+        ),
         (words("network rm nowhere"), "nowhere"),
         (words("network rm net1"), "net1"),
         (words("network rm bridge"), "bridge"),
@@ -83,9 +105,15 @@ fn refusals_are_one_line_that_names_the_thing_and_change_nothing() {
 #[test]
 fn wrong_usage_is_another_status() {
     let world = world();
-    for arguments in
-        [&["network"][..], &["attach"], &["nonsense"], &["ps", "--colour"], &["attach", "x", "--fd", "7"]]
-    {
+    for arguments in [
+        &["network"][..],
+        &["attach"],
+        &["nonsense"],
+        &["ps", "--colour"],
+        &["attach", "x", "--fd", "7"],
+        &["network", "create", "x", "--aux-address", "nas"],
+        &["network", "create", "x", "--subnet", "ten"],
+    ] {
         let refusal = world.refused(arguments);
         assert_eq!(refusal.code, 2, "{arguments:?}: {}", refusal.message);
         assert!(!refusal.message.is_empty());
