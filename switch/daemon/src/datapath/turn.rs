@@ -78,6 +78,7 @@ impl Datapath {
             }
             self.switch.poll(now);
             self.advertise();
+            self.send_queries();
             self.look(worked, now)?;
         }
     }
@@ -122,6 +123,7 @@ impl Datapath {
         let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
         to.forward(&mut verdicts.forward);
         to.flood(&mut verdicts.flood, self.switch.flood_targets(ingress));
+        to.multicast(&mut verdicts.multicast, |audience| self.switch.multicast_targets(ingress, audience));
         debug_assert_eq!(self.pool.available(), self.pool.capacity());
 
         match left {
@@ -153,6 +155,20 @@ impl Datapath {
             let (ports, pool, vectors) = (&mut self.ports, &mut self.pool, &mut self.vectors);
             let mut to = self.transmit.with(ports, pool, vectors, &self.counters);
             to.flood(&mut self.burst, targets.into_iter());
+        }
+    }
+
+    /// Sends the switch's own questions: who has joined which group.
+    fn send_queries(&mut self) {
+        while let Some(query) = self.switch.next_query() {
+            let Some(mut frame) = self.pool.take() else { return };
+            frame.fill(&query.bytes);
+            // What we write is well-formed.
+            let _ = frame.parse();
+            self.burst.push(frame);
+            let mut to =
+                self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+            to.flood(&mut self.burst, self.switch.query_targets(&query));
         }
     }
 

@@ -40,7 +40,6 @@ mod echo;
 mod error;
 mod ndp;
 mod packet;
-mod policy;
 mod route;
 mod site;
 
@@ -55,7 +54,7 @@ use error::Complaint;
 pub(crate) use advertise::{Due, Schedule};
 pub(crate) use error::Budget;
 pub use error::FRAMES_MADE_MAX;
-pub(crate) use site::Site;
+pub(crate) use site::{Site, link_local};
 
 /// The port of the name service.
 const NAMES_PORT: u16 = 53;
@@ -67,8 +66,8 @@ enum Fate {
     Answer,
     /// It goes to the host, as it is.
     Host,
-    /// It goes to this port; it has its new addresses.
-    Forward(PortId),
+    /// It is to be routed to the endpoint behind this port, if it may be.
+    Route(PortId),
 }
 
 /// Why a frame for the gateway goes nowhere.
@@ -122,7 +121,7 @@ impl Switch {
         let Verdicts { local, forward, drop, .. } = verdicts;
         let mut made = 0;
         for mut frame in local.drain(..) {
-            match self.fate(ingress, &mut frame) {
+            match self.fate(ingress, &mut frame, now) {
                 Ok(egress) => forward.push((egress, frame)),
                 Err(Refused { reason, port, complaint }) => {
                     let error =
@@ -137,7 +136,7 @@ impl Switch {
     }
 
     /// The port that one frame goes to.
-    fn fate(&self, ingress: PortId, frame: &mut Frame) -> Result<PortId, Refused> {
+    fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<PortId, Refused> {
         let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
         let egress = match self.answer(&site, frame)? {
             Fate::Answer => {
@@ -145,7 +144,7 @@ impl Switch {
                 ingress
             }
             Fate::Host => host(&site, frame)?,
-            Fate::Forward(egress) => egress,
+            Fate::Route(egress) => self.forward(ingress, frame, egress, now)?,
         };
         let to = self.ports.get(egress).ok_or(DropReason::NoReceiver)?;
         if frame.mtu_bytes() > to.mtu {
@@ -176,7 +175,7 @@ impl Switch {
             return Err(DropReason::Martian.into());
         }
         if !site.owns(target) {
-            return self.route(site, frame, source, target);
+            return self.route(site, source, target);
         }
         match packet::target_port(frame) {
             // Names will be answered here; until then they are the host's.
