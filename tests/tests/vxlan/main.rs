@@ -1,0 +1,7 @@
+//! Tunnels beside others' understanding of them: random bursts from host to host, `pnet`, and the kernel.
+
+#![forbid(unsafe_code)]
+
+mod kernel;
+mod oracle;
+mod round_trip;
