@@ -4,4 +4,5 @@
 
 mod kernel;
 mod oracle;
+mod pump;
 mod round_trip;
