@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vswitch_frame::coalesce::Coalescer;
-use vswitch_frame::{Accepts, Frame, Headers, Instant, Mac, Offload, Pool};
+use vswitch_frame::{Accepts, Frame, Headers, Instant, Offload, Pool};
 use vswitch_vxlan::encapsulate::BYTES_MAX;
-use vswitch_vxlan::{Decapsulator, Encapsulator, Limits, Received, Record, Sender, Settings, Tunnels, Vni};
+use vswitch_vxlan::{Decapsulator, Encapsulator, Limits, Received, Sender, Settings, Tunnels, Vni};
 
 use crate::bursts::{Sent, burst};
 use crate::fuzz::{assert_same_order, check_super_frame, split, with_pool};
@@ -51,7 +51,13 @@ type Wire = (u16, Vec<u8>);
 /// kernel takes.
 pub fn round_trip(data: &[u8]) {
     let Some((&how, records)) = data.split_first() else { return };
-    let [ipv6, tags, coalesced, gro, alone, few] = [0, 1, 2, 3, 4, 5].map(|bit| how >> bit & 1 == 1);
+    let [ipv6, tags, coalesced, gro, alone, few, spaced] =
+        [0, 1, 2, 3, 4, 5, 6].map(|bit| how >> bit & 1 == 1);
+    let way = match (gro, spaced) {
+        (true, _) => Way::SideBySide,
+        (_, true) => Way::Spaced,
+        _ => Way::Alone,
+    };
     let segments = match (alone, few) {
         (true, _) => 1,
         (_, true) => 5,
@@ -67,7 +73,7 @@ pub fn round_trip(data: &[u8]) {
         let wires = sends(&host(1, 2, ipv6, tags), sender, &frames);
         frames.into_iter().for_each(|frame| pool.free(frame));
         let mut target = host(2, 1, ipv6, tags);
-        wires.into_iter().flat_map(|wire| received(&mut target, vtep(1, ipv6), wire, gro, pool)).collect()
+        wires.into_iter().flat_map(|wire| received(&mut target, vtep(1, ipv6), wire, way, pool)).collect()
     });
     let expected: Vec<Sent> =
         sent.into_iter().map(|sent| if tags { sent } else { without_tags(sent) }).collect();
@@ -79,8 +85,7 @@ fn check_arrival(expected: &[Sent], arrived: Vec<Vec<u8>>) {
     assert_same_order(expected, &arrived);
 }
 
-/// What a burst becomes on the wire. Half of the stations are known to live behind the peer; what is for
-/// the others goes to every peer, which is the same.
+/// What a burst becomes on the wire. There is one peer, who gets what is for everyone.
 fn sends(tunnels: &Tunnels, sender: Sender, frames: &[Frame]) -> Vec<Wire> {
     let tunnel = tunnels.get(vni()).expect("made");
     let mut encapsulator = Encapsulator::new(sender, 3);
@@ -96,27 +101,60 @@ fn sends(tunnels: &Tunnels, sender: Sender, frames: &[Frame]) -> Vec<Wire> {
     encapsulator.sends().iter().map(wire).collect()
 }
 
+/// How the kernel hands over the datagrams of a send.
+#[derive(Clone, Copy)]
+enum Way {
+    /// One by one.
+    Alone,
+    /// In one buffer, side by side.
+    SideBySide,
+    /// In one buffer, each in a room of its own.
+    Spaced,
+}
+
 /// The frames that a send stands for, at the host it arrives at.
-fn received(tunnels: &mut Tunnels, from: IpAddr, wire: Wire, gro: bool, pool: &mut Pool) -> Vec<Vec<u8>> {
+fn received(tunnels: &mut Tunnels, from: IpAddr, wire: Wire, way: Way, pool: &mut Pool) -> Vec<Vec<u8>> {
+    const GAP: usize = 13;
     let (size, mut bytes) = wire;
+    let stride = usize::from(size) + GAP;
     let mut arrived = Vec::new();
-    let mut decapsulator = Decapsulator::new();
-    let parts = if gro { usize::MAX } else { usize::from(size) };
-    for buffer in bytes.chunks_mut(parts) {
-        let size = gro.then_some(size);
-        decapsulator.open(tunnels, Received { from, size }, buffer, Instant::ZERO);
-        assert_eq!(decapsulator.dropped(), []);
-        for inner in decapsulator.inners() {
-            let mut frame = pool.take().expect("a slot");
-            inner.copy_into(buffer, &mut frame);
-            assert_eq!(inner.len(), frame.len());
-            check_super_frame(&frame);
-            for piece in split(&frame, Accepts::NONE, pool) {
-                arrived.push(piece.bytes().to_vec());
-                pool.free(piece);
+    let mut opener = Decapsulator::new();
+    match way {
+        Way::Alone => {
+            for datagram in bytes.chunks_mut(usize::from(size)) {
+                opener.open(tunnels, Received { from, size: None }, datagram, Instant::ZERO);
+                arrived.extend(frames_of(&opener, datagram, pool));
             }
-            pool.free(frame);
         }
+        Way::SideBySide => {
+            opener.open(tunnels, Received { from, size: Some(size) }, &mut bytes, Instant::ZERO);
+            arrived.extend(frames_of(&opener, &bytes, pool));
+        }
+        Way::Spaced => {
+            let datagrams = bytes.chunks(usize::from(size));
+            let received: Vec<_> = datagrams.clone().map(|datagram| (from, datagram.len())).collect();
+            let mut buffer: Vec<u8> = datagrams.flat_map(|one| [one, &[0xee; GAP]].concat()).collect();
+            opener.open_each(tunnels, &received, stride, &mut buffer, Instant::ZERO);
+            arrived.extend(frames_of(&opener, &buffer, pool));
+        }
+    }
+    arrived
+}
+
+/// All that the opened frames stand for.
+fn frames_of(opener: &Decapsulator, buffer: &[u8], pool: &mut Pool) -> Vec<Vec<u8>> {
+    assert_eq!(opener.dropped(), []);
+    let mut arrived = Vec::new();
+    for inner in opener.inners() {
+        let mut frame = pool.take().expect("a slot");
+        inner.copy_into(buffer, &mut frame);
+        assert_eq!(inner.len(), frame.len());
+        check_super_frame(&frame);
+        for piece in split(&frame, Accepts::NONE, pool) {
+            arrived.push(piece.bytes().to_vec());
+            pool.free(piece);
+        }
+        pool.free(frame);
     }
     arrived
 }
@@ -152,9 +190,4 @@ pub fn datagrams(data: &[u8]) {
     }
     let there_were = size.map_or(1, |size| length.div_ceil(usize::from(size)).max(1));
     assert_eq!(accounted, there_were);
-}
-
-/// A record that says where a station of [`crate::packets`] lives.
-pub fn record_of(station: u8, vtep: IpAddr) -> Record {
-    Record { mac: Mac([2, 0, 0, 0, 0, station]), addresses: vec![], vtep, version: 1 }
 }

@@ -2,14 +2,15 @@
 //!
 //! # Theory of operation
 //!
-//! The kernel hands over one datagram, or several of one outer flow and one size side by side (`UDP_GRO`).
-//! Each is looked at alone: whether it is VXLAN, of a network that has a tunnel here, from a peer of that
+//! The kernel hands over one datagram, or several of one outer flow and one size side by side (`UDP_GRO`),
+//! or, where it merges nothing, several at once each in a room of its own (`recvmmsg`). They lie a *stride*
+//! apart in one buffer. Each is looked at alone: whether it is VXLAN, of a network that has a tunnel here, from a peer of that
 //! network, and a whole frame inside. What is not is dropped and counted; nothing was learned from it.
 //!
 //! Datagrams that lie side by side often carry consecutive segments of one connection. Where the rules of
 //! coalescing allow it ([`vswitch_frame::run`]) they become one super-frame: the headers of the first are
-//! made those of the whole, in place, and the payloads of the others stay where they are, a *stride*
-//! apart, to be gathered by the write into a TAP:
+//! made those of the whole, in place, and the payloads of the others stay where they are, to be gathered by
+//! the write into a TAP:
 //!
 //! ```text
 //! buffer  │vxlan│eth ip tcp│ payload 1 │vxlan│eth ip tcp│ payload 2 │vxlan│eth ip tcp│ payload 3 │
@@ -106,7 +107,8 @@ impl Inner {
     fn continued_by(&mut self, next: &Inner, buffer: &mut [u8]) -> bool {
         let (Some(extent), Some(_)) = (self.extent, next.extent) else { return false };
         // The next datagram must lie where the stride leads: another one between them would be taken for it.
-        let is_beside = self.end + HEADER_BYTES == next.first.start && self.vni == next.vni;
+        let beside = self.first.start + usize::from(extent.segments) * self.stride;
+        let is_beside = next.first.start == beside && next.vni == self.vni;
         let (head, segment) = (self.segment(buffer), next.segment(buffer));
         if !is_beside || !extent.continued_by(head, self.payload, segment) {
             return false;
@@ -154,27 +156,58 @@ impl Decapsulator {
         &self.dropped
     }
 
-    /// Opens the datagrams in `buffer`. What came of them is then in [`inners`](Self::inners) and
-    /// [`dropped`](Self::dropped). Where datagrams are merged, headers in the buffer are changed.
+    /// Opens what one receive put into `buffer`: a datagram, or several side by side. What came of them is
+    /// then in [`inners`](Self::inners) and [`dropped`](Self::dropped). Where datagrams are merged, headers
+    /// in the buffer are changed.
     pub fn open(&mut self, tunnels: &mut Tunnels, received: Received, buffer: &mut [u8], now: Instant) {
+        self.clear();
+        let from = received.from.to_canonical();
+        let stride = received.size.filter(|&size| size > 0).map_or(buffer.len(), usize::from).max(1);
+        let may_merge = buffer.len() > stride;
+        // An empty datagram is one, too.
+        for number in 0..buffer.len().div_ceil(stride).max(1) {
+            let at = number * stride;
+            let place = at..(at + stride).min(buffer.len());
+            self.open_one(tunnels, Datagram { from, place, stride, may_merge }, buffer, now);
+        }
+        self.seal(buffer);
+    }
+
+    /// The same for datagrams that were received at once, each at the start of its own `stride` bytes of
+    /// `buffer`: the outer source address and the length of each.
+    pub fn open_each(
+        &mut self,
+        tunnels: &mut Tunnels,
+        received: &[(IpAddr, usize)],
+        stride: usize,
+        buffer: &mut [u8],
+        now: Instant,
+    ) {
+        self.clear();
+        let may_merge = received.len() > 1;
+        for (number, (from, length)) in received.iter().enumerate() {
+            let from = from.to_canonical();
+            let at = (number * stride).min(buffer.len());
+            let place = at..(at + (*length).min(stride)).min(buffer.len());
+            self.open_one(tunnels, Datagram { from, place, stride, may_merge }, buffer, now);
+        }
+        self.seal(buffer);
+    }
+
+    fn clear(&mut self) {
         self.inners.clear();
         self.dropped.clear();
-        let from = received.from.to_canonical();
-        let size = received.size.map_or(buffer.len(), usize::from).max(1);
-        let may_merge = buffer.len() > size;
-        // An empty datagram is one, too.
-        for number in 0..buffer.len().div_ceil(size).max(1) {
-            let at = number * size;
-            let end = (at + size).min(buffer.len());
-            match open_one(tunnels, from, &mut buffer[at..end], now) {
-                Ok((vni, headers)) => {
-                    let inner = Inner::new(vni, headers, at + HEADER_BYTES..end, size, may_merge, buffer);
-                    self.add(inner, buffer);
-                }
-                Err(dropped) => self.dropped.push(dropped),
-            }
-        }
+    }
+
+    fn seal(&mut self, buffer: &mut [u8]) {
         self.inners.iter_mut().for_each(|inner| inner.seal(buffer));
+    }
+
+    fn open_one(&mut self, tunnels: &mut Tunnels, datagram: Datagram, buffer: &mut [u8], now: Instant) {
+        match look_at(tunnels, datagram.from, &mut buffer[datagram.place.clone()], now) {
+            Ok((vni, headers)) => self.add(Inner::new(vni, headers, datagram, buffer), buffer),
+            Err(dropped) => self.dropped.push(dropped),
+        }
     }
 
     fn add(&mut self, inner: Inner, buffer: &mut [u8]) {
@@ -185,15 +218,19 @@ impl Decapsulator {
     }
 }
 
+/// Where one datagram is, and where the next would be.
+struct Datagram {
+    from: IpAddr,
+    place: Range<usize>,
+    stride: usize,
+    /// There are others to merge it with.
+    may_merge: bool,
+}
+
 impl Inner {
-    fn new(
-        vni: Vni,
-        headers: Headers,
-        first: Range<usize>,
-        stride: usize,
-        may_merge: bool,
-        buffer: &[u8],
-    ) -> Self {
+    fn new(vni: Vni, headers: Headers, datagram: Datagram, buffer: &[u8]) -> Self {
+        let Datagram { place, stride, may_merge, .. } = datagram;
+        let first = place.start + HEADER_BYTES..place.end;
         let payload = first.len() - headers.payload_offset();
         let end = first.end;
         let offload = Offload::NONE;
@@ -205,7 +242,7 @@ impl Inner {
 }
 
 /// Looks at one datagram: the network it is of, and where the headers of the frame in it are.
-fn open_one(
+fn look_at(
     tunnels: &mut Tunnels,
     from: IpAddr,
     datagram: &mut [u8],

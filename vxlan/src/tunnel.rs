@@ -69,6 +69,12 @@ impl Tunnel {
         self.mtu
     }
 
+    /// The underlay's MTU changed.
+    pub fn set_underlay_mtu(&mut self, bytes: usize) {
+        self.settings.underlay_mtu = bytes;
+        self.mtu = inner_mtu(bytes, self.settings.local);
+    }
+
     /// The VTEPs of the other hosts, in ascending order.
     pub fn peers(&self) -> &[IpAddr] {
         &self.peers

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod document;
 mod kernel;
 mod oracle;
 mod pump;

@@ -12,7 +12,7 @@ fn travels() -> impl Strategy<Value = Vec<u8>> {
     let length = prop_oneof![4 => Just(255u8), 1 => any::<u8>()];
     let record = (any::<u8>(), special, length, any::<u8>());
     let records = vec(record.prop_map(|(who, special, length, form)| [who, special, length, form]), 0..60);
-    (0..64u8, records).prop_map(|(how, records)| [vec![how], records.concat()].concat())
+    (0..128u8, records).prop_map(|(how, records)| [vec![how], records.concat()].concat())
 }
 
 /// Datagrams of one size that are nearly right, and the size.

@@ -1,6 +1,6 @@
 //! Which datagrams share a send, and which a super-frame.
 
-use vswitch_frame::{Checksum, Instant};
+use vswitch_frame::{Checksum, DropReason, Instant};
 use vswitch_vxlan::encapsulate::{BYTES_MAX, SEGMENTS_MAX};
 use vswitch_vxlan::{Decapsulator, Received, Sender};
 
@@ -116,4 +116,36 @@ fn a_merged_frame_says_how_to_split_it() {
     assert_eq!(inner.offload.gso.map(|gso| gso.size), Some(10));
     assert_eq!(inner.offload.checksum, Checksum::Partial { start: 34, offset: 6 });
     assert_eq!(inner.offload.check(&inner.headers, inner.len()), Ok(()));
+}
+
+/// Without help from the kernel datagrams come each in a room of its own, and are merged all the same.
+#[test]
+fn datagrams_with_gaps_between_them_become_one() {
+    let frame = |length| datagram(ALICE, BOB, 7, &vec![1; length]);
+    let stranger = packet(&datagram(ALICE, BOB, 7, &[1; 10]));
+    let datagrams = [packet(&frame(10)), packet(&frame(10)), stranger, packet(&frame(10)), packet(&frame(4))];
+    let mut buffer = vec![0; 5 * 100];
+    let mut received = Vec::new();
+    for (number, datagram) in datagrams.iter().enumerate() {
+        buffer[number * 100..][..datagram.len()].copy_from_slice(datagram);
+        received.push((if number == 2 { vtep(9) } else { vtep(2) }, datagram.len()));
+    }
+    let mut tunnels = tunnels(settings(vtep(1)));
+    let mut decapsulator = Decapsulator::new();
+    decapsulator.open_each(&mut tunnels, &received, 100, &mut buffer, NOW);
+    let pieces: Vec<Vec<_>> = decapsulator.inners().iter().map(|inner| inner.pieces().collect()).collect();
+    assert_eq!(pieces, [[8..60, 150..160], [308..360, 450..454]]);
+    assert_eq!(decapsulator.dropped(), [(Some(vni()), DropReason::TunnelUnknownVtep)]);
+}
+
+/// Lengths that the buffer has no room for, as of a datagram that was cut, lead nowhere else.
+#[test]
+fn lengths_beyond_the_room_are_cut() {
+    let frame = packet(&datagram(ALICE, BOB, 7, &[1; 10]));
+    let mut tunnels = tunnels(settings(vtep(1)));
+    let mut decapsulator = Decapsulator::new();
+    let received = [(vtep(2), 1000), (vtep(2), 60), (vtep(2), 60)];
+    decapsulator.open_each(&mut tunnels, &received, 60, &mut [&frame[..], &frame].concat(), NOW);
+    assert_eq!(decapsulator.inners().len(), 1);
+    assert_eq!(decapsulator.dropped(), [(None, DropReason::TunnelMalformed)]);
 }

@@ -114,6 +114,17 @@ fn what_does_not_fit_the_underlay_is_refused() {
     }
 }
 
+/// 4.3: the limit follows the underlay.
+#[test]
+fn the_limit_follows_the_underlay() {
+    let mut tunnels = tunnels(settings(vtep(1)));
+    tunnel(&mut tunnels).set_underlay_mtu(9000);
+    let burst = [datagram(BOB, ALICE, 7, &[0; 8950 - 28])];
+    assert_eq!(sent(tunnel(&mut tunnels), Sender::default(), &burst).1, []);
+    tunnel(&mut tunnels).set_underlay_mtu(1500);
+    assert_eq!(sent(tunnel(&mut tunnels), Sender::default(), &burst).1, [(0, DropReason::TxTooBig)]);
+}
+
 /// 5: flag I is set and everything reserved is zero on the way out.
 #[test]
 fn the_header_is_as_the_rfc_draws_it() {
