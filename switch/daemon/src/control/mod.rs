@@ -11,34 +11,45 @@
 //! |---|---|
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
-//! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
+//! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
+//! | [`host_addresses`] | which addresses the host has, told to the datapath |
 //! | [`host_port`] | the interface a host reaches a network by |
-//! | [`interface`] | making an interface in a sandbox |
+//! | [`interface`] | making an interface in a sandbox, and its default routes |
+//! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
-//! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
+//! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
 //! | [`error`] | what a refusal looks like |
 
 pub mod actor;
+pub mod announce;
 pub mod api;
 pub mod calendar;
+pub mod default_route;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod filters;
+pub mod host_addresses;
 pub mod host_port;
 pub mod interface;
 pub mod ipam;
 pub mod link;
+pub mod mode;
 pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod predefined;
 pub mod records;
+pub mod rules;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
 pub mod subnets;
+pub mod surroundings;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -109,8 +120,10 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     eprintln!("vswitch: ready on {}", options.socket.display());
+    let follower = tokio::spawn(host_addresses::follow(control.link.clone()));
     jobs.work(&mut control, stop).await;
     server.abort();
+    follower.abort();
     control.stop().await;
     Ok(())
 }

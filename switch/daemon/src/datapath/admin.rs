@@ -58,11 +58,24 @@ impl Datapath {
                 self.switch.set_station(port, station);
                 Reply::Done
             }
+            Command::Announce(port) => {
+                self.announce(port);
+                Reply::Done
+            }
+            Command::SetHostAddresses(addresses) => {
+                self.switch.set_host_addresses(addresses);
+                Reply::Done
+            }
             Command::RemovePort(port) => {
                 self.switch.remove_port(port);
                 self.close(port);
                 Reply::Done
             }
+            Command::SetRules(rules) => {
+                self.switch.set_rules(rules);
+                Reply::Done
+            }
+            Command::ReadRules => Reply::Rules(self.switch.rule_counts().collect()),
             Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
         }
     }
