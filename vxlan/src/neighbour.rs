@@ -18,12 +18,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vswitch_frame::checksum::Sum;
+use vswitch_frame::headers::protocol::ICMPV6;
 use vswitch_frame::headers::{ETHERNET_BYTES, be16, ethertype};
 use vswitch_frame::{Frame, Mac};
 
 use crate::tunnel::Tunnel;
 
-const ICMPV6: u8 = 58;
 const IPV6_HEADER: usize = 40;
 const HOP_LIMIT: u8 = 255;
 const SOLICITATION: u8 = 135;

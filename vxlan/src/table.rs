@@ -21,7 +21,7 @@
 //! [`Limits`].
 
 use std::hash::Hasher;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use foldhash::SharedSeed;
@@ -124,7 +124,7 @@ pub enum Origin {
 pub struct Entry {
     /// The MAC address.
     pub mac: Mac,
-    /// The VTEP it is behind, or was.
+    /// The VTEP it is behind, or was; 0.0.0.0 in a tombstone of what was never known.
     pub vtep: IpAddr,
     /// Who says so.
     pub origin: Origin,
@@ -240,7 +240,7 @@ impl Table {
             _ => {}
         }
         self.release(mac);
-        let vtep = known.map_or(IpAddr::from([0; 4]), |(_, vtep)| vtep);
+        let vtep = known.map_or(Ipv4Addr::UNSPECIFIED.into(), |(_, vtep)| vtep);
         self.put(Entry { mac, vtep, origin: Origin::Removed { version, at: now }, addresses: vec![] });
         self.sweep_no_later_than(now + self.limits.tombstone_age);
         Outcome::Applied
