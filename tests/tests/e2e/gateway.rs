@@ -180,12 +180,12 @@ fn advertisement(frame: &[u8]) -> Option<(Ipv6Address, u64)> {
     let ip = Ipv6Repr::parse(&packet).ok()?;
     let icmp = (ip.next_header == IpProtocol::Icmpv6)
         .then(|| Icmpv6Packet::new_checked(packet.payload()).ok())??;
-    match Icmpv6Repr::parse(&ip.src_addr, &ip.dst_addr, &icmp, &ChecksumCapabilities::default()).ok()? {
-        Icmpv6Repr::Ndisc(NdiscRepr::RouterAdvert { router_lifetime, prefix_info, .. }) => {
-            Some((prefix_info?.prefix, router_lifetime.secs()))
-        }
-        _ => None,
-    }
+    let message = Icmpv6Repr::parse(&ip.src_addr, &ip.dst_addr, &icmp, &ChecksumCapabilities::default());
+    let Icmpv6Repr::Ndisc(NdiscRepr::RouterAdvert { router_lifetime, prefix_info, .. }) = message.ok()?
+    else {
+        return None;
+    };
+    Some((prefix_info?.prefix, router_lifetime.secs()))
 }
 
 #[test]

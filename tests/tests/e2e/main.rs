@@ -19,6 +19,7 @@ mod lifecycle;
 mod load;
 mod malformed;
 mod modes;
+mod names;
 mod networks;
 mod ports;
 mod protocols;

@@ -27,6 +27,7 @@ use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
 
+use super::resolver::Resolver;
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
 
@@ -57,6 +58,7 @@ pub struct Link {
 #[derive(Debug)]
 struct Shared {
     counters: Counters,
+    resolver: Resolver,
     pid: AtomicU32,
     restarts: AtomicU64,
     state: Mutex<State>,
@@ -83,11 +85,11 @@ struct Running {
 }
 
 impl Link {
-    /// Starts the datapath.
+    /// Starts the datapath, for which `resolver` finds out names.
     ///
     /// # Errors
     /// When it cannot be started or cannot confine itself.
-    pub async fn start(options: LinkOptions) -> io::Result<Self> {
+    pub async fn start(options: LinkOptions, resolver: Resolver) -> io::Result<Self> {
         let options = Options { poll: options.poll, seed: random_seed()? };
         let state = State {
             options,
@@ -101,6 +103,7 @@ impl Link {
         };
         let shared = Shared {
             counters: Counters::new()?,
+            resolver,
             pid: AtomicU32::new(0),
             restarts: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -313,6 +316,13 @@ impl Link {
         Ok(())
     }
 
+    /// Gives the datapath a channel on which its questions for names are answered.
+    async fn serve_resolver(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+        let (ours, theirs) = Channel::pair()?;
+        must(channel, &Command::SetResolver, Some(theirs.as_fd())).await?;
+        self.shared.resolver.serve(ours)
+    }
+
     /// Starts a datapath and tells it everything.
     async fn launch(&self, state: &mut State) -> io::Result<()> {
         let (ours, theirs) = Channel::pair()?;
@@ -321,6 +331,7 @@ impl Link {
         let channel = ours.into_async()?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
         must(&channel, &Command::SetHostAddresses(state.host_addresses.clone()), None).await?;
+        self.serve_resolver(&channel).await?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }

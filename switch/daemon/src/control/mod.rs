@@ -17,6 +17,8 @@
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
 //! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
+//! | [`files`] | what sandboxes find under `/etc` |
+//! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
 //! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
 //! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
@@ -31,6 +33,7 @@ pub mod default_route;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod files;
 pub mod filters;
 pub mod host_addresses;
 pub mod host_port;
@@ -44,6 +47,7 @@ pub mod observe;
 pub mod options;
 pub mod predefined;
 pub mod records;
+pub mod resolver;
 pub mod rules;
 pub mod sandboxes;
 pub mod socket;
@@ -62,9 +66,11 @@ use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
 use error::{Code, Error, Result};
+use files::Files;
 use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
+use resolver::Resolver;
 use state::State;
 
 /// Threads that wait for the kernel to destroy interfaces.
@@ -77,6 +83,8 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// What the datapath does when there is no work.
     pub poll: PollMode,
+    /// The file that names the host's name servers.
+    pub resolv_conf: PathBuf,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -87,6 +95,7 @@ pub struct Control {
     remains: BTreeMap<Id, Remains>,
     link: Link,
     far: Option<FarSide>,
+    files: Files,
     offloads_noted: bool,
 }
 
@@ -116,7 +125,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     // Before there is anything to remove, so that no signal ends the process with it still there.
     let stop = stop_signal().map_err(|error| failed("wait for signals", &error))?;
     let listener = UnixListener::from_std(listener).map_err(|error| failed("listen", &error))?;
-    let mut control = Control::start(options.poll).await?;
+    let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     eprintln!("vswitch: ready on {}", options.socket.display());
@@ -129,14 +138,16 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
 }
 
 impl Control {
-    async fn start(poll: PollMode) -> Result<Self> {
-        let link = Link::start(LinkOptions { poll }).await;
+    async fn start(options: &RunOptions) -> Result<Self> {
+        let resolver = Resolver::new(options.resolv_conf.clone());
+        let link = Link::start(LinkOptions { poll: options.poll }, resolver).await;
         let link = link.map_err(|error| failed("start the datapath", &error))?;
         let mut control = Self {
             state: State::default(),
             remains: BTreeMap::new(),
             link,
             far: None,
+            files: Files::new(&options.socket, options.resolv_conf.clone()),
             offloads_noted: false,
         };
         let bridge =
@@ -157,6 +168,7 @@ impl Control {
         for (name, sandbox) in self.state.sandboxes.iter() {
             sandboxes::forget_namespace(name, sandbox);
         }
+        self.files.remove();
         cleanup.done().await;
     }
 }

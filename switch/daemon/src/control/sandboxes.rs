@@ -155,6 +155,8 @@ impl Control {
 
     fn show_sandbox(&self, name: &str, sandbox: &Sandbox) -> types::Sandbox {
         let network = sandbox.endpoints.first().map(|endpoint| endpoint.network.as_str());
+        let files = self.files.paths(name, sandbox).unwrap_or_default();
+        let shown = |path: PathBuf| path.display().to_string();
         types::Sandbox {
             name: name.to_owned(),
             id: sandbox.id.to_string(),
@@ -162,7 +164,10 @@ impl Control {
             origin: if sandbox.made { "created" } else { "attached" }.to_owned(),
             hostname: sandbox.hostname.clone().unwrap_or_default(),
             network_mode: sandbox.mode.label(network),
-            netns: self.namespace_path(sandbox).map(|path| path.display().to_string()).unwrap_or_default(),
+            netns: self.namespace_path(sandbox).map(shown).unwrap_or_default(),
+            hosts_path: shown(files.hosts),
+            hostname_path: shown(files.hostname),
+            resolv_conf_path: shown(files.resolv_conf),
             endpoints: sandbox.endpoints.iter().map(|endpoint| self.show_endpoint(name, endpoint)).collect(),
         }
     }
