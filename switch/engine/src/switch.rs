@@ -10,8 +10,10 @@ use crate::dns::index::Index;
 use crate::gateway::Due;
 use crate::limits::Limits;
 use crate::network::{Network, Station};
+use crate::policy::{Count, Policy, Rule};
 use crate::ports::{Port, Ports};
 use crate::refusal::Refusal;
+use crate::snoop::Snoop;
 use crate::stats::Stats;
 use crate::table::{Entry, Key, Table};
 
@@ -27,6 +29,8 @@ pub struct Switch {
     pub(crate) advertise_at: Option<Instant>,
     pub(crate) advertisements: Vec<Due>,
     pub(crate) seed: u64,
+    pub(crate) policy: Policy,
+    pub(crate) snoop: Snoop,
     limits: Limits,
 }
 
@@ -44,6 +48,8 @@ impl Switch {
             hosts: BTreeSet::new(),
             advertise_at: None,
             advertisements: Vec::new(),
+            policy: Policy::new(seed),
+            snoop: Snoop::default(),
             seed,
             limits,
         }
@@ -58,6 +64,9 @@ impl Switch {
         let addresses: Vec<IpAddr> = addresses.collect();
         let advertises_router = network.advertises_router();
         self.ports.add_network(id, network)?;
+        if let Some(network) = self.ports.network(id) {
+            self.snoop.add_network(id, network);
+        }
         self.bindings.bind(id, Owner::Gateway, addresses);
         if advertises_router {
             self.advertise_at = Some(Instant::ZERO);
@@ -71,6 +80,8 @@ impl Switch {
         self.table.forget_network(id);
         self.names.remove_network(id);
         self.bindings.forget(id);
+        self.policy.forget_network(id);
+        self.snoop.remove_network(id);
         self.ports.remove_network(id)
     }
 
@@ -102,6 +113,7 @@ impl Switch {
         }
         let (network, station) = (port.network, port.station.clone());
         self.ports.add(id, port)?;
+        self.snoop.add_port(id, network);
         self.bindings.bind(network, Owner::Port(id), addresses_of(&station));
         self.names.add(network, id, &station);
         Ok(())
@@ -140,6 +152,7 @@ impl Switch {
             self.table.unfix(Key::new(port.network, mac));
         }
         self.table.forget_port(id);
+        self.snoop.remove_port(id, port.network);
         true
     }
 
@@ -161,15 +174,28 @@ impl Switch {
 
     /// When [`poll`](Self::poll) wants to be called; `None` if there is nothing to wait for.
     pub fn poll_at(&self) -> Option<Instant> {
-        let times = [self.table.sweep_at(), self.advertise_at];
+        let times = [self.table.sweep_at(), self.policy.poll_at(), self.snoop.poll_at(), self.advertise_at];
         times.into_iter().flatten().min()
     }
 
-    /// Forgets learned addresses that have grown too old, and notes which routers are to be advertised: ask
-    /// [`next_advertisement`](Self::next_advertisement). Before [`poll_at`](Self::poll_at) it does nothing,
+    /// Puts these rules in place of all there are. A rule that was there before, known by its number, goes
+    /// on counting.
+    pub fn set_rules(&mut self, rules: Vec<Rule>) {
+        self.policy.set_rules(rules);
+    }
+
+    /// What each rule has decided about, by its number, in the order of the rules.
+    pub fn rule_counts(&self) -> impl Iterator<Item = (u32, Count)> {
+        self.policy.counts()
+    }
+
+    /// Forgets learned addresses and flows that have grown too old, and notes which routers are to be advertised: ask
+    /// [`next_advertisement`](Self::next_advertisement), and which [queries](Self::next_query). Before [`poll_at`](Self::poll_at) it does nothing,
     /// at no cost.
     pub fn poll(&mut self, now: Instant) {
         self.table.sweep(now);
+        self.policy.poll(now);
+        self.snoop.poll(now);
         self.schedule_advertisements(now);
     }
 }

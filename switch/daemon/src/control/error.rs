@@ -47,7 +47,7 @@ codes! {
     AddressOutside = 400 "address-outside",
     /// The file or descriptor is not of the kind that is needed.
     WrongKind = 400 "wrong-kind",
-    /// Removing or making what is always there.
+    /// Removing or making what is always there, or connecting to what is no network of its own.
     NetworkPredefined = 403 "network-predefined",
     /// Removing a network that still has endpoints.
     NetworkInUse = 403 "network-in-use",
@@ -59,6 +59,8 @@ codes! {
     NetworkNotFound = 404 "network-not-found",
     /// No such sandbox.
     SandboxNotFound = 404 "sandbox-not-found",
+    /// No such rule.
+    RuleNotFound = 404 "rule-not-found",
     /// No such network namespace, or no longer.
     NamespaceNotFound = 404 "namespace-not-found",
     /// No such process, or it has no such descriptor.

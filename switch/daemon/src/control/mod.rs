@@ -11,7 +11,8 @@
 //! |---|---|
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
-//! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
+//! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
+//! | [`host_addresses`] | which addresses the host has, told to the datapath |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
 //! | [`announce`] | telling a network of a new endpoint |
@@ -34,6 +35,7 @@ pub mod endpoints;
 pub mod error;
 pub mod files;
 pub mod filters;
+pub mod host_addresses;
 pub mod host_port;
 pub mod interface;
 pub mod ipam;
@@ -46,6 +48,7 @@ pub mod options;
 pub mod predefined;
 pub mod records;
 pub mod resolver;
+pub mod rules;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
@@ -126,8 +129,10 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     eprintln!("vswitch: ready on {}", options.socket.display());
+    let follower = tokio::spawn(host_addresses::follow(control.link.clone()));
     jobs.work(&mut control, stop).await;
     server.abort();
+    follower.abort();
     control.stop().await;
     Ok(())
 }

@@ -120,6 +120,7 @@ impl Control {
             Error::new(Code::Internal, format!("cannot remove network {name:?}: {error}"))
         })?;
         self.state.networks.remove(name);
+        self.forget_rules_of(name).await;
         self.state.network_numbers.give_back(number.0);
         Ok(())
     }

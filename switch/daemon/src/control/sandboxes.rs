@@ -63,7 +63,8 @@ impl Control {
     fn create_sharing(&mut self, name: &str, hostname: Option<String>, other: &str) -> Result<()> {
         if hostname.is_some() {
             let message = format!(
-                "conflicting options: a host name cannot be used with --network container:{other}: it has that of {other:?}"
+                "conflicting options: a host name cannot be used with --network container:{other}: \
+                 it has that of {other:?}"
             );
             return Err(Error::new(Code::InvalidArgument, message));
         }
@@ -72,7 +73,8 @@ impl Control {
         let mode = match &sandbox.mode {
             Mode::Own if sandbox.place.is_none() => {
                 let message = format!(
-                    "sandbox {other:?} is a descriptor, without a network namespace to share: name another sandbox"
+                    "sandbox {other:?} is a descriptor, without a network namespace to share: name another \
+                     sandbox"
                 );
                 return Err(Error::new(Code::WrongKind, message));
             }

@@ -23,6 +23,7 @@ use super::names::Id;
 use super::options::{NetworkOptions, PortType, Sysctl};
 use super::predefined::{self, PREDEFINED};
 use super::records::Records;
+use super::rules::Rules;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct State {
     pub networks: Records<Network>,
     /// Sandboxes by name.
     pub sandboxes: Records<Sandbox>,
+    /// The user's rules.
+    pub rules: Rules,
     /// Numbers of networks.
     pub network_numbers: Numbers,
     /// Numbers of ports.
@@ -135,6 +138,7 @@ impl Default for State {
         Self {
             networks: Records::default(),
             sandboxes: Records::default(),
+            rules: Rules::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(PortId::LIMIT),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
@@ -163,6 +167,7 @@ impl State {
             ),
             networks: Records::committed(networks),
             sandboxes: Records::committed(sandboxes),
+            rules: Rules::default(),
         }
     }
 

@@ -76,6 +76,11 @@ impl Datapath {
                 self.close(port);
                 Reply::Done
             }
+            Command::SetRules(rules) => {
+                self.switch.set_rules(rules);
+                Reply::Done
+            }
+            Command::ReadRules => Reply::Rules(self.switch.rule_counts().collect()),
             Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
         }
     }

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vswitch_engine::{Network, Station};
+use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_sys::device::DeviceKind;
 
@@ -31,6 +31,10 @@ pub enum Command {
     Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
+    /// Puts these rules in place of all there are; those known by their number go on counting.
+    SetRules(Vec<Rule>),
+    /// Asks what each rule has decided about.
+    ReadRules,
     /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.
     ReadTable {
         /// The network.
@@ -89,7 +93,12 @@ pub enum Reply {
     Refused(String),
     /// A page of the forwarding table; the last one is not full.
     Table(Vec<TableEntry>),
+    /// What each rule has decided about, by its number, in the order of the rules.
+    Rules(Vec<(u32, Count)>),
 }
+
+/// Rules a table may have, so that it fits one message.
+pub const RULES_MAX: usize = 200;
 
 /// Entries in a full page of a forwarding table, so that a page fits one message.
 pub const TABLE_PAGE: usize = 500;

@@ -82,6 +82,7 @@ impl Datapath {
             }
             self.switch.poll(now);
             self.advertise();
+            self.send_queries();
             self.look(worked, now)?;
         }
     }
@@ -118,10 +119,8 @@ impl Datapath {
         let made = self.switch.serve(ingress, verdicts, &mut self.pool, now);
         let origin = Origin { switch: &self.switch, ingress, now };
         let made = made + self.resolver.serve(origin, verdicts, &mut self.pool);
-        debug_assert_eq!(
-            received + made,
-            verdicts.forward.len() + verdicts.flood.len() + verdicts.drop.len()
-        );
+        let unserved = verdicts.local.len() + verdicts.names.len();
+        debug_assert_eq!((received + made, 0), (verdicts.len(), unserved));
 
         // 4 drop, 5 transmit
         for (reason, port, frame) in verdicts.drop.drain(..) {
@@ -131,6 +130,7 @@ impl Datapath {
         let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
         to.forward(&mut verdicts.forward);
         to.flood(&mut verdicts.flood, self.switch.flood_targets(ingress));
+        to.multicast(&mut verdicts.multicast, |audience| self.switch.multicast_targets(ingress, audience));
         debug_assert_eq!(self.pool.available(), self.pool.capacity());
 
         match left {
@@ -175,6 +175,20 @@ impl Datapath {
         }
         let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
         to.flood(&mut self.burst, self.switch.flood_targets(port));
+    }
+
+    /// Sends the switch's own questions: who has joined which group.
+    fn send_queries(&mut self) {
+        while let Some(query) = self.switch.next_query() {
+            let Some(mut frame) = self.pool.take() else { return };
+            frame.fill(&query.bytes);
+            // What we write is well-formed.
+            let _ = frame.parse();
+            self.burst.push(frame);
+            let mut to =
+                self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+            to.flood(&mut self.burst, self.switch.query_targets(&query));
+        }
     }
 
     /// 6 rest: spins or sleeps until something is ready, and notes what is.

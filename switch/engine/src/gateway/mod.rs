@@ -40,7 +40,6 @@ mod echo;
 mod error;
 mod ndp;
 mod packet;
-mod policy;
 mod route;
 mod site;
 
@@ -56,7 +55,7 @@ use error::Complaint;
 pub(crate) use advertise::{Due, Schedule};
 pub(crate) use error::Budget;
 pub use error::FRAMES_MADE_MAX;
-pub(crate) use site::Site;
+pub(crate) use site::{Site, link_local};
 
 /// What becomes of a frame for the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +66,8 @@ enum Fate {
     Names,
     /// It goes to the host, as it is.
     Host,
-    /// It goes to this port; it has its new addresses.
-    Forward(PortId),
+    /// It is to be routed to the endpoint behind this port, if it may be.
+    Route(PortId),
 }
 
 /// Why a frame for the gateway goes nowhere.
@@ -122,7 +121,7 @@ impl Switch {
         let Verdicts { local, names, forward, drop, .. } = verdicts;
         let mut made = 0;
         for mut frame in local.drain(..) {
-            match self.fate(ingress, &mut frame) {
+            match self.fate(ingress, &mut frame, now) {
                 Ok(Some(egress)) => forward.push((egress, frame)),
                 Ok(None) => names.push(frame),
                 Err(Refused { reason, port, complaint }) => {
@@ -138,7 +137,7 @@ impl Switch {
     }
 
     /// The port that one frame goes to; `None` for a question for a name.
-    fn fate(&self, ingress: PortId, frame: &mut Frame) -> Result<Option<PortId>, Refused> {
+    fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<Option<PortId>, Refused> {
         let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
         let egress = match self.answer(&site, frame)? {
             Fate::Answer => {
@@ -147,7 +146,7 @@ impl Switch {
             }
             Fate::Names => return Ok(None),
             Fate::Host => host(&site, frame)?,
-            Fate::Forward(egress) => egress,
+            Fate::Route(egress) => self.forward(ingress, frame, egress, now)?,
         };
         let to = self.ports.get(egress).ok_or(DropReason::NoReceiver)?;
         if frame.mtu_bytes() > to.mtu {
@@ -178,7 +177,7 @@ impl Switch {
             return Err(DropReason::Martian.into());
         }
         if !site.owns(target) {
-            return self.route(site, frame, source, target);
+            return self.route(site, source, target);
         }
         match packet::target_port(frame) {
             Some(DNS_PORT) => Ok(Fate::Names),

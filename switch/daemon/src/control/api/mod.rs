@@ -12,7 +12,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use vswitch_sys::wallclock;
@@ -44,6 +44,8 @@ pub fn router(handle: Handle) -> Router {
         .route("/sandboxes/{id}/detach", post(detach))
         .route("/endpoints", get(list_endpoints))
         .route("/fdb", get(fdb))
+        .route("/rules", get(list_rules).post(add_rule))
+        .route("/rules/{id}", delete(remove_rule))
         .route("/stats", get(stats))
         .fallback(async |request: Request| {
             let message = format!("no route {}: see docs/api.md", request.uri().path());
@@ -167,6 +169,23 @@ async fn fdb(State(handle): State<Handle>) -> Answer<Vec<types::FdbEntry>> {
 
 async fn network_fdb(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<Vec<types::FdbEntry>> {
     handle.run(async move |control| control.fdb(Some(&id)).await).await.map(Json)
+}
+
+async fn list_rules(State(handle): State<Handle>) -> Answer<Vec<types::Rule>> {
+    handle.run(async |control| control.rules().await).await.map(Json)
+}
+
+async fn add_rule(State(handle): State<Handle>, body: Read<types::RuleCreate>) -> Result<impl IntoResponse> {
+    let rule = handle.run(async move |control| control.add_rule(body.0).await).await?;
+    Ok((StatusCode::CREATED, Json(rule)))
+}
+
+async fn remove_rule(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
+    let missing =
+        |_| Error::new(Code::RuleNotFound, format!("rule {id:?} not found: see \"vswitch rule ls\""));
+    let id = id.parse().map_err(missing)?;
+    handle.run(async move |control| control.remove_rule(id).await).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn stats(State(handle): State<Handle>) -> Answer<types::Stats> {

@@ -40,7 +40,7 @@ fn every_pair_of_modes() {
                 if open(from) && open(to) && internal.is_none() {
                     assert_eq!(fates.only(CAROL), routed("10.1.0.5", "10.2.0.3", 63));
                 } else {
-                    assert_eq!(fates, dropped(DropReason::Forbidden, ALICE), "{from:?} {to:?}");
+                    assert_eq!(fates, dropped(DropReason::Protected, ALICE), "{from:?} {to:?}");
                 }
             }
         }
@@ -82,7 +82,7 @@ fn other_networks_gateways_are_the_host() {
     assert_eq!(bench.send(ALICE, &frame).only(HOST), frame);
     let mut bench = Bench::with(|network| network.internal = true);
     bench.plug_host();
-    assert_eq!(bench.send(ALICE, &frame), dropped(DropReason::Forbidden, ALICE));
+    assert_eq!(bench.send(ALICE, &frame), dropped(DropReason::Protected, ALICE));
     let own = craft::udp(TO_GATEWAY, ("10.1.0.5", 7), ("10.1.0.1", 7), b"hello");
     assert_eq!(bench.send(ALICE, &own).only(HOST), own, "its own gateway is within reach");
 }
