@@ -119,6 +119,7 @@ impl Switch {
         let addresses = addresses_of(&station);
         let Some(network) = self.ports.get(id).map(|port| port.network) else { return false };
         let Some(before) = self.ports.set_station(id, station) else { return false };
+        self.advertise_soon(network);
         self.bindings.release(network, Owner::Port(id), addresses_of(&before));
         self.bindings.bind(network, Owner::Port(id), addresses);
         true

@@ -12,14 +12,19 @@ mod documents;
 mod gateway;
 mod harness;
 mod host_port;
+mod ipam;
 mod isolation;
 mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
 mod modes;
+mod multicast;
+mod networks;
+mod port_security;
 mod ports;
 mod protocols;
+mod rules;
 
 use vswitch_tests::world::World;
 

@@ -41,7 +41,8 @@ fn all_done(world: &World) -> bool {
 fn assert_law(world: &World) {
     let account = world.account;
     let dropped: usize = account.dropped.iter().sum();
-    assert_eq!(account.received, account.forwarded + account.flooded + dropped, "{account:?}");
+    let fates = account.forwarded + account.flooded + dropped;
+    assert_eq!(account.received + account.made, fates, "{account:?}");
 }
 
 #[test]

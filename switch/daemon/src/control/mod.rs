@@ -17,7 +17,8 @@
 //! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
-//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`calendar`] | pure rules |
+//! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
 //! | [`error`] | what a refusal looks like |
 
@@ -29,6 +30,7 @@ pub mod default_route;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod filters;
 pub mod host_port;
 pub mod interface;
 pub mod ipam;
@@ -38,12 +40,14 @@ pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod predefined;
 pub mod records;
 pub mod rules;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
 pub mod subnets;
+pub mod surroundings;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -1,5 +1,6 @@
 //! The engine from outside: rules one by one, and random histories against a reference.
 
+mod gateway;
 mod guard;
 mod model;
 mod packets;
