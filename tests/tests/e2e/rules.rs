@@ -20,7 +20,7 @@ fn pair(world: &World) -> (Container, Container) {
 fn frames(world: &World, id: &str) -> u64 {
     let rules = world.json(&["rule", "ls"]);
     let rules = rules.as_array().cloned().unwrap_or_default();
-    let rule = rules.iter().find(|rule| rule["Id"].to_string() == id);
+    let rule = rules.iter().find(|rule| rule["Id"].as_u64() == id.parse().ok());
     rule.and_then(|rule| rule["Frames"].as_u64()).unwrap_or_else(|| panic!("no rule {id}: {rules:?}"))
 }
 
