@@ -33,6 +33,7 @@
 //! | [`process`] | what happens to a frame, and the tiers that make it fast |
 //! | [`table`] | learning, moves, fixed addresses, ageing, limits |
 //! | [`ports`] | which ports and networks there are, and who floods to whom |
+//! | [`dns`] | what containers learn of names |
 //! | [`gateway`] | what a network's gateway answers, and what is routed through it |
 //! | `bindings` | whose an IP address is |
 //! | `security` | whether a container speaks for itself |
@@ -45,6 +46,7 @@
 
 pub mod announce;
 mod bindings;
+pub mod dns;
 pub mod gateway;
 pub mod limits;
 pub mod network;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use vswitch_frame::{Instant, NetworkId, PortId};
 
 use crate::bindings::{Bindings, Owner};
+use crate::dns::index::Index;
 use crate::gateway::Due;
 use crate::limits::Limits;
 use crate::network::{Network, Station};
@@ -20,6 +21,7 @@ use crate::table::{Entry, Key, Table};
 #[derive(Debug)]
 pub struct Switch {
     pub(crate) ports: Ports,
+    pub(crate) names: Index,
     pub(crate) table: Table,
     pub(crate) stats: Stats,
     pub(crate) bindings: Bindings,
@@ -39,6 +41,7 @@ impl Switch {
         let table = Table::new(limits, seed);
         Self {
             ports: Ports::default(),
+            names: Index::default(),
             table,
             stats: Stats::default(),
             bindings: Bindings::default(),
@@ -75,6 +78,7 @@ impl Switch {
     /// no such network.
     pub fn remove_network(&mut self, id: NetworkId) -> Vec<PortId> {
         self.table.forget_network(id);
+        self.names.remove_network(id);
         self.bindings.forget(id);
         self.policy.forget_network(id);
         self.snoop.remove_network(id);
@@ -107,21 +111,28 @@ impl Switch {
         for &mac in &port.addresses {
             self.table.fix(Key::new(port.network, mac), id);
         }
-        let (network, addresses) = (port.network, addresses_of(&port.station));
+        let (network, station) = (port.network, port.station.clone());
         self.ports.add(id, port)?;
         self.snoop.add_port(id, network);
-        self.bindings.bind(network, Owner::Port(id), addresses);
+        self.bindings.bind(network, Owner::Port(id), addresses_of(&station));
+        self.names.add(network, id, &station);
         Ok(())
+    }
+
+    /// What was said about a port when it was added, or since.
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id)
     }
 
     /// Says anew who is behind a port. Returns whether there is one.
     pub fn set_station(&mut self, id: PortId, station: Station) -> bool {
-        let addresses = addresses_of(&station);
         let Some(network) = self.ports.get(id).map(|port| port.network) else { return false };
-        let Some(before) = self.ports.set_station(id, station) else { return false };
+        let Some(before) = self.ports.set_station(id, station.clone()) else { return false };
         self.advertise_soon(network);
         self.bindings.release(network, Owner::Port(id), addresses_of(&before));
-        self.bindings.bind(network, Owner::Port(id), addresses);
+        self.bindings.bind(network, Owner::Port(id), addresses_of(&station));
+        self.names.remove(network, id, &before);
+        self.names.add(network, id, &station);
         true
     }
 
@@ -135,6 +146,7 @@ impl Switch {
         let Some(port) = self.ports.remove(id) else {
             return false;
         };
+        self.names.remove(port.network, id, &port.station);
         self.bindings.release(port.network, Owner::Port(id), addresses_of(&port.station));
         for mac in port.addresses {
             self.table.unfix(Key::new(port.network, mac));

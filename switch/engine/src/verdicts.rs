@@ -18,6 +18,8 @@ pub struct Verdicts {
     /// Frames for the ports that [`Switch::multicast_targets`](crate::Switch::multicast_targets) names for
     /// their audience, likewise.
     pub multicast: Vec<(Audience, Frame)>,
+    /// Questions for names, which are answered with the help of [`Switch::resolve`](crate::Switch::resolve).
+    pub names: Vec<Frame>,
     /// Frames that go nowhere, with the port at which that is counted: the one they came from, or the
     /// one they were meant for if the reason is named `Tx…`.
     pub drop: Vec<(DropReason, PortId, Frame)>,
@@ -26,7 +28,7 @@ pub struct Verdicts {
 impl Verdicts {
     /// How many frames there are in all vectors.
     pub fn len(&self) -> usize {
-        let to_one = self.forward.len() + self.local.len() + self.drop.len();
+        let to_one = self.forward.len() + self.local.len() + self.names.len() + self.drop.len();
         to_one + self.flood.len() + self.multicast.len()
     }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv6Packet,
@@ -11,8 +12,8 @@ use smoltcp::wire::{
 };
 use vswitch_frame::{DropReason, Mac};
 use vswitch_tests::raw::{Wire, ethernet};
-use vswitch_tests::wait;
-use vswitch_tests::world::{Container, World};
+use vswitch_tests::world::{Container, World, send_signal};
+use vswitch_tests::{talk, wait};
 
 use super::world;
 
@@ -72,6 +73,28 @@ fn networks_behind_translation_are_silent_to_each_other() {
     a.cannot_ping(b.ipv4());
     assert!(world.drops(&a, DropReason::Protected) >= 1);
     a.pings(address("10.78.0.1"));
+}
+
+#[test]
+fn any_address_of_the_host_is_the_host() {
+    let world = world();
+    both_families(&world);
+    world.network("net2", &["--internal", "--subnet", "10.78.0.0/24"]);
+    let container = world.attach("a", &["--network", "net1"]);
+    let inside = world.attach("b", &["--network", "net2"]);
+    inside.ip(&["route", "add", "default", "via", "10.78.0.1"]);
+    for (own, length) in [("198.51.100.7", "32"), ("2001:db8:7::1", "128")] {
+        assert!(!talk::answers(&container.path, address(own)), "{own} is nobody's");
+        world.host().ip(&["address", "add", &format!("{own}/{length}"), "dev", "lo"]);
+        wait::until("the host answers", || talk::answers(&container.path, address(own)).then_some(()));
+        talk::transfer(&container.path, &world.host().path(), address(own), 1 << 20);
+    }
+    inside.cannot_ping(address("198.51.100.7"));
+    inside.pings(address("10.78.0.1"));
+    let restarts = world.restarts();
+    send_signal(world.datapath_pid(), Signal::SIGKILL);
+    wait::until("another datapath", || (world.restarts() > restarts).then_some(()));
+    container.pings(address("198.51.100.7"));
 }
 
 /// A discovery, from the MAC address of a container.
@@ -157,12 +180,12 @@ fn advertisement(frame: &[u8]) -> Option<(Ipv6Address, u64)> {
     let ip = Ipv6Repr::parse(&packet).ok()?;
     let icmp = (ip.next_header == IpProtocol::Icmpv6)
         .then(|| Icmpv6Packet::new_checked(packet.payload()).ok())??;
-    match Icmpv6Repr::parse(&ip.src_addr, &ip.dst_addr, &icmp, &ChecksumCapabilities::default()).ok()? {
-        Icmpv6Repr::Ndisc(NdiscRepr::RouterAdvert { router_lifetime, prefix_info, .. }) => {
-            Some((prefix_info?.prefix, router_lifetime.secs()))
-        }
-        _ => None,
-    }
+    let message = Icmpv6Repr::parse(&ip.src_addr, &ip.dst_addr, &icmp, &ChecksumCapabilities::default());
+    let Icmpv6Repr::Ndisc(NdiscRepr::RouterAdvert { router_lifetime, prefix_info, .. }) = message.ok()?
+    else {
+        return None;
+    };
+    Some((prefix_info?.prefix, router_lifetime.secs()))
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod load;
 mod malformed;
 mod modes;
 mod multicast;
+mod names;
 mod networks;
 mod port_security;
 mod ports;

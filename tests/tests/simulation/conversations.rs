@@ -39,7 +39,7 @@ fn all_done(world: &World) -> bool {
 
 /// Received frames got exactly one verdict each.
 fn assert_law(world: &World) {
-    let account = world.account;
+    let account = &world.account;
     let dropped: usize = account.dropped.iter().sum();
     let fates = account.forwarded + account.flooded + dropped;
     assert_eq!(account.received + account.made, fates, "{account:?}");

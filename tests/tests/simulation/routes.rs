@@ -69,7 +69,7 @@ fn transfers_cross_networks_whole_over_bad_cables() {
             world.hosts[0].send(target.into(), 5, MEGABYTE);
             world.hosts[1].expect(5, MEGABYTE);
             assert!(world.run(MINUTES, all_done), "{target}");
-            let (account, dropped) = (world.account, world.account.dropped.iter().sum::<usize>());
+            let (account, dropped) = (&world.account, world.account.dropped.iter().sum::<usize>());
             let fates = account.forwarded + account.flooded + dropped;
             assert_eq!(account.received + account.made, fates, "{account:?}");
             if faults.lost == 0 {

@@ -13,7 +13,7 @@ use crate::cable::{Cable, Faults};
 use crate::host::{Host, MTU};
 
 /// What the switch did with the frames it received.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) received: usize,
     /// Frames of the gateways' own.
@@ -21,7 +21,8 @@ pub(crate) struct Account {
     pub(crate) forwarded: usize,
     pub(crate) flooded: usize,
     pub(crate) merged: usize,
-    pub(crate) dropped: [usize; DropReason::COUNT],
+    /// By index of the reason.
+    pub(crate) dropped: Vec<usize>,
 }
 
 /// Hosts on a switch. Host number `n` is behind port `n`.
@@ -52,7 +53,7 @@ impl World {
         Self {
             hosts: Vec::new(),
             switch,
-            account: Account::default(),
+            account: Account { dropped: vec![0; DropReason::COUNT], ..Account::default() },
             cables: Vec::new(),
             faults,
             coalescer: Coalescer::new(2),

@@ -11,9 +11,10 @@ use super::names;
 use super::state::{Endpoint, Network, Sandbox};
 
 /// A network, as the switch is to know it.
-pub fn network(network: &Network) -> engine::Network {
+pub fn network(name: &str, network: &Network) -> engine::Network {
     let options = &network.options;
     engine::Network {
+        name: name.to_owned(),
         subnets: network.pools.iter().map(Pool::subnet).collect(),
         gateway: Some(gateway(network)),
         internal: network.internal,

@@ -46,7 +46,7 @@ impl Control {
     /// its gateway.
     pub(super) async fn add_host_port(&mut self, name: &str) -> Result<()> {
         let network = self.state.network(name)?;
-        let described = describe::network(network);
+        let described = describe::network(name, network);
         let Some(gateway) = described.gateway.filter(|gateway| !gateway.isolated) else { return Ok(()) };
         let interface = interface_name(name, network);
         let addresses = host_addresses(network, &gateway.addresses);

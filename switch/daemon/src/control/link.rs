@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -26,6 +27,7 @@ use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
 
+use super::resolver::Resolver;
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
 
@@ -56,6 +58,7 @@ pub struct Link {
 #[derive(Debug)]
 struct Shared {
     counters: Counters,
+    resolver: Resolver,
     pid: AtomicU32,
     restarts: AtomicU64,
     state: Mutex<State>,
@@ -68,6 +71,7 @@ struct State {
     networks: BTreeMap<NetworkId, Network>,
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    host_addresses: Vec<IpAddr>,
     running: Option<Running>,
     /// The datapath started last, dead or alive: only its watcher may replace it.
     latest: u32,
@@ -81,23 +85,25 @@ struct Running {
 }
 
 impl Link {
-    /// Starts the datapath.
+    /// Starts the datapath, for which `resolver` finds out names.
     ///
     /// # Errors
     /// When it cannot be started or cannot confine itself.
-    pub async fn start(options: LinkOptions) -> io::Result<Self> {
+    pub async fn start(options: LinkOptions, resolver: Resolver) -> io::Result<Self> {
         let options = Options { poll: options.poll, seed: random_seed()? };
         let state = State {
             options,
             networks: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
+            host_addresses: Vec::new(),
             running: None,
             latest: 0,
             stopped: false,
         };
         let shared = Shared {
             counters: Counters::new()?,
+            resolver,
             pid: AtomicU32::new(0),
             restarts: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -163,10 +169,23 @@ impl Link {
     /// Has the addresses of the container behind a port said in its network.
     ///
     /// # Errors
-    /// [`LinkError::Down`].
+    /// [`LinkError::Down`], also when it was stopped.
     pub async fn announce(&self, id: PortId) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
+        if state.stopped {
+            return Err(io::Error::other("it was stopped").into());
+        }
         self.tell(&mut state, Command::Announce(id), None).await
+    }
+
+    /// Says which addresses the host has.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_host_addresses(&self, addresses: Vec<IpAddr>) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.host_addresses.clone_from(&addresses);
+        self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
     /// Removes a port and closes its descriptor.
@@ -297,6 +316,13 @@ impl Link {
         Ok(())
     }
 
+    /// Gives the datapath a channel on which its questions for names are answered.
+    async fn serve_resolver(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+        let (ours, theirs) = Channel::pair()?;
+        must(channel, &Command::SetResolver, Some(theirs.as_fd())).await?;
+        self.shared.resolver.serve(ours)
+    }
+
     /// Starts a datapath and tells it everything.
     async fn launch(&self, state: &mut State) -> io::Result<()> {
         let (ours, theirs) = Channel::pair()?;
@@ -304,6 +330,8 @@ impl Link {
         let pid = child.id().unwrap_or(0);
         let channel = ours.into_async()?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
+        must(&channel, &Command::SetHostAddresses(state.host_addresses.clone()), None).await?;
+        self.serve_resolver(&channel).await?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }

@@ -63,7 +63,9 @@ impl Control {
             pools,
             macs: [gateway_mac].into(),
         };
-        if let Err(error) = self.link.add_network(network.number, describe::network(&network)).await {
+        if let Err(error) =
+            self.link.add_network(network.number, describe::network(&wish.name, &network)).await
+        {
             self.state.network_numbers.give_back(network.number.0);
             return Err(Error::new(Code::Internal, format!("cannot make network {:?}: {error}", wish.name)));
         }

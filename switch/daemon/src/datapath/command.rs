@@ -23,10 +23,12 @@ pub enum Command {
     AddPort(PortId, PortSpec),
     /// Says anew who is behind a port.
     SetStation(PortId, Station),
-    /// Says in its network where the addresses of the container behind a port are.
-    Announce(PortId),
+    /// Asks for names that are not ours over the channel that rides along.
+    SetResolver,
     /// Says which addresses the host has beside those of gateways.
     SetHostAddresses(Vec<IpAddr>),
+    /// Says in its network where the addresses of the container behind a port are.
+    Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
     /// Puts these rules in place of all there are; those known by their number go on counting.

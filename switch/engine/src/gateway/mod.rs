@@ -9,12 +9,12 @@
 //! * of what is sent to many: ARP and neighbour discovery about its addresses, router solicitations and what
 //!   DHCP clients say. These are not flooded, so no container can answer in the gateway's place.
 //!
-//! [`Switch::serve`] then gives each a [`Fate`], and moves it to `forward` or `drop`:
+//! [`Switch::serve`] then gives each a [`Fate`], and moves it to `forward`, `names` or `drop`:
 //!
 //! ```text
 //!                 ┌► ARP, ND, RS, DHCP ──► answered ─────────────────────► the port it came from
 //!  local ─────────┼► a gateway address ┬─► echo ─► answered ─────────────► the port it came from
-//!  (burst of      │                    ├─► names
+//!  (burst of      │                    ├─► names ─► the resolver, see [`dns`](crate::dns)
 //!   one port)     │                    └─► the rest, as it is ───────────► the host port
 //!                 ├► the host's address ─► as it is ─────────────────────► the host port
 //!                 └► any other address ──► route: policy, TTL, MTU, MACs ► an endpoint's port
@@ -46,6 +46,7 @@ mod site;
 use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
 use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
 
+use crate::dns::datagram::DNS_PORT;
 use crate::switch::Switch;
 use crate::verdicts::Verdicts;
 
@@ -56,14 +57,13 @@ pub(crate) use error::Budget;
 pub use error::FRAMES_MADE_MAX;
 pub(crate) use site::{Site, link_local};
 
-/// The port of the name service.
-const NAMES_PORT: u16 = 53;
-
 /// What becomes of a frame for the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// It has become the answer, for the port it came from.
     Answer,
+    /// It is a question for a name.
+    Names,
     /// It goes to the host, as it is.
     Host,
     /// It is to be routed to the endpoint behind this port, if it may be.
@@ -108,7 +108,7 @@ pub(crate) fn claims(site: &Site<'_>, frame: &Frame) -> bool {
 }
 
 impl Switch {
-    /// Gives every frame in `local` a fate, and moves it to `forward` or `drop`. `ingress` is the port they came
+    /// Gives every frame in `local` a fate, and moves it to `forward`, `names` or `drop`. `ingress` is the port they came
     /// from. Returns how many frames of its own the gateway made, from slots of the pool; they are in
     /// `forward`, too.
     pub fn serve(
@@ -118,11 +118,12 @@ impl Switch {
         pool: &mut Pool,
         now: Instant,
     ) -> usize {
-        let Verdicts { local, forward, drop, .. } = verdicts;
+        let Verdicts { local, names, forward, drop, .. } = verdicts;
         let mut made = 0;
         for mut frame in local.drain(..) {
             match self.fate(ingress, &mut frame, now) {
-                Ok(egress) => forward.push((egress, frame)),
+                Ok(Some(egress)) => forward.push((egress, frame)),
+                Ok(None) => names.push(frame),
                 Err(Refused { reason, port, complaint }) => {
                     let error =
                         complaint.and_then(|complaint| self.complain(ingress, &frame, complaint, pool, now));
@@ -135,14 +136,15 @@ impl Switch {
         made
     }
 
-    /// The port that one frame goes to.
-    fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<PortId, Refused> {
+    /// The port that one frame goes to; `None` for a question for a name.
+    fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<Option<PortId>, Refused> {
         let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
         let egress = match self.answer(&site, frame)? {
             Fate::Answer => {
                 frame.parse()?;
                 ingress
             }
+            Fate::Names => return Ok(None),
             Fate::Host => host(&site, frame)?,
             Fate::Route(egress) => self.forward(ingress, frame, egress, now)?,
         };
@@ -150,7 +152,7 @@ impl Switch {
         if frame.mtu_bytes() > to.mtu {
             return Err(Refused { port: Some(egress), ..DropReason::TxTooBig.into() });
         }
-        Ok(egress)
+        Ok(Some(egress))
     }
 
     fn answer(&self, site: &Site<'_>, frame: &mut Frame) -> Result<Fate, Refused> {
@@ -178,8 +180,7 @@ impl Switch {
             return self.route(site, source, target);
         }
         match packet::target_port(frame) {
-            // Names will be answered here; until then they are the host's.
-            Some(NAMES_PORT) => Ok(Fate::Host),
+            Some(DNS_PORT) => Ok(Fate::Names),
             _ if site.gateway.isolated => Err(DropReason::NotServed.into()),
             _ if echo::is_request(frame) => Ok(echo::answer(site, frame)?),
             _ => Ok(Fate::Host),

@@ -322,6 +322,12 @@ pub struct Sandbox {
     /// The path of the network namespace it uses, or nothing.
     #[serde(rename = "NetNS")]
     pub netns: String,
+    /// The path of what it is to find as `/etc/hosts`, or nothing.
+    pub hosts_path: String,
+    /// The path of what it is to find as `/etc/hostname`, or nothing.
+    pub hostname_path: String,
+    /// The path of what it is to find as `/etc/resolv.conf`, or nothing.
+    pub resolv_conf_path: String,
     /// Its endpoints, in the order they were made.
     pub endpoints: Vec<Endpoint>,
 }

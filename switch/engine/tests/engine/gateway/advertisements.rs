@@ -63,7 +63,7 @@ fn without_ipv6_there_is_no_router() {
     let mut bench = Bench::with(|network| network.subnets.truncate(1));
     let asked = solicitation("fe80::1:1");
     assert_eq!(bench.send(ALICE, &asked).flood, [asked]);
-    assert_eq!(bench.switch.poll_at(), None);
+    assert!(due(&mut bench).is_empty());
 }
 
 /// The advertisements that are due now: who gets them, and for how long the router leads further.
@@ -88,6 +88,17 @@ fn due(bench: &mut Bench) -> Vec<(Vec<PortId>, u64)> {
     found
 }
 
+/// The advertisements that are due next. Time passes until then, in which other things are due.
+fn next(bench: &mut Bench) -> Vec<(Vec<PortId>, u64)> {
+    loop {
+        bench.now = bench.now.max(bench.switch.poll_at().expect("an advertisement is due"));
+        let found = due(bench);
+        if !found.is_empty() {
+            return found;
+        }
+    }
+}
+
 #[test]
 fn everybody_but_the_host_is_told_from_time_to_time() {
     let mut bench = Bench::new();
@@ -96,15 +107,14 @@ fn everybody_but_the_host_is_told_from_time_to_time() {
     assert!(bench.switch.set_station(BOB, Station::Container(elsewhere)));
     let everybody = vec![(vec![BOB], 0), (vec![CAROL], 1800), (vec![ALICE], 1800)];
     for round in 0..10 {
-        let at = bench.switch.poll_at().expect("an advertisement is due");
-        let waited = at.since(bench.now).as_secs();
+        let before = bench.now;
+        let told = next(&mut bench);
+        let waited = bench.now.since(before).as_secs();
         match round {
             0 => assert_eq!(waited, 0),
             1 | 2 => assert_eq!(waited, 16),
             _ => assert!(waited <= 600, "{waited}"),
         }
-        bench.now = at;
-        let told = due(&mut bench);
         assert!(told.iter().all(|one| everybody.contains(one)), "{told:?}");
         if round < 3 {
             assert_eq!(told, everybody);

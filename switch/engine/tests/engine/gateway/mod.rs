@@ -85,6 +85,7 @@ fn container(network: NetworkId, port: PortId) -> Port {
 struct Fates {
     forward: Vec<(PortId, Vec<u8>)>,
     flood: Vec<Vec<u8>>,
+    names: Vec<Vec<u8>>,
     drop: Vec<(DropReason, PortId)>,
 }
 
@@ -176,12 +177,13 @@ impl Bench {
         let forward = self.verdicts.forward.drain(..).map(|(port, frame)| (port, bytes(frame))).collect();
         let multicast = self.verdicts.multicast.drain(..).map(|(_, frame)| frame);
         let flood = self.verdicts.flood.drain(..).chain(multicast).map(&mut bytes).collect();
+        let names = self.verdicts.names.drain(..).map(&mut bytes).collect();
         let mut drop = Vec::new();
         for (reason, port, frame) in self.verdicts.drop.drain(..) {
             drop.push((reason, port));
             self.pool.free(frame);
         }
         assert_eq!(self.pool.available(), self.pool.capacity());
-        Fates { forward, flood, drop }
+        Fates { forward, flood, names, drop }
     }
 }
