@@ -19,10 +19,13 @@ mod lifecycle;
 mod load;
 mod malformed;
 mod modes;
+mod multicast;
 mod names;
 mod networks;
+mod port_security;
 mod ports;
 mod protocols;
+mod rules;
 
 use vswitch_tests::world::World;
 
