@@ -8,6 +8,7 @@ mod bad_input;
 mod confinement;
 mod documents;
 mod harness;
+mod host_port;
 mod isolation;
 mod learning;
 mod lifecycle;

@@ -92,17 +92,6 @@ fn a_tag_cut_short_makes_a_runt() {
     is_dropped(&world, &a, &[&b], &frame, DropReason::Runt);
 }
 
-#[test]
-fn a_broadcast_into_an_empty_network_has_no_receiver() {
-    let world = world();
-    world.network("net1", &[]);
-    let a = world.attach("a", &["--network", "net1"]);
-    let mut wire = Wire::open(&a.path, &a.ifname());
-    let before = world.drops(&a, DropReason::NoReceiver);
-    wire.send(&ethernet([0xff; 6], a.mac().0, 0x88b5, &[0; 46]));
-    wait::until("the drop", || (world.drops(&a, DropReason::NoReceiver) > before).then_some(()));
-}
-
 /// A wrong checksum must arrive wrong: the receiver's stack is the one to notice.
 #[test]
 fn corrupt_datagrams_are_not_made_right() {

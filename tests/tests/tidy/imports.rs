@@ -50,7 +50,8 @@ const PURE: &[(&str, &str)] = &[
 ];
 
 /// What a pure crate may depend on outside its tests, apart from ours.
-const PURE_DEPENDENCIES: &[&str] = &["crossbeam", "foldhash", "hashbrown", "serde", "smoltcp", "zerocopy"];
+const PURE_DEPENDENCIES: &[&str] =
+    &["crossbeam", "foldhash", "hashbrown", "ipnet", "serde", "smoltcp", "zerocopy"];
 
 /// Roads to the system that lead through the standard library.
 const IMPURE: &[&str] = &[

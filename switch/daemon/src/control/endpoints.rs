@@ -115,7 +115,7 @@ impl Control {
         let reserved = self.reserve(network, &config)?;
         match self.make_endpoint(network, sandbox, &reserved, source, options, config.aliases).await {
             Ok((endpoint, remains)) => {
-                self.remains.insert(endpoint.id, remains);
+                self.remains.insert(endpoint.port, remains);
                 self.state.sandbox(sandbox)?.endpoints.push(endpoint);
                 Ok(())
             }
@@ -133,7 +133,7 @@ impl Control {
         }
         self.state.forget_endpoint(&endpoint.network, endpoint.port, endpoint.mac, &endpoint.addresses);
         let mut cleanup = Cleanup::default();
-        if let Some(remains) = self.remains.remove(&endpoint.id) {
+        if let Some(remains) = self.remains.remove(&endpoint.port) {
             cleanup.destroy(remains);
         }
         cleanup
@@ -232,7 +232,7 @@ impl Control {
     }
 
     /// Says once what the kernel's TAPs lack: the switch does it in software then.
-    fn note_missing_offloads(&mut self, accepts: Accepts) {
+    pub(super) fn note_missing_offloads(&mut self, accepts: Accepts) {
         if accepts != Accepts::ALL && !self.offloads_noted {
             self.offloads_noted = true;
             let missing = [

@@ -29,7 +29,7 @@ use super::ipam::Family;
 use super::options::PortType;
 
 /// Frames an interface's queue towards the switch holds.
-const QUEUE_FRAMES: u32 = 1000;
+pub(super) const QUEUE_FRAMES: u32 = 1000;
 /// Interfaces a sandbox has at most under one prefix.
 const INTERFACES_MAX: u32 = 10_000;
 
@@ -297,7 +297,7 @@ fn first_free_name<T>(
 }
 
 /// Writes the per-interface switch of the calling thread's namespace. A kernel without IPv6 has none.
-fn disable_ipv6(interface: &str) -> io::Result<()> {
+pub(super) fn disable_ipv6(interface: &str) -> io::Result<()> {
     match std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,

@@ -12,6 +12,7 @@
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
+//! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
@@ -25,6 +26,7 @@ pub mod calendar;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod host_port;
 pub mod interface;
 pub mod ipam;
 pub mod link;
@@ -45,6 +47,7 @@ use std::path::PathBuf;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use vswitch_frame::PortId;
 use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
@@ -70,8 +73,8 @@ pub struct RunOptions {
 #[derive(Debug)]
 pub struct Control {
     state: State,
-    /// What is left of each endpoint's interface to destroy when it goes.
-    remains: BTreeMap<Id, Remains>,
+    /// What is left of each port's interface to destroy when it goes.
+    remains: BTreeMap<PortId, Remains>,
     link: Link,
     far: Option<FarSide>,
     offloads_noted: bool,

@@ -11,6 +11,7 @@ use vswitch_sys::random;
 use super::Control;
 use super::api::types;
 use super::describe;
+use super::endpoints::Cleanup;
 use super::error::{Code, Error, Result};
 use super::interface::{failed, refused};
 use super::ipam::{Family, Pool, Pools, overlap, overlap_error};
@@ -45,6 +46,7 @@ impl Control {
             options,
             written_options: wish.options,
             labels: wish.labels,
+            host_port: None,
             pools,
             macs: [gateway_mac].into(),
         };
@@ -52,13 +54,17 @@ impl Control {
             self.state.network_numbers.give_back(network.number.0);
             return Err(Error::new(Code::Internal, format!("cannot make network {:?}: {error}", wish.name)));
         }
-        let id = network.id.to_string();
-        self.state.networks.insert(wish.name, network);
+        let (id, number) = (network.id.to_string(), network.number);
+        self.state.networks.insert(wish.name.clone(), network);
+        if let Err(error) = self.add_host_port(&wish.name).await {
+            self.forget_network(&wish.name, number).await?;
+            return Err(error);
+        }
         Ok(id)
     }
 
     /// Removes a network that has no endpoints.
-    pub async fn remove_network(&mut self, key: &str) -> Result<()> {
+    pub async fn remove_network(&mut self, key: &str) -> Result<Cleanup> {
         let name = self.state.network_name(key)?;
         if name == DEFAULT_NETWORK {
             let message = format!("{name} is a pre-defined network and cannot be removed");
@@ -74,12 +80,22 @@ impl Control {
             let message = format!("network {name} has active endpoints: disconnect {}", users.join(", "));
             return Err(Error::new(Code::NetworkInUse, message));
         }
-        let number = self.state.network(&name)?.number;
+        let network = self.state.network(&name)?;
+        let (number, host_port) = (network.number, network.host_port.take());
+        let mut cleanup = Cleanup::default();
+        if let Some(host_port) = host_port {
+            cleanup.join(self.remove_host_port(host_port).await);
+        }
+        self.forget_network(&name, number).await?;
+        Ok(cleanup)
+    }
+
+    async fn forget_network(&mut self, name: &str, number: NetworkId) -> Result<()> {
         let removed = self.link.remove_network(number).await;
         removed.map_err(|error| {
             Error::new(Code::Internal, format!("cannot remove network {name:?}: {error}"))
         })?;
-        self.state.networks.remove(&name);
+        self.state.networks.remove(name);
         self.state.network_numbers.give_back(number.0);
         Ok(())
     }

@@ -7,6 +7,7 @@ use vswitch_frame::PortId;
 use super::Control;
 use super::api::types;
 use super::error::{Code, Error, Result};
+use super::host_port::{HOST, HostPort};
 
 impl Control {
     /// The forwarding tables of one network, or of all.
@@ -21,6 +22,7 @@ impl Control {
             .map(|(sandbox, endpoint)| {
                 (endpoint.port, (sandbox, endpoint.interface.as_deref().unwrap_or_default()))
             })
+            .chain(self.host_ports().map(|(_, host)| (host.port, (HOST, host.interface.as_str()))))
             .collect();
         let mut entries = Vec::new();
         for name in names {
@@ -47,9 +49,26 @@ impl Control {
     pub fn stats(&self) -> types::Stats {
         let ports = self.endpoints().into_iter().map(|endpoint| {
             let counters = self.link.counters(PortId(endpoint.port));
-            types::PortStats::new(endpoint, &counters)
+            types::PortStats::new(
+                endpoint.sandbox,
+                endpoint.network,
+                endpoint.interface,
+                endpoint.port,
+                &counters,
+            )
+        });
+        let host_ports = self.host_ports().map(|(network, host)| {
+            let counters = self.link.counters(host.port);
+            let (network, interface) = (network.to_owned(), host.interface.clone());
+            types::PortStats::new(HOST.to_owned(), network, interface, host.port.0, &counters)
         });
         let datapath = types::DatapathStats { pid: self.link.datapath_pid(), restarts: self.link.restarts() };
-        types::Stats { datapath, ports: ports.collect() }
+        types::Stats { datapath, ports: ports.chain(host_ports).collect() }
+    }
+
+    /// Every host port, with the name of its network.
+    fn host_ports(&self) -> impl Iterator<Item = (&str, &HostPort)> {
+        let networks = self.state.networks.iter();
+        networks.filter_map(|(name, network)| Some((name.as_str(), network.host_port.as_ref()?)))
     }
 }

@@ -16,6 +16,7 @@ use vswitch_sys::netns::NetNs;
 
 use super::api::types::Map;
 use super::error::{Code, Error, Result};
+use super::host_port::HostPort;
 use super::ipam::Pools;
 use super::names::Id;
 use super::options::{NetworkOptions, PortType};
@@ -57,6 +58,8 @@ pub struct Network {
     pub written_options: Map,
     /// Its labels.
     pub labels: Map,
+    /// Its port to the host.
+    pub host_port: Option<HostPort>,
     /// Its addresses.
     pub pools: Pools,
     /// MAC addresses of its gateway and its endpoints.
@@ -137,12 +140,15 @@ impl State {
             network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
             network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
         }
+        let endpoint_ports = endpoints().map(|endpoint| endpoint.port.0);
+        let host_ports =
+            networks.values().filter_map(|network| network.host_port.as_ref()).map(|host| host.port.0);
         Self {
             network_numbers: Numbers::without(
                 NetworkId::LIMIT,
                 networks.values().map(|network| network.number.0),
             ),
-            port_numbers: Numbers::without(PortId::LIMIT, endpoints().map(|endpoint| endpoint.port.0)),
+            port_numbers: Numbers::without(PortId::LIMIT, endpoint_ports.chain(host_ports)),
             sandbox_numbers: Numbers::without(
                 usize::from(u16::MAX),
                 sandboxes.values().map(|sandbox| sandbox.number),

@@ -87,7 +87,8 @@ async fn create_network(
 }
 
 async fn remove_network(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
-    handle.run(async move |control| control.remove_network(&id).await).await?;
+    let cleanup = handle.run(async move |control| control.remove_network(&id).await).await?;
+    cleanup.done().await;
     Ok(StatusCode::NO_CONTENT)
 }
 

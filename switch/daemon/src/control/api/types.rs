@@ -328,7 +328,7 @@ pub struct FdbEntry {
     pub network: String,
     /// The address.
     pub mac_address: Mac,
-    /// The sandbox it is in.
+    /// The sandbox it is in, or `(host)`.
     pub sandbox: String,
     /// The interface it is behind, or nothing when another process made it.
     pub interface: String,
@@ -365,7 +365,7 @@ pub struct DatapathStats {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PortStats {
-    /// The sandbox behind it.
+    /// The sandbox behind it, or `(host)`.
     pub sandbox: String,
     /// The network it is on.
     pub network: String,
@@ -394,15 +394,21 @@ pub struct PortStats {
 }
 
 impl PortStats {
-    /// The counters of an endpoint's port.
-    pub fn new(endpoint: Endpoint, counters: &PortCounters) -> Self {
+    /// The counters of a port.
+    pub fn new(
+        sandbox: String,
+        network: String,
+        interface: String,
+        port: u16,
+        counters: &PortCounters,
+    ) -> Self {
         let reasons = vswitch_frame::DropReason::ALL.iter().zip(counters.drops);
         let drops = reasons.map(|(reason, count)| (reason.to_string(), count));
         Self {
-            sandbox: endpoint.sandbox,
-            network: endpoint.network,
-            interface: endpoint.interface,
-            port: endpoint.port,
+            sandbox,
+            network,
+            interface,
+            port,
             received_frames: counters.received_frames,
             received_bytes: counters.received_bytes,
             sent_frames: counters.sent_frames,
