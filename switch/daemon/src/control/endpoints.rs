@@ -17,9 +17,9 @@ use super::Control;
 use super::api::types;
 use super::describe;
 use super::error::{Code, Error, Result};
-use super::interface::{self, Made, Remains, Wish, failed};
+use super::interface::{self, FarSide, Made, Remains, Wish, failed};
 use super::ipam::Family;
-use super::names;
+use super::names::{self, Id};
 use super::options::{EndpointOptions, PortType};
 use super::state::{Endpoint, Network};
 use crate::datapath::command::PortSpec;
@@ -59,10 +59,17 @@ impl Cleanup {
 }
 
 /// What an endpoint was given before it is there.
-struct Reservation {
+pub(super) struct Reservation {
     port: PortId,
     mac: Mac,
     addresses: Vec<IpNet>,
+}
+
+impl Reservation {
+    /// What an endpoint was given that is there no longer.
+    pub(super) fn of(endpoint: &Endpoint) -> Self {
+        Self { port: endpoint.port, mac: endpoint.mac, addresses: endpoint.addresses.clone() }
+    }
 }
 
 impl Control {
@@ -114,8 +121,7 @@ impl Control {
         }
         let reserved = self.reserve(network, &config)?;
         match self.make_endpoint(network, sandbox, &reserved, source, options, config.aliases).await {
-            Ok((endpoint, remains)) => {
-                self.remains.insert(endpoint.port, remains);
+            Ok(endpoint) => {
                 self.state.sandbox(sandbox)?.endpoints.push(endpoint);
                 Ok(())
             }
@@ -165,14 +171,12 @@ impl Control {
         source: Source,
         options: EndpointOptions,
         aliases: Vec<String>,
-    ) -> Result<(Endpoint, Remains)> {
+    ) -> Result<Endpoint> {
         let id = super::new_id()?;
         let port_type =
             if matches!(source, Source::Descriptor(_)) { PortType::Fd } else { options.port_type };
         let made = match source {
-            Source::Namespace(netns) => {
-                self.make_interface(name, reserved, &netns, &options, &id.to_string())?
-            }
+            Source::Namespace(netns) => self.make_interface(name, reserved, &netns, &options, id).await?,
             Source::Descriptor(foreign) => {
                 refuse_interface_name(&options)?;
                 interface::adopt(foreign)?
@@ -183,38 +187,57 @@ impl Control {
             network: name.to_owned(),
             port: reserved.port,
             port_type,
-            interface: made.name,
+            interface: made.name.clone(),
             mac: reserved.mac,
             addresses: reserved.addresses.clone(),
             aliases,
         };
-        let (network, sandbox_of) = (&self.state.networks[name], &self.state.sandboxes[sandbox]);
+        self.hand_over(sandbox, &endpoint, made).await?;
+        Ok(endpoint)
+    }
+
+    /// Hands the interface made for an endpoint to the datapath. If it fails nothing is left.
+    pub(super) async fn hand_over(&mut self, sandbox: &str, endpoint: &Endpoint, made: Made) -> Result<()> {
+        let (network, sandbox_of) = (&self.state.networks[&endpoint.network], &self.state.sandboxes[sandbox]);
         let spec = PortSpec {
             network: network.number,
             kind: made.kind,
-            group: describe::group(network, reserved.port),
+            group: describe::group(network, endpoint.port),
             mtu: network.options.mtu,
             accepts: made.accepts,
-            addresses: vec![reserved.mac],
-            station: describe::station(sandbox, sandbox_of, &endpoint, network),
+            addresses: vec![endpoint.mac],
+            station: describe::station(sandbox, sandbox_of, endpoint, network),
         };
-        if let Err(error) = self.link.add_port(reserved.port, spec, made.fd).await {
+        if let Err(error) = self.link.add_port(endpoint.port, spec, made.fd).await {
             let mut cleanup = Cleanup::default();
             cleanup.destroy(made.remains);
             cleanup.done().await;
             return Err(Error::new(Code::Internal, format!("the datapath refused the port: {error}")));
         }
-        Ok((endpoint, made.remains))
+        self.remains.insert(endpoint.port, made.remains);
+        Ok(())
     }
 
-    fn make_interface(
+    /// Makes the private namespace of veth pairs. The datapath keeps it for the control after this one, so
+    /// before there is anything in it.
+    async fn make_far_side(&mut self) -> Result<FarSide> {
+        let made = FarSide::new().and_then(|side| Ok((side.descriptor()?, side)));
+        let (fd, side) = made.map_err(|error| failed("make a private namespace", &error))?;
+        self.link.keep(fd).await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        Ok(side)
+    }
+
+    pub(super) async fn make_interface(
         &mut self,
         network: &str,
         reserved: &Reservation,
         netns: &NetNs,
         options: &EndpointOptions,
-        id: &str,
+        id: Id,
     ) -> Result<Made> {
+        if options.port_type == PortType::Veth && self.far.is_none() {
+            self.far = Some(self.make_far_side().await?);
+        }
         let network = self.state.network(network)?;
         let gateways = describe::default_gateways(network, &reserved.addresses);
         let wish = Wish {
@@ -224,7 +247,7 @@ impl Control {
             mtu: network.options.mtu,
             addresses: &reserved.addresses,
             gateways: &gateways,
-            unique: &format!("vsw{}", names::short_id(id)),
+            unique: &interface::unique_name(id),
         };
         let made = interface::make(options.port_type, netns, &wish, &mut self.far)?;
         self.note_missing_offloads(made.accepts);

@@ -15,9 +15,10 @@
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
+//! | [`store`] [`reconcile`] | what survives, and what is made of it after a start |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
 //! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
-//! | [`link`] | the datapath, seen from here |
+//! | [`link`] [`survivor`] | the datapath, seen from here, and one that outlived its control |
 //! | [`error`] | what a refusal looks like |
 
 pub mod actor;
@@ -34,11 +35,14 @@ pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod reconcile;
 pub mod records;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
+pub mod store;
 pub mod subnets;
+pub mod survivor;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -56,6 +60,7 @@ use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
 use state::State;
+use store::Store;
 
 /// Threads that wait for the kernel to destroy interfaces.
 const BLOCKING_THREADS: usize = 32;
@@ -65,6 +70,8 @@ const BLOCKING_THREADS: usize = 32;
 pub struct RunOptions {
     /// Where clients reach it.
     pub socket: PathBuf,
+    /// Where the state is kept.
+    pub state_dir: PathBuf,
     /// What the datapath does when there is no work.
     pub poll: PollMode,
 }
@@ -73,6 +80,7 @@ pub struct RunOptions {
 #[derive(Debug)]
 pub struct Control {
     state: State,
+    store: Store,
     /// What is left of each port's interface to destroy when it goes.
     remains: BTreeMap<PortId, Remains>,
     link: Link,
@@ -80,7 +88,8 @@ pub struct Control {
     offloads_noted: bool,
 }
 
-/// Runs the daemon until it is told to stop, and then removes everything it made.
+/// Runs the daemon until it is told to stop, and then removes everything it made but the state, of which the
+/// next one makes it again.
 ///
 /// # Errors
 /// When it cannot start.
@@ -106,7 +115,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     // Before there is anything to remove, so that no signal ends the process with it still there.
     let stop = stop_signal().map_err(|error| failed("wait for signals", &error))?;
     let listener = UnixListener::from_std(listener).map_err(|error| failed("listen", &error))?;
-    let mut control = Control::start(options.poll).await?;
+    let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     eprintln!("vswitch: ready on {}", options.socket.display());
@@ -117,26 +126,32 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
 }
 
 impl Control {
-    async fn start(poll: PollMode) -> Result<Self> {
-        let link = Link::start(LinkOptions { poll }).await;
-        let link = link.map_err(|error| failed("start the datapath", &error))?;
-        let mut control = Self {
-            state: State::default(),
-            remains: BTreeMap::new(),
-            link,
-            far: None,
-            offloads_noted: false,
-        };
-        let bridge =
-            api::types::NetworkCreate { name: networks::DEFAULT_NETWORK.to_owned(), ..Default::default() };
-        if let Err(error) = control.create_network(bridge).await {
-            control.stop().await;
-            return Err(error);
+    /// Goes on where the last control on this state directory stopped, however it ended. One that cannot
+    /// leaves everything as it is.
+    async fn start(options: &RunOptions) -> Result<Self> {
+        let (store, state) = Store::open(&options.state_dir)?;
+        let link_options = LinkOptions { poll: options.poll, directory: options.state_dir.clone() };
+        let link = Link::start(link_options).await.map_err(|error| failed("start the datapath", &error))?;
+        let mut control =
+            Self { state, store, remains: BTreeMap::new(), link, far: None, offloads_noted: false };
+        control.reconcile().await?;
+        if !control.state.networks.contains_key(networks::DEFAULT_NETWORK) {
+            let name = networks::DEFAULT_NETWORK.to_owned();
+            control.create_network(api::types::NetworkCreate { name, ..Default::default() }).await?;
         }
+        control.commit()?;
         Ok(control)
     }
 
-    /// Removes everything. The datapath goes first, so that closing our descriptors is what ends the
+    /// Writes down what has changed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn commit(&mut self) -> Result<()> {
+        self.store.commit(&mut self.state)
+    }
+
+    /// Removes everything but what is written down. The datapath goes first, so that closing our descriptors is what ends the
     /// interfaces, all at once.
     async fn stop(&mut self) {
         self.link.stop().await;

@@ -29,6 +29,9 @@ pub struct State {
     pub networks: Records<Network>,
     /// Sandboxes by name.
     pub sandboxes: Records<Sandbox>,
+    /// Named network namespaces that are being made, before there is a sandbox to own them. What is here
+    /// when control starts was made by a control that died over it.
+    pub namespaces: Records<Identity>,
     /// Numbers of networks.
     pub network_numbers: Numbers,
     /// Numbers of ports.
@@ -94,9 +97,12 @@ pub struct Sandbox {
 pub struct Place {
     /// The path.
     pub path: PathBuf,
-    /// The device and inode found there.
-    pub identity: (u64, u64),
+    /// The namespace found there.
+    pub identity: Identity,
 }
+
+/// What tells a network namespace from others as long as it lives: the device and inode of its file.
+pub type Identity = (u64, u64);
 
 /// An endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -124,6 +130,7 @@ impl Default for State {
         Self {
             networks: Records::default(),
             sandboxes: Records::default(),
+            namespaces: Records::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(PortId::LIMIT),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
@@ -133,7 +140,11 @@ impl Default for State {
 
 impl State {
     /// The state of what was committed.
-    pub fn restore(mut networks: BTreeMap<String, Network>, sandboxes: BTreeMap<String, Sandbox>) -> Self {
+    pub fn restore(
+        mut networks: BTreeMap<String, Network>,
+        sandboxes: BTreeMap<String, Sandbox>,
+        namespaces: BTreeMap<String, Identity>,
+    ) -> Self {
         let endpoints = || sandboxes.values().flat_map(|sandbox| &sandbox.endpoints);
         for (name, network) in &mut networks {
             let own = || endpoints().filter(|endpoint| endpoint.network == *name);
@@ -155,6 +166,7 @@ impl State {
             ),
             networks: Records::committed(networks),
             sandboxes: Records::committed(sandboxes),
+            namespaces: Records::committed(namespaces),
         }
     }
 
