@@ -16,6 +16,7 @@ mod load;
 mod malformed;
 mod ports;
 mod protocols;
+mod restart;
 
 use vswitch_tests::world::World;
 
