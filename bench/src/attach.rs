@@ -89,7 +89,7 @@ pub fn footprint(count: usize, seconds: u64) -> Result<(), BenchError> {
 }
 
 /// Attaches containers through the socket. Answers with them and with how many milliseconds each took.
-fn attach(switch: &Switch, count: usize) -> Result<(Vec<NetNs>, Vec<f64>), BenchError> {
+pub(crate) fn attach(switch: &Switch, count: usize) -> Result<(Vec<NetNs>, Vec<f64>), BenchError> {
     switch.tell(&["network", "create", "bench", "--subnet", "10.9.0.0/16"])?;
     let containers: Vec<NetNs> = (0..count).map(|_| NetNs::anonymous()).collect::<Result<_, _>>()?;
     let mut millis = Vec::with_capacity(count);
@@ -143,6 +143,12 @@ fn processes(parent: u32) -> BTreeMap<u32, (&'static str, Usage)> {
         related.then_some((id, (name, usage)))
     });
     family.collect()
+}
+
+/// Processor time the datapath of a switch has taken, in seconds.
+pub(crate) fn datapath_busy_seconds(switch: &Switch) -> f64 {
+    let family = processes(switch.process.child.id());
+    family.values().filter(|(name, _)| *name == "datapath").map(|(_, usage)| usage.busy_seconds).sum()
 }
 
 /// `schedstat` opens with the nanoseconds a thread has run (Documentation/scheduler/sched-stats.rst).

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::BenchError;
 use crate::results::Results;
-use crate::{attach, c2c, chart};
+use crate::{attach, c2c, chart, endpoints, names};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
 ///
@@ -40,6 +40,21 @@ enum Command {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
     },
+    /// A large network: attaching its endpoints, a ping to each, and how long showing it takes
+    Endpoints {
+        /// How many to attach
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(2..=4000))]
+        count: u16,
+    },
+    /// How fast the name of a container is answered through the socket of another
+    Names {
+        /// How often to measure
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+        rounds: u16,
+        /// How long each time
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+    },
     /// Draw the results of c2c as an SVG chart
     Chart {
         /// What c2c wrote with --json
@@ -66,6 +81,8 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::C2c(options) => c2c::run(options),
         Command::Attach { count } => attach::latency(usize::from(*count)),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
+        Command::Endpoints { count } => endpoints::run(usize::from(*count)),
+        Command::Names { rounds, seconds } => names::run(usize::from(*rounds), *seconds),
         Command::Chart { results, output } => {
             let drawn = chart::draw(&Results::read(results)?);
             std::fs::write(output, drawn).map_err(|error| BenchError::File {

@@ -13,18 +13,29 @@ use crate::error::BenchError;
 /// # Errors
 /// With the answer, when it is not one of success.
 pub fn post(socket: &Path, route: &str, body: &Value) -> Result<(), BenchError> {
-    let body = body.to_string();
+    request(socket, "POST", route, &body.to_string()).map(drop)
+}
+
+/// Gets something on a connection of its own, and answers with its body.
+///
+/// # Errors
+/// With the answer, when it is not one of success.
+pub fn get(socket: &Path, route: &str) -> Result<String, BenchError> {
+    request(socket, "GET", route, "")
+}
+
+fn request(socket: &Path, method: &str, route: &str, body: &str) -> Result<String, BenchError> {
     let length = body.len();
     let mut stream = UnixStream::connect(socket)?;
-    let head = format!("POST {route} HTTP/1.1\r\nHost: vswitch\r\nConnection: close\r\n");
+    let head = format!("{method} {route} HTTP/1.1\r\nHost: vswitch\r\nConnection: close\r\n");
     let request = format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
-    if status.starts_with('2') {
-        return Ok(());
-    }
     let said = answer.split_once("\r\n\r\n").map_or(answer.as_str(), |(_, body)| body);
-    Err(io::Error::other(format!("POST {route}: {status} {said}")).into())
+    if status.starts_with('2') {
+        return Ok(said.to_owned());
+    }
+    Err(io::Error::other(format!("{method} {route}: {status} {said}")).into())
 }

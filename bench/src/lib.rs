@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`c2c`] | container to container: rounds of measurements |
 //! | [`attach`] | attaching, and the cost of many attached containers |
+//! | [`endpoints`], [`names`] | a large network; names answered to a container |
 //! | [`contender`] | the switch and its peers, set up |
 //! | [`figure`] | what is measured |
 //! | [`results`], [`summary`], [`report`], [`table`], [`chart`] | from values to what a person reads |
@@ -18,10 +19,12 @@ pub mod chart;
 pub mod classes;
 pub mod cli;
 pub mod contender;
+pub mod endpoints;
 pub mod error;
 pub mod figure;
 pub mod http;
 pub mod machine;
+pub mod names;
 pub mod process;
 pub mod report;
 pub mod results;

@@ -79,6 +79,8 @@ impl World {
             UnixStream::connect(&socket).ok()
         });
         self.daemon = Some(daemon);
+        // It connects as soon as there is a socket, and answers when everything is restored.
+        self.vswitch(&["version"]);
     }
 
     /// Starts another `vswitch run` on the same socket; its standard error goes to the log.

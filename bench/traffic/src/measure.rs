@@ -1,6 +1,6 @@
 //! What callers ask for: one function a measurement.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::ping::PingReport;
 use crate::ping_pong::{PingPongReport, RoundTrips};
+use crate::queries::QueryReport;
 use crate::spawn::{TrafficError, Worker};
 use crate::tcp::{TcpReport, TcpSent};
 use crate::udp::{UdpReceived, UdpReport, UdpSent};
@@ -64,6 +65,22 @@ pub fn ping_pong(from: &Place, to: &Place, duration: Duration) -> Result<PingPon
 /// When the worker cannot be started or may not open a raw socket. Silence is no error but counted.
 pub fn ping(from: &Place, to: IpAddr, count: u16, wait: Duration) -> Result<PingReport, TrafficError> {
     Worker::start("source", &from.netns, Job::Ping { target: to, count, wait })?.finish()
+}
+
+/// Asks a name server for the IPv4 address of `name`, which must be `expected`: first one question at a
+/// time, then many at once for `duration`.
+///
+/// # Errors
+/// When the worker cannot be started, or an answer is wrong. Silence is no error but counted.
+pub fn query(
+    from: &Place,
+    server: SocketAddr,
+    name: &str,
+    expected: Ipv4Addr,
+    duration: Duration,
+) -> Result<QueryReport, TrafficError> {
+    let job = Job::Query { server, name: name.to_owned(), expected, duration };
+    Worker::start("source", &from.netns, job)?.finish()
 }
 
 /// Runs a target, and a source towards the ports it opened. Answers with what both say in the end.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -14,7 +14,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::{ping, ping_pong, tcp, udp};
+use crate::{ping, ping_pong, queries, tcp, udp};
 
 /// The hidden subcommand; the one argument behind it is an [`Order`].
 pub(crate) const SUBCOMMAND: &str = "traffic-worker";
@@ -39,6 +39,7 @@ pub(crate) enum Job {
     Echo { address: IpAddr },
     PingPong { target: SocketAddr, duration: Duration },
     Ping { target: IpAddr, count: u16, wait: Duration },
+    Query { server: SocketAddr, name: String, expected: Ipv4Addr, duration: Duration },
     Program { program: OsString, name: OsString, arguments: Vec<OsString> },
 }
 
@@ -78,6 +79,9 @@ fn obey(order: &[u8]) -> io::Result<()> {
         Job::Echo { address } => say(&ping_pong::echo(address, say_ports)?),
         Job::PingPong { target, duration } => say(&ping_pong::initiate(target, duration)?),
         Job::Ping { target, count, wait } => say(&ping::ping(target, count, wait)?),
+        Job::Query { server, name, expected, duration } => {
+            say(&queries::ask(server, &name, expected, duration)?)
+        }
         Job::Program { program, name, arguments } => {
             let error = Command::new(&program).arg0(name).args(arguments).exec();
             Err(io::Error::new(error.kind(), format!("{}: {error}", program.display())))

@@ -1,4 +1,4 @@
-//! The L2 switch, pure: admission, learning, lookup, isolation groups.
+//! The switch, pure: admission, learning, lookup, isolation groups, and the gateways of its networks.
 //!
 //! # Theory of operation
 //!
@@ -9,14 +9,14 @@
 //! ```text
 //!            burst of one port                                     ┌► forward  (egress port, frame)
 //!  process ───────────────────► parse ─► admit ─► learn ─► look up ┼► flood    (frame; flood_targets says where)
-//!                                 │        │                  │    │
+//!                                 │        │                  │    ├► local    (frame; serve moves it on)
 //!                                 └────────┴──────────────────┴────┴► drop     (reason, port that counts it, frame)
 //! ```
 //!
 //! * **Conservation.** Every frame of a burst ends up in exactly one vector. There is no error to return:
 //!   a frame that goes nowhere has a [`DropReason`](vswitch_frame::DropReason).
 //! * **Walls.** The table's key is *(network, address)* and a port floods to the ports of its own network,
-//!   so there is no operation by which a frame could leave its network.
+//!   so no frame leaves its network but through its [`gateway`].
 //! * **Groups.** A frame never goes from a port to a port of the same isolation group. Reflection, ICC
 //!   off and tunnel split-horizon are that one rule.
 //! * **Order.** A burst is walked once, in order, and each vector keeps that order.
@@ -32,10 +32,16 @@
 //! | [`process`] | what happens to a frame, and the tiers that make it fast |
 //! | [`table`] | learning, moves, fixed addresses, ageing, limits |
 //! | [`ports`] | which ports and networks there are, and who floods to whom |
+//! | [`gateway`] | what a network's gateway answers, and what is routed through it |
+//! | `bindings` | whose an IP address is |
 //! | [`network`] | what control says about a network and about who is behind a port |
+//! | [`announce`] | saying where a container's addresses are, on its behalf |
 //! | [`limits`] [`verdicts`] [`stats`] [`refusal`] | the types they hand over |
 #![forbid(unsafe_code)]
 
+pub mod announce;
+mod bindings;
+pub mod gateway;
 pub mod limits;
 pub mod network;
 pub mod ports;

@@ -31,6 +31,13 @@ pub struct Network {
     pub mtu: u16,
 }
 
+impl Network {
+    /// Whether it has a router to advertise: a gateway and an IPv6 subnet.
+    pub(crate) fn advertises_router(&self) -> bool {
+        self.gateway.is_some() && self.subnets.iter().any(|subnet| matches!(subnet, IpNet::V6(_)))
+    }
+}
+
 /// The gateway of a network: the switch itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -1,7 +1,12 @@
 //! The switch as its owner sees it: networks, ports, reading the table, ageing.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use vswitch_frame::{Instant, NetworkId, PortId};
 
+use crate::bindings::{Bindings, Owner};
+use crate::gateway::Due;
 use crate::limits::Limits;
 use crate::network::{Network, Station};
 use crate::ports::{Port, Ports};
@@ -15,6 +20,11 @@ pub struct Switch {
     pub(crate) ports: Ports,
     pub(crate) table: Table,
     pub(crate) stats: Stats,
+    pub(crate) bindings: Bindings,
+    pub(crate) hosts: BTreeSet<IpAddr>,
+    pub(crate) advertise_at: Option<Instant>,
+    pub(crate) advertisements: Vec<Due>,
+    pub(crate) seed: u64,
     limits: Limits,
 }
 
@@ -23,7 +33,17 @@ impl Switch {
     /// addresses that collide in the table.
     pub fn new(limits: Limits, seed: u64) -> Self {
         let table = Table::new(limits, seed);
-        Self { ports: Ports::default(), table, stats: Stats::default(), limits }
+        Self {
+            ports: Ports::default(),
+            table,
+            stats: Stats::default(),
+            bindings: Bindings::default(),
+            hosts: BTreeSet::new(),
+            advertise_at: None,
+            advertisements: Vec::new(),
+            seed,
+            limits,
+        }
     }
 
     /// Adds a network, with no ports.
@@ -31,13 +51,22 @@ impl Switch {
     /// # Errors
     /// The identifier is in use or beyond the limit.
     pub fn add_network(&mut self, id: NetworkId, network: Network) -> Result<(), Refusal> {
-        self.ports.add_network(id, network)
+        let addresses = network.gateway.iter().flat_map(|gateway| gateway.addresses.clone());
+        let addresses: Vec<IpAddr> = addresses.collect();
+        let advertises_router = network.advertises_router();
+        self.ports.add_network(id, network)?;
+        self.bindings.bind(id, Owner::Gateway, addresses);
+        if advertises_router {
+            self.advertise_at = Some(Instant::ZERO);
+        }
+        Ok(())
     }
 
     /// Removes a network with its ports and its table. Returns the ports there were; none if there is
     /// no such network.
     pub fn remove_network(&mut self, id: NetworkId) -> Vec<PortId> {
         self.table.forget_network(id);
+        self.bindings.forget(id);
         self.ports.remove_network(id)
     }
 
@@ -67,12 +96,25 @@ impl Switch {
         for &mac in &port.addresses {
             self.table.fix(Key::new(port.network, mac), id);
         }
-        self.ports.add(id, port)
+        let (network, addresses) = (port.network, addresses_of(&port.station));
+        self.ports.add(id, port)?;
+        self.bindings.bind(network, Owner::Port(id), addresses);
+        Ok(())
     }
 
     /// Says anew who is behind a port. Returns whether there is one.
     pub fn set_station(&mut self, id: PortId, station: Station) -> bool {
-        self.ports.set_station(id, station)
+        let addresses = addresses_of(&station);
+        let Some(network) = self.ports.get(id).map(|port| port.network) else { return false };
+        let Some(before) = self.ports.set_station(id, station) else { return false };
+        self.bindings.release(network, Owner::Port(id), addresses_of(&before));
+        self.bindings.bind(network, Owner::Port(id), addresses);
+        true
+    }
+
+    /// Says which addresses the host has beside those of gateways: what is for them goes to the host port.
+    pub fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.hosts = addresses.into_iter().collect();
     }
 
     /// Removes a port, its addresses and what was learned there. Returns whether there was one.
@@ -80,6 +122,7 @@ impl Switch {
         let Some(port) = self.ports.remove(id) else {
             return false;
         };
+        self.bindings.release(port.network, Owner::Port(id), addresses_of(&port.station));
         for mac in port.addresses {
             self.table.unfix(Key::new(port.network, mac));
         }
@@ -105,12 +148,23 @@ impl Switch {
 
     /// When [`poll`](Self::poll) wants to be called; `None` if there is nothing to wait for.
     pub fn poll_at(&self) -> Option<Instant> {
-        self.table.sweep_at()
+        let times = [self.table.sweep_at(), self.advertise_at];
+        times.into_iter().flatten().min()
     }
 
-    /// Forgets learned addresses that have grown too old. Before [`poll_at`](Self::poll_at) it does nothing,
+    /// Forgets learned addresses that have grown too old, and notes which routers are to be advertised: ask
+    /// [`next_advertisement`](Self::next_advertisement). Before [`poll_at`](Self::poll_at) it does nothing,
     /// at no cost.
     pub fn poll(&mut self, now: Instant) {
         self.table.sweep(now);
+        self.schedule_advertisements(now);
+    }
+}
+
+/// The addresses of a container.
+fn addresses_of(station: &Station) -> Vec<IpAddr> {
+    match station {
+        Station::Container(endpoint) => endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+        Station::Unknown | Station::Host => Vec::new(),
     }
 }

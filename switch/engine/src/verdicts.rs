@@ -11,6 +11,8 @@ pub struct Verdicts {
     /// Frames for every port that [`Switch::flood_targets`](crate::Switch::flood_targets) names, of which
     /// there is at least one. A target whose MTU the frame exceeds must not get it.
     pub flood: Vec<Frame>,
+    /// Frames for the gateway, which [`Switch::serve`](crate::Switch::serve) moves on to the other vectors.
+    pub local: Vec<Frame>,
     /// Frames that go nowhere, with the port at which that is counted: the one they came from, or the
     /// one they were meant for if the reason is named `Tx…`.
     pub drop: Vec<(DropReason, PortId, Frame)>,
@@ -19,7 +21,7 @@ pub struct Verdicts {
 impl Verdicts {
     /// How many frames there are in all vectors.
     pub fn len(&self) -> usize {
-        self.forward.len() + self.flood.len() + self.drop.len()
+        self.forward.len() + self.flood.len() + self.local.len() + self.drop.len()
     }
 
     /// Whether no vector holds a frame.

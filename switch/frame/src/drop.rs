@@ -60,6 +60,26 @@ drop_reasons! {
     Isolated = "isolated",
     /// Nobody to flood to: no other port of the network may receive it.
     NoReceiver = "no-receiver",
+    /// An ARP packet for the gateway that is cut short or is not about IPv4 over Ethernet.
+    MalformedArp = "malformed-arp",
+    /// An ICMP or ICMPv6 message for the gateway that is cut short or breaks a rule of its kind.
+    MalformedIcmp = "malformed-icmp",
+    /// A DHCP message for the gateway that is cut short or has no type.
+    MalformedDhcp = "malformed-dhcp",
+    /// A checksum that the gateway had to rely on is wrong.
+    BadChecksum = "bad-checksum",
+    /// Sent to the gateway from an address that is none of the network's stations.
+    Martian = "martian",
+    /// For the gateway, which does not serve this and has no host to hand it to.
+    NotServed = "not-served",
+    /// For the gateway, which took note of it: there is nothing to answer.
+    Consumed = "consumed",
+    /// To be routed to a network that this one may not reach.
+    Forbidden = "forbidden",
+    /// To be routed to an address of no network, or of nobody on its network.
+    NoRoute = "no-route",
+    /// Its time to live or hop limit ended at the gateway.
+    TtlExceeded = "ttl-exceeded",
     /// Larger than the MTU of the port it was meant for.
     TxTooBig = "tx-too-big",
     /// The kernel's queue towards the receiver was full.

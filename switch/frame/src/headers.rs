@@ -75,6 +75,7 @@ pub struct Headers {
     end: usize,
     network: Network,
     transport: Transport,
+    protocol: u8,
     fragment: bool,
 }
 
@@ -172,6 +173,7 @@ impl Headers {
 
     #[inline]
     fn parse_transport(mut self, bytes: &[u8], number: u8) -> Result<Self, DropReason> {
+        self.protocol = number;
         if self.fragment {
             return Ok(self);
         }
@@ -255,6 +257,13 @@ impl Headers {
     #[inline]
     pub fn is_fragment(&self) -> bool {
         self.fragment
+    }
+
+    /// The number of the protocol that IP carries, behind any extension headers we look through; zero where it is
+    /// not IP. That of a fragment is what all its fragments together carry.
+    #[inline]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
     }
 
     /// The transport protocol.

@@ -6,7 +6,11 @@
 
 mod bad_input;
 mod confinement;
+mod connect;
+mod demo;
 mod documents;
+mod durability;
+mod gateway;
 mod harness;
 mod host_port;
 mod isolation;
@@ -14,6 +18,7 @@ mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod modes;
 mod ports;
 mod protocols;
 mod restart;

@@ -11,6 +11,7 @@ mod endpoint;
 mod exec;
 mod fdb;
 mod network;
+mod network_flag;
 mod ps;
 mod run;
 mod sandbox;

@@ -31,8 +31,8 @@ pub fn group(network: &Network, port: PortId) -> GroupId {
     if network.options.icc { GroupId::own(port) } else { GroupId::containers_of(network.number) }
 }
 
-/// Who is behind the port of an endpoint.
-pub fn station(name: &str, sandbox: &Sandbox, endpoint: &Endpoint, network: &Network) -> engine::Station {
+/// Who is behind the port of an endpoint that provides default routes to these gateways.
+pub fn station(name: &str, sandbox: &Sandbox, endpoint: &Endpoint, gateways: Vec<IpAddr>) -> engine::Station {
     let id = sandbox.id.to_string();
     let own = [name.to_owned(), names::short_id(&id).to_owned()];
     let mut names: Vec<String> =
@@ -41,14 +41,14 @@ pub fn station(name: &str, sandbox: &Sandbox, endpoint: &Endpoint, network: &Net
     names.retain(|name| known.insert(name.clone()));
     engine::Station::Container(engine::Endpoint {
         sandbox: sandbox.number.into(),
-        priority: 0,
+        priority: endpoint.priority,
         addresses: endpoint.addresses.clone(),
         names,
-        gateways: default_gateways(network, &endpoint.addresses),
+        gateways,
     })
 }
 
-/// The gateways of an endpoint's default routes; an internal network has none.
+/// The gateways that default routes through an endpoint lead to; an internal network has none.
 pub fn default_gateways(network: &Network, addresses: &[IpNet]) -> Vec<IpAddr> {
     let gateways = addresses.iter().filter_map(|net| network.pools.gateway_of(net.addr()));
     gateways.filter(|_| !network.internal).collect()

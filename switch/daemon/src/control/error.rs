@@ -85,6 +85,10 @@ codes! {
     AlreadyConnected = 409 "already-connected",
     /// The sandbox was made in another way and is removed in another way.
     WrongRemoval = 409 "wrong-removal",
+    /// The sandbox has no network of its own, so there is nothing to connect.
+    NetworkMode = 409 "network-mode",
+    /// Removing a sandbox whose network others share.
+    SandboxInUse = 409 "sandbox-in-use",
     /// As many networks or ports as a switch has.
     LimitReached = 409 "limit-reached",
     /// The kernel or the datapath failed at something that should work.

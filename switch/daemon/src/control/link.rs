@@ -252,6 +252,15 @@ impl Link {
         self.tell(&mut state, Command::SetStation(id, station), None).await
     }
 
+    /// Has the addresses of the container behind a port said in its network.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`].
+    pub async fn announce(&self, id: PortId) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        self.tell(&mut state, Command::Announce(id), None).await
+    }
+
     /// Removes a port and closes its descriptor.
     ///
     /// # Errors

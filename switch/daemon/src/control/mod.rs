@@ -13,17 +13,20 @@
 //! | [`actor`] | one job at a time |
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
 //! | [`host_port`] | the interface a host reaches a network by |
-//! | [`interface`] | making an interface in a sandbox |
+//! | [`interface`] | making an interface in a sandbox, and its default routes |
+//! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`store`] [`reconcile`] | what survives, and what is made of it after a start |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
-//! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`calendar`] | pure rules |
 //! | [`link`] [`survivor`] | the datapath, seen from here, and one that outlived its control |
 //! | [`error`] | what a refusal looks like |
 
 pub mod actor;
+pub mod announce;
 pub mod api;
 pub mod calendar;
+pub mod default_route;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
@@ -31,6 +34,7 @@ pub mod host_port;
 pub mod interface;
 pub mod ipam;
 pub mod link;
+pub mod mode;
 pub mod names;
 pub mod networks;
 pub mod observe;

@@ -16,8 +16,11 @@ const PREFIX: &str = "com.docker.network.container_iface_prefix";
 const NETWORK_KEYS: [&str; 3] = [ICC, MTU, PREFIX];
 
 const INTERFACE: &str = "com.docker.network.endpoint.ifname";
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
+const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
 const PORT_TYPE: &str = "vswitch.port_type";
-const ENDPOINT_KEYS: [&str; 2] = [INTERFACE, PORT_TYPE];
+const ENDPOINT_KEYS: [&str; 5] = [INTERFACE, SYSCTLS, ADVERTISE_COUNT, ADVERTISE_INTERVAL, PORT_TYPE];
 
 const OURS: [&str; 2] = ["com.docker.network.", "vswitch."];
 const MTU_DEFAULT: u16 = 1500;
@@ -85,9 +88,43 @@ impl PortType {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcements {
+    pub count: u8,
+    pub interval_ms: u16,
+}
+impl Default for Announcements {
+    fn default() -> Self {
+        Self { count: 3, interval_ms: 1000 }
+    }
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sysctl {
+    pub protocol: String,
+    pub table: String,
+    pub name: String,
+    pub value: String,
+}
+impl Sysctl {
+    fn parse(text: &str) -> Result<Self> {
+        let refusal = || invalid(format!("{SYSCTLS}: {text:?} is no setting of an interface"));
+        let (key, value) = text.split_once('=').ok_or_else(refusal)?;
+        let parts: Vec<&str> = key.trim().split('.').collect();
+        let ["net", protocol, table, "IFNAME", name] = parts[..] else { return Err(refusal()) };
+        let [protocol, table, name, value] = [protocol, table, name, value].map(str::to_owned);
+        Ok(Self { protocol, table, name, value })
+    }
+    pub fn path(&self, interface: &str) -> std::path::PathBuf {
+        ["/proc/sys/net", &self.protocol, &self.table, interface, &self.name].iter().collect()
+    }
+}
+
 /// What an endpoint's options say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointOptions {
+    pub mac: Option<vswitch_frame::Mac>,
+    pub sysctls: Vec<Sysctl>,
+    pub announcements: Announcements,
     /// The name of the interface in the sandbox.
     pub interface: Option<String>,
     /// How the port is made.
@@ -111,7 +148,21 @@ impl EndpointOptions {
                 invalid(format!("{PORT_TYPE}={value}: no such port type: use tap, tap-moved or veth"))
             })
         })?;
-        Ok(Self { interface, port_type })
+        let sysctls = options.get(SYSCTLS).filter(|value| !value.is_empty());
+        let sysctls = sysctls.map(|value| value.split(',').map(Sysctl::parse).collect::<Result<_>>());
+        let number =
+            |key: &str, default: u16| options.get(key).and_then(|v| v.parse().ok()).unwrap_or(default);
+        let announcements = Announcements {
+            count: u8::try_from(number(ADVERTISE_COUNT, 3)).unwrap_or(3),
+            interval_ms: number(ADVERTISE_INTERVAL, 1000),
+        };
+        Ok(Self {
+            interface,
+            port_type,
+            mac: None,
+            sysctls: sysctls.transpose()?.unwrap_or_default(),
+            announcements,
+        })
     }
 
     /// The options that say this.
@@ -203,7 +254,11 @@ mod tests {
         assert_eq!(options, Ok(NetworkOptions { icc: false, mtu: 9000, interface_prefix: "net".to_owned() }));
         for (_, port_type) in PortType::NAMES {
             let options = EndpointOptions::render(Some("lan0"), port_type);
-            let expected = EndpointOptions { interface: Some("lan0".to_owned()), port_type };
+            let expected = EndpointOptions {
+                interface: Some("lan0".to_owned()),
+                port_type,
+                ..EndpointOptions::default()
+            };
             assert_eq!(EndpointOptions::parse(&options), Ok(expected));
         }
     }

@@ -27,6 +27,7 @@ use super::describe;
 use super::endpoints::Reservation;
 use super::error::{Code, Error, Result};
 use super::interface::{FarSide, Remains, failed, refused, unique_name};
+use super::mode::Mode;
 use super::options::{EndpointOptions, PortType};
 use super::state::{Endpoint, Identity, Place};
 use crate::datapath::command::PortSpec;
@@ -44,7 +45,12 @@ impl Control {
         self.sweep_far_side();
         self.make_missing_host_ports().await;
         for name in self.state.sandboxes.keys().cloned().collect::<Vec<_>>() {
-            if let Err(error) = self.make_missing_of(&name).await {
+            let routes = self.default_routes(&name, None);
+            let restored = match self.make_missing_of(&name).await {
+                Ok(()) => self.settle(&name, &routes).await,
+                refused => refused,
+            };
+            if let Err(error) = restored {
                 tracing::warn!("sandbox {name:?} could not be restored: {error}");
             }
         }
@@ -95,7 +101,7 @@ impl Control {
                 self.remains.insert(port, Remains::Descriptor(fd));
                 continue;
             }
-            let Some((endpoint, station)) = self.endpoint_of(port, &spec) else {
+            let Some(endpoint) = self.endpoint_of(port, &spec) else {
                 tracing::info!(port = port.0, "removing a port that nobody has");
                 self.link.remove_port(port).await.map_err(down)?;
                 continue;
@@ -105,9 +111,6 @@ impl Control {
                 _ => Remains::Descriptor(fd),
             };
             self.remains.insert(port, remains);
-            if station != spec.station {
-                self.link.set_station(port, station).await.map_err(down)?;
-            }
         }
         Ok(())
     }
@@ -120,8 +123,8 @@ impl Control {
             })
     }
 
-    /// The endpoint a port was made for, and who is behind it now.
-    fn endpoint_of(&self, port: PortId, spec: &PortSpec) -> Option<(Endpoint, Station)> {
+    /// The endpoint a port was made for.
+    fn endpoint_of(&self, port: PortId, spec: &PortSpec) -> Option<&Endpoint> {
         let Station::Container(told) = &spec.station else { return None };
         self.state.endpoints().find_map(|(name, endpoint)| {
             let (sandbox, network) =
@@ -131,7 +134,7 @@ impl Control {
                 && u32::from(sandbox.number) == told.sandbox
                 && endpoint.addresses == told.addresses
                 && spec.addresses == [endpoint.mac];
-            agreed.then(|| (endpoint.clone(), describe::station(name, sandbox, endpoint, network)))
+            agreed.then_some(endpoint)
         })
     }
 
@@ -147,15 +150,13 @@ impl Control {
     async fn make_missing_host_ports(&mut self) {
         let host_ports = self.state.networks.iter().filter_map(|(name, network)| {
             let host_port = network.host_port.clone()?;
-            (!self.remains.contains_key(&host_port.port)).then(|| (name.clone(), host_port))
+            let missing = !self.remains.contains_key(&host_port.port);
+            missing.then(|| (name.clone(), network.gateway_mac, host_port))
         });
-        for (name, host_port) in host_ports.collect::<Vec<_>>() {
-            let made = match self.state.network(&name).map(|network| network.gateway_mac) {
-                Ok(mac) => match remove_leftover(&host_port.interface, mac) {
-                    Ok(()) => self.make_host_port(&name, &host_port).await,
-                    Err(error) => Err(error),
-                },
-                Err(error) => Err(error),
+        for (name, mac, host_port) in host_ports.collect::<Vec<_>>() {
+            let made = match remove_leftover(&host_port.interface, mac) {
+                Ok(()) => self.make_host_port(&name, &host_port).await,
+                refused => refused,
             };
             if let Err(error) = made {
                 tracing::warn!("the host cannot reach network {name:?}: {error}");
@@ -175,7 +176,7 @@ impl Control {
             .collect();
         let netns = match sandbox.open(name) {
             Ok(netns) => netns,
-            Err(_) if sandbox.made => {
+            Err(_) if sandbox.made && sandbox.mode == Mode::Own => {
                 let netns = self.make_namespace(name)?;
                 let identity = netns.id().map_err(|error| failed("identify the namespace", &error))?;
                 self.state.sandbox(name)?.place = Some(Place { path: named_path(name), identity });
@@ -198,11 +199,16 @@ impl Control {
             let removed = run_in(netns, || remove_leftover(interface, endpoint.mac));
             removed.map_err(|error| failed("enter the network namespace", &error))??;
         }
-        let options =
-            EndpointOptions { interface: endpoint.interface.clone(), port_type: endpoint.port_type };
+        let options = EndpointOptions {
+            interface: endpoint.interface.clone(),
+            port_type: endpoint.port_type,
+            sysctls: endpoint.sysctls.clone(),
+            ..EndpointOptions::default()
+        };
         let reserved = Reservation::of(endpoint);
+        let gateways = self.default_routes(sandbox, None).gateways_of(endpoint.port);
         let made = self.make_interface(&endpoint.network, &reserved, netns, &options, endpoint.id).await?;
-        self.hand_over(sandbox, endpoint, made).await
+        self.hand_over(sandbox, endpoint, gateways, made).await
     }
 }
 

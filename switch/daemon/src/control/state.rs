@@ -18,8 +18,9 @@ use super::api::types::Map;
 use super::error::{Code, Error, Result};
 use super::host_port::HostPort;
 use super::ipam::Pools;
+use super::mode::Mode;
 use super::names::Id;
-use super::options::{NetworkOptions, PortType};
+use super::options::{NetworkOptions, PortType, Sysctl};
 use super::records::Records;
 
 /// Everything there is.
@@ -81,9 +82,12 @@ pub struct Sandbox {
     pub created: String,
     /// Its host name, if it has one of its own.
     pub hostname: Option<String>,
-    /// Where its network namespace is; `None` for that of a descriptor someone else made.
+    /// Whose network it uses.
+    pub mode: Mode,
+    /// Where its own network namespace is; `None` if it uses another one's, and for that of a descriptor
+    /// someone else made.
     pub place: Option<Place>,
-    /// Whether we made its namespace.
+    /// Whether we made it, and its own network namespace if it has one.
     pub made: bool,
     /// Its endpoints, in the order they were made.
     pub endpoints: Vec<Endpoint>,
@@ -123,6 +127,10 @@ pub struct Endpoint {
     pub addresses: Vec<IpNet>,
     /// Other names of the sandbox on this network.
     pub aliases: Vec<String>,
+    /// The higher, the rather it provides the default route.
+    pub priority: i32,
+    /// What the kernel is told of its interface.
+    pub sysctls: Vec<Sysctl>,
 }
 
 impl Default for State {

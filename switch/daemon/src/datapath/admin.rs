@@ -70,6 +70,14 @@ impl Datapath {
                 self.switch.set_station(port, station);
                 Reply::Done
             }
+            Command::Announce(port) => {
+                self.announce(port);
+                Reply::Done
+            }
+            Command::SetHostAddresses(addresses) => {
+                self.switch.set_host_addresses(addresses);
+                Reply::Done
+            }
             Command::RemovePort(port) => {
                 self.switch.remove_port(port);
                 self.close(port);

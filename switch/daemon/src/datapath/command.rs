@@ -3,6 +3,8 @@
 //! One message is one JSON text in one packet of a `SOCK_SEQPACKET` connection; the descriptor of a port
 //! rides along. Every [`Command`] is answered by one [`Reply`], in order. Datapath trusts control.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use vswitch_engine::{Network, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
@@ -31,6 +33,10 @@ pub enum Command {
     AddPort(PortId, PortSpec),
     /// Says anew who is behind a port.
     SetStation(PortId, Station),
+    /// Says in its network where the addresses of the container behind a port are.
+    Announce(PortId),
+    /// Says which addresses the host has beside those of gateways.
+    SetHostAddresses(Vec<IpAddr>),
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
     /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.

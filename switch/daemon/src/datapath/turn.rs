@@ -8,6 +8,7 @@
 
 use std::io;
 
+use vswitch_engine::gateway::FRAMES_MADE_MAX;
 use vswitch_engine::{Limits, Switch, Verdicts};
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::{Frame, Instant, Pool, PortId};
@@ -29,8 +30,9 @@ use super::{CHANNEL, LISTENER};
 /// second-level cache while they are copied in and out.
 const BUDGET: Budget = Budget { frames: 1024, bytes: 256 * 1024 };
 
-/// Slots: one burst, the pieces of the super-frame that is being split, and the frame being received.
-const SLOTS: usize = BUDGET.frames + vswitch_frame::split::PIECES_MAX + 1;
+/// Slots: one burst, what the gateway makes over it, the pieces of the super-frame that is being split, and the
+/// frame being received.
+const SLOTS: usize = BUDGET.frames + FRAMES_MADE_MAX + vswitch_frame::split::PIECES_MAX + 1;
 
 /// Everything the loop works on.
 #[derive(Debug)]
@@ -78,6 +80,7 @@ impl Datapath {
                 return Ok(());
             }
             self.switch.poll(now);
+            self.advertise();
             self.look(worked, now)?;
         }
     }
@@ -108,9 +111,13 @@ impl Datapath {
         self.switch.process(ingress, &mut self.burst, &mut self.verdicts, now);
         self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         let verdicts = &mut self.verdicts;
-        debug_assert_eq!(received, verdicts.forward.len() + verdicts.flood.len() + verdicts.drop.len());
+        debug_assert_eq!(received, verdicts.len());
 
-        // 3 drop, 4 transmit
+        // 3 serve what is for the gateway
+        let made = self.switch.serve(ingress, verdicts, &mut self.pool, now);
+        debug_assert_eq!((received + made, 0), (verdicts.len(), verdicts.local.len()));
+
+        // 4 drop, 5 transmit
         for (reason, port, frame) in verdicts.drop.drain(..) {
             self.counters.drop(port, reason, 1);
             self.pool.free(frame);
@@ -128,7 +135,31 @@ impl Datapath {
         received > 0
     }
 
-    /// 5 rest: spins or sleeps until something is ready, and notes what is.
+    /// Says where the addresses of the container behind a port are, to whom its floods go.
+    pub(crate) fn announce(&mut self, port: PortId) {
+        for bytes in self.switch.announcements(port) {
+            let Some(mut frame) = self.pool.take() else { break };
+            frame.fill(&bytes);
+            match frame.parse() {
+                Ok(()) => self.burst.push(frame),
+                Err(_) => self.pool.free(frame),
+            }
+        }
+        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+        to.flood(&mut self.burst, self.switch.flood_targets(port));
+    }
+
+    /// Sends the router advertisements that are due.
+    fn advertise(&mut self) {
+        while let Some((frame, targets)) = self.switch.next_advertisement(&mut self.pool) {
+            self.burst.push(frame);
+            let (ports, pool, vectors) = (&mut self.ports, &mut self.pool, &mut self.vectors);
+            let mut to = self.transmit.with(ports, pool, vectors, &self.counters);
+            to.flood(&mut self.burst, targets.into_iter());
+        }
+    }
+
+    /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
         let pressing = self.ports.ready_count() > 0 || self.commands_waiting;
         let timeout = self.rest.timeout(pressing, worked, now, self.switch.poll_at());

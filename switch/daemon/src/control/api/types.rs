@@ -138,7 +138,7 @@ pub struct NetworkContainer {
 }
 
 /// What an endpoint shall be like.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct EndpointConfig {
     /// Its addresses.
@@ -153,10 +153,13 @@ pub struct EndpointConfig {
     /// Driver options of the endpoint.
     #[serde(deserialize_with = "or_default")]
     pub driver_opts: Map,
+    /// The higher, the rather it provides the default route of its sandbox.
+    #[serde(deserialize_with = "or_default")]
+    pub gw_priority: i32,
 }
 
 /// The addresses an endpoint shall have.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointIpam {
     /// IPv4; the next free one if nothing is said.
@@ -203,7 +206,8 @@ pub struct SandboxCreate {
     /// Its host name; its name if nothing is said.
     #[serde(default, deserialize_with = "empty_is_none", skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// The networks it is connected to, in order; `bridge` if nothing is said.
+    /// The networks it is connected to, in order, `bridge` if nothing is said; or alone `none`, `host` or
+    /// `container:OTHER`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<NetworkWish>>,
 }
@@ -267,7 +271,9 @@ pub struct Sandbox {
     pub origin: String,
     /// Its host name, or nothing.
     pub hostname: String,
-    /// The path of its network namespace, or nothing.
+    /// Whose network it uses: that of its first endpoint, `none`, `host` or `container:OTHER`.
+    pub network_mode: String,
+    /// The path of the network namespace it uses, or nothing.
     #[serde(rename = "NetNS")]
     pub netns: String,
     /// Its endpoints, in the order they were made.
@@ -318,6 +324,8 @@ pub struct Endpoint {
     pub mtu: u16,
     /// Other names of the sandbox on this network.
     pub aliases: Vec<String>,
+    /// The higher, the rather it provides the default route of its sandbox.
+    pub gw_priority: i32,
 }
 
 /// A line of a forwarding table.

@@ -1,0 +1,71 @@
+//! A large network: attaching its endpoints, reaching each of them, and showing it.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use vswitch_sys::clock;
+use vswitch_traffic::{Place, enter_stage, netns_path, ping};
+
+use crate::attach::attach;
+use crate::contender::Switch;
+use crate::error::BenchError;
+use crate::http::get;
+use crate::machine::{self, Machine};
+use crate::summary::Spread;
+use crate::table::Table;
+
+/// How often the network is shown.
+const SHOWN: usize = 25;
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Attaches `count` endpoints to one network, pings each from the first, and measures how long showing
+/// the network takes.
+///
+/// # Errors
+/// When the switch cannot be started or refuses, or an endpoint does not answer.
+pub fn run(count: usize) -> Result<(), BenchError> {
+    if let Some(warning) = machine::disturbance() {
+        eprintln!("warning: {warning}");
+    }
+    enter_stage()?;
+    let switch = Switch::start("endpoints")?;
+    let (containers, attached) = attach(&switch, count)?;
+    let from = Place { netns: netns_path(&containers[0]), address: address(0).into() };
+    let mut silent = Vec::new();
+    for number in 1..count {
+        let target = address(number);
+        if ping(&from, target.into(), 1, WAIT)?.answered == 0 {
+            silent.push(target.to_string());
+        }
+    }
+    if !silent.is_empty() {
+        return Err(BenchError::Fault(format!("no answer from {}", silent.join(", "))));
+    }
+    let mut shown = Vec::with_capacity(SHOWN);
+    let mut bytes = 0;
+    for _ in 0..SHOWN {
+        let start = clock::now();
+        bytes = get(&switch.socket, "/networks/bench")?.len();
+        shown.push(clock::now().since(start).as_secs_f64() * 1000.0);
+    }
+    let mut table = Table::new(["ms", "median", "min", "max"]);
+    for (name, millis) in [("attach", attached), ("inspect", shown)] {
+        if let Some(spread) = Spread::of(millis) {
+            let cells = [spread.median, spread.min, spread.max].map(|value| format!("{value:.2}"));
+            table.row(std::iter::once(name.to_owned()).chain(cells));
+        }
+    }
+    println!("{}; commit {}; {}\n", Machine::this(), machine::commit(), machine::date());
+    println!(
+        "{count} endpoints on one network, each answered a ping; {bytes} bytes of inspect\n\n{}",
+        table.text()
+    );
+    println!("at least: attach 10 ms, inspect of 1,000 endpoints 50 ms");
+    Ok(())
+}
+
+/// The address of the endpoint attached as number `number`: the next behind the gateway's, and so on.
+fn address(number: usize) -> Ipv4Addr {
+    const FIRST: u32 = 0x0a09_0002;
+    Ipv4Addr::from_bits(FIRST + u32::try_from(number).unwrap_or(0))
+}
