@@ -372,7 +372,7 @@ fn check_ports(world: &World, networks: &Value, sandboxes: &Value) {
         expected.insert((endpoint["Network"].clone().to_string(), endpoint["MacAddress"].to_string()));
     }
     let known = get(world, "/fdb");
-    let known = list(&known).iter().filter(|entry| entry["Fixed"] == true && entry["Sandbox"] != "(host)");
+    let known = list(&known).iter().filter(|entry| entry["Static"] == true && entry["Sandbox"] != "(host)");
     let known: BTreeSet<(String, String)> =
         known.map(|entry| (entry["Network"].to_string(), entry["MacAddress"].to_string())).collect();
     assert_eq!(known, expected, "ports of the datapath");

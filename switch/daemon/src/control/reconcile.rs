@@ -59,11 +59,7 @@ impl Control {
 
     fn remove_unfinished_namespaces(&mut self) {
         for (name, identity) in self.state.namespaces.clone() {
-            if is_unfinished(&name, identity)
-                && let Err(error) = NetNs::delete_named(&name)
-            {
-                tracing::warn!("cannot remove network namespace {name:?}, which nobody has: {error}");
-            }
+            remove_name(&name, Some(identity));
             self.state.namespaces.remove(&name);
         }
     }
@@ -177,6 +173,7 @@ impl Control {
         let netns = match sandbox.open(name) {
             Ok(netns) => netns,
             Err(_) if sandbox.made && sandbox.mode == Mode::Own => {
+                remove_name(name, None);
                 let netns = self.make_namespace(name)?;
                 let identity = netns.id().map_err(|error| failed("identify the namespace", &error))?;
                 self.state.sandbox(name)?.place = Some(Place { path: named_path(name), identity });
@@ -212,16 +209,19 @@ impl Control {
     }
 }
 
-/// Whether a namespace's name is what a control left that died over making it: it leads to the namespace
-/// that was noted, or is the empty file it had not been bound to yet.
-fn is_unfinished(name: &str, identity: Identity) -> bool {
+/// Removes the name of a namespace that a control left that died over making or removing it: one that leads
+/// to the namespace `made`, or the empty file that it is before and after that. Any other is somebody else's.
+fn remove_name(name: &str, made: Option<Identity>) {
     let path = named_path(name);
-    match NetNs::open(&path) {
-        Ok(netns) => netns.id().ok() == Some(identity),
+    let is_ours = match NetNs::open(&path) {
+        Ok(netns) => made.is_some() && netns.id().ok() == made,
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             std::fs::symlink_metadata(&path).is_ok_and(|file| file.is_file() && file.len() == 0)
         }
         Err(_) => false,
+    };
+    if is_ours && let Err(error) = NetNs::delete_named(name) {
+        tracing::warn!("cannot remove network namespace {name:?}, which nobody has: {error}");
     }
 }
 
