@@ -23,9 +23,9 @@ const ICMPV6: u8 = 58;
 const ADVERTISEMENT_BYTES: u8 = 32;
 
 impl Switch {
-    /// The frames that say where the addresses of a port's container are, as if it had sent them; they are for
-    /// its [`flood_targets`](Self::flood_targets). None for a port that is not there, has no address of its
-    /// own, or has nobody known behind it.
+    /// The frames that say where the addresses of a port's container are, as if it had sent them; they are
+    /// for its [`flood_targets`](Self::flood_targets). None for a port that is not there, has no address of
+    /// its own, or has nobody known behind it.
     pub fn announcements(&self, port: PortId) -> Vec<Vec<u8>> {
         let Some(port) = self.ports.get(port) else { return Vec::new() };
         let (Station::Container(endpoint), Some(&mac)) = (&port.station, port.addresses.first()) else {

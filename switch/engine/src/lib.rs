@@ -8,9 +8,10 @@
 //!
 //! ```text
 //!            burst of one port                                     ┌► forward  (egress port, frame)
-//!  process ───────────────────► parse ─► admit ─► learn ─► look up ┼► flood    (frame; flood_targets says where)
-//!                                 │        │                  │    ├► local    (frame; serve moves it on)
-//!                                 └────────┴──────────────────┴────┴► drop     (reason, port that counts it, frame)
+//!  process ─► parse ─► guard ─► admit ─► learn ─► look up ─► rules ┼► flood    (frame; flood_targets says where)
+//!               │        │        │                  │         │   ├► multicast (audience, frame)
+//!               │        │        │                  │         │   ├► local    (frame; serve moves it on)
+//!               └────────┴────────┴──────────────────┴─────────┴───┴► drop     (reason, port that counts it, frame)
 //! ```
 //!
 //! * **Conservation.** Every frame of a burst ends up in exactly one vector. There is no error to return:
@@ -32,8 +33,12 @@
 //! | [`process`] | what happens to a frame, and the tiers that make it fast |
 //! | [`table`] | learning, moves, fixed addresses, ageing, limits |
 //! | [`ports`] | which ports and networks there are, and who floods to whom |
+//! | [`dns`] | what containers learn of names |
 //! | [`gateway`] | what a network's gateway answers, and what is routed through it |
 //! | `bindings` | whose an IP address is |
+//! | `security` | whether a container speaks for itself |
+//! | [`policy`] | who may talk to whom: the user's rules, walls between networks, accepted flows |
+//! | [`snoop`] | who gets a multicast frame |
 //! | [`network`] | what control says about a network and about who is behind a port |
 //! | [`announce`] | saying where a container's addresses are, on its behalf |
 //! | [`limits`] [`verdicts`] [`stats`] [`refusal`] | the types they hand over |
@@ -41,12 +46,16 @@
 
 pub mod announce;
 mod bindings;
+pub mod dns;
 pub mod gateway;
 pub mod limits;
 pub mod network;
+pub mod policy;
 pub mod ports;
 pub mod process;
 pub mod refusal;
+mod security;
+pub mod snoop;
 pub mod stats;
 pub mod switch;
 pub mod table;
@@ -54,8 +63,10 @@ pub mod verdicts;
 
 pub use limits::Limits;
 pub use network::{Endpoint, Gateway, GatewayMode, Network, Station};
+pub use policy::{Action, Count, End, Ports as PortRange, Protocol, Rule, State};
 pub use ports::Port;
 pub use refusal::Refusal;
+pub use snoop::{Audience, Query};
 pub use stats::Stats;
 pub use switch::Switch;
 pub use table::Entry;

@@ -9,6 +9,8 @@ use vswitch_frame::Mac;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Network {
+    /// Its name, which containers may append to those of its endpoints.
+    pub name: String,
     /// Its subnets.
     pub subnets: Vec<IpNet>,
     /// Who answers at its gateway; `None` where nobody does.

@@ -7,12 +7,14 @@
 //! time however many there are, and a flood reads the members of one network and nothing else.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
 
 use crate::gateway::{Budget, Schedule};
 use crate::network::{Network, Station};
 use crate::refusal::Refusal;
+use crate::security::Guard;
 
 /// A port to be: everything the switch must know about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +71,7 @@ impl Segment {
 struct Place {
     port: Port,
     member: usize,
+    guard: Option<Arc<Guard>>,
 }
 
 /// What becomes of a frame that has to be flooded.
@@ -135,13 +138,14 @@ impl Ports {
         segment.set_host(id, &port.station);
         let member = segment.members.len();
         segment.members.push(Member { port: id, group: port.group, mtu: port.mtu });
-        *slot(&mut self.places, id.index()) = Some(Place { port, member });
+        let guard = Guard::new(&segment.network, &port.addresses, &port.station).map(Arc::new);
+        *slot(&mut self.places, id.index()) = Some(Place { port, member, guard });
         Ok(())
     }
 
     /// Removes a port and returns what it was.
     pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
-        let Place { port, member } = self.places.get_mut(id.index())?.take()?;
+        let Place { port, member, .. } = self.places.get_mut(id.index())?.take()?;
         let segment = self.networks.get_mut(port.network.index())?.as_mut()?;
         segment.set_host(id, &Station::Unknown);
         let members = &mut segment.members;
@@ -156,11 +160,16 @@ impl Ports {
 
     /// Says anew who is behind a port, and answers who was; `None` when there is no such port.
     pub(crate) fn set_station(&mut self, id: PortId, station: Station) -> Option<Station> {
-        let port = &mut self.places.get_mut(id.index())?.as_mut()?.port;
-        if let Some(segment) = self.networks.get_mut(port.network.index()).and_then(Option::as_mut) {
-            segment.set_host(id, &station);
-        }
+        let Place { port, guard, .. } = self.places.get_mut(id.index())?.as_mut()?;
+        let segment = self.networks.get_mut(port.network.index())?.as_mut()?;
+        segment.set_host(id, &station);
+        *guard = Guard::new(&segment.network, &port.addresses, &station).map(Arc::new);
         Some(std::mem::replace(&mut port.station, station))
+    }
+
+    /// What guards a port, if anything does.
+    pub(crate) fn guard(&self, id: PortId) -> Option<Arc<Guard>> {
+        self.places.get(id.index())?.as_ref()?.guard.clone()
     }
 
     #[inline]

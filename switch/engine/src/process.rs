@@ -24,18 +24,21 @@ use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
 use crate::gateway::{self, Site};
 use crate::network::Station;
 use crate::ports::{Port, Reach};
+use crate::security::Guard;
+use crate::snoop::Audience;
 use crate::switch::Switch;
 use crate::table::{Key, Learned};
 use crate::verdicts::Verdicts;
 
 /// Where frames from one port to one address go.
 #[derive(Clone, Copy, Debug)]
-enum Route {
+pub(crate) enum Route {
     Forward {
         egress: PortId,
         mtu: usize,
     },
     Flood,
+    Multicast(Audience),
     /// To the gateway.
     Local,
     Drop(DropReason),
@@ -76,14 +79,21 @@ impl Switch {
         now: Instant,
     ) {
         let mut memo = Memo::default();
+        let guard = self.ports.guard(ingress);
+        let ruled = self.is_ruled(ingress);
         for mut frame in burst.drain(..) {
-            match self.decide(ingress, &mut frame, &mut memo, now) {
+            let mut route = self.decide(ingress, &mut frame, guard.as_deref(), &mut memo, now);
+            if let (true, Ok(decided)) = (ruled, route) {
+                route = self.judge(ingress, &mut frame, decided, now);
+            }
+            match route {
                 Ok(Route::Forward { egress, mtu }) if frame.mtu_bytes() > mtu => {
                     verdicts.drop.push((DropReason::TxTooBig, egress, frame));
                 }
                 Ok(Route::Forward { egress, .. }) => verdicts.forward.push((egress, frame)),
                 Ok(Route::Flood) => verdicts.flood.push(frame),
                 Ok(Route::Local) => verdicts.local.push(frame),
+                Ok(Route::Multicast(audience)) => verdicts.multicast.push((audience, frame)),
                 Ok(Route::Drop(reason)) | Err(reason) => verdicts.drop.push((reason, ingress, frame)),
             }
         }
@@ -94,16 +104,23 @@ impl Switch {
         &mut self,
         ingress: PortId,
         frame: &mut Frame,
+        guard: Option<&Guard>,
         memo: &mut Memo,
         now: Instant,
     ) -> Result<Route, DropReason> {
         frame.parse()?;
+        if let Some(guard) = guard {
+            guard.check(frame)?;
+        }
         let (source, destination) = (frame.source(), frame.destination());
         let way = match memo.destination {
             Some((same, way)) if same == destination && memo.source == Some(source) => way, // tier 1
             _ => self.decide_anew(ingress, source, destination, memo, now)?,
         };
-        if way.claimable && self.gateway_claims(ingress, frame) { Ok(Route::Local) } else { Ok(way.route) }
+        if way.claimable && self.gateway_claims(ingress, frame) {
+            return Ok(Route::Local);
+        }
+        Ok(if destination.is_multicast() { self.snoop(ingress, frame, way.route, now) } else { way.route })
     }
 
     /// Tier 2.

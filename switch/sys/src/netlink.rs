@@ -33,6 +33,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use vswitch_frame::Mac;
 
 mod conversation;
+pub mod watch;
 
 use conversation::{Conversation, Refusal};
 

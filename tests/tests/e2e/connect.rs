@@ -1,6 +1,6 @@
 //! Sandboxes on several networks: hot connecting, default routes, settings of interfaces, announcements.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 
 use vswitch_tests::raw::Capture;
 use vswitch_tests::wait;
@@ -75,6 +75,35 @@ fn the_default_route_goes_from_hand_to_hand() {
         disconnect(&world, network, &c);
     }
     assert_eq!(default_routes(&c), ["", ""]);
+}
+
+#[test]
+fn a_default_route_is_handed_over_without_a_gap() {
+    let world = networks();
+    world.network("b6", &["--subnet", "10.6.0.0/24", "--subnet", "fd00:6::/64"]);
+    let c = world.attach("c", &["--network", "both"]);
+    let looks = std::thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            for priority in ["1", "-1", "2", "1", "1"] {
+                connect(&world, "b6", &c, &["--gw-priority", priority]);
+                disconnect(&world, "b6", &c);
+            }
+        });
+        // Connecting a datagram socket looks a route up, and sends nothing.
+        c.inside(|| {
+            let mut looks = 0;
+            while !changes.is_finished() {
+                for (own, target) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {
+                    let socket = UdpSocket::bind(own).expect("a socket");
+                    socket.connect(target).unwrap_or_else(|error| panic!("{target}: {error}"));
+                }
+                looks += 1;
+            }
+            looks
+        })
+    });
+    assert!(looks > 0);
+    assert_eq!(default_routes(&c), ["via 10.3.0.1 dev eth0", "via fd00:3::1 dev eth0"]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn none_has_loopback_only_until_it_is_connected() {
 #[test]
 fn host_is_the_network_of_the_daemon() {
     let world = world();
-    world.host().ip(&["link", "add", "marker", "type", "dummy"]);
+    world.host().ip(&["tuntap", "add", "marker", "mode", "tap"]);
     let name = world.global_name("host");
     world.vswitch(&["sandbox", "create", &name, "--network", "host", "--hostname", "inside"]);
     assert!(interfaces(&world, &name).contains(&"marker".to_owned()));

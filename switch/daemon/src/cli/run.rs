@@ -28,6 +28,9 @@ pub(super) struct Run {
     /// core, answer fastest (busy); never spin (sleep)
     #[arg(long, value_enum, default_value_t)]
     poll: PollMode,
+    /// The file that names the host's name servers
+    #[arg(long, value_name = "PATH", default_value = "/etc/resolv.conf", hide = true)]
+    resolv_conf: PathBuf,
 }
 
 impl Run {
@@ -38,8 +41,8 @@ impl Run {
             .with_writer(std::io::stderr)
             .with_target(false)
             .init();
-        let Self { state_dir, poll } = self;
-        let outcome = control::run(&RunOptions { socket, state_dir, poll });
+        let Self { state_dir, poll, resolv_conf } = self;
+        let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }
 }

@@ -57,8 +57,9 @@ impl Handle {
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move |control| {
             Box::pin(async move {
-                // A client that has gone wants no answer.
                 let outcome = job(control).await;
+                control.files.follow(&control.state);
+                // A client that has gone wants no answer.
                 let committed = control.commit();
                 let _ = sender.send(outcome.and_then(|answer| committed.map(|()| answer)));
             })

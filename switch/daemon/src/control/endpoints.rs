@@ -121,7 +121,8 @@ impl Control {
         source: Source,
         config: types::EndpointConfig,
     ) -> Result<()> {
-        let options = EndpointOptions::parse(&config.driver_opts)?;
+        let network_options = &self.state.networks[network].options;
+        let options = EndpointOptions::parse(&config.driver_opts, network_options)?;
         config.aliases.iter().try_for_each(|alias| names::check("sandbox", alias))?;
         if self.state.sandbox(sandbox)?.endpoints.iter().any(|endpoint| endpoint.network == network) {
             let message = format!(

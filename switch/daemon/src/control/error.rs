@@ -59,6 +59,8 @@ codes! {
     NetworkNotFound = 404 "network-not-found",
     /// No such sandbox.
     SandboxNotFound = 404 "sandbox-not-found",
+    /// No such rule.
+    RuleNotFound = 404 "rule-not-found",
     /// No such network namespace, or no longer.
     NamespaceNotFound = 404 "namespace-not-found",
     /// No such process, or it has no such descriptor.

@@ -5,6 +5,7 @@
 //! talk without a rule, a bridge or forwarding, at full offload.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
@@ -45,7 +46,8 @@ impl Control {
     /// its gateway.
     pub(super) async fn add_host_port(&mut self, name: &str) -> Result<()> {
         let network = self.state.network(name)?;
-        if describe::network(network).gateway.is_none_or(|gateway| gateway.isolated) {
+        let described = describe::network(name, network);
+        if described.gateway.is_none_or(|gateway| gateway.isolated) {
             return Ok(());
         }
         let interface = interface_name(name, network);
@@ -62,8 +64,10 @@ impl Control {
     /// Makes the interface of a host port and hands it to the datapath.
     pub(super) async fn make_host_port(&mut self, name: &str, host_port: &HostPort) -> Result<()> {
         let network = self.state.network(name)?;
+        let gateway = describe::network(name, network).gateway.map(|gateway| gateway.addresses);
         let (number, mac, mtu) = (network.number, network.gateway_mac, network.options.mtu);
-        let (fd, accepts) = make(&host_port.interface, mac, mtu, &host_addresses(network))?;
+        let addresses = host_addresses(network, &gateway.unwrap_or_default());
+        let (fd, accepts) = make(&host_port.interface, mac, mtu, &addresses)?;
         self.note_missing_offloads(accepts);
         let spec = PortSpec {
             network: number,
@@ -97,15 +101,18 @@ impl Control {
 
 /// The name of a network's host port.
 fn interface_name(name: &str, network: &Network) -> String {
+    if let Some(chosen) = &network.options.bridge_name {
+        return chosen.clone();
+    }
     if name == DEFAULT_NETWORK {
         return DEFAULT_INTERFACE.to_owned();
     }
     format!("br-{}", names::short_id(&network.id.to_string()))
 }
 
-/// The gateway addresses that the host is to have.
-fn host_addresses(network: &Network) -> Vec<IpNet> {
-    let pools = network.pools.iter();
+/// The addresses that the host is to have: those of the gateway, with their subnets.
+fn host_addresses(network: &Network, gateway: &[IpAddr]) -> Vec<IpNet> {
+    let pools = network.pools.iter().filter(|pool| gateway.contains(&pool.gateway()));
     pools.filter_map(|pool| IpNet::new(pool.gateway(), pool.subnet().prefix_len()).ok()).collect()
 }
 

@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -29,11 +30,12 @@ use tokio::process::{Child, Command as Process};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use vswitch_engine::{Network, Station};
+use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
+use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
@@ -70,6 +72,7 @@ pub struct Link {
 #[derive(Debug)]
 struct Shared {
     counters: Counters,
+    resolver: Resolver,
     pid: AtomicU32,
     restarts: AtomicU64,
     state: Mutex<State>,
@@ -81,9 +84,11 @@ struct State {
     socket: PathBuf,
     options: Options,
     networks: BTreeMap<NetworkId, Network>,
+    rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
+    host_addresses: Vec<IpAddr>,
     running: Option<Running>,
     /// The datapath started or found last, dead or alive: only its watcher may replace it.
     latest: u32,
@@ -104,52 +109,63 @@ enum Watched {
 }
 
 impl Link {
-    /// Takes up with the datapath that an earlier control left behind, or starts one.
+    /// Takes up with the datapath that an earlier control left behind, or starts one. `resolver` finds out
+    /// names for it.
     ///
     /// # Errors
     /// When it cannot be started or cannot confine itself.
-    pub async fn start(wanted: LinkOptions) -> io::Result<Self> {
+    pub async fn start(wanted: LinkOptions, resolver: Resolver) -> io::Result<Self> {
         let socket = wanted.directory.join(SOCKET);
         match survivor::find(&socket).await {
-            Some(found) => Self::resume(found, socket, wanted.poll).await,
-            None => Self::start_new(socket, wanted.poll).await,
+            Some(found) => Self::resume(found, socket, wanted.poll, resolver).await,
+            None => Self::start_new(socket, wanted.poll, resolver).await,
         }
     }
 
-    async fn start_new(socket: PathBuf, poll: PollMode) -> io::Result<Self> {
+    async fn start_new(socket: PathBuf, poll: PollMode, resolver: Resolver) -> io::Result<Self> {
         let state = State {
             socket,
             options: Options { poll, seed: random_seed()? },
             networks: BTreeMap::new(),
+            rules: Vec::new(),
             ports: BTreeMap::new(),
             kept: None,
+            host_addresses: Vec::new(),
             running: None,
             latest: 0,
             stopped: false,
         };
-        let link = Self::of(Counters::new()?, state);
+        let link = Self::of(Counters::new()?, resolver, state);
         let mut state = link.shared.state.lock().await;
         link.launch(&mut state).await?;
         drop(state);
         Ok(link)
     }
 
-    async fn resume(found: Survivor, socket: PathBuf, poll: PollMode) -> io::Result<Self> {
+    async fn resume(
+        found: Survivor,
+        socket: PathBuf,
+        poll: PollMode,
+        resolver: Resolver,
+    ) -> io::Result<Self> {
         let Survivor { channel, process, pid, memory } = found;
         let state = State {
             socket,
             options: Options { poll, ..memory.options },
             networks: memory.networks,
+            rules: Vec::new(),
             ports: memory.ports,
             kept: memory.kept,
+            host_addresses: Vec::new(),
             running: None,
             latest: pid,
             stopped: false,
         };
-        let link = Self::of(memory.counters, state);
+        let link = Self::of(memory.counters, resolver, state);
         let mut state = link.shared.state.lock().await;
         let watched = Watched::Found(process.try_clone()?.into_async()?);
         let watcher = tokio::spawn(watch(link.clone(), watched, pid));
+        link.serve_resolver(&channel).await?;
         state.running = Some(Running { channel, process, watcher });
         link.shared.pid.store(pid, Relaxed);
         link.tell(&mut state, Command::SetPoll(poll), None).await.map_err(io::Error::other)?;
@@ -157,9 +173,10 @@ impl Link {
         Ok(link)
     }
 
-    fn of(counters: Counters, state: State) -> Self {
+    fn of(counters: Counters, resolver: Resolver, state: State) -> Self {
         let shared = Shared {
             counters,
+            resolver,
             pid: AtomicU32::new(0),
             restarts: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -255,10 +272,23 @@ impl Link {
     /// Has the addresses of the container behind a port said in its network.
     ///
     /// # Errors
-    /// [`LinkError::Down`].
+    /// [`LinkError::Down`], also when it was stopped.
     pub async fn announce(&self, id: PortId) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
+        if state.stopped {
+            return Err(io::Error::other("it was stopped").into());
+        }
         self.tell(&mut state, Command::Announce(id), None).await
+    }
+
+    /// Says which addresses the host has.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_host_addresses(&self, addresses: Vec<IpAddr>) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.host_addresses.clone_from(&addresses);
+        self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
     /// Removes a port and closes its descriptor.
@@ -290,6 +320,27 @@ impl Link {
                 return Ok(table);
             }
         }
+    }
+
+    /// Puts these rules in place of all there are.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_rules(&self, rules: Vec<Rule>) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.rules.clone_from(&rules);
+        self.tell(&mut state, Command::SetRules(rules), None).await
+    }
+
+    /// What each rule has decided about since it was made or the datapath started, by its number.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn rule_counts(&self) -> Result<BTreeMap<u32, Count>, LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let reply = self.ask(&mut state, &Command::ReadRules, None).await?;
+        let Reply::Rules(counts) = reply else { return Err(unexpected(reply)) };
+        Ok(counts.into_iter().collect())
     }
 
     /// The counters of a port.
@@ -351,7 +402,9 @@ impl Link {
         tracing::warn!(pid = state.latest, "the datapath does not answer; starting another");
         self.relaunch(state).await?;
         match (command, &state.running) {
-            (Command::ReadTable { .. }, Some(running)) => Ok(ask(&running.channel, command, None).await?.0),
+            (Command::ReadTable { .. } | Command::ReadRules, Some(running)) => {
+                Ok(ask(&running.channel, command, None).await?.0)
+            }
             _ => Ok(Reply::Done),
         }
     }
@@ -370,6 +423,13 @@ impl Link {
         Ok(())
     }
 
+    /// Gives the datapath a channel on which its questions for names are answered.
+    async fn serve_resolver(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+        let (ours, theirs) = Channel::pair()?;
+        must(channel, &Command::SetResolver, Some(theirs.as_fd())).await?;
+        self.shared.resolver.serve(ours)
+    }
+
     /// Starts a datapath and tells it everything.
     async fn launch(&self, state: &mut State) -> io::Result<()> {
         let (ours, theirs) = Channel::pair()?;
@@ -383,9 +443,12 @@ impl Link {
         if let Some(kept) = &state.kept {
             must(&channel, &Command::Keep, Some(kept.as_fd())).await?;
         }
+        must(&channel, &Command::SetHostAddresses(state.host_addresses.clone()), None).await?;
+        self.serve_resolver(&channel).await?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }
+        must(&channel, &Command::SetRules(state.rules.clone()), None).await?;
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
         }

@@ -11,14 +11,18 @@
 //! |---|---|
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
-//! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
+//! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
+//! | [`host_addresses`] | which addresses the host has, told to the datapath |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
 //! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`store`] [`reconcile`] | what survives, and what is made of it after a start |
+//! | [`files`] | what sandboxes find under `/etc` |
+//! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
-//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`calendar`] | pure rules |
+//! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
 //! | [`link`] [`survivor`] | the datapath, seen from here, and one that outlived its control |
 //! | [`error`] | what a refusal looks like |
 
@@ -30,6 +34,9 @@ pub mod default_route;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod files;
+pub mod filters;
+pub mod host_addresses;
 pub mod host_port;
 pub mod interface;
 pub mod ipam;
@@ -39,13 +46,17 @@ pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod predefined;
 pub mod reconcile;
 pub mod records;
+pub mod resolver;
+pub mod rules;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
 pub mod store;
 pub mod subnets;
+pub mod surroundings;
 pub mod survivor;
 
 use std::collections::BTreeMap;
@@ -60,9 +71,11 @@ use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
 use error::{Code, Error, Result};
+use files::Files;
 use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
+use resolver::Resolver;
 use state::State;
 use store::Store;
 
@@ -78,6 +91,8 @@ pub struct RunOptions {
     pub state_dir: PathBuf,
     /// What the datapath does when there is no work.
     pub poll: PollMode,
+    /// The file that names the host's name servers.
+    pub resolv_conf: PathBuf,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -89,6 +104,7 @@ pub struct Control {
     remains: BTreeMap<PortId, Remains>,
     link: Link,
     far: Option<FarSide>,
+    files: Files,
     offloads_noted: bool,
 }
 
@@ -123,8 +139,10 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     eprintln!("vswitch: ready on {}", options.socket.display());
+    let follower = tokio::spawn(host_addresses::follow(control.link.clone()));
     jobs.work(&mut control, stop).await;
     server.abort();
+    follower.abort();
     control.stop().await;
     Ok(())
 }
@@ -134,10 +152,18 @@ impl Control {
     /// leaves everything as it is.
     async fn start(options: &RunOptions) -> Result<Self> {
         let (store, state) = Store::open(&options.state_dir)?;
+        let resolver = Resolver::new(options.resolv_conf.clone());
         let link_options = LinkOptions { poll: options.poll, directory: options.state_dir.clone() };
-        let link = Link::start(link_options).await.map_err(|error| failed("start the datapath", &error))?;
-        let mut control =
-            Self { state, store, remains: BTreeMap::new(), link, far: None, offloads_noted: false };
+        let link = Link::start(link_options, resolver).await;
+        let mut control = Self {
+            state,
+            store,
+            remains: BTreeMap::new(),
+            link: link.map_err(|error| failed("start the datapath", &error))?,
+            far: None,
+            files: Files::new(&options.socket, options.resolv_conf.clone()),
+            offloads_noted: false,
+        };
         control.reconcile().await?;
         if !control.state.networks.contains_key(networks::DEFAULT_NETWORK) {
             let name = networks::DEFAULT_NETWORK.to_owned();
@@ -164,6 +190,7 @@ impl Control {
         for (name, sandbox) in self.state.sandboxes.iter() {
             sandboxes::forget_namespace(name, sandbox);
         }
+        self.files.remove();
         cleanup.done().await;
     }
 }

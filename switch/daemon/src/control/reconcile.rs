@@ -54,6 +54,7 @@ impl Control {
                 tracing::warn!("sandbox {name:?} could not be restored: {error}");
             }
         }
+        self.files.restore(&self.state);
         Ok(())
     }
 
@@ -74,8 +75,8 @@ impl Control {
         let mut wanted: Vec<_> = self
             .state
             .networks
-            .values()
-            .map(|network| (network.number, describe::network(network)))
+            .iter()
+            .map(|(name, network)| (network.number, describe::network(name, network)))
             .collect();
         for (number, network) in self.link.networks().await {
             let agreed = wanted.iter().position(|known| *known == (number, network.clone()));
@@ -87,7 +88,7 @@ impl Control {
         for (number, network) in wanted {
             self.link.add_network(number, network).await.map_err(down)?;
         }
-        Ok(())
+        self.push_rules(self.state.rules.clone()).await
     }
 
     async fn reconcile_ports(&mut self) -> Result<()> {

@@ -63,7 +63,8 @@ impl Control {
     fn create_sharing(&mut self, name: &str, hostname: Option<String>, other: &str) -> Result<()> {
         if hostname.is_some() {
             let message = format!(
-                "conflicting options: a host name cannot be used with --network container:{other}: it has that of {other:?}"
+                "conflicting options: a host name cannot be used with --network container:{other}: \
+                 it has that of {other:?}"
             );
             return Err(Error::new(Code::InvalidArgument, message));
         }
@@ -72,7 +73,8 @@ impl Control {
         let mode = match &sandbox.mode {
             Mode::Own if sandbox.place.is_none() => {
                 let message = format!(
-                    "sandbox {other:?} is a descriptor, without a network namespace to share: name another sandbox"
+                    "sandbox {other:?} is a descriptor, without a network namespace to share: name another \
+                     sandbox"
                 );
                 return Err(Error::new(Code::WrongKind, message));
             }
@@ -153,6 +155,8 @@ impl Control {
 
     fn show_sandbox(&self, name: &str, sandbox: &Sandbox) -> types::Sandbox {
         let network = sandbox.endpoints.first().map(|endpoint| endpoint.network.as_str());
+        let files = self.files.paths(name, sandbox).unwrap_or_default();
+        let shown = |path: PathBuf| path.display().to_string();
         types::Sandbox {
             name: name.to_owned(),
             id: sandbox.id.to_string(),
@@ -160,7 +164,10 @@ impl Control {
             origin: if sandbox.made { "created" } else { "attached" }.to_owned(),
             hostname: sandbox.hostname.clone().unwrap_or_default(),
             network_mode: sandbox.mode.label(network),
-            netns: self.namespace_path(sandbox).map(|path| path.display().to_string()).unwrap_or_default(),
+            netns: self.namespace_path(sandbox).map(shown).unwrap_or_default(),
+            hosts_path: shown(files.hosts),
+            hostname_path: shown(files.hostname),
+            resolv_conf_path: shown(files.resolv_conf),
             endpoints: sandbox.endpoints.iter().map(|endpoint| self.show_endpoint(name, endpoint)).collect(),
         }
     }

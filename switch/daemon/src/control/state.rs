@@ -21,7 +21,9 @@ use super::ipam::Pools;
 use super::mode::Mode;
 use super::names::Id;
 use super::options::{NetworkOptions, PortType, Sysctl};
+use super::predefined::{self, PREDEFINED};
 use super::records::Records;
+use super::rules::Rules;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct State {
     /// Named network namespaces that are being made, before there is a sandbox to own them. What is here
     /// when control starts was made by a control that died over it.
     pub namespaces: Records<Identity>,
+    /// The user's rules.
+    pub rules: Rules,
     /// Numbers of networks.
     pub network_numbers: Numbers,
     /// Numbers of ports.
@@ -56,6 +60,8 @@ pub struct Network {
     pub resolves: bool,
     /// Without a default route.
     pub internal: bool,
+    /// Docker's mark of a network that containers outside services may join: kept and shown.
+    pub attachable: bool,
     /// What its options say.
     pub options: NetworkOptions,
     /// Its options as they were written.
@@ -139,6 +145,7 @@ impl Default for State {
             networks: Records::default(),
             sandboxes: Records::default(),
             namespaces: Records::default(),
+            rules: Rules::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(PortId::LIMIT),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
@@ -152,6 +159,7 @@ impl State {
         mut networks: BTreeMap<String, Network>,
         sandboxes: BTreeMap<String, Sandbox>,
         namespaces: BTreeMap<String, Identity>,
+        rules: Rules,
     ) -> Self {
         let endpoints = || sandboxes.values().flat_map(|sandbox| &sandbox.endpoints);
         for (name, network) in &mut networks {
@@ -175,17 +183,29 @@ impl State {
             networks: Records::committed(networks),
             sandboxes: Records::committed(sandboxes),
             namespaces: Records::committed(namespaces),
+            rules,
         }
     }
 
     /// The name of the network that `key` names: its name, its identifier or the beginning of that.
     ///
     /// # Errors
-    /// When there is none, or more than one begins so.
+    /// When there is none, or more than one begins so, or it is one that takes no endpoints.
     pub fn network_name(&self, key: &str) -> Result<String> {
-        let ids = self.networks.iter().map(|(name, network)| (name, network.id));
+        let name = self.any_network_name(key)?;
+        if predefined::find(&name).is_some() { Err(predefined::no_segment(&name)) } else { Ok(name) }
+    }
+
+    /// As [`network_name`](Self::network_name), but it may be [predefined](super::predefined).
+    ///
+    /// # Errors
+    /// When there is none, or more than one begins so.
+    pub fn any_network_name(&self, key: &str) -> Result<String> {
+        let ids = self.networks.iter().map(|(name, network)| (name.as_str(), network.id));
+        let ids = ids.chain(PREDEFINED.iter().map(|predefined| (predefined.name, predefined.id)));
         let mend = "see \"vswitch network ls\"";
-        resolve("network", key, self.networks.contains_key(key), ids, Code::NetworkNotFound, mend)
+        let is_name = self.networks.contains_key(key) || predefined::find(key).is_some();
+        resolve("network", key, is_name, ids, Code::NetworkNotFound, mend)
     }
 
     /// The name of the sandbox that `key` names.
@@ -193,7 +213,7 @@ impl State {
     /// # Errors
     /// When there is none, or more than one begins so.
     pub fn sandbox_name(&self, key: &str) -> Result<String> {
-        let ids = self.sandboxes.iter().map(|(name, sandbox)| (name, sandbox.id));
+        let ids = self.sandboxes.iter().map(|(name, sandbox)| (name.as_str(), sandbox.id));
         let mend = "see \"vswitch sandbox ls\"";
         resolve("sandbox", key, self.sandboxes.contains_key(key), ids, Code::SandboxNotFound, mend)
     }
@@ -259,7 +279,7 @@ fn resolve<'a>(
     what: &str,
     key: &str,
     is_name: bool,
-    ids: impl Iterator<Item = (&'a String, Id)>,
+    ids: impl Iterator<Item = (&'a str, Id)>,
     code: Code,
     mend: &str,
 ) -> Result<String> {
@@ -268,7 +288,7 @@ fn resolve<'a>(
     }
     let mut found = ids.filter(|(_, id)| id.starts_with(key)).map(|(name, _)| name);
     match (found.next(), found.next()) {
-        (Some(name), None) => Ok(name.clone()),
+        (Some(name), None) => Ok(name.to_owned()),
         (Some(one), Some(other)) => {
             let message = format!("{what} {key:?}: {one:?} and {other:?} begin so: write more digits");
             Err(Error::new(Code::InvalidArgument, message))
@@ -344,7 +364,7 @@ mod tests {
     #[test]
     fn names_come_before_beginnings_of_identifiers() {
         let names = ["aa".to_owned(), "b".to_owned()];
-        let ids = || names.iter().zip([Id::new([0xbb; 32]), Id::new([0xba; 32])]);
+        let ids = || names.iter().map(String::as_str).zip([Id::new([0xbb; 32]), Id::new([0xba; 32])]);
         let find =
             |key: &str, is_name| resolve("network", key, is_name, ids(), Code::NetworkNotFound, "mend");
         assert_eq!(find("b", true), Ok("b".to_owned()));

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Code, Error, Result};
 use super::interface::failed;
+use super::rules::Rules;
 use super::state::{Identity, Network, Sandbox, State};
 
 /// The journal's name in the state directory.
@@ -46,6 +47,16 @@ struct Change<'a> {
     networks: BTreeMap<&'a str, Option<&'a Network>>,
     sandboxes: BTreeMap<&'a str, Option<&'a Sandbox>>,
     namespaces: BTreeMap<&'a str, Option<&'a Identity>>,
+    /// Whole, if one of them changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules: Option<&'a Rules>,
+}
+
+impl Change<'_> {
+    fn is_empty(&self) -> bool {
+        let records = self.networks.len() + self.sandboxes.len() + self.namespaces.len();
+        records == 0 && self.rules.is_none()
+    }
 }
 
 /// One commit, as it is read.
@@ -55,6 +66,7 @@ struct ChangeRead {
     networks: BTreeMap<String, Option<Network>>,
     sandboxes: BTreeMap<String, Option<Sandbox>>,
     namespaces: BTreeMap<String, Option<Identity>>,
+    rules: Option<Rules>,
 }
 
 /// The journal of a state directory, which is ours as long as the value lives.
@@ -67,6 +79,8 @@ pub struct Store {
     sum: u32,
     /// How long the journal was when it was last written anew.
     bytes_anew: u64,
+    /// The rules as they were committed.
+    rules: Rules,
     /// Whether an append failed, after which nobody knows what the last line is like.
     broken: bool,
     directory: Flock<File>,
@@ -95,7 +109,9 @@ impl Store {
             Ok(journal)
         });
         let journal = opened.map_err(|error| failed(&format!("open {}", path.display()), &error))?;
-        let store = Self { path, journal, bytes, sum, bytes_anew: 0, broken: false, directory: locked };
+        let rules = state.rules.clone();
+        let store =
+            Self { path, journal, bytes, sum, bytes_anew: 0, rules, broken: false, directory: locked };
         Ok((store, state))
     }
 
@@ -108,8 +124,9 @@ impl Store {
             networks: state.networks.changes(),
             sandboxes: state.sandboxes.changes(),
             namespaces: state.namespaces.changes(),
+            rules: (state.rules != self.rules).then_some(&state.rules),
         };
-        if change.networks.is_empty() && change.sandboxes.is_empty() && change.namespaces.is_empty() {
+        if change.is_empty() {
             return Ok(());
         }
         let grown = self.bytes > (self.bytes_anew * REWRITE_RATIO).max(REWRITE_BYTES_MIN);
@@ -126,6 +143,7 @@ impl Store {
         state.networks.settle();
         state.sandboxes.settle();
         state.namespaces.settle();
+        self.rules.clone_from(&state.rules);
         Ok(())
     }
 
@@ -179,6 +197,7 @@ fn write_anew(directory: &File, path: &Path, state: &State) -> io::Result<(File,
         networks: whole(&state.networks),
         sandboxes: whole(&state.sandboxes),
         namespaces: whole(&state.namespaces),
+        rules: Some(&state.rules),
     };
     let mut text = format!("{HEADER}{FORMAT}\n").into_bytes();
     let (line, sum) = line(0, &content)?;
@@ -233,6 +252,7 @@ fn read(path: &Path, text: &[u8]) -> Result<Content> {
     }
     let mut sum = 0;
     let (mut networks, mut sandboxes, mut namespaces) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut rules = Rules::default();
     for (number, line) in lines.enumerate() {
         let number = number + 2;
         let Some(json) = checked(&mut sum, line) else {
@@ -251,8 +271,13 @@ fn read(path: &Path, text: &[u8]) -> Result<Content> {
         apply(&mut networks, change.networks);
         apply(&mut sandboxes, change.sandboxes);
         apply(&mut namespaces, change.namespaces);
+        rules = change.rules.unwrap_or(rules);
     }
-    Ok(Content { state: State::restore(networks, sandboxes, namespaces), bytes: whole.len() as u64, sum })
+    Ok(Content {
+        state: State::restore(networks, sandboxes, namespaces, rules),
+        bytes: whole.len() as u64,
+        sum,
+    })
 }
 
 fn apply<T>(records: &mut BTreeMap<String, T>, changes: BTreeMap<String, Option<T>>) {

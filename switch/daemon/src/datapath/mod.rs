@@ -14,6 +14,7 @@
 //! | [`turn`] | the loop: receive, decide, transmit, rest |
 //! | [`ports`] | the ports and which of them are ready |
 //! | [`transmit`] | coalesce, split and send what was decided |
+//! | [`dns`] | answers questions for names |
 //! | [`rest`] | spin or sleep |
 //! | [`line`] | the connection to control, and where the next control comes in |
 //! | [`admin`] | carries out control's commands between turns |
@@ -24,6 +25,7 @@
 mod admin;
 pub mod command;
 pub mod counters;
+mod dns;
 mod line;
 mod ports;
 mod recall;
@@ -48,6 +50,8 @@ use turn::Datapath;
 const CHANNEL: usize = usize::MAX;
 /// The number of the socket where the next control comes in.
 const LISTENER: usize = usize::MAX - 1;
+/// The number of the channel on which names are asked.
+const RESOLVER: usize = usize::MAX - 2;
 
 /// Runs the datapath until it is told to stop. Standard input is the channel to control.
 pub fn main() -> ExitCode {

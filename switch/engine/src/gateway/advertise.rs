@@ -6,7 +6,8 @@
 //! network, and not to a container whose default route leads elsewhere. Addresses are control's to give, so no
 //! prefix is for making addresses of (the A flag is off).
 //!
-//! They are sent when asked for ([`super::ndp`]), and from time to time to all. Then there is one frame for
+//! They are sent when asked for ([`super::ndp`]), and from time to time to all; at once when it may have changed
+//! whom the gateway leads further. Then there is one frame for
 //! those whom the gateway leads further, and one for those whom it does not: [`Switch::poll`] says of which
 //! networks it is time, [`Switch::next_advertisement`] makes the frames one at a time.
 
@@ -66,6 +67,15 @@ impl Schedule {
 }
 
 impl Switch {
+    /// Lets a network be told of its router at the next poll, for what is to be said may have changed.
+    pub(crate) fn advertise_soon(&mut self, network: NetworkId) {
+        let mut schedules = self.ports.schedules();
+        if let Some((_, schedule)) = schedules.find(|(id, _)| *id == network) {
+            schedule.at = Instant::ZERO;
+            self.advertise_at = Some(Instant::ZERO);
+        }
+    }
+
     /// Notes of which networks it is time to advertise the router.
     pub(crate) fn schedule_advertisements(&mut self, now: Instant) {
         if self.advertise_at.is_none_or(|at| now < at) {

@@ -9,12 +9,12 @@
 //! * of what is sent to many: ARP and neighbour discovery about its addresses, router solicitations and what
 //!   DHCP clients say. These are not flooded, so no container can answer in the gateway's place.
 //!
-//! [`Switch::serve`] then gives each a [`Fate`], and moves it to `forward` or `drop`:
+//! [`Switch::serve`] then gives each a [`Fate`], and moves it to `forward`, `names` or `drop`:
 //!
 //! ```text
 //!                 ┌► ARP, ND, RS, DHCP ──► answered ─────────────────────► the port it came from
 //!  local ─────────┼► a gateway address ┬─► echo ─► answered ─────────────► the port it came from
-//!  (burst of      │                    ├─► names
+//!  (burst of      │                    ├─► names ─► the resolver, see [`dns`](crate::dns)
 //!   one port)     │                    └─► the rest, as it is ───────────► the host port
 //!                 ├► the host's address ─► as it is ─────────────────────► the host port
 //!                 └► any other address ──► route: policy, TTL, MTU, MACs ► an endpoint's port
@@ -40,13 +40,13 @@ mod echo;
 mod error;
 mod ndp;
 mod packet;
-mod policy;
 mod route;
 mod site;
 
 use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
 use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
 
+use crate::dns::datagram::DNS_PORT;
 use crate::switch::Switch;
 use crate::verdicts::Verdicts;
 
@@ -55,20 +55,19 @@ use error::Complaint;
 pub(crate) use advertise::{Due, Schedule};
 pub(crate) use error::Budget;
 pub use error::FRAMES_MADE_MAX;
-pub(crate) use site::Site;
-
-/// The port of the name service.
-const NAMES_PORT: u16 = 53;
+pub(crate) use site::{Site, link_local};
 
 /// What becomes of a frame for the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// It has become the answer, for the port it came from.
     Answer,
+    /// It is a question for a name.
+    Names,
     /// It goes to the host, as it is.
     Host,
-    /// It goes to this port; it has its new addresses.
-    Forward(PortId),
+    /// It is to be routed to the endpoint behind this port, if it may be.
+    Route(PortId),
 }
 
 /// Why a frame for the gateway goes nowhere.
@@ -109,7 +108,7 @@ pub(crate) fn claims(site: &Site<'_>, frame: &Frame) -> bool {
 }
 
 impl Switch {
-    /// Gives every frame in `local` a fate, and moves it to `forward` or `drop`. `ingress` is the port they came
+    /// Gives every frame in `local` a fate, and moves it to `forward`, `names` or `drop`. `ingress` is the port they came
     /// from. Returns how many frames of its own the gateway made, from slots of the pool; they are in
     /// `forward`, too.
     pub fn serve(
@@ -119,11 +118,12 @@ impl Switch {
         pool: &mut Pool,
         now: Instant,
     ) -> usize {
-        let Verdicts { local, forward, drop, .. } = verdicts;
+        let Verdicts { local, names, forward, drop, .. } = verdicts;
         let mut made = 0;
         for mut frame in local.drain(..) {
-            match self.fate(ingress, &mut frame) {
-                Ok(egress) => forward.push((egress, frame)),
+            match self.fate(ingress, &mut frame, now) {
+                Ok(Some(egress)) => forward.push((egress, frame)),
+                Ok(None) => names.push(frame),
                 Err(Refused { reason, port, complaint }) => {
                     let error =
                         complaint.and_then(|complaint| self.complain(ingress, &frame, complaint, pool, now));
@@ -136,22 +136,23 @@ impl Switch {
         made
     }
 
-    /// The port that one frame goes to.
-    fn fate(&self, ingress: PortId, frame: &mut Frame) -> Result<PortId, Refused> {
+    /// The port that one frame goes to; `None` for a question for a name.
+    fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<Option<PortId>, Refused> {
         let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
         let egress = match self.answer(&site, frame)? {
             Fate::Answer => {
                 frame.parse()?;
                 ingress
             }
+            Fate::Names => return Ok(None),
             Fate::Host => host(&site, frame)?,
-            Fate::Forward(egress) => egress,
+            Fate::Route(egress) => self.forward(ingress, frame, egress, now)?,
         };
         let to = self.ports.get(egress).ok_or(DropReason::NoReceiver)?;
         if frame.mtu_bytes() > to.mtu {
             return Err(Refused { port: Some(egress), ..DropReason::TxTooBig.into() });
         }
-        Ok(egress)
+        Ok(Some(egress))
     }
 
     fn answer(&self, site: &Site<'_>, frame: &mut Frame) -> Result<Fate, Refused> {
@@ -176,11 +177,10 @@ impl Switch {
             return Err(DropReason::Martian.into());
         }
         if !site.owns(target) {
-            return self.route(site, frame, source, target);
+            return self.route(site, source, target);
         }
         match packet::target_port(frame) {
-            // Names will be answered here; until then they are the host's.
-            Some(NAMES_PORT) => Ok(Fate::Host),
+            Some(DNS_PORT) => Ok(Fate::Names),
             _ if site.gateway.isolated => Err(DropReason::NotServed.into()),
             _ if echo::is_request(frame) => Ok(echo::answer(site, frame)?),
             _ => Ok(Fate::Host),

@@ -3,25 +3,18 @@
 use std::net::IpAddr;
 
 use vswitch_frame::headers::be16;
-use vswitch_frame::{DropReason, Frame, Mac, PortId};
+use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
 
 use super::error::Complaint;
 use super::site::{Site, is_link_local};
-use super::{Fate, Refused, packet, policy};
+use super::{Fate, Refused, packet};
 use crate::bindings::Owner;
-use crate::network::Network;
-use crate::ports::Port;
+use crate::policy::{Place, Published, Verdict, reject};
 use crate::switch::Switch;
 
 impl Switch {
     /// Where a packet goes whose target is not an address of this network's gateway. `source` is a station's.
-    pub(super) fn route(
-        &self,
-        site: &Site<'_>,
-        frame: &mut Frame,
-        source: IpAddr,
-        target: IpAddr,
-    ) -> Result<Fate, Refused> {
+    pub(super) fn route(&self, site: &Site<'_>, source: IpAddr, target: IpAddr) -> Result<Fate, Refused> {
         if site.gateway.isolated || target.is_multicast() || is_link_local(target) || is_link_local(source) {
             return Err(DropReason::NotServed.into());
         }
@@ -30,17 +23,40 @@ impl Switch {
         }
         match self.bindings.find(site.id(), target) {
             Some((_, Owner::Gateway)) => to_host(site),
-            Some((_, Owner::Port(port))) => self.forward(site, frame, port),
+            Some((_, Owner::Port(port))) => Ok(Fate::Route(port)),
             None if self.hosts.contains(&target) => to_host(site),
             None => Err(self.unknown(site, target)),
         }
     }
 
-    /// Sends a packet to the endpoint behind a port.
-    fn forward(&self, site: &Site<'_>, frame: &mut Frame, egress: PortId) -> Result<Fate, Refused> {
-        let Some(to) = self.ports.get(egress) else { return Err(DropReason::NoReceiver.into()) };
-        let network = self.ports.network(to.network).ok_or(DropReason::NoReceiver)?;
-        permit(site, network, egress, to, frame.headers.is_ipv4())?;
+    /// Sends a packet to the endpoint behind a port, if it may go there; says which port it goes to. One that a
+    /// rule rejects becomes the answer to its sender.
+    pub(super) fn forward(
+        &mut self,
+        ingress: PortId,
+        frame: &mut Frame,
+        egress: PortId,
+        now: Instant,
+    ) -> Result<PortId, Refused> {
+        let Self { ports, policy, .. } = self;
+        let site = Site::of(ports, ingress).ok_or(DropReason::NoReceiver)?;
+        let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
+        let network = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
+        // Through the gateway there is no way around the isolation groups.
+        if egress == ingress {
+            return Err(DropReason::Reflected.into());
+        }
+        if to.network == site.id() && to.group == site.from.group {
+            return Err(DropReason::Isolated.into());
+        }
+        let (from, place) = (Place::Network(site.id(), site.network), Place::Network(to.network, network));
+        match policy.rule(frame, from, place, Published::No, now) {
+            // Between networks of this host an answer finds back without another source address.
+            Verdict::Accept | Verdict::AcceptMasqueraded => {}
+            Verdict::Drop(reason) => return Err(reason.into()),
+            Verdict::Reject if reject::turn_round(frame, &site.gateway.addresses) => return Ok(ingress),
+            Verdict::Reject => return Err(DropReason::Rule.into()),
+        }
         let own = network.gateway.as_ref().filter(|gateway| !gateway.isolated).map(|gateway| gateway.mac);
         let (Some(own), Some(station)) = (own, to.addresses.first()) else {
             return Err(Refused::told(DropReason::NoRoute, Complaint::HostUnreachable));
@@ -56,14 +72,14 @@ impl Switch {
             return Err(Refused { reason: DropReason::TxTooBig, port: Some(egress), complaint });
         }
         pass_on(frame, own, *station);
-        Ok(Fate::Forward(egress))
+        Ok(egress)
     }
 
     /// Why there is no way to an address.
     fn unknown(&self, site: &Site<'_>, target: IpAddr) -> Refused {
         let near = site.network.subnets.iter().any(|subnet| subnet.contains(&target));
         if site.network.internal && !near {
-            return DropReason::Forbidden.into();
+            return DropReason::Internal.into();
         }
         if near || self.ports.any_subnet_contains(target) {
             return Refused::told(DropReason::NoRoute, Complaint::HostUnreachable);
@@ -74,24 +90,7 @@ impl Switch {
 
 /// The host's other addresses can be reached where anything beyond the network can.
 fn to_host(site: &Site<'_>) -> Result<Fate, Refused> {
-    if site.network.internal { Err(DropReason::Forbidden.into()) } else { Ok(Fate::Host) }
-}
-
-/// Whether packets may go to an endpoint: through the gateway there is no way around the isolation groups.
-fn permit(
-    site: &Site<'_>,
-    network: &Network,
-    egress: PortId,
-    to: &Port,
-    ipv4: bool,
-) -> Result<(), DropReason> {
-    if egress == site.ingress {
-        return Err(DropReason::Reflected);
-    }
-    if to.network == site.id() {
-        return if to.group == site.from.group { Err(DropReason::Isolated) } else { Ok(()) };
-    }
-    if policy::allows(site.network, network, ipv4) { Ok(()) } else { Err(DropReason::Forbidden) }
+    if site.network.internal { Err(DropReason::Internal.into()) } else { Ok(Fate::Host) }
 }
 
 fn time_to_live(frame: &Frame) -> u8 {

@@ -11,7 +11,6 @@ use crate::ports::{Port, Ports};
 /// A network with a gateway, seen from one of its ports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site<'a> {
-    pub(crate) ingress: PortId,
     pub(crate) from: &'a Port,
     pub(crate) network: &'a Network,
     pub(crate) gateway: &'a Gateway,
@@ -26,7 +25,7 @@ impl<'a> Site<'a> {
         let from = ports.get(ingress)?;
         let network = ports.network(from.network)?;
         let gateway = network.gateway.as_ref()?;
-        Some(Self { ingress, from, network, gateway, host: ports.host(from.network) })
+        Some(Self { from, network, gateway, host: ports.host(from.network) })
     }
 
     /// The number of the network.
@@ -115,7 +114,7 @@ mod tests {
         let subnets = subnets.map(|text| text.parse().expect("a subnet")).to_vec();
         let network = Network { subnets, gateway: None, ..Network::default() };
         let from = Port::default();
-        let site = Site { ingress: PortId(0), from: &from, network: &network, gateway: &gateway, host: None };
+        let site = Site { from: &from, network: &network, gateway: &gateway, host: None };
         for (source, martian) in [
             ("10.1.0.2", false),
             ("10.1.0.1", true),
