@@ -116,7 +116,7 @@ impl Link {
     /// When it cannot be started or cannot confine itself.
     pub async fn start(wanted: LinkOptions, resolver: Resolver) -> io::Result<Self> {
         let socket = wanted.directory.join(SOCKET);
-        match survivor::find(&socket).await {
+        match survivor::find(&socket).await? {
             Some(found) => Self::resume(found, socket, wanted.poll, resolver).await,
             None => Self::start_new(socket, wanted.poll, resolver).await,
         }

@@ -20,6 +20,8 @@ use super::link::ask;
 use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, VERSION};
 use crate::datapath::counters::Counters;
 
+const ESRCH: i32 = 3;
+
 /// How long a living datapath may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -53,21 +55,55 @@ pub struct Memory {
 
 /// Finds the datapath that listens on `socket`. One that does not answer, or that is of another version, is
 /// ended: then there is none.
-pub async fn find(socket: &Path) -> Option<Survivor> {
-    // No socket, or one that nobody listens on any more.
-    let channel = Channel::connect(socket).ok()?;
-    let pid = channel.peer().ok()?.pid;
-    let process = Pidfd::open(pid).ok()?;
-    let channel = channel.into_async().ok()?;
+///
+/// # Errors
+/// When there may be one that cannot be talked to.
+pub async fn find(socket: &Path) -> io::Result<Option<Survivor>> {
+    let Some(channel) = connect(socket).await? else { return Ok(None) };
+    let pid = channel.peer()?.pid;
+    let process = match Pidfd::open(pid) {
+        Ok(process) => process,
+        // It has ended since, as one without a port does.
+        Err(error) if error.raw_os_error() == Some(ESRCH) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let channel = channel.into_async()?;
     let why = match timeout(PATIENCE, remember(&channel)).await {
-        Ok(Ok(memory)) => return Some(Survivor { channel, process, pid, memory }),
+        Ok(Ok(memory)) => return Ok(Some(Survivor { channel, process, pid, memory })),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "it does not answer".to_owned(),
     };
     tracing::warn!(pid, "ending the datapath that was found: {why}");
-    // It may have ended by itself, as one without a port does.
+    // It, too, may have ended since.
     let _ = process.kill();
-    None
+    Ok(None)
+}
+
+/// Connects to the datapath that listens on `socket`; `None` when there is none.
+async fn connect(socket: &Path) -> io::Result<Option<Channel>> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let patient = timeout(PATIENCE, async {
+        loop {
+            match Channel::connect(socket) {
+                // Others wait already; it lets go of those that have gone as soon as it looks.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+    });
+    match patient.await {
+        Ok(Ok(channel)) => Ok(Some(channel)),
+        Ok(Err(error))
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+        {
+            Ok(None)
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            let message = format!("the datapath on {} lets nobody in: end it", socket.display());
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        }
+    }
 }
 
 async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
