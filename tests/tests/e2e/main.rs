@@ -9,6 +9,7 @@ mod confinement;
 mod connect;
 mod demo;
 mod documents;
+mod durability;
 mod gateway;
 mod harness;
 mod host_port;
@@ -25,6 +26,7 @@ mod networks;
 mod port_security;
 mod ports;
 mod protocols;
+mod restart;
 mod rules;
 
 use vswitch_tests::world::World;
