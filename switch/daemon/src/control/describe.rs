@@ -122,7 +122,7 @@ mod tests {
         let isolated_v6 = ("gateway_mode_ipv6", "isolated");
         let inhibited = ("inhibit_ipv4", "true");
         let check = |options: &[(&str, &str)], addresses: &[&str], isolated| {
-            let gateway = network(&made(options)).gateway.expect("a gateway");
+            let gateway = network("lan", &made(options)).gateway.expect("a gateway");
             let found: Vec<String> = gateway.addresses.iter().map(ToString::to_string).collect();
             assert_eq!(
                 (found, gateway.isolated),
@@ -141,7 +141,7 @@ mod tests {
     fn options_reach_the_switch() {
         let options =
             [("enable_icc", "false"), ("enable_ip_masquerade", "false"), ("gateway_mode_ipv6", "routed")];
-        let told = network(&made(&options));
+        let told = network("lan", &made(&options));
         assert_eq!((told.icc, told.masquerade, told.port_security), (false, false, true));
         assert_eq!((told.mode_v4, told.mode_v6), (engine::GatewayMode::Nat, engine::GatewayMode::Routed));
         assert_eq!((told.mtu, told.internal, told.resolves), (1500, true, true));
