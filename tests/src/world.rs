@@ -62,7 +62,9 @@ impl World {
         fs::create_dir(&folder).expect("a folder for the switch");
         let mut world = Self { binary: binary.into(), folder, host: Namespace::new(), daemon: None };
         world.daemon = Some(world.run_daemon());
-        wait::until("the switch answers", || UnixStream::connect(world.socket()).ok());
+        wait::until("the switch listens", || UnixStream::connect(world.socket()).ok());
+        // It listens before it is ready, and answers when it is.
+        world.vswitch(&["version"]);
         world
     }
 

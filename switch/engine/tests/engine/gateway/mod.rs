@@ -85,6 +85,7 @@ fn container(network: NetworkId, port: PortId) -> Port {
 struct Fates {
     forward: Vec<(PortId, Vec<u8>)>,
     flood: Vec<Vec<u8>>,
+    /// Questions for names.
     names: Vec<Vec<u8>>,
     drop: Vec<(DropReason, PortId)>,
 }
@@ -92,7 +93,7 @@ struct Fates {
 impl Fates {
     /// The one frame there is, which goes to a port.
     fn only(self, port: PortId) -> Vec<u8> {
-        assert!(self.flood.is_empty() && self.drop.is_empty(), "{self:?}");
+        assert!(self.flood.is_empty() && self.names.is_empty() && self.drop.is_empty(), "{self:?}");
         self.answer(port)
     }
 
@@ -175,8 +176,7 @@ impl Bench {
             bytes
         };
         let forward = self.verdicts.forward.drain(..).map(|(port, frame)| (port, bytes(frame))).collect();
-        let multicast = self.verdicts.multicast.drain(..).map(|(_, frame)| frame);
-        let flood = self.verdicts.flood.drain(..).chain(multicast).map(&mut bytes).collect();
+        let flood = self.verdicts.flood.drain(..).map(&mut bytes).collect();
         let names = self.verdicts.names.drain(..).map(&mut bytes).collect();
         let mut drop = Vec::new();
         for (reason, port, frame) in self.verdicts.drop.drain(..) {
