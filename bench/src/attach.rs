@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,17 +24,24 @@ use crate::table::Table;
 /// Containers at the beginning and at the end whose medians are set side by side.
 const FEW: usize = 25;
 
-/// Attaches `count` containers, one after another, and prints how long each took through the socket.
+/// Attaches `count` containers, one after another, and prints how long each took through the socket. With
+/// a `folder` the state is kept in a new directory there, which is removed again.
 ///
 /// # Errors
 /// When the switch cannot be started or refuses.
-pub fn latency(count: usize) -> Result<(), BenchError> {
+pub fn latency(count: usize, folder: Option<&Path>) -> Result<(), BenchError> {
     if let Some(warning) = machine::disturbance() {
         eprintln!("warning: {warning}");
     }
     enter_stage()?;
-    let switch = Switch::start("attach")?;
+    let state = folder.map(|folder| folder.join(format!("vswitch-bench-{}", std::process::id())));
+    let switch = match &state {
+        Some(state) => Switch::start_with_state("attach", state)?,
+        None => Switch::start("attach")?,
+    };
     let (_containers, millis) = attach(&switch, count)?;
+    drop(switch);
+    state.map_or(Ok(()), fs::remove_dir_all)?;
     let few = FEW.min(count);
     let parts = [
         (format!("1st to {few}th"), &millis[..few]),

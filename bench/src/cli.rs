@@ -30,6 +30,9 @@ enum Command {
         /// How many to attach, one after another
         #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=4000))]
         count: u16,
+        /// Where the switch keeps its state, to have it wait for that disk; in memory if nothing is said
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
     },
     /// Memory and processor time of the switch with many containers attached and nothing going on
     Footprint {
@@ -79,7 +82,7 @@ pub fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), BenchError> {
     match command {
         Command::C2c(options) => c2c::run(options),
-        Command::Attach { count } => attach::latency(usize::from(*count)),
+        Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),
         Command::Names { rounds, seconds } => names::run(usize::from(*rounds), *seconds),

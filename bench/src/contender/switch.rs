@@ -1,6 +1,6 @@
 //! The switch: `vswitch run` in a host namespace of its own, told what to do as any operator would.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -43,14 +43,27 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Starts `vswitch run`, its files in a directory called `name`, and waits until it answers.
+    /// Starts `vswitch run`, its files in a directory in memory called `name`, and waits until it answers.
     ///
     /// # Errors
     /// When it ends without being ready.
     pub fn start(name: &str) -> Result<Self, BenchError> {
+        Self::launch(name, None)
+    }
+
+    /// The same with its state in another directory.
+    ///
+    /// # Errors
+    /// When it ends without being ready.
+    pub fn start_with_state(name: &str, state: &Path) -> Result<Self, BenchError> {
+        Self::launch(name, Some(state))
+    }
+
+    fn launch(name: &str, state: Option<&Path>) -> Result<Self, BenchError> {
         let host = NetNs::anonymous()?;
-        let socket = super::directory(name)?.join("control.sock");
-        let process = start_switch(&host, &socket)?;
+        let directory = super::directory(name)?;
+        let socket = directory.join("control.sock");
+        let process = start_switch(&host, &socket, state.unwrap_or(&directory.join("state")))?;
         Ok(Self { host, process, socket })
     }
 

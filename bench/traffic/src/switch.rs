@@ -29,12 +29,11 @@ impl Drop for Process {
 }
 
 /// Starts this very program as `vswitch run` and waits until its control socket answers. What it says
-/// later goes to this process's standard error. Its state lies beside its socket.
+/// later goes to this process's standard error.
 ///
 /// # Errors
 /// With what it said, when it ends without being ready.
-pub fn start_switch(host: &NetNs, socket: &Path) -> io::Result<Process> {
-    let state = socket.with_file_name("state");
+pub fn start_switch(host: &NetNs, socket: &Path, state: &Path) -> io::Result<Process> {
     let arguments =
         ["run".as_ref(), "--socket".as_ref(), socket.as_os_str(), "--state-dir".as_ref(), state.as_os_str()];
     let mut command = program(&netns_path(host), "/proc/self/exe", "vswitch", arguments)?;

@@ -74,7 +74,7 @@ impl Show {
     fn start() -> Result<Self, Failure> {
         let socket = Path::new("/run/vswitch/control.sock");
         let host = NetNs::anonymous()?;
-        let switch = start_switch(&host, socket)?;
+        let switch = start_switch(&host, socket, &socket.with_file_name("state"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         print("A private switch is running, in a network namespace of its own.\n\n");
         Ok(Self { runtime, client: Client::new(socket.to_owned()), _switch: switch, _host: host })
