@@ -20,8 +20,9 @@ impl fmt::Debug for Hash {
 }
 
 impl Hash {
+    /// A seed of few bits would make a weak multiplier, so it is spread first.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, shared: SharedSeed::from_u64(seed) }
+        Self { seed: spread(seed), shared: SharedSeed::from_u64(seed) }
     }
 
     #[inline]
@@ -32,4 +33,12 @@ impl Hash {
         }
         hasher.finish()
     }
+}
+
+/// Spreads what little there is in a number over all its bits (the output function of splitmix64).
+pub(crate) fn spread(number: u64) -> u64 {
+    let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }

@@ -9,7 +9,7 @@ use crate::answer::{self, Complaint};
 use crate::binding::{Binding, BindingError, Bindings};
 use crate::flow::{Class, Flow, Listed, Origin, Side};
 use crate::fragments::Fragments;
-use crate::hash::Hash;
+use crate::hash::{Hash, spread};
 use crate::limits::Limits;
 use crate::mapping::{MappingId, Mappings};
 use crate::ports::Ports;
@@ -314,12 +314,10 @@ impl Nat {
         }
     }
 
-    /// A number that nobody outside can foresee (splitmix64).
+    /// A number that nobody outside can foresee: splitmix64 under a secret seed.
     pub(crate) fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.random ^ self.random >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        spread(self.random)
     }
 }
 
