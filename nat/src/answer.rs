@@ -3,8 +3,6 @@
 //! An answer is made in the frame it answers, with the MAC addresses swapped. Followed: RFC 792, RFC 4443,
 //! RFC 9293 (3.10.7.1), RFC 1191, RFC 8201.
 
-use std::net::IpAddr;
-
 use vswitch_frame::Frame;
 use vswitch_frame::checksum::Sum;
 use vswitch_frame::headers::ethertype;
@@ -188,27 +186,4 @@ pub(crate) fn complain(frame: &mut Frame, ip: &Ip, from: Address, complaint: Com
 /// Makes an empty frame the ICMP error about a packet of which the first bytes were kept.
 pub(crate) fn make_error(frame: &mut Frame, from: Address, to: Address, complaint: Complaint, quote: &[u8]) {
     error(frame, &link_anew(from.is_v4()), from, to, complaint, quote);
-}
-
-/// Makes of an IP packet that is larger than the next link takes the ICMP error about it: "fragmentation
-/// needed" or "packet too big", with `mtu`, from `from`, with the MAC addresses swapped.
-///
-/// Says `false`, and leaves the frame as it is, when there is no such answer: the packet may be fragmented,
-/// or is itself an ICMP error, or no IP packet that can be answered. The frame must have been parsed.
-pub fn too_big(frame: &mut Frame, from: IpAddr, mtu: u16) -> bool {
-    let Some(ip) = Ip::read(frame.bytes(), frame.headers.network_offset()) else {
-        return false;
-    };
-    let bytes = frame.bytes();
-    let kind = bytes.get(ip.transport_at).copied().unwrap_or(0);
-    let is_error = ip.protocol == Protocol::Icmp as u8 && matches!(kind, 3..=5 | 11 | 12)
-        || ip.protocol == Protocol::Icmp6 as u8 && kind < 128;
-    let follows = ip.fragment.is_some_and(|piece| piece.from > 0);
-    let from = Address::from(from);
-    let unanswerable = is_error || follows || !ip.source.is_routable() || from.is_v4() != ip.is_v4;
-    if !ip.is_whole_only(bytes) || unanswerable {
-        return false;
-    }
-    complain(frame, &ip, from, Complaint::TooBig(mtu));
-    true
 }

@@ -1,9 +1,9 @@
 //! The beginning of a flow: which mapping, which binding, or why not.
 
-use vswitch_frame::{DropReason, Frame, Instant};
+use vswitch_frame::{DropReason, Frame, Instant, NetworkId};
 
 use crate::binding::Binding;
-use crate::flow::{Class, Flow, Origin};
+use crate::flow::{Class, Flow, Origin, Side};
 use crate::limits::Filtering;
 use crate::mapping::{Mapping, MappingId};
 use crate::nat::Nat;
@@ -41,6 +41,7 @@ impl Nat {
     fn begin_hairpin(&mut self, packet: &Named, from: &Inside, now: Instant) -> Begun {
         let end = outside_end(&packet.tuple);
         if let Some(binding) = self.bindings.find(&end).copied() {
+            may_reach(from, binding.network)?;
             return self.begin_hairpin_to_binding(packet, from, &binding, now);
         }
         if !names_target(packet) {
@@ -54,6 +55,9 @@ impl Nat {
         self.make_room(from.sandbox).map_err(Fate::Dropped)?;
         // Making room may have ended the very mapping.
         let mapping = self.mappings.by_outside(&end).ok_or(Fate::Dropped(DropReason::NatFiltered))?;
+        if let Some(network) = self.mappings.get(mapping).realm.inside() {
+            may_reach(from, network)?;
+        }
         self.mappings.use_by(mapping);
         let begun = self.begin_hairpin_to_mapping(packet, from, mapping, now);
         self.release(mapping);
@@ -134,7 +138,7 @@ impl Nat {
             let mappings = [mapping, MappingId::NONE];
             let mut flow = new_flow([*tuple, target], mappings, Origin::Filtered, from.sandbox, now);
             if mapping.is_some() {
-                flow.seen = crate::flow::Side::Initiator.bit();
+                flow.seen = Side::Initiator.bit();
                 self.mappings.permit(mapping, tuple.target);
             }
             self.add(flow);
@@ -315,6 +319,16 @@ fn may_begin(packet: &Named) -> Result<(), Fate> {
         Protocol::Udp | Protocol::Sctp => true,
     };
     if begins { Ok(()) } else { Err(Fate::Dropped(DropReason::NatNoFlow)) }
+}
+
+/// Whether a flow may go to a network by way of the host: what does not leave does not reach another one.
+fn may_reach(from: &Inside, network: NetworkId) -> Result<(), Fate> {
+    let leaves = from.network != network;
+    if leaves && from.leaving == Leaving::Refused {
+        Err(Fate::Dropped(DropReason::NatRefused))
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the port it is sent to may be that of a mapping. A query of ICMP is for the host itself.

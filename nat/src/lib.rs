@@ -26,7 +26,7 @@
 //! which test shows it.
 #![forbid(unsafe_code)]
 
-pub mod answer;
+mod answer;
 mod begin;
 pub mod binding;
 pub mod checksum;
@@ -45,6 +45,7 @@ mod rewrite;
 mod table;
 mod tcp;
 mod tick;
+pub mod too_big;
 pub mod tuple;
 mod unsolicited;
 pub mod verdict;

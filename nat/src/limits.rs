@@ -8,7 +8,8 @@ pub struct Limits {
     /// Flows at once. At the limit the oldest flow that is not established makes room; when all are
     /// established the new one is dropped as `nat-table-full`.
     pub flows: usize,
-    /// Flows at once of one sandbox. At the limit a new one is dropped as `nat-sandbox-full`.
+    /// Flows at once of one sandbox. At the limit one of its own that is not established makes room; when
+    /// none is found among the oldest, the new one is dropped as `nat-sandbox-full`.
     pub flows_per_sandbox: u32,
     /// Outside ports claimed for one protocol and address. At the limit no more are asked for.
     pub claims: usize,

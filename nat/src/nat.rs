@@ -264,14 +264,17 @@ impl Nat {
 
     /// Makes sure that one more flow of a sandbox has room.
     pub(crate) fn make_room(&mut self, sandbox: u32) -> Result<(), DropReason> {
-        if self.charged.get(&sandbox).is_some_and(|&flows| flows >= self.limits.flows_per_sandbox) {
-            return Err(DropReason::NatSandboxFull);
-        }
-        if self.flows.is_full() {
-            let least = self.flows.least_wanted().ok_or(DropReason::NatTableFull)?;
-            self.remove(least);
-            self.stats.evicted += 1;
-        }
+        let is_at_limit =
+            self.charged.get(&sandbox).is_some_and(|&flows| flows >= self.limits.flows_per_sandbox);
+        let evicted = if is_at_limit {
+            self.flows.least_wanted_of(sandbox).ok_or(DropReason::NatSandboxFull)?
+        } else if self.flows.is_full() {
+            self.flows.least_wanted().ok_or(DropReason::NatTableFull)?
+        } else {
+            return Ok(());
+        };
+        self.remove(evicted);
+        self.stats.evicted += 1;
         Ok(())
     }
 

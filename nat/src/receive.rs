@@ -14,6 +14,7 @@ use crate::rewrite;
 use crate::table::FlowId;
 use crate::tcp;
 use crate::tick::Tick;
+use crate::too_big;
 use crate::tuple::{Address, Protocol, Realm};
 use crate::verdict::{Fate, Inside, Verdicts};
 
@@ -97,7 +98,7 @@ impl Nat {
             return None;
         }
         let own = self.own_address(packet.ip.is_v4).unwrap_or(packet.ip.target);
-        answer::too_big(frame, own.ip(), mtu).then_some(Fate::Answered(DropReason::TxTooBig))
+        too_big::answer(frame, own.ip(), mtu).then_some(Fate::Answered(DropReason::TxTooBig))
     }
 
     /// Tells the sender why its packet is dropped, where that helps: a segment without a connection is

@@ -179,6 +179,19 @@ impl Table {
         classes.filter_map(|class| self.oldest(class)).min_by_key(|&id| self.get(id).used)
     }
 
+    /// Of those that are not established and longest unused, one of a sandbox. Looks at a few of each class,
+    /// which finds one when the sandbox has most of them.
+    pub(crate) fn least_wanted_of(&self, sandbox: u32) -> Option<FlowId> {
+        const LOOKS: usize = 32;
+        let classes = Class::ALL.into_iter().filter(|class| !class.is_established());
+        let next = |id: &FlowId| Some(self.get(*id).newer).filter(|&newer| newer != NONE).map(FlowId);
+        let found = classes.filter_map(|class| {
+            let queue = std::iter::successors(self.oldest(class), next);
+            queue.take(LOOKS).find(|&id| self.get(id).sandbox == sandbox)
+        });
+        found.min_by_key(|&id| self.get(id).used)
+    }
+
     /// A flow whose time is over.
     pub(crate) fn expired(&self, timeouts: &Timeouts, now: Instant) -> Option<FlowId> {
         let fronts = Class::ALL.into_iter().filter_map(|class| self.oldest(class));

@@ -191,5 +191,12 @@ proptest! {
                 prop_assert!(out.fate != Fate::Outside || is_ours(&out.bytes), "{out:?}");
             }
         }
+        // When all is over, nothing is held.
+        world.seconds(10_000);
+        world.poll();
+        let stats = world.nat.stats();
+        prop_assert_eq!((stats.flows, stats.mappings, stats.permits, stats.fragments_waiting), (0, 0, 0, 0));
+        prop_assert_eq!(stats.ports_free, stats.ports_claimed);
+        prop_assert_eq!(world.nat.poll_at(), None);
     }
 }

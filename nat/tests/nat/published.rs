@@ -152,8 +152,36 @@ fn flows_of_a_published_port_are_charged_to_its_container() {
     let mut world = World::with(Limits { flows_per_sandbox: 2, ..World::limits() });
     world.nat.add_binding(binding(Protocol::Udp)).expect("a binding");
     for port in 1..3 {
-        world.enters(&udp(&format!("198.51.100.1:{port}"), "192.0.2.1:8080"));
+        let came = world.enters(&udp(&format!("198.51.100.1:{port}"), "192.0.2.1:8080"));
+        world.leaves(&came.reply());
     }
     let out = world.inn(&udp("198.51.100.1:3", "192.0.2.1:8080"));
     assert_eq!(out.fate, Fate::Dropped(DropReason::NatSandboxFull));
+}
+
+#[test]
+fn a_flood_of_connections_makes_room_for_itself_only() {
+    let limits = Limits { flows_per_sandbox: 10, ..World::limits() };
+    let mut world = World::with(limits);
+    world.nat.add_binding(binding(Protocol::Tcp)).expect("a binding");
+    let other = world.out_of(DMZ, &syn("10.2.0.9:5000", "203.0.113.1:80")).packet();
+    let came = world.enters(&syn("198.51.100.1:999", "192.0.2.1:8080"));
+    world.leaves(&came.reply());
+    world.enters(&tcp("198.51.100.1:999", "192.0.2.1:8080", "A", 101, 501));
+    for port in 1..500 {
+        world.enters(&syn(&format!("203.0.113.5:{port}"), "192.0.2.1:8080"));
+    }
+    assert_eq!((world.flows(), world.nat.stats().evicted), (11, 490));
+    world.enters(&tcp("198.51.100.1:999", "192.0.2.1:8080", "A", 101, 501));
+    assert_eq!(world.inn(&other.reply()).fate, Fate::Inside(DMZ));
+}
+
+#[test]
+fn what_may_not_leave_its_network_reaches_no_other_by_way_of_the_host() {
+    let mut world = World::new();
+    world.nat.add_binding(binding(Protocol::Tcp)).expect("a binding");
+    world.leaving = Leaving::Refused;
+    let out = world.out_of(DMZ, &syn("10.2.0.9:5000", "192.0.2.1:8080"));
+    assert_eq!(out.fate, Fate::Answered(DropReason::NatRefused));
+    assert_eq!(world.out(&syn("10.1.0.3:5000", "192.0.2.1:8080")).fate, Fate::Inside(LAN));
 }

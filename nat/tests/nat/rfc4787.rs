@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-use vswitch_frame::{DropReason, NetworkId, Offload};
+use vswitch_frame::checksum::pseudo_header;
+use vswitch_frame::{Checksum, DropReason, Headers, NetworkId, Offload};
 use vswitch_nat::{Filtering, Limits, Protocol};
 
 use crate::support::{DMZ, Fate, Kind, LAN, Packet, World, end, ip, packet, udp};
@@ -221,13 +222,32 @@ fn rfc4787_req13_what_may_not_be_fragmented_and_does_not_fit_is_answered() {
 }
 
 #[test]
-fn rfc4787_req13_a_what_may_be_fragmented_passes() {
-    let mut world = World::new();
-    let mut frame = large("10.1.0.2:5000", "198.51.100.1:53").frame();
-    frame[20] = 0;
-    crate::fragments::reseal_ip(&mut frame);
-    let outs = world.from_inside(LAN, &frame, Offload::NONE);
-    assert_eq!(outs[0].fate, Fate::Outside);
+fn rfc4787_req13_a_what_may_be_fragmented_passes_and_is_fragmented_in_order() {
+    for is_partial in [false, true] {
+        let mut world = World::new();
+        let sent = large("10.1.0.2:5000", "198.51.100.1:53");
+        let mut frame = sent.frame();
+        frame[20] = 0;
+        crate::fragments::reseal_ip(&mut frame);
+        let outs = world.from_inside(LAN, &frame, Offload::NONE);
+        assert_eq!(outs[0].fate, Fate::Outside);
+        let expected = outs[0].packet();
+        let (mut bytes, mut offload) = (outs[0].bytes.clone(), Offload::NONE);
+        if is_partial {
+            let headers = Headers::parse(&bytes).expect("a packet");
+            let sum = pseudo_header(&bytes, &headers, bytes.len() - 34).folded();
+            bytes[40..42].copy_from_slice(&sum.to_be_bytes());
+            offload.checksum = Checksum::Partial { start: 34, offset: 6 };
+        }
+        let pieces = world.fragment(&bytes, offload, 1000);
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [14 + 996, 14 + 20 + 632]);
+        assert_eq!(crate::fragments::reassemble(&pieces), crate::fragments::whole(&expected.frame()));
+        // Fragments may be fragmented again.
+        let again: Vec<Vec<u8>> =
+            pieces.iter().flat_map(|piece| world.fragment(piece, Offload::NONE, 500)).collect();
+        assert_eq!(again.len(), 5);
+        assert_eq!(crate::fragments::reassemble(&again), crate::fragments::whole(&expected.frame()));
+    }
 }
 
 // REQ-14, fragments in and out of order: see `fragments.rs`.

@@ -159,7 +159,8 @@ fn rfc5508_req7_errors_about_hairpins_go_back_inside() {
 #[test]
 fn rfc5508_req8_who_finds_no_room_or_may_not_is_told() {
     let mut full = World::with(Limits { flows_per_sandbox: 1, ..World::limits() });
-    full.leaves(&udp("10.1.0.2:5000", "198.51.100.1:53"));
+    let established = full.leaves(&udp("10.1.0.2:5000", "198.51.100.1:53"));
+    full.enters(&established.reply());
     let mut internal = World::new();
     internal.leaving = Leaving::Refused;
     let cases = [(full, DropReason::NatSandboxFull), (internal, DropReason::NatRefused)];

@@ -9,7 +9,7 @@ use etherparse::{
     Icmpv4Type, Icmpv6Type, NetHeaders, PacketBuilder, PacketHeaders, TcpOptionElement, TransportHeader,
 };
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Offload, Pool, PortId};
-use vswitch_nat::{Binding, Inside, Leaving, Limits, Nat, Protocol, Realm, Uplink, Verdicts};
+use vswitch_nat::{Binding, Inside, Leaving, Limits, Nat, Protocol, Realm, Uplink, Verdicts, too_big};
 
 pub(crate) const LAN: NetworkId = NetworkId(1);
 pub(crate) const DMZ: NetworkId = NetworkId(2);
@@ -394,6 +394,16 @@ impl World {
         self.nat.poll(now, &mut pool, &mut verdicts);
         self.pool = Some(pool);
         self.settle(verdicts)
+    }
+
+    /// The fragments of a packet that is too large.
+    pub(crate) fn fragment(&mut self, bytes: &[u8], offload: Offload, mtu: u16) -> Vec<Vec<u8>> {
+        let frame = self.load(bytes, offload).expect("a good frame");
+        let mut fragments = Vec::new();
+        too_big::fragment(frame, mtu, self.pool(), &mut fragments).expect("may be fragmented");
+        let copies = fragments.iter().map(|frame| frame.bytes().to_vec()).collect();
+        fragments.into_iter().for_each(|frame| self.pool().free(frame));
+        copies
     }
 
     pub(crate) fn flows(&self) -> usize {
