@@ -87,7 +87,7 @@ fn cut(frame: &Frame, ip: &Ip, from: usize, each: usize, fragment: &mut Frame) {
     let eights = u16::try_from(from / 8).unwrap_or(0);
     let header = &mut fragment.bytes_mut()[ip.at..ip.transport_at];
     put16(header, 2, u16::try_from(IPV4_HEADER + end - start).unwrap_or(u16::MAX));
-    put16(header, 6, (old & !MORE) + eights | more);
+    put16(header, 6, ((old & !MORE) + eights) | more);
     put16(header, 10, 0);
     let checksum = Sum::ZERO.add_bytes(header).checksum();
     put16(header, 10, checksum);
