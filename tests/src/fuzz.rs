@@ -3,12 +3,15 @@
 
 use std::cell::Cell;
 
+use vswitch_engine::dns::message::{self, UDP_BYTES};
+use vswitch_engine::dns::{Resolution, Road};
+use vswitch_engine::{Endpoint, Limits, Network, Port, Station, Switch};
 use vswitch_frame::checksum::Sum;
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::headers::Transport;
 use vswitch_frame::offload::VNET_HEADER_BYTES;
 use vswitch_frame::split::Splitter;
-use vswitch_frame::{Accepts, Checksum, Frame, Headers, Offload, Pool};
+use vswitch_frame::{Accepts, Checksum, Frame, Headers, NetworkId, Offload, Pool, PortId};
 
 use crate::bursts::{FRAMES_MAX, Sent, burst};
 
@@ -45,6 +48,34 @@ pub fn headers(data: &[u8]) {
     assert!(offsets.is_sorted(), "{offsets:?}");
     let has_transport = headers.transport() != Transport::Other;
     assert!(!has_transport || headers.is_ip() && !headers.is_fragment());
+}
+
+/// Any bytes as a question for a name: an answer is one, to that question, and no longer than it may be.
+///
+/// # Panics
+/// When it is not.
+pub fn names(data: &[u8]) {
+    const PORT: PortId = PortId(1);
+    let mut switch = Switch::new(Limits::default(), 7);
+    let network = Network { name: "lan".to_owned(), resolves: true, ..Network::default() };
+    switch.add_network(NetworkId(1), network).expect("a network");
+    let endpoint = Endpoint {
+        addresses: vec!["10.0.0.2/24".parse().expect("a subnet")],
+        names: vec!["web".to_owned()],
+        ..Endpoint::default()
+    };
+    let station = Station::Container(endpoint);
+    switch.add_port(PORT, Port { network: NetworkId(1), station, ..Port::default() }).expect("a port");
+    let mut answer = Vec::new();
+    if switch.resolve(PORT, data, Road::Datagram(UDP_BYTES), 1, &mut answer) == Resolution::Answered {
+        let packet = simple_dns::Packet::parse(&answer).expect("an answer");
+        assert!(packet.answers.is_empty() || answer.len() <= UDP_BYTES);
+        assert_eq!(packet.id().to_be_bytes(), data[..2]);
+    }
+    // Also as an answer of a server.
+    let mut answer = data.to_vec();
+    message::age(&mut answer, 5);
+    assert_eq!(answer.len(), data.len());
 }
 
 /// Any bytes as a virtio-net header and a frame: what is admitted can be split, and the pieces are whole

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`bursts`] | bursts of several flows, some frames out of the ordinary |
 //! | [`fuzz`] | what must hold of any bytes |
+//! | [`names`] | questions for names, and a name server |
 //! | [`namespace`] | network namespaces that are gone when the test is |
 //! | [`packets`] | frames made by the book, field by field |
 //! | [`raw`] | Ethernet frames, byte by byte, into and out of an interface |
@@ -15,6 +16,7 @@
 
 pub mod bursts;
 pub mod fuzz;
+pub mod names;
 pub mod namespace;
 pub mod packets;
 pub mod raw;

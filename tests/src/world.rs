@@ -73,6 +73,7 @@ impl World {
     pub fn run_daemon(&self) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("log");
         let mut command = self.command(&["run"]);
+        command.arg("--resolv-conf").arg(self.resolv_conf());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         // The child is born into the network namespace of the thread that starts it.
         self.host.inside(|| command.spawn()).expect("vswitch starts")
@@ -90,6 +91,12 @@ impl World {
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("control.sock")
+    }
+
+    /// The file that names the host's name servers. There is none unless a test writes it, so that no test asks
+    /// anybody by accident.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.folder.join("resolv.conf")
     }
 
     /// The folder of the socket and the log.

@@ -35,6 +35,11 @@ fn coalesce() {
     replay("coalesce", fuzz::coalesce);
 }
 
+#[test]
+fn names() {
+    replay("names", fuzz::names);
+}
+
 /// A virtio-net header that is nearly right for a TCP or UDP frame.
 fn vnet_headers() -> impl Strategy<Value = Vec<u8>> {
     let kind = prop_oneof![Just(0u8), Just(1), Just(4), Just(5), any::<u8>()];
@@ -61,5 +66,6 @@ proptest! {
         fuzz::headers(&noise);
         fuzz::offload(&noise);
         fuzz::coalesce(&noise);
+        fuzz::names(&noise);
     }
 }

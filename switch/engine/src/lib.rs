@@ -1,4 +1,4 @@
-//! The L2 switch, pure: admission, learning, lookup, isolation groups.
+//! The switch, pure: admission, learning, lookup, isolation groups, and the gateways of its networks.
 //!
 //! # Theory of operation
 //!
@@ -8,15 +8,16 @@
 //!
 //! ```text
 //!            burst of one port                                     ┌► forward  (egress port, frame)
-//!  process ───────────────────► parse ─► admit ─► learn ─► look up ┼► flood    (frame; flood_targets says where)
-//!                                 │        │                  │    │
-//!                                 └────────┴──────────────────┴────┴► drop     (reason, port that counts it, frame)
+//!  process ─► parse ─► guard ─► admit ─► learn ─► look up ─► rules ┼► flood    (frame; flood_targets says where)
+//!               │        │        │                  │         │   ├► multicast (audience, frame)
+//!               │        │        │                  │         │   ├► local    (frame; serve moves it on)
+//!               └────────┴────────┴──────────────────┴─────────┴───┴► drop     (reason, port that counts it, frame)
 //! ```
 //!
 //! * **Conservation.** Every frame of a burst ends up in exactly one vector. There is no error to return:
 //!   a frame that goes nowhere has a [`DropReason`](vswitch_frame::DropReason).
 //! * **Walls.** The table's key is *(network, address)* and a port floods to the ports of its own network,
-//!   so there is no operation by which a frame could leave its network.
+//!   so no frame leaves its network but through its [`gateway`].
 //! * **Groups.** A frame never goes from a port to a port of the same isolation group. Reflection, ICC
 //!   off and tunnel split-horizon are that one rule.
 //! * **Order.** A burst is walked once, in order, and each vector keeps that order.
@@ -32,15 +33,29 @@
 //! | [`process`] | what happens to a frame, and the tiers that make it fast |
 //! | [`table`] | learning, moves, fixed addresses, ageing, limits |
 //! | [`ports`] | which ports and networks there are, and who floods to whom |
+//! | [`dns`] | what containers learn of names |
+//! | [`gateway`] | what a network's gateway answers, and what is routed through it |
+//! | `bindings` | whose an IP address is |
+//! | `security` | whether a container speaks for itself |
+//! | [`policy`] | who may talk to whom: the user's rules, walls between networks, accepted flows |
+//! | [`snoop`] | who gets a multicast frame |
 //! | [`network`] | what control says about a network and about who is behind a port |
+//! | [`announce`] | saying where a container's addresses are, on its behalf |
 //! | [`limits`] [`verdicts`] [`stats`] [`refusal`] | the types they hand over |
 #![forbid(unsafe_code)]
 
+pub mod announce;
+mod bindings;
+pub mod dns;
+pub mod gateway;
 pub mod limits;
 pub mod network;
+pub mod policy;
 pub mod ports;
 pub mod process;
 pub mod refusal;
+mod security;
+pub mod snoop;
 pub mod stats;
 pub mod switch;
 pub mod table;
@@ -48,8 +63,10 @@ pub mod verdicts;
 
 pub use limits::Limits;
 pub use network::{Endpoint, Gateway, GatewayMode, Network, Station};
+pub use policy::{Action, Count, End, Ports as PortRange, Protocol, Rule, State};
 pub use ports::Port;
 pub use refusal::Refusal;
+pub use snoop::{Audience, Query};
 pub use stats::Stats;
 pub use switch::Switch;
 pub use table::Entry;

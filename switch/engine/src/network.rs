@@ -9,6 +9,8 @@ use vswitch_frame::Mac;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Network {
+    /// Its name, which containers may append to those of its endpoints.
+    pub name: String,
     /// Its subnets.
     pub subnets: Vec<IpNet>,
     /// Who answers at its gateway; `None` where nobody does.
@@ -29,6 +31,13 @@ pub struct Network {
     pub resolves: bool,
     /// Largest network packet, in bytes: told to containers by DHCP and router advertisements.
     pub mtu: u16,
+}
+
+impl Network {
+    /// Whether it has a router to advertise: a gateway and an IPv6 subnet.
+    pub(crate) fn advertises_router(&self) -> bool {
+        self.gateway.is_some() && self.subnets.iter().any(|subnet| matches!(subnet, IpNet::V6(_)))
+    }
 }
 
 /// The gateway of a network: the switch itself.

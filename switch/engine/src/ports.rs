@@ -6,10 +6,15 @@
 //! flooding needs, and each port knows its place in that list, so that a port comes and goes in constant
 //! time however many there are, and a flood reads the members of one network and nothing else.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
 
+use crate::gateway::{Budget, Schedule};
 use crate::network::{Network, Station};
 use crate::refusal::Refusal;
+use crate::security::Guard;
 
 /// A port to be: everything the switch must know about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +45,25 @@ struct Member {
 struct Segment {
     network: Network,
     members: Vec<Member>,
+    host: Option<PortId>,
+    schedule: Schedule,
+    budget: Budget,
+}
+
+impl Segment {
+    fn new(network: Network) -> Self {
+        let (schedule, budget) = (Schedule::default(), Budget::default());
+        Self { network, members: Vec::new(), host: None, schedule, budget }
+    }
+
+    /// Notes whether the host is behind a port.
+    fn set_host(&mut self, port: PortId, station: &Station) {
+        match station {
+            Station::Host => self.host = Some(port),
+            Station::Unknown | Station::Container(_) if self.host == Some(port) => self.host = None,
+            Station::Unknown | Station::Container(_) => {}
+        }
+    }
 }
 
 /// A port that is there, with its place among the members of its network.
@@ -47,6 +71,7 @@ struct Segment {
 struct Place {
     port: Port,
     member: usize,
+    guard: Option<Arc<Guard>>,
 }
 
 /// What becomes of a frame that has to be flooded.
@@ -76,7 +101,7 @@ impl Ports {
         if slot.is_some() {
             return Err(Refusal::NetworkExists(id));
         }
-        *slot = Some(Segment { network, members: Vec::new() });
+        *slot = Some(Segment::new(network));
         Ok(())
     }
 
@@ -109,17 +134,21 @@ impl Ports {
         self.check(id, port.network)?;
         let network = port.network;
         let segment = self.networks.get_mut(network.index()).and_then(Option::as_mut);
-        let members = &mut segment.ok_or(Refusal::NetworkUnknown(network))?.members;
-        let member = members.len();
-        members.push(Member { port: id, group: port.group, mtu: port.mtu });
-        *slot(&mut self.places, id.index()) = Some(Place { port, member });
+        let segment = segment.ok_or(Refusal::NetworkUnknown(network))?;
+        segment.set_host(id, &port.station);
+        let member = segment.members.len();
+        segment.members.push(Member { port: id, group: port.group, mtu: port.mtu });
+        let guard = Guard::new(&segment.network, &port.addresses, &port.station).map(Arc::new);
+        *slot(&mut self.places, id.index()) = Some(Place { port, member, guard });
         Ok(())
     }
 
     /// Removes a port and returns what it was.
     pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
-        let Place { port, member } = self.places.get_mut(id.index())?.take()?;
-        let members = &mut self.networks.get_mut(port.network.index())?.as_mut()?.members;
+        let Place { port, member, .. } = self.places.get_mut(id.index())?.take()?;
+        let segment = self.networks.get_mut(port.network.index())?.as_mut()?;
+        segment.set_host(id, &Station::Unknown);
+        let members = &mut segment.members;
         members.swap_remove(member);
         if let Some(moved) = members.get(member)
             && let Some(place) = &mut self.places[moved.port.index()]
@@ -129,10 +158,18 @@ impl Ports {
         Some(port)
     }
 
-    /// Says anew who is behind a port; whether there is one.
-    pub(crate) fn set_station(&mut self, id: PortId, station: Station) -> bool {
-        let place = self.places.get_mut(id.index()).and_then(Option::as_mut);
-        place.map(|place| place.port.station = station).is_some()
+    /// Says anew who is behind a port, and answers who was; `None` when there is no such port.
+    pub(crate) fn set_station(&mut self, id: PortId, station: Station) -> Option<Station> {
+        let Place { port, guard, .. } = self.places.get_mut(id.index())?.as_mut()?;
+        let segment = self.networks.get_mut(port.network.index())?.as_mut()?;
+        segment.set_host(id, &station);
+        *guard = Guard::new(&segment.network, &port.addresses, &station).map(Arc::new);
+        Some(std::mem::replace(&mut port.station, station))
+    }
+
+    /// What guards a port, if anything does.
+    pub(crate) fn guard(&self, id: PortId) -> Option<Arc<Guard>> {
+        self.places.get(id.index())?.as_ref()?.guard.clone()
     }
 
     #[inline]
@@ -147,6 +184,42 @@ impl Ports {
     /// What control said about a network.
     pub(crate) fn network(&self, id: NetworkId) -> Option<&Network> {
         self.networks.get(id.index())?.as_ref().map(|segment| &segment.network)
+    }
+
+    /// The port of the host on a network.
+    #[inline]
+    pub(crate) fn host(&self, network: NetworkId) -> Option<PortId> {
+        self.networks.get(network.index())?.as_ref()?.host
+    }
+
+    /// How many errors the gateway of a network may still send.
+    pub(crate) fn budget(&mut self, network: NetworkId) -> Option<&mut Budget> {
+        self.networks.get_mut(network.index())?.as_mut().map(|segment| &mut segment.budget)
+    }
+
+    /// When each network with a router is told of it.
+    pub(crate) fn schedules(&mut self) -> impl Iterator<Item = (NetworkId, &mut Schedule)> {
+        let networks = (0..).zip(&mut self.networks);
+        let segments = networks.filter_map(|(id, segment)| Some((NetworkId(id), segment.as_mut()?)));
+        let advertised = segments.filter(|(_, segment)| segment.network.advertises_router());
+        advertised.map(|(id, segment)| (id, &mut segment.schedule))
+    }
+
+    /// The ports of a network that satisfy a condition, with their MTU.
+    pub(crate) fn members_where(
+        &self,
+        network: NetworkId,
+        condition: impl Fn(&Port) -> bool,
+    ) -> impl Iterator<Item = (PortId, usize)> {
+        let members = self.members(network).unwrap_or_default().iter();
+        let wanted = members.filter(move |member| self.get(member.port).is_some_and(&condition));
+        wanted.map(|member| (member.port, member.mtu))
+    }
+
+    /// Whether any network has a subnet that contains an address.
+    pub(crate) fn any_subnet_contains(&self, address: IpAddr) -> bool {
+        let networks = self.networks.iter().flatten().map(|segment| &segment.network);
+        networks.flat_map(|network| &network.subnets).any(|subnet| subnet.contains(&address))
     }
 
     /// The other ports of the sender's network that are not in its group, with their MTU.

@@ -9,6 +9,9 @@
 //! * **Tier 2** decides and remembers: it admits and learns the source, looks the destination up, and
 //!   applies the rules between two ports.
 //!
+//! Frames to the gateway's own address are set aside for it. Where there is a gateway, those sent to many are
+//! looked at one by one, for some of them are for the gateway alone.
+//!
 //! What depends on the frame itself (whether it is well-formed, and whether it fits the egress
 //! port's MTU) is looked at in every tier.
 //!
@@ -18,17 +21,41 @@
 
 use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
 
+use crate::gateway::{self, Site};
+use crate::network::Station;
 use crate::ports::{Port, Reach};
+use crate::security::Guard;
+use crate::snoop::Audience;
 use crate::switch::Switch;
 use crate::table::{Key, Learned};
 use crate::verdicts::Verdicts;
 
 /// Where frames from one port to one address go.
 #[derive(Clone, Copy, Debug)]
-enum Route {
-    Forward { egress: PortId, mtu: usize },
+pub(crate) enum Route {
+    Forward {
+        egress: PortId,
+        mtu: usize,
+    },
     Flood,
+    Multicast(Audience),
+    /// To the gateway.
+    Local,
     Drop(DropReason),
+}
+
+/// What is remembered of a destination.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    route: Route,
+    /// Whether the gateway may claim the frame for itself, for which it must be looked at.
+    claimable: bool,
+}
+
+impl From<Route> for Way {
+    fn from(route: Route) -> Self {
+        Self { route, claimable: false }
+    }
 }
 
 /// Tier 1: the source of this burst that the table was last found to have at its port, and the
@@ -36,7 +63,7 @@ enum Route {
 #[derive(Debug, Default)]
 struct Memo {
     source: Option<Mac>,
-    destination: Option<(Mac, Route)>,
+    destination: Option<(Mac, Way)>,
 }
 
 impl Switch {
@@ -52,13 +79,21 @@ impl Switch {
         now: Instant,
     ) {
         let mut memo = Memo::default();
+        let guard = self.ports.guard(ingress);
+        let ruled = self.is_ruled(ingress);
         for mut frame in burst.drain(..) {
-            match self.decide(ingress, &mut frame, &mut memo, now) {
+            let mut route = self.decide(ingress, &mut frame, guard.as_deref(), &mut memo, now);
+            if let (true, Ok(decided)) = (ruled, route) {
+                route = self.judge(ingress, &mut frame, decided, now);
+            }
+            match route {
                 Ok(Route::Forward { egress, mtu }) if frame.mtu_bytes() > mtu => {
                     verdicts.drop.push((DropReason::TxTooBig, egress, frame));
                 }
                 Ok(Route::Forward { egress, .. }) => verdicts.forward.push((egress, frame)),
                 Ok(Route::Flood) => verdicts.flood.push(frame),
+                Ok(Route::Local) => verdicts.local.push(frame),
+                Ok(Route::Multicast(audience)) => verdicts.multicast.push((audience, frame)),
                 Ok(Route::Drop(reason)) | Err(reason) => verdicts.drop.push((reason, ingress, frame)),
             }
         }
@@ -69,15 +104,23 @@ impl Switch {
         &mut self,
         ingress: PortId,
         frame: &mut Frame,
+        guard: Option<&Guard>,
         memo: &mut Memo,
         now: Instant,
     ) -> Result<Route, DropReason> {
         frame.parse()?;
-        let (source, destination) = (frame.source(), frame.destination());
-        match memo.destination {
-            Some((same, route)) if same == destination && memo.source == Some(source) => Ok(route), // tier 1
-            _ => self.decide_anew(ingress, source, destination, memo, now),
+        if let Some(guard) = guard {
+            guard.check(frame)?;
         }
+        let (source, destination) = (frame.source(), frame.destination());
+        let way = match memo.destination {
+            Some((same, way)) if same == destination && memo.source == Some(source) => way, // tier 1
+            _ => self.decide_anew(ingress, source, destination, memo, now)?,
+        };
+        if way.claimable && self.gateway_claims(ingress, frame) {
+            return Ok(Route::Local);
+        }
+        Ok(if destination.is_multicast() { self.snoop(ingress, frame, way.route, now) } else { way.route })
     }
 
     /// Tier 2.
@@ -88,7 +131,7 @@ impl Switch {
         destination: Mac,
         memo: &mut Memo,
         now: Instant,
-    ) -> Result<Route, DropReason> {
+    ) -> Result<Way, DropReason> {
         let Some(from) = self.ports.get(ingress) else {
             return Err(DropReason::NoReceiver);
         };
@@ -99,6 +142,10 @@ impl Switch {
         if destination.is_link_local() {
             return Err(DropReason::LinkLocal);
         }
+        let gateway = self.gateway_seen_from(from);
+        if gateway == Some(source) {
+            return Err(DropReason::SourceTaken);
+        }
         if memo.source != Some(source) {
             match self.table.learn(Key::new(network, source), ingress, now) {
                 Learned::Here => memo.source = Some(source),
@@ -106,13 +153,31 @@ impl Switch {
                 Learned::Taken => return Err(DropReason::SourceTaken),
             }
         }
-        let route = self.route(ingress, from, destination);
-        memo.destination = Some((destination, route));
-        Ok(route)
+        let way = match gateway {
+            Some(gateway) if gateway == destination => Route::Local.into(),
+            _ => {
+                let route = self.look_up(ingress, from, destination);
+                Way { route, claimable: gateway.is_some() && destination.is_multicast() }
+            }
+        };
+        memo.destination = Some((destination, way));
+        Ok(way)
+    }
+
+    /// The gateway's address, of which nobody but the host may make use: it has the same.
+    fn gateway_seen_from(&self, from: &Port) -> Option<Mac> {
+        let gateway = self.ports.network(from.network)?.gateway.as_ref()?;
+        (from.station != Station::Host).then_some(gateway.mac)
+    }
+
+    /// Whether a frame to many is for the gateway alone.
+    #[inline(never)]
+    fn gateway_claims(&self, ingress: PortId, frame: &Frame) -> bool {
+        Site::of(&self.ports, ingress).is_some_and(|site| gateway::claims(&site, frame))
     }
 
     /// Where a frame from a port to an address goes, whatever its size.
-    fn route(&self, ingress: PortId, from: &Port, destination: Mac) -> Route {
+    fn look_up(&self, ingress: PortId, from: &Port, destination: Mac) -> Route {
         if destination.is_multicast() {
             return self.flood(ingress);
         }

@@ -1,11 +1,19 @@
 //! The switch as its owner sees it: networks, ports, reading the table, ageing.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use vswitch_frame::{Instant, NetworkId, PortId};
 
+use crate::bindings::{Bindings, Owner};
+use crate::dns::index::Index;
+use crate::gateway::Due;
 use crate::limits::Limits;
 use crate::network::{Network, Station};
+use crate::policy::{Count, Policy, Rule};
 use crate::ports::{Port, Ports};
 use crate::refusal::Refusal;
+use crate::snoop::Snoop;
 use crate::stats::Stats;
 use crate::table::{Entry, Key, Table};
 
@@ -13,8 +21,16 @@ use crate::table::{Entry, Key, Table};
 #[derive(Debug)]
 pub struct Switch {
     pub(crate) ports: Ports,
+    pub(crate) names: Index,
     pub(crate) table: Table,
     pub(crate) stats: Stats,
+    pub(crate) bindings: Bindings,
+    pub(crate) hosts: BTreeSet<IpAddr>,
+    pub(crate) advertise_at: Option<Instant>,
+    pub(crate) advertisements: Vec<Due>,
+    pub(crate) seed: u64,
+    pub(crate) policy: Policy,
+    pub(crate) snoop: Snoop,
     limits: Limits,
 }
 
@@ -23,7 +39,20 @@ impl Switch {
     /// addresses that collide in the table.
     pub fn new(limits: Limits, seed: u64) -> Self {
         let table = Table::new(limits, seed);
-        Self { ports: Ports::default(), table, stats: Stats::default(), limits }
+        Self {
+            ports: Ports::default(),
+            names: Index::default(),
+            table,
+            stats: Stats::default(),
+            bindings: Bindings::default(),
+            hosts: BTreeSet::new(),
+            advertise_at: None,
+            advertisements: Vec::new(),
+            policy: Policy::new(seed),
+            snoop: Snoop::default(),
+            seed,
+            limits,
+        }
     }
 
     /// Adds a network, with no ports.
@@ -31,13 +60,28 @@ impl Switch {
     /// # Errors
     /// The identifier is in use or beyond the limit.
     pub fn add_network(&mut self, id: NetworkId, network: Network) -> Result<(), Refusal> {
-        self.ports.add_network(id, network)
+        let addresses = network.gateway.iter().flat_map(|gateway| gateway.addresses.clone());
+        let addresses: Vec<IpAddr> = addresses.collect();
+        let advertises_router = network.advertises_router();
+        self.ports.add_network(id, network)?;
+        if let Some(network) = self.ports.network(id) {
+            self.snoop.add_network(id, network);
+        }
+        self.bindings.bind(id, Owner::Gateway, addresses);
+        if advertises_router {
+            self.advertise_at = Some(Instant::ZERO);
+        }
+        Ok(())
     }
 
     /// Removes a network with its ports and its table. Returns the ports there were; none if there is
     /// no such network.
     pub fn remove_network(&mut self, id: NetworkId) -> Vec<PortId> {
         self.table.forget_network(id);
+        self.names.remove_network(id);
+        self.bindings.forget(id);
+        self.policy.forget_network(id);
+        self.snoop.remove_network(id);
         self.ports.remove_network(id)
     }
 
@@ -67,12 +111,34 @@ impl Switch {
         for &mac in &port.addresses {
             self.table.fix(Key::new(port.network, mac), id);
         }
-        self.ports.add(id, port)
+        let (network, station) = (port.network, port.station.clone());
+        self.ports.add(id, port)?;
+        self.snoop.add_port(id, network);
+        self.bindings.bind(network, Owner::Port(id), addresses_of(&station));
+        self.names.add(network, id, &station);
+        Ok(())
+    }
+
+    /// What was said about a port when it was added, or since.
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id)
     }
 
     /// Says anew who is behind a port. Returns whether there is one.
     pub fn set_station(&mut self, id: PortId, station: Station) -> bool {
-        self.ports.set_station(id, station)
+        let Some(network) = self.ports.get(id).map(|port| port.network) else { return false };
+        let Some(before) = self.ports.set_station(id, station.clone()) else { return false };
+        self.advertise_soon(network);
+        self.bindings.release(network, Owner::Port(id), addresses_of(&before));
+        self.bindings.bind(network, Owner::Port(id), addresses_of(&station));
+        self.names.remove(network, id, &before);
+        self.names.add(network, id, &station);
+        true
+    }
+
+    /// Says which addresses the host has beside those of gateways: what is for them goes to the host port.
+    pub fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.hosts = addresses.into_iter().collect();
     }
 
     /// Removes a port, its addresses and what was learned there. Returns whether there was one.
@@ -80,10 +146,13 @@ impl Switch {
         let Some(port) = self.ports.remove(id) else {
             return false;
         };
+        self.names.remove(port.network, id, &port.station);
+        self.bindings.release(port.network, Owner::Port(id), addresses_of(&port.station));
         for mac in port.addresses {
             self.table.unfix(Key::new(port.network, mac));
         }
         self.table.forget_port(id);
+        self.snoop.remove_port(id, port.network);
         true
     }
 
@@ -105,12 +174,36 @@ impl Switch {
 
     /// When [`poll`](Self::poll) wants to be called; `None` if there is nothing to wait for.
     pub fn poll_at(&self) -> Option<Instant> {
-        self.table.sweep_at()
+        let times = [self.table.sweep_at(), self.policy.poll_at(), self.snoop.poll_at(), self.advertise_at];
+        times.into_iter().flatten().min()
     }
 
-    /// Forgets learned addresses that have grown too old. Before [`poll_at`](Self::poll_at) it does nothing,
+    /// Puts these rules in place of all there are. A rule that was there before, known by its number, goes
+    /// on counting.
+    pub fn set_rules(&mut self, rules: Vec<Rule>) {
+        self.policy.set_rules(rules);
+    }
+
+    /// What each rule has decided about, by its number, in the order of the rules.
+    pub fn rule_counts(&self) -> impl Iterator<Item = (u32, Count)> {
+        self.policy.counts()
+    }
+
+    /// Forgets learned addresses and flows that have grown too old, and notes which routers are to be advertised: ask
+    /// [`next_advertisement`](Self::next_advertisement), and which [queries](Self::next_query). Before [`poll_at`](Self::poll_at) it does nothing,
     /// at no cost.
     pub fn poll(&mut self, now: Instant) {
         self.table.sweep(now);
+        self.policy.poll(now);
+        self.snoop.poll(now);
+        self.schedule_advertisements(now);
+    }
+}
+
+/// The addresses of a container.
+fn addresses_of(station: &Station) -> Vec<IpAddr> {
+    match station {
+        Station::Container(endpoint) => endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+        Station::Unknown | Station::Host => Vec::new(),
     }
 }

@@ -2,6 +2,8 @@
 
 use vswitch_frame::{DropReason, Frame, PortId};
 
+use crate::snoop::Audience;
+
 /// Frames by fate. [`Switch::process`](crate::Switch::process) appends, the caller drains; kept between
 /// bursts, the vectors stop allocating once they have grown to the largest burst.
 #[derive(Debug, Default)]
@@ -11,6 +13,13 @@ pub struct Verdicts {
     /// Frames for every port that [`Switch::flood_targets`](crate::Switch::flood_targets) names, of which
     /// there is at least one. A target whose MTU the frame exceeds must not get it.
     pub flood: Vec<Frame>,
+    /// Frames for the gateway, which [`Switch::serve`](crate::Switch::serve) moves on to the other vectors.
+    pub local: Vec<Frame>,
+    /// Frames for the ports that [`Switch::multicast_targets`](crate::Switch::multicast_targets) names for
+    /// their audience, likewise.
+    pub multicast: Vec<(Audience, Frame)>,
+    /// Questions for names, which are answered with the help of [`Switch::resolve`](crate::Switch::resolve).
+    pub names: Vec<Frame>,
     /// Frames that go nowhere, with the port at which that is counted: the one they came from, or the
     /// one they were meant for if the reason is named `Tx…`.
     pub drop: Vec<(DropReason, PortId, Frame)>,
@@ -19,7 +28,8 @@ pub struct Verdicts {
 impl Verdicts {
     /// How many frames there are in all vectors.
     pub fn len(&self) -> usize {
-        self.forward.len() + self.flood.len() + self.drop.len()
+        let to_one = self.forward.len() + self.local.len() + self.names.len() + self.drop.len();
+        to_one + self.flood.len() + self.multicast.len()
     }
 
     /// Whether no vector holds a frame.

@@ -60,6 +60,49 @@ drop_reasons! {
     Isolated = "isolated",
     /// Nobody to flood to: no other port of the network may receive it.
     NoReceiver = "no-receiver",
+    /// An ARP packet for the gateway that is cut short or is not about IPv4 over Ethernet.
+    MalformedArp = "malformed-arp",
+    /// An ICMP or ICMPv6 message for the gateway that is cut short or breaks a rule of its kind.
+    MalformedIcmp = "malformed-icmp",
+    /// A DHCP message for the gateway that is cut short or has no type.
+    MalformedDhcp = "malformed-dhcp",
+    /// A checksum that the gateway had to rely on is wrong.
+    BadChecksum = "bad-checksum",
+    /// Sent to the gateway from an address that is none of the network's stations.
+    Martian = "martian",
+    /// For the gateway, which does not serve this and has no host to hand it to.
+    NotServed = "not-served",
+    /// For the gateway, which took note of it: there is nothing to answer.
+    Consumed = "consumed",
+    /// To be routed to an address of no network, or of nobody on its network.
+    NoRoute = "no-route",
+    /// Its time to live or hop limit ended at the gateway.
+    TtlExceeded = "ttl-exceeded",
+    /// The source MAC is not one of the endpoint's.
+    SpoofedMac = "spoofed-mac",
+    /// The source IP address is not one of the endpoint's.
+    SpoofedIp = "spoofed-ip",
+    /// An ARP packet whose sender is not the endpoint, or that is cut short.
+    SpoofedArp = "spoofed-arp",
+    /// A neighbour solicitation or advertisement that speaks for another, or is cut short.
+    SpoofedNd = "spoofed-nd",
+    /// A container sent what only a DHCP server sends.
+    RogueDhcp = "rogue-dhcp",
+    /// A container sent a router advertisement or an ICMP redirect, which only a router sends.
+    RogueRa = "rogue-ra",
+    /// A rule of the user's dropped it.
+    Rule = "rule",
+    /// It would enter or leave an internal network, or reach the host from an isolated one.
+    Internal = "internal",
+    /// It was sent to a container from outside its network in a way that the network's gateway mode does
+    /// not allow.
+    Protected = "protected",
+    /// It was sent to a port that is published to the host's loopback only.
+    LoopbackOnly = "loopback-only",
+    /// A membership report of IGMP or MLD: the switch took note, and no router of the network needs it.
+    Snooped = "snooped",
+    /// Sent to a multicast group that no other port of the network has joined.
+    NoMember = "no-member",
     /// Larger than the MTU of the port it was meant for.
     TxTooBig = "tx-too-big",
     /// The kernel's queue towards the receiver was full.

@@ -30,18 +30,29 @@ pub mod ethertype {
 }
 
 /// IP protocol numbers this crate tells apart.
-pub(crate) mod protocol {
+pub mod protocol {
     pub(crate) const HOP_BY_HOP: u8 = 0;
-    pub(crate) const TCP: u8 = 6;
-    pub(crate) const UDP: u8 = 17;
+    /// Internet control message protocol.
+    pub const ICMP: u8 = 1;
+    /// Internet group management protocol.
+    pub const IGMP: u8 = 2;
+    /// Transmission control protocol.
+    pub const TCP: u8 = 6;
+    /// User datagram protocol.
+    pub const UDP: u8 = 17;
     pub(crate) const ROUTING: u8 = 43;
     pub(crate) const FRAGMENT: u8 = 44;
+    /// Internet control message protocol for IPv6.
+    pub const ICMPV6: u8 = 58;
     pub(crate) const DESTINATION: u8 = 60;
+}
 
-    /// Whether it is one of the IPv6 extension headers that are looked through.
-    pub(crate) fn is_extension(number: u8) -> bool {
-        matches!(number, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
-    }
+/// Whether an IP protocol number is one of the IPv6 extension headers that are looked through. Behind
+/// [`Headers::parse`] there is none left, unless there were too many or a fragment begins with one.
+#[inline]
+pub fn is_extension(number: u8) -> bool {
+    use protocol::{DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING};
+    matches!(number, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
 }
 
 /// The network protocol of a frame.
@@ -75,6 +86,7 @@ pub struct Headers {
     end: usize,
     network: Network,
     transport: Transport,
+    protocol: u8,
     fragment: bool,
 }
 
@@ -164,7 +176,7 @@ impl Headers {
             }
         }
         // Behind more extension headers than we look through there may be any flow, as behind a fragment.
-        self.fragment |= protocol::is_extension(next);
+        self.fragment |= is_extension(next);
         self.transport_at = self.network_at + narrow(at);
         self.payload_at = self.transport_at;
         self.parse_transport(bytes, next)
@@ -172,6 +184,7 @@ impl Headers {
 
     #[inline]
     fn parse_transport(mut self, bytes: &[u8], number: u8) -> Result<Self, DropReason> {
+        self.protocol = number;
         if self.fragment {
             return Ok(self);
         }
@@ -255,6 +268,13 @@ impl Headers {
     #[inline]
     pub fn is_fragment(&self) -> bool {
         self.fragment
+    }
+
+    /// The IP protocol number of what is at [`transport_offset`](Self::transport_offset), in fragments, too;
+    /// 0 if it is not IP.
+    #[inline]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
     }
 
     /// The transport protocol.

@@ -34,8 +34,8 @@ allowed! {
     write = libc::SYS_write, "a frame into a TAP; a panic's last words";
     recvmmsg = libc::SYS_recvmmsg, "frames from a packet socket";
     sendmmsg = libc::SYS_sendmmsg, "frames into a packet socket";
-    recvmsg = libc::SYS_recvmsg, "a command and its descriptor from control";
-    sendmsg = libc::SYS_sendmsg, "a reply to control";
+    recvmsg = libc::SYS_recvmsg, "a command and its descriptor, or an answer for a name, from control";
+    sendmsg = libc::SYS_sendmsg, "a reply, or a question for a name, to control";
     epoll_wait = SYS_EPOLL_WAIT, "sleep until a descriptor is ready";
     epoll_ctl = libc::SYS_epoll_ctl, "wait for a new port, or no longer";
     sched_yield = libc::SYS_sched_yield, "let others run between two looks";

@@ -5,12 +5,13 @@
 //! | used by | modules |
 //! |---|---|
 //! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`tap`] [`confine`] |
-//! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`random`] [`wallclock`] |
+//! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 
 pub mod clock;
 pub mod confine;
 pub mod device;
+pub mod etc;
 pub mod hostname;
 pub mod netlink;
 pub mod netns;

@@ -33,6 +33,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use vswitch_frame::Mac;
 
 mod conversation;
+pub mod watch;
 
 use conversation::{Conversation, Refusal};
 
@@ -147,6 +148,9 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// The index of the interface, or `None` for a route without one, such as a blackhole.
     pub index: Option<u32>,
+    /// Whether it is marked as a static one, as those of [`Netlink::add_route`] are: those of `ip route` and of
+    /// the kernel itself are not.
+    pub is_static: bool,
 }
 
 /// A route netlink socket. See the [module](self) for how it works.
@@ -291,12 +295,21 @@ impl Netlink {
 
     /// Adds a route through the named interface to the main table.
     pub fn add_route(&mut self, name: &str, destination: IpNet, gateway: Option<IpAddr>) -> Result<()> {
-        let message = self.route_message(name, destination, gateway)?;
+        self.new_route(name, destination, gateway, NLM_F_EXCL)
+    }
+
+    /// Puts a route through the named interface in the place of the one to the same destination, at once.
+    pub fn replace_route(&mut self, name: &str, destination: IpNet, gateway: Option<IpAddr>) -> Result<()> {
+        self.new_route(name, destination, gateway, NLM_F_REPLACE)
+    }
+
+    fn new_route(&mut self, name: &str, net: IpNet, gateway: Option<IpAddr>, flag: u16) -> Result<()> {
+        let message = self.route_message(name, net, gateway)?;
         let action = || match gateway {
-            Some(gateway) => format!("add route to {destination} via {gateway} through {name:?}"),
-            None => format!("add route to {destination} through {name:?}"),
+            Some(gateway) => format!("add route to {net} via {gateway} through {name:?}"),
+            None => format!("add route to {net} through {name:?}"),
         };
-        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, action)
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | flag, action)
     }
 
     /// Removes a route that [`add_route`](Self::add_route) added.
@@ -431,7 +444,8 @@ fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
         }
     }
     let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
-    Some(Route { destination, gateway, index })
+    let is_static = message.header.protocol == RouteProtocol::Static;
+    Some(Route { destination, gateway, index, is_static })
 }
 
 fn ip_of(address: RouteAddress) -> Option<IpAddr> {

@@ -83,6 +83,12 @@ fn the_examples_of_the_api_work() {
 }
 
 #[test]
+fn the_examples_of_names_work() {
+    let (succeeded, output) = run(&checked("docs/names.md"));
+    assert!(succeeded, "{output}");
+}
+
+#[test]
 fn the_tour_of_the_readme_works() {
     let script = commands("README.md");
     assert!(script.lines().count() > 5, "the tour is gone: {script}");

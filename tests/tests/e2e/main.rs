@@ -6,14 +6,21 @@
 
 mod bad_input;
 mod confinement;
+mod connect;
+mod demo;
 mod documents;
+mod gateway;
 mod harness;
 mod host_port;
+mod ipam;
 mod isolation;
 mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod modes;
+mod names;
+mod networks;
 mod ports;
 mod protocols;
 

@@ -7,6 +7,7 @@ use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint};
+use vswitch_frame::Mac;
 use vswitch_tests::talk::Stream;
 
 /// Largest IP packet of the simulated network.
@@ -71,6 +72,7 @@ struct Task {
 /// A host and what it is doing.
 pub(crate) struct Host {
     pub(crate) nic: Nic,
+    pub(crate) mac: Mac,
     interface: Interface,
     sockets: SocketSet<'static>,
     tasks: Vec<Task>,
@@ -89,7 +91,20 @@ impl Host {
                 own.push(*address).expect("few addresses");
             }
         });
-        Self { nic, interface, sockets: SocketSet::new(Vec::new()), tasks: Vec::new() }
+        let (mac, sockets) = (Mac(mac.0), SocketSet::new(Vec::new()));
+        Self { nic, mac, interface, sockets, tasks: Vec::new() }
+    }
+
+    /// Sends what is for other networks to these gateways, one of each family.
+    pub(crate) fn route_by(&mut self, gateways: [IpAddress; 2]) {
+        let routes = self.interface.routes_mut();
+        for gateway in gateways {
+            let room = match gateway {
+                IpAddress::Ipv4(gateway) => routes.add_default_ipv4_route(gateway),
+                IpAddress::Ipv6(gateway) => routes.add_default_ipv6_route(gateway),
+            };
+            room.expect("room for a route");
+        }
     }
 
     fn socket(&mut self) -> SocketHandle {

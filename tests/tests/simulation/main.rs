@@ -6,4 +6,5 @@
 mod cable;
 mod conversations;
 mod host;
+mod routes;
 mod world;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use smoltcp::time::Instant as HostInstant;
-use vswitch_engine::{Limits, Network, Port, Switch, Verdicts};
+use vswitch_engine::{Limits, Network, Port, Station, Switch, Verdicts};
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::split::Splitter;
 use vswitch_frame::{Accepts, DropReason, Frame, GroupId, Instant, NetworkId, Pool, PortId};
@@ -13,13 +13,16 @@ use crate::cable::{Cable, Faults};
 use crate::host::{Host, MTU};
 
 /// What the switch did with the frames it received.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) received: usize,
+    /// Frames of the gateways' own.
+    pub(crate) made: usize,
     pub(crate) forwarded: usize,
     pub(crate) flooded: usize,
     pub(crate) merged: usize,
-    pub(crate) dropped: [usize; DropReason::COUNT],
+    /// By index of the reason.
+    pub(crate) dropped: Vec<usize>,
 }
 
 /// Hosts on a switch. Host number `n` is behind port `n`.
@@ -38,14 +41,19 @@ pub(crate) struct World {
 impl World {
     /// A switch with this many networks.
     pub(crate) fn new(networks: u16, faults: Faults) -> Self {
+        Self::of((0..networks).map(|_| Network::default()), faults)
+    }
+
+    /// A switch with these networks.
+    pub(crate) fn of(networks: impl IntoIterator<Item = Network>, faults: Faults) -> Self {
         let mut switch = Switch::new(Limits::default(), 1);
-        for network in 0..networks {
-            switch.add_network(NetworkId(network), Network::default()).expect("a new network");
+        for (id, network) in (0..).zip(networks) {
+            switch.add_network(NetworkId(id), network).expect("a new network");
         }
         Self {
             hosts: Vec::new(),
             switch,
-            account: Account::default(),
+            account: Account { dropped: vec![0; DropReason::COUNT], ..Account::default() },
             cables: Vec::new(),
             faults,
             coalescer: Coalescer::new(2),
@@ -60,6 +68,19 @@ impl World {
         let port = PortId(u16::try_from(self.hosts.len()).expect("few hosts"));
         let group = group.unwrap_or(GroupId::own(port));
         let port_of = Port { network: NetworkId(network), group, mtu: MTU, ..Port::default() };
+        self.plug_as(host, port_of)
+    }
+
+    /// Plugs in a host of which the switch knows who it is.
+    pub(crate) fn plug_known(&mut self, host: Host, network: u16, station: Station) -> PortId {
+        let port = PortId(u16::try_from(self.hosts.len()).expect("few hosts"));
+        let (group, addresses) = (GroupId::own(port), vec![host.mac]);
+        let port_of = Port { network: NetworkId(network), group, mtu: MTU, addresses, station };
+        self.plug_as(host, port_of)
+    }
+
+    fn plug_as(&mut self, host: Host, port_of: Port) -> PortId {
+        let port = PortId(u16::try_from(self.hosts.len()).expect("few hosts"));
         self.switch.add_port(port, port_of).expect("a new port");
         self.cables.push(Cable::new(self.faults, u64::from(port.0) + 1));
         self.hosts.push(host);
@@ -105,6 +126,7 @@ impl World {
         let clock = self.clock();
         self.switch.process(ingress, &mut burst, &mut self.verdicts, clock);
         let mut verdicts = std::mem::take(&mut self.verdicts);
+        self.account.made += self.switch.serve(ingress, &mut verdicts, &mut self.pool, clock);
         self.account.forwarded += verdicts.forward.len();
         self.account.flooded += verdicts.flood.len();
         for (reason, _, frame) in verdicts.drop.drain(..) {

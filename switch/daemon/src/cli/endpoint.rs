@@ -27,6 +27,9 @@ pub(super) struct EndpointArgs {
     /// Another name of the sandbox on this network; may be repeated
     #[arg(long = "alias", value_name = "NAME")]
     aliases: Vec<String>,
+    /// Whether it rather than another endpoint provides the default route of its sandbox: the highest does
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
+    gw_priority: i32,
     /// How the interface is made
     #[arg(long, value_enum, default_value_t)]
     port_type: PortType,
@@ -47,6 +50,7 @@ impl EndpointArgs {
             aliases: self.aliases,
             mac_address: self.mac,
             driver_opts,
+            gw_priority: self.gw_priority,
         }
     }
 }

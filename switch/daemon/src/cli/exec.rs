@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use vswitch_sys::etc;
 use vswitch_sys::hostname::set_private_hostname;
 use vswitch_sys::netns::NetNs;
 
@@ -20,7 +21,7 @@ const NOT_RUNNABLE: u8 = 126;
 
 /// Run a command inside a sandbox
 ///
-/// In its network namespace and with its host name; exits with what the command exits with.
+/// In its network namespace, with its host name and its own hosts and resolv.conf; exits with what the command exits with.
 ///
 /// Example: vswitch exec web -- ip address
 #[derive(Debug, Args)]
@@ -46,6 +47,22 @@ impl Exec {
     }
 }
 
+/// Shows the sandbox's own files in place of the host's. A host that lacks one needs none in its place.
+fn show_files(sandbox: &types::Sandbox) -> Result<(), Failure> {
+    etc::leave_hosts_mounts().map_err(|error| Failure(format!("cannot leave the host's mounts: {error}")))?;
+    let files = [
+        (&sandbox.hosts_path, "/etc/hosts"),
+        (&sandbox.hostname_path, "/etc/hostname"),
+        (&sandbox.resolv_conf_path, "/etc/resolv.conf"),
+    ];
+    let needed = |file: &str, target: &str| !file.is_empty() && Path::new(target).exists();
+    for (file, target) in files.into_iter().filter(|(file, target)| needed(file, target)) {
+        let shown = etc::show_in_place(Path::new(file), Path::new(target));
+        shown.map_err(|error| Failure(format!("cannot show {file} as {target}: {error}")))?;
+    }
+    Ok(())
+}
+
 fn enter(sandbox: &types::Sandbox) -> Result<(), Failure> {
     if sandbox.netns.is_empty() {
         return Err(Failure(format!(
@@ -58,6 +75,7 @@ fn enter(sandbox: &types::Sandbox) -> Result<(), Failure> {
         let mend = if error.kind() == ErrorKind::PermissionDenied { ": run this as root" } else { "" };
         Failure(format!("cannot enter the network namespace {}: {error}{mend}", sandbox.netns))
     })?;
+    show_files(sandbox)?;
     if !sandbox.hostname.is_empty() {
         let set = set_private_hostname(&sandbox.hostname);
         set.map_err(|error| Failure(format!("cannot set the host name {:?}: {error}", sandbox.hostname)))?;

@@ -11,7 +11,9 @@ mod endpoint;
 mod exec;
 mod fdb;
 mod network;
+mod network_flag;
 mod ps;
+mod rule;
 mod run;
 mod sandbox;
 mod stats;
@@ -68,6 +70,8 @@ enum ClientCommand {
     Detach(attach::Detach),
     Ps(ps::Ps),
     Fdb(fdb::Fdb),
+    #[command(subcommand)]
+    Rule(rule::Rule),
     Stats(stats::Stats),
     Version(version::Version),
 }
@@ -123,6 +127,7 @@ fn talk(command: ClientCommand, client: &Client) -> Outcome {
             ClientCommand::Detach(detach) => detach.run(client).await,
             ClientCommand::Ps(ps) => ps.run(client).await,
             ClientCommand::Fdb(fdb) => fdb.run(client).await,
+            ClientCommand::Rule(rule) => rule.run(client).await,
             ClientCommand::Stats(stats) => stats.run(client).await,
             ClientCommand::Version(version) => version.run(client).await,
         }

@@ -10,6 +10,8 @@ use crate::control::api::types;
 
 /// List endpoints: who is on which network, with which addresses
 ///
+/// A sandbox without endpoints has a line with its network mode. With --json there are endpoints only.
+///
 /// Example: vswitch ps --json
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -20,15 +22,23 @@ pub(super) struct Ps {
 
 impl Ps {
     pub(super) async fn run(self, client: &Client) -> Outcome {
-        let endpoints: Vec<types::Endpoint> = client.get("/endpoints").await?;
         if self.json.json {
-            return print_json(&endpoints);
+            return print_json(&client.get::<Vec<types::Endpoint>>("/endpoints").await?);
         }
+        let sandboxes: Vec<types::Sandbox> = client.get("/sandboxes").await?;
         let headings = ["SANDBOX", "NETWORK", "INTERFACE", "MAC ADDRESS", "IPV4", "IPV6", "TYPE", "PORT"];
-        let rows: Vec<Vec<String>> = endpoints.into_iter().map(row).collect();
+        let rows: Vec<Vec<String>> = sandboxes.into_iter().flat_map(rows).collect();
         print(&table::render(&headings, &rows));
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn rows(sandbox: types::Sandbox) -> Vec<Vec<String>> {
+    if sandbox.endpoints.is_empty() {
+        let rest = std::iter::repeat_n(String::new(), 6);
+        return vec![[sandbox.name, sandbox.network_mode].into_iter().chain(rest).collect()];
+    }
+    sandbox.endpoints.into_iter().map(row).collect()
 }
 
 fn row(endpoint: types::Endpoint) -> Vec<String> {

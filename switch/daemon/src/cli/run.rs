@@ -23,6 +23,9 @@ pub(super) struct Run {
     /// core, answer fastest (busy); never spin (sleep)
     #[arg(long, value_enum, default_value_t)]
     poll: PollMode,
+    /// The file that names the host's name servers
+    #[arg(long, value_name = "PATH", default_value = "/etc/resolv.conf", hide = true)]
+    resolv_conf: PathBuf,
 }
 
 impl Run {
@@ -33,7 +36,7 @@ impl Run {
             .with_writer(std::io::stderr)
             .with_target(false)
             .init();
-        let outcome = control::run(&RunOptions { socket, poll: self.poll });
+        let outcome = control::run(&RunOptions { socket, poll: self.poll, resolv_conf: self.resolv_conf });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }
 }

@@ -6,9 +6,10 @@ use clap::{Args, Subcommand};
 
 use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
-use super::{Json, Outcome, print, print_json, table};
+use super::{Failure, Json, Outcome, network_flag, print, print_json, table};
 use crate::control::api::types;
 use crate::control::names::short_id;
+use crate::control::networks::DEFAULT_NETWORK;
 
 /// Manage sandboxes
 ///
@@ -39,17 +40,20 @@ pub(super) enum Sandbox {
 /// Examples:
 ///   vswitch sandbox create web
 ///   vswitch sandbox create db --network lan --ip 10.1.0.5 --network backup
+///   vswitch sandbox create two --network name=lan,gw-priority=1 --network backup
 ///   vswitch sandbox create alone --network none
+///   vswitch sandbox create helper --network container:web
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Create {
     /// Its name
     name: String,
-    /// Network to connect it to, or none; bridge if not given; may be repeated. The endpoint flags are
-    /// for the first one
-    #[arg(long = "network", value_name = "NETWORK")]
-    networks: Vec<String>,
-    /// Its host name; its name if not given
+    /// Network to connect it to, bridge if not given; may be repeated. Options of the endpoint follow as in
+    /// name=lan,ip=10.1.0.5,alias=db,gw-priority=1; the endpoint flags are for the first one. Or alone: none
+    /// for loopback only, host for the host's own network, container:OTHER for that of another sandbox
+    #[arg(long = "network", value_name = "NETWORK", value_parser = network_flag::parse)]
+    networks: Vec<types::NetworkWish>,
+    /// Its host name; its name if not given, and that of the host or of the sandbox whose network it uses
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
     #[command(flatten)]
@@ -96,7 +100,7 @@ impl Create {
         let body = types::SandboxCreate {
             name: self.name,
             hostname: self.hostname,
-            networks: wishes(self.networks, self.endpoint.config()),
+            networks: Some(wishes(self.networks, self.endpoint.config())?),
         };
         let sandbox: types::Sandbox = client.post("/sandboxes/create", &body).await?;
         if self.json.json {
@@ -107,15 +111,25 @@ impl Create {
     }
 }
 
-/// The networks asked for; `none` stands for no network.
-fn wishes(networks: Vec<String>, config: types::EndpointConfig) -> Option<Vec<types::NetworkWish>> {
-    if networks.iter().any(|network| network == "none") && networks.len() == 1 {
-        return Some(Vec::new());
+/// The networks asked for, the first one with the endpoint flags.
+fn wishes(
+    mut networks: Vec<types::NetworkWish>,
+    flags: types::EndpointConfig,
+) -> Result<Vec<types::NetworkWish>, Failure> {
+    let none = types::EndpointConfig::default();
+    let Some(first) = networks.first_mut() else {
+        return Ok(vec![types::NetworkWish { network: DEFAULT_NETWORK.to_owned(), endpoint_config: flags }]);
+    };
+    if first.endpoint_config == none {
+        first.endpoint_config = flags;
+    } else if flags != none {
+        return Err(Failure(format!(
+            "conflicting options: endpoint flags are for the first network, {}, whose --network has options: \
+             write all of them there",
+            first.network
+        )));
     }
-    let networks = if networks.is_empty() { vec!["bridge".to_owned()] } else { networks };
-    let configs = std::iter::once(config).chain(std::iter::repeat_with(types::EndpointConfig::default));
-    let wishes = networks.into_iter().zip(configs);
-    Some(wishes.map(|(network, endpoint_config)| types::NetworkWish { network, endpoint_config }).collect())
+    Ok(networks)
 }
 
 async fn list(client: &Client, Json { json }: Json) -> Outcome {
@@ -130,7 +144,8 @@ async fn list(client: &Client, Json { json }: Json) -> Outcome {
 
 fn row(sandbox: types::Sandbox) -> Vec<String> {
     let networks: Vec<String> = sandbox.endpoints.into_iter().map(|endpoint| endpoint.network).collect();
-    vec![short_id(&sandbox.id).to_owned(), sandbox.name, sandbox.origin, networks.join(", "), sandbox.netns]
+    let networks = if networks.is_empty() { sandbox.network_mode } else { networks.join(", ") };
+    vec![short_id(&sandbox.id).to_owned(), sandbox.name, sandbox.origin, networks, sandbox.netns]
 }
 
 #[cfg(test)]
@@ -140,16 +155,18 @@ mod tests {
     #[test]
     fn the_endpoint_flags_are_for_the_first_network() {
         let config = types::EndpointConfig { aliases: vec!["x".to_owned()], ..Default::default() };
-        let names = |networks: &[&str]| networks.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let shown = |networks: &[&str]| {
-            let wishes = wishes(names(networks), config.clone()).expect("some");
-            wishes
-                .into_iter()
-                .map(|wish| (wish.network, wish.endpoint_config.aliases.len()))
-                .collect::<Vec<_>>()
+            let networks = networks.iter().map(|text| network_flag::parse(text).expect("a network"));
+            let wishes = wishes(networks.collect(), config.clone()).ok()?;
+            let aliases = |wish: types::NetworkWish| (wish.network, wish.endpoint_config.aliases.concat());
+            Some(wishes.into_iter().map(aliases).collect::<Vec<_>>())
         };
-        assert_eq!(shown(&[]), [("bridge".to_owned(), 1)]);
-        assert_eq!(shown(&["a", "b"]), [("a".to_owned(), 1), ("b".to_owned(), 0)]);
-        assert_eq!(shown(&["none"]), []);
+        let pairs = |pairs: &[(&str, &str)]| {
+            Some(pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>())
+        };
+        assert_eq!(shown(&[]), pairs(&[("bridge", "x")]));
+        assert_eq!(shown(&["a", "b"]), pairs(&[("a", "x"), ("b", "")]));
+        assert_eq!(shown(&["a", "name=b,alias=y"]), pairs(&[("a", "x"), ("b", "y")]));
+        assert_eq!(shown(&["name=b,alias=y"]), None);
     }
 }

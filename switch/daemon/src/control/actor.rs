@@ -55,8 +55,10 @@ impl Handle {
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move |control| {
             Box::pin(async move {
+                let outcome = job(control).await;
+                control.files.follow(&control.state);
                 // A client that has gone wants no answer.
-                let _ = sender.send(job(control).await);
+                let _ = sender.send(outcome);
             })
         });
         self.jobs.send(job).await.map_err(|_| stopping())?;

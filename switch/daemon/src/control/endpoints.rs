@@ -2,19 +2,21 @@
 //!
 //! Connecting reserves what the endpoint is to have, makes its interface, hands the descriptor to the
 //! datapath, and only then is the endpoint there. A failure at any step gives back what was reserved
-//! and destroys what was made.
+//! and destroys what was made. Whoever comes or goes, the default routes of the sandbox are chosen anew
+//! among the endpoints it has then.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use tokio::task::{JoinHandle, spawn_blocking};
 use vswitch_frame::{Accepts, Mac, PortId};
-use vswitch_sys::netlink::Netlink;
-use vswitch_sys::netns::{NetNs, run_in};
+use vswitch_sys::netns::NetNs;
 use vswitch_sys::random;
 
 use super::Control;
+use super::announce;
 use super::api::types;
+use super::default_route::DefaultRoutes;
 use super::describe;
 use super::error::{Code, Error, Result};
 use super::interface::{self, Made, Remains, Wish, failed};
@@ -70,17 +72,19 @@ impl Control {
     pub async fn connect(&mut self, network: &str, wish: types::Connect) -> Result<types::Endpoint> {
         let network = self.state.network_name(network)?;
         let sandbox = self.state.sandbox_name(&wish.container)?;
-        let netns = self.state.sandbox(&sandbox)?.open(&sandbox)?;
+        self.state.sandboxes[&sandbox].mode.check_own(&sandbox)?;
+        let netns = self.state.sandboxes[&sandbox].open(&sandbox)?;
         self.add_endpoint(&network, &sandbox, Source::Namespace(netns), wish.endpoint_config).await?;
-        let endpoints = &self.state.sandbox(&sandbox)?.endpoints;
+        let endpoints = &self.state.sandboxes[&sandbox].endpoints;
         let index = endpoints.len() - 1;
-        Ok(self.show_endpoint(&sandbox, &self.state.sandboxes[&sandbox].endpoints[index]))
+        Ok(self.show_endpoint(&sandbox, &endpoints[index]))
     }
 
     /// Disconnects a sandbox from a network.
     pub async fn disconnect(&mut self, network: &str, sandbox: &str) -> Result<Cleanup> {
         let network = self.state.network_name(network)?;
         let name = self.state.sandbox_name(sandbox)?;
+        self.state.sandboxes[&name].mode.check_own(&name)?;
         let sandbox = self.state.sandbox(&name)?;
         let index = sandbox.endpoints.iter().position(|endpoint| endpoint.network == network);
         let index = index.ok_or_else(|| {
@@ -88,12 +92,18 @@ impl Control {
                 format!("sandbox {name:?} is not connected to network {network:?}: see \"vswitch ps\"");
             Error::new(Code::NotConnected, message)
         })?;
-        let netns = sandbox.open(&name).ok();
         let endpoint = sandbox.endpoints.remove(index);
-        if let Some(netns) = netns {
-            self.hand_over_default_routes(&name, &endpoint, &netns);
+        Ok(self.take_out(&name, endpoint).await)
+    }
+
+    /// Removes an endpoint that its sandbox no longer has, after handing over its default routes.
+    async fn take_out(&mut self, sandbox: &str, leaving: Endpoint) -> Cleanup {
+        let routes = self.default_routes(sandbox, None);
+        let routes = routes.without(&leaving, &self.state.networks[&leaving.network]);
+        if let Err(error) = self.settle(sandbox, &routes).await {
+            tracing::warn!("sandbox {sandbox:?} may be without a default route now: {error}");
         }
-        Ok(self.remove_endpoint(endpoint).await)
+        self.remove_endpoint(leaving).await
     }
 
     /// Makes an endpoint.
@@ -104,7 +114,8 @@ impl Control {
         source: Source,
         config: types::EndpointConfig,
     ) -> Result<()> {
-        let options = EndpointOptions::parse(&config.driver_opts)?;
+        let network_options = &self.state.networks[network].options;
+        let options = EndpointOptions::parse(&config.driver_opts, network_options)?;
         config.aliases.iter().try_for_each(|alias| names::check("sandbox", alias))?;
         if self.state.sandbox(sandbox)?.endpoints.iter().any(|endpoint| endpoint.network == network) {
             let message = format!(
@@ -112,18 +123,52 @@ impl Control {
             );
             return Err(Error::new(Code::AlreadyConnected, message));
         }
-        let reserved = self.reserve(network, &config)?;
-        match self.make_endpoint(network, sandbox, &reserved, source, options, config.aliases).await {
-            Ok((endpoint, remains)) => {
-                self.remains.insert(endpoint.id, remains);
-                self.state.sandbox(sandbox)?.endpoints.push(endpoint);
-                Ok(())
-            }
-            Err(error) => {
-                self.state.forget_endpoint(network, reserved.port, reserved.mac, &reserved.addresses);
-                Err(error)
+        let reserved = self.reserve(network, &config, options.mac)?;
+        let announcements = options.announcements;
+        let (endpoint, remains) =
+            match self.make_endpoint(network, sandbox, &reserved, source, options, config).await {
+                Ok(made) => made,
+                Err(error) => {
+                    self.state.forget_endpoint(network, reserved.port, reserved.mac, &reserved.addresses);
+                    return Err(error);
+                }
+            };
+        self.remains.insert(endpoint.id, remains);
+        let routes = self.default_routes(sandbox, Some(&endpoint));
+        if let Err(error) = self.settle(sandbox, &routes).await {
+            self.take_out(sandbox, endpoint).await.done().await;
+            return Err(error);
+        }
+        self.state.sandbox(sandbox)?.endpoints.push(endpoint);
+        announce::start(self.link.clone(), reserved.port, announcements);
+        Ok(())
+    }
+
+    /// The default routes of a sandbox with the endpoints it has and the one that `joins`.
+    fn default_routes(&self, sandbox: &str, joins: Option<&Endpoint>) -> DefaultRoutes {
+        let sandbox = self.state.sandboxes.get(sandbox);
+        let endpoints = sandbox.map(|sandbox| sandbox.endpoints.as_slice()).unwrap_or_default();
+        let endpoints = endpoints.iter().chain(joins);
+        DefaultRoutes::of(endpoints.map(|endpoint| (endpoint, &self.state.networks[&endpoint.network])))
+    }
+
+    /// Gives a sandbox its default routes, and tells the datapath which endpoints provide them.
+    async fn settle(&mut self, name: &str, routes: &DefaultRoutes) -> Result<()> {
+        let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
+        let set = match &sandbox.place {
+            Some(_) => sandbox.open(name).and_then(|netns| interface::set_default_routes(&netns, routes)),
+            None => Ok(()),
+        };
+        for endpoint in &sandbox.endpoints {
+            let station = describe::station(name, sandbox, endpoint, routes.gateways_of(endpoint.port));
+            if let Err(error) = self.link.set_station(endpoint.port, station).await {
+                tracing::warn!(
+                    port = endpoint.port.0,
+                    "the datapath was not told who is behind a port: {error}"
+                );
             }
         }
+        set
     }
 
     /// Removes an endpoint that its sandbox no longer has.
@@ -139,7 +184,12 @@ impl Control {
         cleanup
     }
 
-    fn reserve(&mut self, network: &str, config: &types::EndpointConfig) -> Result<Reservation> {
+    fn reserve(
+        &mut self,
+        network: &str,
+        config: &types::EndpointConfig,
+        mac: Option<Mac>,
+    ) -> Result<Reservation> {
         let wanted = [config.ipam_config.ipv4_address, config.ipam_config.ipv6_address];
         let wanted: Vec<IpAddr> = wanted.into_iter().flatten().collect();
         let Some(port) = self.state.port_numbers.take() else {
@@ -147,7 +197,8 @@ impl Control {
             return Err(Error::new(Code::LimitReached, message));
         };
         let found = self.state.network(network);
-        let reserved = found.and_then(|found| reserve_addresses(found, network, &wanted, config.mac_address));
+        let mac = config.mac_address.or(mac);
+        let reserved = found.and_then(|found| reserve_addresses(found, network, &wanted, mac));
         match reserved {
             Ok((mac, addresses)) => Ok(Reservation { port: PortId(port), mac, addresses }),
             Err(error) => {
@@ -164,7 +215,7 @@ impl Control {
         reserved: &Reservation,
         source: Source,
         options: EndpointOptions,
-        aliases: Vec<String>,
+        config: types::EndpointConfig,
     ) -> Result<(Endpoint, Remains)> {
         let id = super::new_id()?;
         let port_type =
@@ -186,8 +237,11 @@ impl Control {
             interface: made.name,
             mac: reserved.mac,
             addresses: reserved.addresses.clone(),
-            aliases,
+            aliases: config.aliases,
+            priority: config.gw_priority,
+            sysctls: options.sysctls,
         };
+        let gateways = self.default_routes(sandbox, Some(&endpoint)).gateways_of(endpoint.port);
         let (network, sandbox_of) = (&self.state.networks[name], &self.state.sandboxes[sandbox]);
         let spec = PortSpec {
             network: network.number,
@@ -196,7 +250,7 @@ impl Control {
             mtu: network.options.mtu,
             accepts: made.accepts,
             addresses: vec![reserved.mac],
-            station: describe::station(sandbox, sandbox_of, &endpoint, network),
+            station: describe::station(sandbox, sandbox_of, &endpoint, gateways),
         };
         if let Err(error) = self.link.add_port(reserved.port, spec, made.fd).await {
             let mut cleanup = Cleanup::default();
@@ -216,14 +270,13 @@ impl Control {
         id: &str,
     ) -> Result<Made> {
         let network = self.state.network(network)?;
-        let gateways = describe::default_gateways(network, &reserved.addresses);
         let wish = Wish {
             name: options.interface.as_deref(),
             prefix: &network.options.interface_prefix,
             mac: reserved.mac,
             mtu: network.options.mtu,
             addresses: &reserved.addresses,
-            gateways: &gateways,
+            sysctls: &options.sysctls,
             unique: &format!("vsw{}", names::short_id(id)),
         };
         let made = interface::make(options.port_type, netns, &wish, &mut self.far)?;
@@ -242,39 +295,6 @@ impl Control {
             ];
             let missing: Vec<&str> = missing.iter().filter(|(has, _)| !has).map(|(_, name)| *name).collect();
             tracing::warn!("TAPs of this kernel lack {}: done in software", missing.join(", "));
-        }
-    }
-
-    /// Gives the default routes of an endpoint that goes to the first of the others that can have them.
-    fn hand_over_default_routes(&self, sandbox: &str, leaving: &Endpoint, netns: &NetNs) {
-        let Some(interface) = &leaving.interface else { return };
-        let gateways = |endpoint: &Endpoint| {
-            let network = self.state.networks.get(&endpoint.network);
-            network
-                .map(|network| describe::default_gateways(network, &endpoint.addresses))
-                .unwrap_or_default()
-        };
-        let old = gateways(leaving);
-        let heirs =
-            self.state.sandboxes.get(sandbox).map(|sandbox| sandbox.endpoints.as_slice()).unwrap_or_default();
-        let heirs: Vec<(&str, IpAddr)> = heirs
-            .iter()
-            .filter_map(|heir| Some((heir.interface.as_deref()?, gateways(heir))))
-            .flat_map(|(interface, gateways)| gateways.into_iter().map(move |gateway| (interface, gateway)))
-            .collect();
-        let handed_over = run_in(netns, || {
-            let mut netlink = Netlink::open()?;
-            for gateway in old {
-                // It has none where another endpoint came first.
-                let _ = netlink.delete_route(interface, Family::of(gateway).everywhere(), Some(gateway));
-            }
-            for (interface, gateway) in heirs {
-                interface::add_default_route(&mut netlink, interface, gateway)?;
-            }
-            Ok::<_, std::io::Error>(())
-        });
-        if let Err(error) = handed_over.and_then(|outcome| outcome) {
-            tracing::warn!("sandbox {sandbox:?} may be without a default route now: {error}");
         }
     }
 
@@ -309,6 +329,7 @@ impl Control {
             ipv6_gateway: gateway(Family::V6),
             mtu: network.options.mtu,
             aliases: endpoint.aliases.clone(),
+            gw_priority: endpoint.priority,
         }
     }
 }

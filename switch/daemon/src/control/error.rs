@@ -59,6 +59,8 @@ codes! {
     NetworkNotFound = 404 "network-not-found",
     /// No such sandbox.
     SandboxNotFound = 404 "sandbox-not-found",
+    /// No such rule.
+    RuleNotFound = 404 "rule-not-found",
     /// No such network namespace, or no longer.
     NamespaceNotFound = 404 "namespace-not-found",
     /// No such process, or it has no such descriptor.
@@ -85,6 +87,10 @@ codes! {
     AlreadyConnected = 409 "already-connected",
     /// The sandbox was made in another way and is removed in another way.
     WrongRemoval = 409 "wrong-removal",
+    /// The sandbox has no network of its own, so there is nothing to connect.
+    NetworkMode = 409 "network-mode",
+    /// Removing a sandbox whose network others share.
+    SandboxInUse = 409 "sandbox-in-use",
     /// As many networks or ports as a switch has.
     LimitReached = 409 "limit-reached",
     /// The kernel or the datapath failed at something that should work.

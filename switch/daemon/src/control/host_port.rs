@@ -5,6 +5,7 @@
 //! talk without a rule, a bridge or forwarding, at full offload.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
@@ -45,10 +46,10 @@ impl Control {
     /// its gateway.
     pub(super) async fn add_host_port(&mut self, name: &str) -> Result<()> {
         let network = self.state.network(name)?;
-        let described = describe::network(network);
+        let described = describe::network(name, network);
         let Some(gateway) = described.gateway.filter(|gateway| !gateway.isolated) else { return Ok(()) };
         let interface = interface_name(name, network);
-        let addresses = host_addresses(network);
+        let addresses = host_addresses(network, &gateway.addresses);
         let (id, number, mtu) = (network.id, network.number, network.options.mtu);
         let port = self.state.port_numbers.take().map(PortId).ok_or_else(too_many)?;
         let made = make(&interface, gateway.mac, mtu, &addresses);
@@ -100,15 +101,18 @@ impl Control {
 
 /// The name of a network's host port.
 fn interface_name(name: &str, network: &Network) -> String {
+    if let Some(chosen) = &network.options.bridge_name {
+        return chosen.clone();
+    }
     if name == DEFAULT_NETWORK {
         return DEFAULT_INTERFACE.to_owned();
     }
     format!("br-{}", names::short_id(&network.id.to_string()))
 }
 
-/// The gateway addresses that the host is to have.
-fn host_addresses(network: &Network) -> Vec<IpNet> {
-    let pools = network.pools.iter();
+/// The addresses that the host is to have: those of the gateway, with their subnets.
+fn host_addresses(network: &Network, gateway: &[IpAddr]) -> Vec<IpNet> {
+    let pools = network.pools.iter().filter(|pool| gateway.contains(&pool.gateway()));
     pools.filter_map(|pool| IpNet::new(pool.gateway(), pool.subnet().prefix_len()).ok()).collect()
 }
 

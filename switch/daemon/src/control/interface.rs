@@ -1,4 +1,5 @@
-//! Making an endpoint's interface inside its sandbox's namespace, and destroying it.
+//! Making an endpoint's interface inside its sandbox's namespace, and destroying it; and the sandbox's
+//! default routes.
 //!
 //! # Theory of operation
 //! One thread enters the namespace, makes the interface under its final name, configures it and leaves
@@ -9,24 +10,27 @@
 //!
 //! A failure on the way destroys what was made: the last descriptor of a TAP takes the TAP with it, and
 //! a veth pair is deleted. Destroying blocks, so control does it on a thread for blocking work.
+//!
+//! Default routes belong to the sandbox, not to one interface, and change hands when endpoints come and go:
+//! see [`set_default_routes`]. One that the container's owner added is his and stays.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_frame::{Accepts, Mac};
 use vswitch_sys::device::{self, DeviceKind};
-use vswitch_sys::netlink::{LinkChange, Netlink, NetlinkError, VethPeer};
+use vswitch_sys::netlink::{LinkChange, Netlink, NetlinkError, Route, VethPeer};
 use vswitch_sys::netns::{NetNs, run_in};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::{packet, tap};
 
 use super::api::types::ForeignFd;
+use super::default_route::{DefaultRoutes, Hop};
 use super::error::{Code, Error, Result};
 use super::ipam::Family;
-use super::options::PortType;
+use super::options::{PortType, Sysctl};
 
 /// Frames an interface's queue towards the switch holds.
 pub(super) const QUEUE_FRAMES: u32 = 1000;
@@ -48,8 +52,8 @@ pub struct Wish<'a> {
     pub mtu: u16,
     /// Its addresses.
     pub addresses: &'a [IpNet],
-    /// Next hops of default routes through it.
-    pub gateways: &'a [IpAddr],
+    /// What the kernel is told of it.
+    pub sysctls: &'a [Sysctl],
     /// A name nothing else in the daemon's namespaces has.
     pub unique: &'a str,
 }
@@ -237,10 +241,16 @@ fn finish_veth(name: String, netns: &NetNs, wish: &Wish<'_>, side: &mut FarSide)
 
 /// In the sandbox's namespace: gives an interface all that was wished for, and loopback its life.
 fn configure(name: &str, wish: &Wish<'_>) -> Result<()> {
-    if !wish.addresses.iter().any(|net| Family::of(net.addr()) == Family::V6) {
-        // As Docker does: without an IPv6 network there is no IPv6, and no chatter of it.
-        disable_ipv6(name).map_err(|error| failed(&format!("disable IPv6 on {name:?}"), &error))?;
+    let ipv6 = wish.addresses.iter().any(|net| Family::of(net.addr()) == Family::V6);
+    // As Docker does: without an IPv6 network there is no IPv6, and no chatter of it. With one, addresses and
+    // routes are those given here, not what a router advertises, and the link-local address is certain.
+    let settings: &[(&str, &str)] =
+        if ipv6 { &[("accept_ra", "0"), ("accept_dad", "0")] } else { &[("disable_ipv6", "1")] };
+    for (setting, value) in settings {
+        set_ipv6(name, setting, value)
+            .map_err(|error| failed(&format!("set IPv6's {setting} of {name:?} to {value}"), &error))?;
     }
+    wish.sysctls.iter().try_for_each(|sysctl| set_sysctl(name, sysctl))?;
     let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
     let change = LinkChange {
         mac: Some(wish.mac),
@@ -254,22 +264,70 @@ fn configure(name: &str, wish: &Wish<'_>) -> Result<()> {
     for address in wish.addresses {
         netlink.add_address(name, *address).map_err(refused)?;
     }
-    for gateway in wish.gateways {
-        add_default_route(&mut netlink, name, *gateway).map_err(refused)?;
-    }
     netlink.set_up("lo").map_err(refused)
 }
 
-/// In a sandbox's namespace: sends through an interface whatever has no better route. A default route
-/// that is there already is its owner's choice and stays.
-pub fn add_default_route(
+/// Gives a sandbox's namespace the default routes it is to have, in place of those it is not to have. One
+/// that the container's owner added keeps ours out and stays.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_default_routes(netns: &NetNs, routes: &DefaultRoutes) -> Result<()> {
+    let set = run_in(netns, || {
+        let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
+        let ours = ours(&mut netlink, routes).map_err(refused)?;
+        for family in Family::ALL {
+            let of = |hops: &[Hop]| hops.iter().find(|hop| Family::of(hop.gateway) == family).cloned();
+            set_default_route(&mut netlink, of(&routes.wanted), of(&ours)).map_err(refused)?;
+        }
+        Ok(())
+    });
+    set.map_err(|error| failed("enter the network namespace", &error))?
+}
+
+/// The default routes there are that are ours: made by us, and through an endpoint's interface.
+fn ours(netlink: &mut Netlink, routes: &DefaultRoutes) -> std::result::Result<Vec<Hop>, NetlinkError> {
+    if routes.unwanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let there = netlink.routes()?;
+    let mut ours = Vec::new();
+    for hop in routes.wanted.iter().chain(&routes.unwanted) {
+        let link = hop.interface.as_deref().map(|name| netlink.find_link(name)).transpose()?.flatten();
+        let is_hop = |route: &&Route| {
+            route.is_static
+                && route.destination == Family::of(hop.gateway).everywhere()
+                && route.gateway == Some(hop.gateway)
+                && link.as_ref().is_some_and(|link| route.index == Some(link.index))
+        };
+        ours.extend(there.iter().find(is_hop).map(|_| hop.clone()));
+    }
+    Ok(ours)
+}
+
+/// Makes `wanted` the default route of its family in place of `ours`, at once where there is one.
+fn set_default_route(
     netlink: &mut Netlink,
-    interface: &str,
-    gateway: IpAddr,
+    wanted: Option<Hop>,
+    ours: Option<Hop>,
 ) -> std::result::Result<(), NetlinkError> {
-    match netlink.add_route(interface, Family::of(gateway).everywhere(), Some(gateway)) {
-        Err(error) if error.is(EEXIST) => Ok(()),
-        outcome => outcome,
+    let everywhere = |hop: &Hop| Family::of(hop.gateway).everywhere();
+    let with_interface = |hop: Option<Hop>| hop.and_then(|hop| Some((hop.interface.clone()?, hop)));
+    match (with_interface(wanted), with_interface(ours)) {
+        (Some((_, wanted)), Some((_, ours))) if wanted == ours => Ok(()),
+        (Some((interface, wanted)), Some(_)) => {
+            netlink.replace_route(&interface, everywhere(&wanted), Some(wanted.gateway))
+        }
+        (Some((interface, wanted)), None) => {
+            match netlink.add_route(&interface, everywhere(&wanted), Some(wanted.gateway)) {
+                Err(error) if error.is(EEXIST) => Ok(()),
+                outcome => outcome,
+            }
+        }
+        (None, Some((interface, ours))) => {
+            netlink.delete_route(&interface, everywhere(&ours), Some(ours.gateway))
+        }
+        (None, None) => Ok(()),
     }
 }
 
@@ -296,12 +354,31 @@ fn first_free_name<T>(
     Err(Error::new(Code::InterfaceInUse, message))
 }
 
-/// Writes the per-interface switch of the calling thread's namespace. A kernel without IPv6 has none.
+/// Switches IPv6 off on an interface of the calling thread's namespace.
 pub(super) fn disable_ipv6(interface: &str) -> io::Result<()> {
-    match std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1") {
+    set_ipv6(interface, "disable_ipv6", "1")
+}
+
+/// Writes one of IPv6's settings of an interface. A kernel without IPv6 has none.
+fn set_ipv6(interface: &str, setting: &str, value: &str) -> io::Result<()> {
+    match std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/{setting}"), value) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
     }
+}
+
+/// Writes a setting that was asked for.
+fn set_sysctl(interface: &str, sysctl: &Sysctl) -> Result<()> {
+    let path = sysctl.path(interface);
+    std::fs::write(&path, &sysctl.value).map_err(|error| {
+        let message = format!(
+            "cannot set {} of interface {interface:?} to {:?}: {error}: see {}",
+            sysctl.name,
+            sysctl.value,
+            path.display()
+        );
+        Error::new(Code::InvalidArgument, message)
+    })
 }
 
 fn exists_is_none(outcome: std::result::Result<(), NetlinkError>) -> Result<Option<()>> {

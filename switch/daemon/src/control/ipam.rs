@@ -7,18 +7,23 @@
 //! given and wraps around, so an address just released is not given to the next who comes.
 //!
 //! The network address is never given, nor the broadcast address of IPv4, but for the prefixes where
-//! they do not exist: /31 and /32 (RFC 3021), /127 and /128 (RFC 6164). Everything here is pure.
+//! they do not exist: /31 and /32 (RFC 3021), /127 and /128 (RFC 6164). A range of a pool limits which
+//! address is next, not which one may be asked for. Reserved addresses are somebody else's: never given.
+//! Everything here is pure.
 //!
 //! The time to allocate is that to step over addresses in use behind the last one given: one step in a
 //! network that is not nearly full.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Code, Error, Result};
+
+#[cfg(test)]
+mod model;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +52,34 @@ impl Family {
     }
 }
 
+/// The name under which a reserved address is the default gateway of containers.
+const DEFAULT_GATEWAY_V4: &str = "DefaultGatewayIPv4";
+const DEFAULT_GATEWAY_V6: &str = "DefaultGatewayIPv6";
+
+/// What a pool is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolPlan {
+    /// Its subnet.
+    pub subnet: IpNet,
+    /// The gateway; `None` for the first address nobody else has.
+    pub gateway: Option<IpAddr>,
+    /// Where endpoints that ask for no address get one; `None` for the whole subnet.
+    pub range: Option<IpNet>,
+    /// Addresses that no endpoint gets, by name.
+    pub reserved: BTreeMap<String, IpAddr>,
+}
+
+impl PoolPlan {
+    /// A pool of this subnet, and nothing more to say.
+    pub fn new(subnet: IpNet) -> Self {
+        Self { subnet, gateway: None, range: None, reserved: BTreeMap::new() }
+    }
+}
+
 /// One subnet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pool {
+    plan: PoolPlan,
     subnet: IpNet,
     gateway: IpAddr,
     #[serde(skip)]
@@ -58,29 +88,46 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `subnet` whose gateway is `gateway`, or the first address there is.
+    /// A pool.
     ///
     /// # Errors
-    /// When the gateway is not an address of the subnet, or the subnet has bits set behind its prefix.
-    pub fn new(subnet: IpNet, gateway: Option<IpAddr>) -> Result<Self> {
-        if subnet.addr() != subnet.network() {
-            let mend = subnet.trunc();
-            return Err(Error::new(
-                Code::InvalidArgument,
-                format!("subnet {subnet} has bits set behind its prefix: write {mend}"),
-            ));
+    /// When the gateway, the range or a reserved address is not of the subnet, when two of them are one
+    /// address, or when the subnet is none that hosts can have addresses of.
+    pub fn new(plan: PoolPlan) -> Result<Self> {
+        let subnet = plan.subnet;
+        check_prefix("subnet", subnet)?;
+        refuse_special(subnet)?;
+        if let Some(range) = plan.range {
+            check_prefix("ip-range", range)?;
+            if !subnet.contains(&range) {
+                let message =
+                    format!("ip-range {range} is not inside subnet {subnet}: choose a part of that subnet");
+                return Err(Error::new(Code::AddressOutside, message));
+            }
         }
-        let (first, last) = bounds(subnet);
-        let gateway = gateway.unwrap_or_else(|| address_of(subnet, first));
-        let mut pool = Self { subnet, gateway, used: BTreeSet::new(), last };
-        if !subnet.contains(&gateway) {
-            return Err(Error::new(
-                Code::AddressOutside,
-                format!("gateway {gateway} is no address of subnet {subnet}: choose one of that subnet"),
-            ));
+        let (_, last) = bounds(plan.range.unwrap_or(subnet), subnet);
+        let mut pool = Self { subnet, gateway: subnet.network(), used: BTreeSet::new(), last, plan };
+        for (name, address) in &pool.plan.reserved.clone() {
+            let other = if subnet.addr().is_ipv4() { DEFAULT_GATEWAY_V6 } else { DEFAULT_GATEWAY_V4 };
+            if name == other {
+                let message = format!("aux-address {name}={address} is of the other family: choose another");
+                return Err(Error::new(Code::InvalidArgument, message));
+            }
+            pool.reserve(&format!("aux-address {name}={address}"), *address)?;
         }
-        pool.take(gateway)?;
+        pool.gateway = match pool.plan.gateway {
+            Some(gateway) => {
+                pool.reserve(&format!("gateway {gateway}"), gateway)?;
+                gateway
+            }
+            None => pool.first_free().ok_or_else(|| exhausted(&[subnet.to_string()]))?,
+        };
         Ok(pool)
+    }
+
+    /// What it was made of; the gateway is `None` there when nobody chose it.
+    pub fn plan(&self) -> &PoolPlan {
+        &self.plan
     }
 
     /// The subnet.
@@ -88,13 +135,37 @@ impl Pool {
         self.subnet
     }
 
-    /// The gateway.
+    /// The gateway: an address of the switch.
     pub fn gateway(&self) -> IpAddr {
         self.gateway
     }
 
+    /// The default gateway of containers: the gateway unless a reserved address takes its place.
+    pub fn default_gateway(&self) -> IpAddr {
+        let name = if self.gateway.is_ipv4() { DEFAULT_GATEWAY_V4 } else { DEFAULT_GATEWAY_V6 };
+        self.plan.reserved.get(name).copied().unwrap_or(self.gateway)
+    }
+
+    /// Takes an address for something that is no endpoint.
+    fn reserve(&mut self, what: &str, address: IpAddr) -> Result<()> {
+        if !self.subnet.contains(&address) {
+            let subnet = self.subnet;
+            let message = format!("{what} is no address of subnet {subnet}: choose one of that subnet");
+            return Err(Error::new(Code::AddressOutside, message));
+        }
+        self.take(address).map_err(|error| Error::new(error.code, format!("{what}: {}", error.message)))
+    }
+
+    /// Takes the first address of the subnet that is free.
+    fn first_free(&mut self) -> Option<IpAddr> {
+        let (first, last) = bounds(self.subnet, self.subnet);
+        let free = (first..=last).find(|at| !self.used.contains(at))?;
+        self.used.insert(free);
+        Some(address_of(self.subnet, free))
+    }
+
     fn take(&mut self, address: IpAddr) -> Result<()> {
-        let (first, last) = bounds(self.subnet);
+        let (first, last) = bounds(self.subnet, self.subnet);
         if !(first..=last).contains(&number(address)) {
             return Err(Error::new(
                 Code::AddressOutside,
@@ -113,7 +184,11 @@ impl Pool {
     }
 
     fn next_free(&mut self) -> Option<IpAddr> {
-        let (first, last) = bounds(self.subnet);
+        let (first, last) = bounds(self.plan.range.unwrap_or(self.subnet), self.subnet);
+        // A range may have nothing but an address that is never given.
+        if first > last {
+            return None;
+        }
         let behind = |at: u128| if at >= last { first } else { at + 1 };
         let mut at = behind(self.last);
         // Among one more address than are in use, one is free, unless the pool has no more than that.
@@ -149,7 +224,7 @@ impl Pools {
     /// Marks as used what is: addresses of endpoints, and what the pools themselves need.
     pub fn restore<'a>(&mut self, addresses: impl Iterator<Item = &'a IpNet>) {
         for pool in &mut self.0 {
-            pool.used = [number(pool.gateway)].into();
+            pool.used = pool.plan.reserved.values().chain([&pool.gateway]).copied().map(number).collect();
         }
         for address in addresses.map(IpNet::addr) {
             for pool in self.0.iter_mut().filter(|pool| pool.subnet.contains(&address)) {
@@ -214,9 +289,9 @@ impl Pools {
         }
     }
 
-    /// The gateway of the subnet an address is from.
+    /// The default gateway of a container with this address.
     pub fn gateway_of(&self, address: IpAddr) -> Option<IpAddr> {
-        self.0.iter().find(|pool| pool.subnet.contains(&address)).map(Pool::gateway)
+        self.0.iter().find(|pool| pool.subnet.contains(&address)).map(Pool::default_gateway)
     }
 
     fn take_one(&mut self, address: IpAddr) -> Result<IpNet> {
@@ -243,10 +318,47 @@ impl Pools {
             }
             subnets.push(pool.subnet.to_string());
         }
-        let message =
-            format!("no available addresses on this pool ({}): disconnect a sandbox", subnets.join(", "));
-        Err(Error::new(Code::AddressesExhausted, message))
+        Err(exhausted(&subnets))
     }
+}
+
+fn exhausted(subnets: &[String]) -> Error {
+    let message =
+        format!("no available addresses on this pool ({}): disconnect a sandbox", subnets.join(", "));
+    Error::new(Code::AddressesExhausted, message)
+}
+
+fn check_prefix(what: &str, net: IpNet) -> Result<()> {
+    if net.addr() == net.network() {
+        return Ok(());
+    }
+    let message = format!("{what} {net} has bits set behind its prefix: write {}", net.trunc());
+    Err(Error::new(Code::InvalidArgument, message))
+}
+
+/// Subnets whose addresses mean something else: "this" host, loopback and multicast (RFC 6890), and
+/// link-local ones of IPv6, which every interface has anyway (RFC 4291).
+fn refuse_special(subnet: IpNet) -> Result<()> {
+    let special: [(IpNet, &str); 7] = [
+        (v4_net([0, 0, 0, 0], 8), "\"this\" network"),
+        (v4_net([127, 0, 0, 0], 8), "loopback"),
+        (v4_net([224, 0, 0, 0], 3), "multicast or reserved"),
+        (v6_net(0, 128), "unspecified"),
+        (v6_net(1, 128), "loopback"),
+        (v6_net(0xfe80 << 112, 10), "link-local"),
+        (v6_net(0xff00 << 112, 8), "multicast"),
+    ];
+    let Some((_, what)) = special.iter().find(|(net, _)| overlap(*net, subnet)) else { return Ok(()) };
+    let message = format!("subnet {subnet} has {what} addresses: choose one of unicast addresses");
+    Err(Error::new(Code::InvalidArgument, message))
+}
+
+fn v4_net(address: [u8; 4], prefix: u8) -> IpNet {
+    Ipv4Net::new(address.into(), prefix).map_or_else(|_| Ipv4Net::default().into(), IpNet::from)
+}
+
+fn v6_net(address: u128, prefix: u8) -> IpNet {
+    Ipv6Net::new(address.into(), prefix).map_or_else(|_| Ipv6Net::default().into(), IpNet::from)
 }
 
 /// Whether two subnets share an address.
@@ -266,14 +378,15 @@ fn with_prefix(address: IpAddr, subnet: IpNet) -> IpNet {
     IpNet::new(address, subnet.prefix_len()).unwrap_or(subnet)
 }
 
-/// The first and last address that may be given, as numbers.
-fn bounds(subnet: IpNet) -> (u128, u128) {
+/// The first and last address of a part of a subnet that may be given, as numbers.
+fn bounds(part: IpNet, subnet: IpNet) -> (u128, u128) {
     let (first, last) = (number(subnet.network()), number(subnet.broadcast()));
-    match subnet {
+    let (first, last) = match subnet {
         _ if last - first <= 1 => (first, last),
         IpNet::V4(_) => (first + 1, last - 1),
         IpNet::V6(_) => (first + 1, last),
-    }
+    };
+    (first.max(number(part.network())), last.min(number(part.broadcast())))
 }
 
 fn number(address: IpAddr) -> u128 {
@@ -302,9 +415,16 @@ mod tests {
         text.parse().expect("address")
     }
 
+    fn plan(subnet: &str) -> PoolPlan {
+        PoolPlan::new(net(subnet))
+    }
+
+    fn pool(plan: PoolPlan) -> Pool {
+        Pool::new(plan).expect("pool")
+    }
+
     fn pools(subnets: &[&str]) -> Pools {
-        Pools::new(subnets.iter().map(|subnet| Pool::new(net(subnet), None).expect("pool")).collect())
-            .expect("pools")
+        Pools::new(subnets.iter().map(|subnet| pool(plan(subnet))).collect()).expect("pools")
     }
 
     #[test]
@@ -318,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_gateway_elsewhere_leaves_the_first_address_to_endpoints() {
-        let pool = Pool::new(net("10.0.0.0/24"), Some(ip("10.0.0.254"))).expect("pool");
+        let pool = pool(PoolPlan { gateway: Some(ip("10.0.0.254")), ..plan("10.0.0.0/24") });
         let mut pools = Pools::new(vec![pool]).expect("pools");
         assert_eq!(pools.take(&[]), Ok(vec![net("10.0.0.1/24")]));
     }
@@ -335,21 +455,6 @@ mod tests {
         assert_eq!(pools.take(&[]).expect_err("full").code, Code::AddressesExhausted);
         pools.release(&[net("10.0.0.4/29")]);
         assert_eq!(pools.take(&[]), Ok(vec![net("10.0.0.4/29")]));
-    }
-
-    #[test]
-    fn what_was_written_down_goes_on_where_it_was() {
-        let mut before = pools(&["10.0.0.0/29", "fd00::/64"]);
-        let first = before.take(&[]).expect("first");
-        let second = before.take(&[]).expect("second");
-        before.release(&first);
-        let text = serde_json::to_string(&before).expect("text");
-        let mut after: Pools = serde_json::from_str(&text).expect("pools");
-        after.restore(second.iter());
-        assert_eq!(after.take(&[ip("10.0.0.3")]).expect_err("used").code, Code::AddressInUse);
-        assert_eq!(after.take(&[ip("10.0.0.1")]).expect_err("gateway").code, Code::AddressInUse);
-        assert_eq!(after.take(&[]), Ok(vec![net("10.0.0.4/29"), net("fd00::4/64")]));
-        assert_eq!(after.take(&first.iter().map(IpNet::addr).collect::<Vec<_>>()), Ok(first));
     }
 
     #[test]
@@ -397,13 +502,78 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_pool() {
-        let code = |subnet: &str, gateway: Option<&str>| {
-            Pool::new(net(subnet), gateway.map(ip)).expect_err("bad").code
-        };
-        assert_eq!(code("10.0.0.5/24", None), Code::InvalidArgument);
-        assert_eq!(code("10.0.0.0/24", Some("10.0.1.1")), Code::AddressOutside);
-        assert_eq!(code("10.0.0.0/24", Some("10.0.0.255")), Code::AddressOutside);
-        let twice = ["10.0.0.0/16", "10.0.3.0/24"].map(|subnet| Pool::new(net(subnet), None).expect("pool"));
+        let code = |plan| Pool::new(plan).expect_err("bad").code;
+        let gateway = |address| PoolPlan { gateway: Some(ip(address)), ..plan("10.0.0.0/24") };
+        let range = |range| PoolPlan { range: Some(net(range)), ..plan("10.0.0.0/24") };
+        let cases = [
+            (plan("10.0.0.5/24"), Code::InvalidArgument),
+            (gateway("10.0.1.1"), Code::AddressOutside),
+            (gateway("10.0.0.255"), Code::AddressOutside),
+            (range("10.0.1.0/25"), Code::AddressOutside),
+            (range("10.0.0.0/16"), Code::AddressOutside),
+            (range("10.0.0.9/25"), Code::InvalidArgument),
+            (with_reserved("10.0.0.0/24", &[("a", "10.0.1.1")]), Code::AddressOutside),
+            (with_reserved("10.0.0.0/24", &[("a", "fd00::1")]), Code::AddressOutside),
+            (with_reserved("10.0.0.0/24", &[("DefaultGatewayIPv6", "10.0.0.9")]), Code::InvalidArgument),
+            (with_reserved("fd00::/64", &[("DefaultGatewayIPv4", "fd00::9")]), Code::InvalidArgument),
+            (with_reserved("10.0.0.0/24", &[("a", "10.0.0.9"), ("b", "10.0.0.9")]), Code::AddressInUse),
+        ];
+        for (plan, expected) in cases {
+            assert_eq!(code(plan.clone()), expected, "{plan:?}");
+        }
+        for special in
+            ["0.0.0.0/24", "127.1.0.0/16", "224.0.0.0/24", "128.0.0.0/1", "fe80::/64", "ff02::/64", "::/64"]
+        {
+            assert_eq!(code(plan(special)), Code::InvalidArgument, "{special}");
+        }
+        let twice = ["10.0.0.0/16", "10.0.3.0/24"].map(|subnet| pool(plan(subnet)));
         assert_eq!(Pools::new(twice.into()).expect_err("overlap").code, Code::PoolOverlap);
+    }
+
+    fn with_reserved(subnet: &str, reserved: &[(&str, &str)]) -> PoolPlan {
+        let reserved = reserved.iter().map(|(name, address)| ((*name).to_owned(), ip(address)));
+        PoolPlan { reserved: reserved.collect(), ..plan(subnet) }
+    }
+
+    #[test]
+    fn what_was_written_down_goes_on_where_it_was() {
+        let reserved = pool(with_reserved("10.0.0.0/29", &[("a", "10.0.0.6")]));
+        let mut before = Pools::new(vec![reserved, pool(plan("fd00::/64"))]).expect("pools");
+        let first = before.take(&[]).expect("first");
+        let second = before.take(&[]).expect("second");
+        before.release(&first);
+        let text = serde_json::to_string(&before).expect("text");
+        let mut after: Pools = serde_json::from_str(&text).expect("pools");
+        after.restore(second.iter());
+        for used in ["10.0.0.3", "10.0.0.1", "10.0.0.6"] {
+            assert_eq!(after.take(&[ip(used)]).expect_err("used").code, Code::AddressInUse);
+        }
+        assert_eq!(after.take(&[]), Ok(vec![net("10.0.0.4/29"), net("fd00::4/64")]));
+        assert_eq!(after.take(&first.iter().map(IpNet::addr).collect::<Vec<_>>()), Ok(first));
+    }
+
+    #[test]
+    fn a_range_limits_what_is_next_and_nothing_else() {
+        let plan = PoolPlan { range: Some(net("10.0.0.8/30")), ..plan("10.0.0.0/24") };
+        let mut pools = Pools::new(vec![pool(plan)]).expect("pools");
+        assert_eq!(pools.gateway_of(ip("10.0.0.9")), Some(ip("10.0.0.1")));
+        assert_eq!(pools.take(&[ip("10.0.0.200")]), Ok(vec![net("10.0.0.200/24")]));
+        for expected in ["10.0.0.8/24", "10.0.0.9/24", "10.0.0.10/24", "10.0.0.11/24"] {
+            assert_eq!(pools.take(&[]), Ok(vec![net(expected)]));
+        }
+        assert_eq!(pools.take(&[]).expect_err("full").code, Code::AddressesExhausted);
+        pools.release(&[net("10.0.0.200/24"), net("10.0.0.9/24")]);
+        assert_eq!(pools.take(&[]), Ok(vec![net("10.0.0.9/24")]));
+    }
+
+    #[test]
+    fn reserved_addresses_are_not_given_and_may_be_the_default_gateway() {
+        let reserved = [("router", "10.0.0.1"), ("DefaultGatewayIPv4", "10.0.0.3"), ("x", "10.0.0.4")];
+        let pool = pool(with_reserved("10.0.0.0/24", &reserved));
+        assert_eq!((pool.gateway(), pool.default_gateway()), (ip("10.0.0.2"), ip("10.0.0.3")));
+        let mut pools = Pools::new(vec![pool]).expect("pools");
+        assert_eq!(pools.gateway_of(ip("10.0.0.9")), Some(ip("10.0.0.3")));
+        assert_eq!(pools.take(&[]), Ok(vec![net("10.0.0.5/24")]));
+        assert_eq!(pools.take(&[ip("10.0.0.1")]).expect_err("reserved").code, Code::AddressInUse);
     }
 }

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -22,10 +23,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command as Process};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use vswitch_engine::{Network, Station};
+use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
 
+use super::resolver::Resolver;
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
 
@@ -56,6 +58,7 @@ pub struct Link {
 #[derive(Debug)]
 struct Shared {
     counters: Counters,
+    resolver: Resolver,
     pid: AtomicU32,
     restarts: AtomicU64,
     state: Mutex<State>,
@@ -66,7 +69,9 @@ struct Shared {
 struct State {
     options: Options,
     networks: BTreeMap<NetworkId, Network>,
+    rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    host_addresses: Vec<IpAddr>,
     running: Option<Running>,
     /// The datapath started last, dead or alive: only its watcher may replace it.
     latest: u32,
@@ -80,22 +85,25 @@ struct Running {
 }
 
 impl Link {
-    /// Starts the datapath.
+    /// Starts the datapath, for which `resolver` finds out names.
     ///
     /// # Errors
     /// When it cannot be started or cannot confine itself.
-    pub async fn start(options: LinkOptions) -> io::Result<Self> {
+    pub async fn start(options: LinkOptions, resolver: Resolver) -> io::Result<Self> {
         let options = Options { poll: options.poll, seed: random_seed()? };
         let state = State {
             options,
             networks: BTreeMap::new(),
+            rules: Vec::new(),
             ports: BTreeMap::new(),
+            host_addresses: Vec::new(),
             running: None,
             latest: 0,
             stopped: false,
         };
         let shared = Shared {
             counters: Counters::new()?,
+            resolver,
             pid: AtomicU32::new(0),
             restarts: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -158,6 +166,28 @@ impl Link {
         self.tell(&mut state, Command::SetStation(id, station), None).await
     }
 
+    /// Has the addresses of the container behind a port said in its network.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`], also when it was stopped.
+    pub async fn announce(&self, id: PortId) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        if state.stopped {
+            return Err(io::Error::other("it was stopped").into());
+        }
+        self.tell(&mut state, Command::Announce(id), None).await
+    }
+
+    /// Says which addresses the host has.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_host_addresses(&self, addresses: Vec<IpAddr>) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.host_addresses.clone_from(&addresses);
+        self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
+    }
+
     /// Removes a port and closes its descriptor.
     ///
     /// # Errors
@@ -181,13 +211,35 @@ impl Link {
             let after = table.last().map(|entry| entry.mac);
             let page = match self.ask(&mut state, &Command::ReadTable { network, after }, None).await? {
                 Reply::Table(page) => page,
-                other @ (Reply::Done | Reply::Refused(_)) => return Err(unexpected(other)),
+                other @ (Reply::Done | Reply::Refused(_) | Reply::Rules(_)) => return Err(unexpected(other)),
             };
             let last = page.len() < TABLE_PAGE;
             table.extend(page);
             if last {
                 return Ok(table);
             }
+        }
+    }
+
+    /// Puts these rules in place of all there are.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_rules(&self, rules: Vec<Rule>) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.rules.clone_from(&rules);
+        self.tell(&mut state, Command::SetRules(rules), None).await
+    }
+
+    /// What each rule has decided about since it was made or the datapath started, by its number.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn rule_counts(&self) -> Result<BTreeMap<u32, Count>, LinkError> {
+        let mut state = self.shared.state.lock().await;
+        match self.ask(&mut state, &Command::ReadRules, None).await? {
+            Reply::Rules(counts) => Ok(counts.into_iter().collect()),
+            other @ (Reply::Done | Reply::Refused(_) | Reply::Table(_)) => Err(unexpected(other)),
         }
     }
 
@@ -226,7 +278,7 @@ impl Link {
     ) -> Result<(), LinkError> {
         match self.ask(state, &command, fd).await? {
             Reply::Done => Ok(()),
-            other @ (Reply::Refused(_) | Reply::Table(_)) => Err(unexpected(other)),
+            other @ (Reply::Refused(_) | Reply::Table(_) | Reply::Rules(_)) => Err(unexpected(other)),
         }
     }
 
@@ -246,7 +298,9 @@ impl Link {
         tracing::warn!(pid = state.latest, "the datapath does not answer; starting another");
         self.relaunch(state).await?;
         match (command, &state.running) {
-            (Command::ReadTable { .. }, Some(running)) => Ok(ask(&running.channel, command, None).await?),
+            (Command::ReadTable { .. } | Command::ReadRules, Some(running)) => {
+                Ok(ask(&running.channel, command, None).await?)
+            }
             _ => Ok(Reply::Done),
         }
     }
@@ -262,6 +316,13 @@ impl Link {
         Ok(())
     }
 
+    /// Gives the datapath a channel on which its questions for names are answered.
+    async fn serve_resolver(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+        let (ours, theirs) = Channel::pair()?;
+        must(channel, &Command::SetResolver, Some(theirs.as_fd())).await?;
+        self.shared.resolver.serve(ours)
+    }
+
     /// Starts a datapath and tells it everything.
     async fn launch(&self, state: &mut State) -> io::Result<()> {
         let (ours, theirs) = Channel::pair()?;
@@ -269,9 +330,12 @@ impl Link {
         let pid = child.id().unwrap_or(0);
         let channel = ours.into_async()?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
+        must(&channel, &Command::SetHostAddresses(state.host_addresses.clone()), None).await?;
+        self.serve_resolver(&channel).await?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }
+        must(&channel, &Command::SetRules(state.rules.clone()), None).await?;
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
         }
@@ -323,14 +387,18 @@ async fn ask(channel: &AsyncFd<Channel>, command: &Command, fd: Option<BorrowedF
 async fn must(channel: &AsyncFd<Channel>, command: &Command, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     match ask(channel, command, fd).await? {
         Reply::Done => Ok(()),
-        other @ (Reply::Refused(_) | Reply::Table(_)) => Err(io::Error::other(unexpected(other))),
+        other @ (Reply::Refused(_) | Reply::Table(_) | Reply::Rules(_)) => {
+            Err(io::Error::other(unexpected(other)))
+        }
     }
 }
 
 fn unexpected(reply: Reply) -> LinkError {
     match reply {
         Reply::Refused(why) => LinkError::Refused(why),
-        Reply::Done | Reply::Table(_) => LinkError::Down(io::Error::other("it gave the wrong answer")),
+        Reply::Done | Reply::Table(_) | Reply::Rules(_) => {
+            LinkError::Down(io::Error::other("it gave the wrong answer"))
+        }
     }
 }
 

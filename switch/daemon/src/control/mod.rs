@@ -11,34 +11,49 @@
 //! |---|---|
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
-//! | [`networks`] [`sandboxes`] [`endpoints`] [`observe`] | the operations, by noun |
+//! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
+//! | [`host_addresses`] | which addresses the host has, told to the datapath |
 //! | [`host_port`] | the interface a host reaches a network by |
-//! | [`interface`] | making an interface in a sandbox |
+//! | [`interface`] | making an interface in a sandbox, and its default routes |
+//! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
+//! | [`files`] | what sandboxes find under `/etc` |
+//! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
-//! | [`ipam`] [`subnets`] [`options`] [`names`] [`calendar`] | pure rules |
+//! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
+//! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
 //! | [`link`] | the datapath, seen from here |
 //! | [`error`] | what a refusal looks like |
 
 pub mod actor;
+pub mod announce;
 pub mod api;
 pub mod calendar;
+pub mod default_route;
 pub mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod files;
+pub mod filters;
+pub mod host_addresses;
 pub mod host_port;
 pub mod interface;
 pub mod ipam;
 pub mod link;
+pub mod mode;
 pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod predefined;
 pub mod records;
+pub mod resolver;
+pub mod rules;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
 pub mod subnets;
+pub mod surroundings;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -51,9 +66,11 @@ use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
 use error::{Code, Error, Result};
+use files::Files;
 use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
+use resolver::Resolver;
 use state::State;
 
 /// Threads that wait for the kernel to destroy interfaces.
@@ -66,6 +83,8 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// What the datapath does when there is no work.
     pub poll: PollMode,
+    /// The file that names the host's name servers.
+    pub resolv_conf: PathBuf,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -76,6 +95,7 @@ pub struct Control {
     remains: BTreeMap<Id, Remains>,
     link: Link,
     far: Option<FarSide>,
+    files: Files,
     offloads_noted: bool,
 }
 
@@ -105,25 +125,29 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     // Before there is anything to remove, so that no signal ends the process with it still there.
     let stop = stop_signal().map_err(|error| failed("wait for signals", &error))?;
     let listener = UnixListener::from_std(listener).map_err(|error| failed("listen", &error))?;
-    let mut control = Control::start(options.poll).await?;
+    let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     eprintln!("vswitch: ready on {}", options.socket.display());
+    let follower = tokio::spawn(host_addresses::follow(control.link.clone()));
     jobs.work(&mut control, stop).await;
     server.abort();
+    follower.abort();
     control.stop().await;
     Ok(())
 }
 
 impl Control {
-    async fn start(poll: PollMode) -> Result<Self> {
-        let link = Link::start(LinkOptions { poll }).await;
+    async fn start(options: &RunOptions) -> Result<Self> {
+        let resolver = Resolver::new(options.resolv_conf.clone());
+        let link = Link::start(LinkOptions { poll: options.poll }, resolver).await;
         let link = link.map_err(|error| failed("start the datapath", &error))?;
         let mut control = Self {
             state: State::default(),
             remains: BTreeMap::new(),
             link,
             far: None,
+            files: Files::new(&options.socket, options.resolv_conf.clone()),
             offloads_noted: false,
         };
         let bridge =
@@ -144,6 +168,7 @@ impl Control {
         for (name, sandbox) in self.state.sandboxes.iter() {
             sandboxes::forget_namespace(name, sandbox);
         }
+        self.files.remove();
         cleanup.done().await;
     }
 }

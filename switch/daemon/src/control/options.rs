@@ -5,22 +5,60 @@
 //! any other key is somebody else's and is kept as it is.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
+use vswitch_engine::GatewayMode;
 
 use super::error::{Code, Error, Result};
 
-const ICC: &str = "com.docker.network.bridge.enable_icc";
-const MTU: &str = "com.docker.network.driver.mtu";
-const PREFIX: &str = "com.docker.network.container_iface_prefix";
-const NETWORK_KEYS: [&str; 3] = [ICC, MTU, PREFIX];
+mod endpoint;
+pub use endpoint::{EndpointOptions, PortType, Sysctl};
 
-const INTERFACE: &str = "com.docker.network.endpoint.ifname";
-const PORT_TYPE: &str = "vswitch.port_type";
-const ENDPOINT_KEYS: [&str; 2] = [INTERFACE, PORT_TYPE];
+/// The name of a network's host port.
+pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+/// Largest network packet.
+pub const MTU: &str = "com.docker.network.driver.mtu";
+const ICC: &str = "com.docker.network.bridge.enable_icc";
+const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+const MODE_V4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+const MODE_V6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+const INHIBIT_V4: &str = "com.docker.network.bridge.inhibit_ipv4";
+const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
+const PREFIX: &str = "com.docker.network.container_iface_prefix";
+const HOST_V4: &str = "com.docker.network.host_ipv4";
+const HOST_V6: &str = "com.docker.network.host_ipv6";
+const ENABLE_V4: &str = "com.docker.network.enable_ipv4";
+const ENABLE_V6: &str = "com.docker.network.enable_ipv6";
+const INTERNAL: &str = "com.docker.network.internal";
+const PORT_SECURITY: &str = "vswitch.port_security";
+const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
+const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
+const NETWORK_KEYS: [&str; 18] = [
+    BRIDGE_NAME,
+    MTU,
+    ICC,
+    MASQUERADE,
+    MODE_V4,
+    MODE_V6,
+    HOST_BINDING,
+    INHIBIT_V4,
+    TRUSTED,
+    PREFIX,
+    HOST_V4,
+    HOST_V6,
+    ENABLE_V4,
+    ENABLE_V6,
+    INTERNAL,
+    PORT_SECURITY,
+    ADVERTISE_COUNT,
+    ADVERTISE_INTERVAL,
+];
 
 const OURS: [&str; 2] = ["com.docker.network.", "vswitch."];
-const MTU_DEFAULT: u16 = 1500;
+/// The MTU of Ethernet, for a host without a default route to go by.
+pub const MTU_DEFAULT: u16 = 1500;
 /// The smallest MTU of IPv4 (RFC 791), and of IPv6 (RFC 8200).
 const MTU_MIN: u16 = 68;
 const MTU_MIN_V6: u16 = 1280;
@@ -30,96 +68,121 @@ const MTU_MAX: u16 = 65_521;
 /// What a network's options say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkOptions {
+    /// What its host port is to be called.
+    pub bridge_name: Option<String>,
     /// Whether containers of the network may reach each other.
     pub icc: bool,
+    /// Whether what leaves the network gets an address of the host.
+    pub masquerade: bool,
+    /// Who may reach its containers directly, over IPv4.
+    pub mode_v4: GatewayMode,
+    /// Who may reach its containers directly, over IPv6.
+    pub mode_v6: GatewayMode,
+    /// Where published ports listen that name no address of the host.
+    pub host_binding: Ipv4Addr,
+    /// Whether somebody else has the IPv4 gateway address: the switch and the host do not.
+    pub inhibit_v4: bool,
+    /// Interfaces of the host from which containers may be reached directly whatever the mode.
+    pub trusted: Vec<String>,
     /// Largest network packet, in bytes.
     pub mtu: u16,
     /// What interfaces in sandboxes are called, before the number.
     pub interface_prefix: String,
+    /// The address of the host that what leaves the network gets.
+    pub host_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub host_v6: Option<Ipv6Addr>,
+    /// Whether it has IPv4, where the request does not say.
+    pub enable_v4: Option<bool>,
+    /// Whether it has IPv6, where the request does not say.
+    pub enable_v6: Option<bool>,
+    /// Without a default route.
+    pub internal: bool,
+    /// Whether a container may only send from its own addresses.
+    pub port_security: bool,
+    /// How new endpoints are announced.
+    pub announcements: Announcements,
 }
 
 impl NetworkOptions {
-    /// Reads them.
+    /// Reads them; an MTU they do not tell is that of the host's way out, `uplink_mtu`, in bytes.
     ///
     /// # Errors
     /// For an unknown key and for a value that makes no sense.
-    pub fn parse(options: &BTreeMap<String, String>, ipv6: bool) -> Result<Self> {
+    pub fn parse(options: &BTreeMap<String, String>, uplink_mtu: u32) -> Result<Self> {
         refuse_unknown(options, &NETWORK_KEYS)?;
-        let icc = options.get(ICC).map_or(Ok(true), |value| parse_bool(ICC, value))?;
-        let mtu = options.get(MTU).map_or(Ok(MTU_DEFAULT), |value| parse_mtu(value, ipv6))?;
+        let values = Values(options);
+        let bridge_name = values.0.get(BRIDGE_NAME).filter(|name| !name.is_empty()).cloned();
+        if let Some(name) = &bridge_name {
+            check_interface(name, vswitch_sys::netlink::INTERFACE_NAME_BYTES_MAX, "interface name")?;
+        }
         let interface_prefix = options.get(PREFIX).cloned().unwrap_or_else(|| "eth".to_owned());
         // Room for a number of four digits, more than a sandbox ever has interfaces.
         check_interface(&interface_prefix, 11, "interface name prefix")?;
-        Ok(Self { icc, mtu, interface_prefix })
+        Ok(Self {
+            bridge_name,
+            icc: values.truth(ICC)?.unwrap_or(true),
+            masquerade: values.truth(MASQUERADE)?.unwrap_or(true),
+            mode_v4: values.mode(MODE_V4)?,
+            mode_v6: values.mode(MODE_V6)?,
+            host_binding: values.address(HOST_BINDING)?.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            inhibit_v4: values.truth(INHIBIT_V4)?.unwrap_or(false),
+            trusted: values.interfaces(TRUSTED)?,
+            mtu: values.mtu(uplink_mtu)?,
+            interface_prefix,
+            host_v4: values.address(HOST_V4)?,
+            host_v6: values.address(HOST_V6)?,
+            enable_v4: values.truth(ENABLE_V4)?,
+            enable_v6: values.truth(ENABLE_V6)?,
+            internal: values.truth(INTERNAL)?.unwrap_or(false),
+            port_security: values.truth(PORT_SECURITY)?.unwrap_or(true),
+            announcements: Announcements::default().changed_by(values)?,
+        })
     }
-}
 
-/// How a port is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-pub enum PortType {
-    /// A TAP made in the sandbox's namespace: the fastest.
-    #[default]
-    Tap,
-    /// A TAP made in the daemon's namespace and moved, so that it does not keep the sandbox's alive.
-    TapMoved,
-    /// A veth pair whose far end is kept in a private namespace: for programs that want a veth.
-    Veth,
-    /// A descriptor that another process made.
-    #[clap(skip)]
-    Fd,
-}
-
-impl PortType {
-    /// Those a client may ask for, and their names.
-    pub const NAMES: [(&str, PortType); 3] =
-        [("tap", PortType::Tap), ("tap-moved", PortType::TapMoved), ("veth", PortType::Veth)];
-
-    /// The name clients see.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Tap => "tap",
-            Self::TapMoved => "tap-moved",
-            Self::Veth => "veth",
-            Self::Fd => "fd",
-        }
-    }
-}
-
-/// What an endpoint's options say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EndpointOptions {
-    /// The name of the interface in the sandbox.
-    pub interface: Option<String>,
-    /// How the port is made.
-    pub port_type: PortType,
-}
-
-impl EndpointOptions {
-    /// Reads them.
+    /// Checks them against what else the network is.
     ///
     /// # Errors
-    /// For an unknown key and for a value that makes no sense.
-    pub fn parse(options: &BTreeMap<String, String>) -> Result<Self> {
-        refuse_unknown(options, &ENDPOINT_KEYS)?;
-        let interface = options.get(INTERFACE).cloned();
-        if let Some(name) = &interface {
-            check_interface(name, vswitch_sys::netlink::INTERFACE_NAME_BYTES_MAX, "interface name")?;
+    /// For options that such a network cannot have.
+    pub fn check(&self, internal: bool, ipv6: bool) -> Result<()> {
+        for (key, mode) in [(MODE_V4, self.mode_v4), (MODE_V6, self.mode_v6)] {
+            if mode == GatewayMode::Isolated && !internal {
+                return Err(invalid(format!(
+                    "{key}=isolated: only an internal network can be: give --internal, too"
+                )));
+            }
         }
-        let port_type = options.get(PORT_TYPE).map_or(Ok(PortType::Tap), |value| {
-            let known = PortType::NAMES.iter().find(|(name, _)| name == value);
-            known.map(|(_, port_type)| *port_type).ok_or_else(|| {
-                invalid(format!("{PORT_TYPE}={value}: no such port type: use tap, tap-moved or veth"))
-            })
-        })?;
-        Ok(Self { interface, port_type })
+        if ipv6 && self.mtu < MTU_MIN_V6 {
+            return Err(invalid(format!("{MTU}={}: IPv6 needs {MTU_MIN_V6}: use that or more", self.mtu)));
+        }
+        Ok(())
     }
+}
 
-    /// The options that say this.
-    pub fn render(interface: Option<&str>, port_type: PortType) -> BTreeMap<String, String> {
-        let interface = interface.map(|name| (INTERFACE.to_owned(), name.to_owned()));
-        let port_type =
-            (port_type != PortType::Tap).then(|| (PORT_TYPE.to_owned(), port_type.label().to_owned()));
-        interface.into_iter().chain(port_type).collect()
+/// How a new endpoint tells its network which MAC address has its addresses: gratuitous ARP and
+/// unsolicited neighbour advertisements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcements {
+    /// How many, at most 3.
+    pub count: u8,
+    /// Milliseconds between two of them, 100 to 2,000.
+    pub interval_ms: u16,
+}
+
+impl Default for Announcements {
+    fn default() -> Self {
+        Self { count: 3, interval_ms: 1000 }
+    }
+}
+
+impl Announcements {
+    fn changed_by(self, values: Values<'_>) -> Result<Self> {
+        let count = values.number(ADVERTISE_COUNT, 0, 3)?;
+        let interval_ms = values.number(ADVERTISE_INTERVAL, 100, 2000)?;
+        Ok(Self {
+            count: count.and_then(|count| u8::try_from(count).ok()).unwrap_or(self.count),
+            interval_ms: interval_ms.unwrap_or(self.interval_ms),
+        })
     }
 }
 
@@ -150,21 +213,66 @@ fn distance(one: &str, other: &str) -> usize {
     row[other.len()]
 }
 
-/// What Go's `strconv.ParseBool` takes, as Docker does.
-fn parse_bool(key: &str, value: &str) -> Result<bool> {
-    match value {
-        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
-        "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
-        _ => Err(invalid(format!("{key}={value}: no truth value: use true or false"))),
-    }
-}
+/// Options that are read one by one; each is `None` when it is not there.
+#[derive(Clone, Copy, Debug)]
+struct Values<'a>(&'a BTreeMap<String, String>);
 
-fn parse_mtu(value: &str, ipv6: bool) -> Result<u16> {
-    let min = if ipv6 { MTU_MIN_V6 } else { MTU_MIN };
-    match value.parse() {
-        Ok(0) => Ok(MTU_DEFAULT),
-        Ok(mtu) if (min..=MTU_MAX).contains(&mtu) => Ok(mtu),
-        _ => Err(invalid(format!("{MTU}={value}: no MTU: use {min} to {MTU_MAX}, or 0 for {MTU_DEFAULT}"))),
+impl Values<'_> {
+    /// What Go's `strconv.ParseBool` takes, as Docker does.
+    fn truth(self, key: &str) -> Result<Option<bool>> {
+        let Some(value) = self.0.get(key) else { return Ok(None) };
+        match value.as_str() {
+            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(Some(true)),
+            "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(Some(false)),
+            _ => Err(invalid(format!("{key}={value}: no truth value: use true or false"))),
+        }
+    }
+
+    fn mode(self, key: &str) -> Result<GatewayMode> {
+        match self.0.get(key).map(String::as_str) {
+            None | Some("" | "nat") => Ok(GatewayMode::Nat),
+            Some("nat-unprotected") => Ok(GatewayMode::NatUnprotected),
+            Some("routed") => Ok(GatewayMode::Routed),
+            Some("isolated") => Ok(GatewayMode::Isolated),
+            Some(value) => Err(invalid(format!(
+                "{key}={value}: no gateway mode: use nat, nat-unprotected, routed or isolated"
+            ))),
+        }
+    }
+
+    fn address<T: std::str::FromStr>(self, key: &str) -> Result<Option<T>> {
+        let Some(value) = self.0.get(key).filter(|value| !value.is_empty()) else { return Ok(None) };
+        let family = if key == HOST_V6 { "IPv6" } else { "IPv4" };
+        value.parse().map(Some).map_err(|_| invalid(format!("{key}={value}: no {family} address: write one")))
+    }
+
+    fn interfaces(self, key: &str) -> Result<Vec<String>> {
+        let value = self.0.get(key).map(String::as_str).unwrap_or_default();
+        let names: Vec<String> =
+            value.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let bytes_max = vswitch_sys::netlink::INTERFACE_NAME_BYTES_MAX;
+        names.iter().try_for_each(|name| check_interface(name, bytes_max, "interface name"))?;
+        Ok(names)
+    }
+
+    /// An MTU in bytes; 0 stands for none, as Docker has it.
+    fn mtu(self, uplink: u32) -> Result<u16> {
+        let derived = u16::try_from(uplink).unwrap_or(MTU_MAX).clamp(MTU_MIN, MTU_MAX);
+        let Some(value) = self.0.get(MTU) else { return Ok(derived) };
+        match value.parse() {
+            Ok(0) => Ok(derived),
+            Ok(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => Ok(mtu),
+            _ => Err(invalid(format!(
+                "{MTU}={value}: no MTU: use {MTU_MIN} to {MTU_MAX}, or 0 for that of the host's way out"
+            ))),
+        }
+    }
+
+    fn number(self, key: &str, min: u16, max: u16) -> Result<Option<u16>> {
+        let Some(value) = self.0.get(key) else { return Ok(None) };
+        let number = value.parse().ok().filter(|number| (min..=max).contains(number));
+        let number = number.ok_or_else(|| invalid(format!("{key}={value}: use {min} to {max}")))?;
+        Ok(Some(number))
     }
 }
 
@@ -185,57 +293,134 @@ fn check_interface(name: &str, bytes_max: usize, what: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pub(super) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    pub(super) fn defaults() -> NetworkOptions {
+        NetworkOptions::parse(&map(&[]), 1500).expect("defaults")
     }
 
     #[test]
     fn defaults_are_dockers() {
-        let expected = NetworkOptions { icc: true, mtu: 1500, interface_prefix: "eth".to_owned() };
-        assert_eq!(NetworkOptions::parse(&map(&[]), false), Ok(expected.clone()));
-        assert_eq!(NetworkOptions::parse(&map(&[(MTU, "0"), ("org.example.x", "y")]), true), Ok(expected));
-        assert_eq!(EndpointOptions::parse(&map(&[])), Ok(EndpointOptions::default()));
+        let options = defaults();
+        let truths = [options.icc, options.masquerade, options.port_security];
+        assert_eq!((truths, options.inhibit_v4, options.internal), ([true; 3], false, false));
+        assert_eq!((options.mode_v4, options.mode_v6), (GatewayMode::Nat, GatewayMode::Nat));
+        assert_eq!((options.interface_prefix.as_str(), options.mtu), ("eth", 1500));
+        assert_eq!((options.host_v4, options.host_v6), (None, None));
+        assert_eq!(
+            (options.enable_v4, options.enable_v6, options.bridge_name.as_deref()),
+            (None, None, None)
+        );
+        assert!(options.host_binding.is_unspecified() && options.trusted.is_empty());
+        assert_eq!(options.announcements, Announcements { count: 3, interval_ms: 1000 });
+        let unsaid = [(MTU, "0"), (HOST_V4, ""), (MODE_V4, ""), (TRUSTED, ""), ("org.example.x", "y")];
+        assert_eq!(NetworkOptions::parse(&map(&unsaid), 1500), Ok(options.clone()));
     }
 
     #[test]
     fn values_are_read() {
-        let options = NetworkOptions::parse(&map(&[(ICC, "False"), (MTU, "9000"), (PREFIX, "net")]), false);
-        assert_eq!(options, Ok(NetworkOptions { icc: false, mtu: 9000, interface_prefix: "net".to_owned() }));
-        for (_, port_type) in PortType::NAMES {
-            let options = EndpointOptions::render(Some("lan0"), port_type);
-            let expected = EndpointOptions { interface: Some("lan0".to_owned()), port_type };
-            assert_eq!(EndpointOptions::parse(&options), Ok(expected));
-        }
+        let written = map(&[
+            (BRIDGE_NAME, "br0"),
+            (ICC, "False"),
+            (MASQUERADE, "0"),
+            (MODE_V4, "routed"),
+            (MODE_V6, "nat-unprotected"),
+            (HOST_BINDING, "127.0.0.1"),
+            (INHIBIT_V4, "true"),
+            (TRUSTED, "eth0:wg0"),
+            (MTU, "9000"),
+            (PREFIX, "net"),
+            (HOST_V4, "192.0.2.1"),
+            (HOST_V6, "2001:db8::1"),
+            (ENABLE_V4, "f"),
+            (ENABLE_V6, "t"),
+            (INTERNAL, "1"),
+            (PORT_SECURITY, "false"),
+            (ADVERTISE_COUNT, "0"),
+            (ADVERTISE_INTERVAL, "100"),
+        ]);
+        assert_eq!(written.len(), NETWORK_KEYS.len());
+        let expected = NetworkOptions {
+            bridge_name: Some("br0".to_owned()),
+            icc: false,
+            masquerade: false,
+            mode_v4: GatewayMode::Routed,
+            mode_v6: GatewayMode::NatUnprotected,
+            host_binding: Ipv4Addr::LOCALHOST,
+            inhibit_v4: true,
+            trusted: vec!["eth0".to_owned(), "wg0".to_owned()],
+            mtu: 9000,
+            interface_prefix: "net".to_owned(),
+            host_v4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            host_v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+            enable_v4: Some(false),
+            enable_v6: Some(true),
+            internal: true,
+            port_security: false,
+            announcements: Announcements { count: 0, interval_ms: 100 },
+        };
+        assert_eq!(NetworkOptions::parse(&written, 1500), Ok(expected));
     }
 
     #[test]
     fn bad_values_are_refused() {
         let bad = [
+            (BRIDGE_NAME, "a/b"),
             (ICC, "yes"),
+            (MODE_V4, "bridged"),
+            (HOST_BINDING, "::1"),
+            (HOST_V4, "somewhere"),
+            (HOST_V6, "192.0.2.1"),
+            (TRUSTED, "eth0:a b"),
             (MTU, "67"),
             (MTU, "65522"),
             (MTU, "-1"),
             (PREFIX, "a b"),
             (PREFIX, "elevenbytes+"),
+            (ADVERTISE_COUNT, "4"),
+            (ADVERTISE_INTERVAL, "99"),
         ];
         for pair in bad {
-            let error = NetworkOptions::parse(&map(&[pair]), false).expect_err(pair.1);
+            let error = NetworkOptions::parse(&map(&[pair]), 1500).expect_err(pair.1);
             assert_eq!(error.code, Code::InvalidArgument, "{pair:?}");
+            assert!(error.message.contains(pair.1.rsplit(':').next().unwrap_or_default()), "{error}");
         }
-        assert!(NetworkOptions::parse(&map(&[(MTU, "1279")]), true).is_err());
-        for pair in [(INTERFACE, "a/b"), (INTERFACE, ""), (INTERFACE, "sixteen-bytes-xx"), (PORT_TYPE, "fd")]
-        {
-            assert!(EndpointOptions::parse(&map(&[pair])).is_err(), "{pair:?}");
+    }
+
+    #[test]
+    fn the_mtu_is_that_of_the_way_out_unless_given() {
+        let mtu = |options: &[(&str, &str)], uplink| {
+            NetworkOptions::parse(&map(options), uplink).expect("options").mtu
+        };
+        assert_eq!(mtu(&[], 1400), 1400);
+        assert_eq!(mtu(&[(MTU, "0")], 9001), 9001);
+        assert_eq!(mtu(&[(MTU, "1500")], 1400), 1500);
+        assert_eq!(mtu(&[], 65_536), MTU_MAX);
+    }
+
+    #[test]
+    fn what_depends_on_the_network_is_checked() {
+        let check = |options: &[(&str, &str)], internal, ipv6| {
+            NetworkOptions::parse(&map(options), 1500).expect("options").check(internal, ipv6)
+        };
+        assert_eq!(check(&[(MTU, "1279")], false, false), Ok(()));
+        assert!(check(&[(MTU, "1279")], false, true).is_err());
+        for key in [MODE_V4, MODE_V6] {
+            assert_eq!(check(&[(key, "isolated")], true, true), Ok(()));
+            let error = check(&[(key, "isolated")], false, true).expect_err("not internal");
+            assert!(error.message.starts_with(key), "{error}");
         }
     }
 
     #[test]
     fn an_unknown_key_names_the_nearest() {
-        let error = NetworkOptions::parse(&map(&[("com.docker.network.bridge.enable_ic", "1")]), false);
+        let error = NetworkOptions::parse(&map(&[("com.docker.network.bridge.enable_ic", "1")]), 1500);
         let message =
             format!("option com.docker.network.bridge.enable_ic is not known: the nearest is {ICC}");
         assert_eq!(error, Err(Error::new(Code::UnknownOption, message)));
-        assert!(NetworkOptions::parse(&map(&[("vswitch.x", "1")]), false).is_err());
+        assert!(NetworkOptions::parse(&map(&[("vswitch.x", "1")]), 1500).is_err());
         assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

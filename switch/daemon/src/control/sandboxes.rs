@@ -11,39 +11,85 @@ use super::api::types;
 use super::endpoints::{Cleanup, Source};
 use super::error::{Code, Error, Result};
 use super::interface::{failed, refused};
+use super::mode::{self, Mode};
 use super::names;
 use super::networks::DEFAULT_NETWORK;
 use super::state::{Place, Sandbox};
 
 impl Control {
-    /// Makes a sandbox with a network namespace of its own.
+    /// Makes a sandbox: with a network namespace of its own, or one that uses another's.
     pub async fn create_sandbox(&mut self, wish: types::SandboxCreate) -> Result<types::Sandbox> {
         names::check("sandbox", &wish.name)?;
-        let hostname = wish.hostname.unwrap_or_else(|| wish.name.clone());
-        names::check("host", &hostname)?;
+        wish.hostname.iter().try_for_each(|hostname| names::check("host", hostname))?;
         self.refuse_taken(&wish.name)?;
-        let bridge = || types::NetworkWish {
-            network: DEFAULT_NETWORK.to_owned(),
-            endpoint_config: Default::default(),
-        };
-        let networks = wish.networks.unwrap_or_else(|| vec![bridge()]);
+        match mode::Wish::parse(wish.networks)? {
+            mode::Wish::Networks(networks) => {
+                self.create_connected(&wish.name, wish.hostname, networks).await?;
+            }
+            mode::Wish::Host => self.create_using(&wish.name, wish.hostname, Mode::Host)?,
+            mode::Wish::Shared(other) => self.create_sharing(&wish.name, wish.hostname, &other)?,
+        }
+        self.sandbox(&wish.name)
+    }
+
+    /// Makes a sandbox with a network namespace of its own.
+    async fn create_connected(
+        &mut self,
+        name: &str,
+        hostname: Option<String>,
+        networks: Vec<types::NetworkWish>,
+    ) -> Result<()> {
         // Before anything is made: most refusals are for a name that is misspelt.
         networks.iter().try_for_each(|network| self.state.network_name(&network.network).map(drop))?;
 
-        let netns = make_namespace(&wish.name)?;
-        let place = Place { path: named_path(&wish.name), identity: identity(&netns)? };
+        let netns = make_namespace(name)?;
+        let place = Place { path: named_path(name), identity: identity(&netns)? };
         let mut sandbox = self.new_sandbox(Some(place))?;
-        (sandbox.hostname, sandbox.made) = (Some(hostname), true);
-        self.state.sandboxes.insert(wish.name.clone(), sandbox);
+        (sandbox.hostname, sandbox.made) = (Some(hostname.unwrap_or_else(|| name.to_owned())), true);
+        self.state.sandboxes.insert(name.to_owned(), sandbox);
         for network in networks {
             let connect =
-                types::Connect { container: wish.name.clone(), endpoint_config: network.endpoint_config };
+                types::Connect { container: name.to_owned(), endpoint_config: network.endpoint_config };
             if let Err(error) = self.connect(&network.network, connect).await {
-                self.drop_sandbox(&wish.name).await.done().await;
+                self.drop_sandbox(name).await.done().await;
                 return Err(error);
             }
         }
-        self.sandbox(&wish.name)
+        Ok(())
+    }
+
+    /// Makes a sandbox that shares the network of another one, and its host name, as Docker does. Where
+    /// that one shares a network itself, it is this network.
+    fn create_sharing(&mut self, name: &str, hostname: Option<String>, other: &str) -> Result<()> {
+        if hostname.is_some() {
+            let message = format!(
+                "conflicting options: a host name cannot be used with --network container:{other}: \
+                 it has that of {other:?}"
+            );
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
+        let other = self.state.sandbox_name(other)?;
+        let sandbox = &self.state.sandboxes[&other];
+        let mode = match &sandbox.mode {
+            Mode::Own if sandbox.place.is_none() => {
+                let message = format!(
+                    "sandbox {other:?} is a descriptor, without a network namespace to share: name another \
+                     sandbox"
+                );
+                return Err(Error::new(Code::WrongKind, message));
+            }
+            Mode::Own => Mode::Shared(other.clone()),
+            mode @ (Mode::Host | Mode::Shared(_)) => mode.clone(),
+        };
+        let hostname = sandbox.hostname.clone();
+        self.create_using(name, hostname, mode)
+    }
+
+    /// Makes a sandbox without a network namespace of its own.
+    fn create_using(&mut self, name: &str, hostname: Option<String>, mode: Mode) -> Result<()> {
+        let sandbox = Sandbox { hostname, mode, made: true, ..self.new_sandbox(None)? };
+        self.state.sandboxes.insert(name.to_owned(), sandbox);
+        Ok(())
     }
 
     /// Attaches a namespace or a descriptor that someone else made.
@@ -69,6 +115,7 @@ impl Control {
                 format!("sandbox {name:?} was attached, not created: use \"vswitch detach {name}\"");
             return Err(Error::new(Code::WrongRemoval, message));
         }
+        self.refuse_shared(&name)?;
         Ok(self.drop_sandbox(&name).await)
     }
 
@@ -80,6 +127,7 @@ impl Control {
                 format!("sandbox {name:?} was created, not attached: use \"vswitch sandbox rm {name}\"");
             return Err(Error::new(Code::WrongRemoval, message));
         }
+        self.refuse_shared(&name)?;
         Ok(self.drop_sandbox(&name).await)
     }
 
@@ -106,16 +154,45 @@ impl Control {
     }
 
     fn show_sandbox(&self, name: &str, sandbox: &Sandbox) -> types::Sandbox {
-        let path = sandbox.place.as_ref().map(|place| place.path.display().to_string());
+        let network = sandbox.endpoints.first().map(|endpoint| endpoint.network.as_str());
+        let files = self.files.paths(name, sandbox).unwrap_or_default();
+        let shown = |path: PathBuf| path.display().to_string();
         types::Sandbox {
             name: name.to_owned(),
             id: sandbox.id.to_string(),
             created: sandbox.created.clone(),
             origin: if sandbox.made { "created" } else { "attached" }.to_owned(),
             hostname: sandbox.hostname.clone().unwrap_or_default(),
-            netns: path.unwrap_or_default(),
+            network_mode: sandbox.mode.label(network),
+            netns: self.namespace_path(sandbox).map(shown).unwrap_or_default(),
+            hosts_path: shown(files.hosts),
+            hostname_path: shown(files.hostname),
+            resolv_conf_path: shown(files.resolv_conf),
             endpoints: sandbox.endpoints.iter().map(|endpoint| self.show_endpoint(name, endpoint)).collect(),
         }
+    }
+
+    /// Where the network namespace is that a sandbox uses.
+    fn namespace_path(&self, sandbox: &Sandbox) -> Option<PathBuf> {
+        let place = match &sandbox.mode {
+            Mode::Own => &sandbox.place,
+            Mode::Host => return Some(PathBuf::from(format!("/proc/{}/ns/net", std::process::id()))),
+            Mode::Shared(other) => &self.state.sandboxes.get(other)?.place,
+        };
+        place.as_ref().map(|place| place.path.clone())
+    }
+
+    /// Refuses to take away a network that others share.
+    fn refuse_shared(&self, name: &str) -> Result<()> {
+        let shared = Mode::Shared(name.to_owned());
+        let sharers = self.state.sandboxes.iter().filter(|(_, sandbox)| sandbox.mode == shared);
+        let sharers: Vec<&str> = sharers.map(|(sharer, _)| sharer.as_str()).collect();
+        if sharers.is_empty() {
+            return Ok(());
+        }
+        let message =
+            format!("others share the network of sandbox {name:?}: remove {} first", sharers.join(", "));
+        Err(Error::new(Code::SandboxInUse, message))
     }
 
     fn new_sandbox(&mut self, place: Option<Place>) -> Result<Sandbox> {
@@ -126,6 +203,7 @@ impl Control {
             number,
             created: super::now(),
             hostname: None,
+            mode: Mode::Own,
             place,
             made: false,
             endpoints: Vec::new(),
@@ -148,7 +226,7 @@ fn too_many() -> Error {
 
 /// Takes away the name of a sandbox's namespace if we gave it, unless somebody else has it by now.
 pub(super) fn forget_namespace(name: &str, sandbox: &Sandbox) {
-    if sandbox.made && sandbox.open(name).is_ok() {
+    if sandbox.made && sandbox.mode == Mode::Own && sandbox.open(name).is_ok() {
         delete_namespace(name);
     }
 }

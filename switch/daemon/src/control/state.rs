@@ -18,9 +18,12 @@ use super::api::types::Map;
 use super::error::{Code, Error, Result};
 use super::host_port::HostPort;
 use super::ipam::Pools;
+use super::mode::Mode;
 use super::names::Id;
-use super::options::{NetworkOptions, PortType};
+use super::options::{NetworkOptions, PortType, Sysctl};
+use super::predefined::{self, PREDEFINED};
 use super::records::Records;
+use super::rules::Rules;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct State {
     pub networks: Records<Network>,
     /// Sandboxes by name.
     pub sandboxes: Records<Sandbox>,
+    /// The user's rules.
+    pub rules: Rules,
     /// Numbers of networks.
     pub network_numbers: Numbers,
     /// Numbers of ports.
@@ -52,6 +57,8 @@ pub struct Network {
     pub resolves: bool,
     /// Without a default route.
     pub internal: bool,
+    /// Docker's mark of a network that containers outside services may join: kept and shown.
+    pub attachable: bool,
     /// What its options say.
     pub options: NetworkOptions,
     /// Its options as they were written.
@@ -78,9 +85,12 @@ pub struct Sandbox {
     pub created: String,
     /// Its host name, if it has one of its own.
     pub hostname: Option<String>,
-    /// Where its network namespace is; `None` for that of a descriptor someone else made.
+    /// Whose network it uses.
+    pub mode: Mode,
+    /// Where its own network namespace is; `None` if it uses another one's, and for that of a descriptor
+    /// someone else made.
     pub place: Option<Place>,
-    /// Whether we made its namespace.
+    /// Whether we made it, and its own network namespace if it has one.
     pub made: bool,
     /// Its endpoints, in the order they were made.
     pub endpoints: Vec<Endpoint>,
@@ -117,6 +127,10 @@ pub struct Endpoint {
     pub addresses: Vec<IpNet>,
     /// Other names of the sandbox on this network.
     pub aliases: Vec<String>,
+    /// The higher, the rather it provides the default route.
+    pub priority: i32,
+    /// What the kernel is told of its interface.
+    pub sysctls: Vec<Sysctl>,
 }
 
 impl Default for State {
@@ -124,6 +138,7 @@ impl Default for State {
         Self {
             networks: Records::default(),
             sandboxes: Records::default(),
+            rules: Rules::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(PortId::LIMIT),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
@@ -152,17 +167,29 @@ impl State {
             ),
             networks: Records::committed(networks),
             sandboxes: Records::committed(sandboxes),
+            rules: Rules::default(),
         }
     }
 
     /// The name of the network that `key` names: its name, its identifier or the beginning of that.
     ///
     /// # Errors
-    /// When there is none, or more than one begins so.
+    /// When there is none, or more than one begins so, or it is one that takes no endpoints.
     pub fn network_name(&self, key: &str) -> Result<String> {
-        let ids = self.networks.iter().map(|(name, network)| (name, network.id));
+        let name = self.any_network_name(key)?;
+        if predefined::find(&name).is_some() { Err(predefined::no_segment(&name)) } else { Ok(name) }
+    }
+
+    /// As [`network_name`](Self::network_name), but it may be [predefined](super::predefined).
+    ///
+    /// # Errors
+    /// When there is none, or more than one begins so.
+    pub fn any_network_name(&self, key: &str) -> Result<String> {
+        let ids = self.networks.iter().map(|(name, network)| (name.as_str(), network.id));
+        let ids = ids.chain(PREDEFINED.iter().map(|predefined| (predefined.name, predefined.id)));
         let mend = "see \"vswitch network ls\"";
-        resolve("network", key, self.networks.contains_key(key), ids, Code::NetworkNotFound, mend)
+        let is_name = self.networks.contains_key(key) || predefined::find(key).is_some();
+        resolve("network", key, is_name, ids, Code::NetworkNotFound, mend)
     }
 
     /// The name of the sandbox that `key` names.
@@ -170,7 +197,7 @@ impl State {
     /// # Errors
     /// When there is none, or more than one begins so.
     pub fn sandbox_name(&self, key: &str) -> Result<String> {
-        let ids = self.sandboxes.iter().map(|(name, sandbox)| (name, sandbox.id));
+        let ids = self.sandboxes.iter().map(|(name, sandbox)| (name.as_str(), sandbox.id));
         let mend = "see \"vswitch sandbox ls\"";
         resolve("sandbox", key, self.sandboxes.contains_key(key), ids, Code::SandboxNotFound, mend)
     }
@@ -236,7 +263,7 @@ fn resolve<'a>(
     what: &str,
     key: &str,
     is_name: bool,
-    ids: impl Iterator<Item = (&'a String, Id)>,
+    ids: impl Iterator<Item = (&'a str, Id)>,
     code: Code,
     mend: &str,
 ) -> Result<String> {
@@ -245,7 +272,7 @@ fn resolve<'a>(
     }
     let mut found = ids.filter(|(_, id)| id.starts_with(key)).map(|(name, _)| name);
     match (found.next(), found.next()) {
-        (Some(name), None) => Ok(name.clone()),
+        (Some(name), None) => Ok(name.to_owned()),
         (Some(one), Some(other)) => {
             let message = format!("{what} {key:?}: {one:?} and {other:?} begin so: write more digits");
             Err(Error::new(Code::InvalidArgument, message))
@@ -321,7 +348,7 @@ mod tests {
     #[test]
     fn names_come_before_beginnings_of_identifiers() {
         let names = ["aa".to_owned(), "b".to_owned()];
-        let ids = || names.iter().zip([Id::new([0xbb; 32]), Id::new([0xba; 32])]);
+        let ids = || names.iter().map(String::as_str).zip([Id::new([0xbb; 32]), Id::new([0xba; 32])]);
         let find =
             |key: &str, is_name| resolve("network", key, is_name, ids(), Code::NetworkNotFound, "mend");
         assert_eq!(find("b", true), Ok("b".to_owned()));

@@ -9,6 +9,7 @@ use vswitch_sys::clock;
 use vswitch_sys::device::Device;
 use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
+use super::RESOLVER;
 use super::command::{Command, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use super::turn::Datapath;
 
@@ -58,11 +59,28 @@ impl Datapath {
                 self.switch.set_station(port, station);
                 Reply::Done
             }
+            Command::SetResolver => match fd {
+                Some(fd) => self.set_resolver(fd),
+                None => Reply::Refused("a resolver needs a channel".into()),
+            },
+            Command::SetHostAddresses(addresses) => {
+                self.switch.set_host_addresses(addresses);
+                Reply::Done
+            }
+            Command::Announce(port) => {
+                self.announce(port);
+                Reply::Done
+            }
             Command::RemovePort(port) => {
                 self.switch.remove_port(port);
                 self.close(port);
                 Reply::Done
             }
+            Command::SetRules(rules) => {
+                self.switch.set_rules(rules);
+                Reply::Done
+            }
+            Command::ReadRules => Reply::Rules(self.switch.rule_counts().collect()),
             Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
         }
     }
@@ -82,8 +100,21 @@ impl Datapath {
         Reply::Done
     }
 
+    /// Asks control over a new channel for names that are not ours. The old one, if there was one, is closed.
+    fn set_resolver(&mut self, channel: OwnedFd) -> Reply {
+        if let Err(error) = self.poller.add(channel.as_fd(), RESOLVER) {
+            return Reply::Refused(format!("cannot wait for the resolver's channel: {error}"));
+        }
+        if let Some(old) = self.resolver.upstream() {
+            let _ = self.poller.remove(old.as_fd());
+        }
+        self.resolver.set_upstream(channel);
+        Reply::Done
+    }
+
     /// Closes a port's descriptor. Control has a duplicate, so it must leave the poller first.
     fn close(&mut self, id: PortId) {
+        self.resolver.forget_port(id);
         if let Some(port) = self.ports.remove(id) {
             let _ = self.poller.remove(port.device.as_fd());
         }

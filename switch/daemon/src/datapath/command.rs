@@ -3,8 +3,10 @@
 //! One message is one JSON text in one packet of a `SOCK_SEQPACKET` pair; the descriptor of a new port
 //! rides along. Every [`Command`] is answered by one [`Reply`], in order. Datapath trusts control.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
-use vswitch_engine::{Network, Station};
+use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_sys::device::DeviceKind;
 
@@ -21,8 +23,18 @@ pub enum Command {
     AddPort(PortId, PortSpec),
     /// Says anew who is behind a port.
     SetStation(PortId, Station),
+    /// Asks for names that are not ours over the channel that rides along.
+    SetResolver,
+    /// Says which addresses the host has beside those of gateways.
+    SetHostAddresses(Vec<IpAddr>),
+    /// Says in its network where the addresses of the container behind a port are.
+    Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
+    /// Puts these rules in place of all there are; those known by their number go on counting.
+    SetRules(Vec<Rule>),
+    /// Asks what each rule has decided about.
+    ReadRules,
     /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.
     ReadTable {
         /// The network.
@@ -81,7 +93,12 @@ pub enum Reply {
     Refused(String),
     /// A page of the forwarding table; the last one is not full.
     Table(Vec<TableEntry>),
+    /// What each rule has decided about, by its number, in the order of the rules.
+    Rules(Vec<(u32, Count)>),
 }
+
+/// Rules a table may have, so that it fits one message.
+pub const RULES_MAX: usize = 200;
 
 /// Entries in a full page of a forwarding table, so that a page fits one message.
 pub const TABLE_PAGE: usize = 500;

@@ -42,7 +42,7 @@ pub struct Counters {
 }
 
 /// The counters of one port at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortCounters {
     /// [`Counter::ReceivedFrames`].
     pub received_frames: u64,
@@ -61,7 +61,24 @@ pub struct PortCounters {
     /// [`Counter::Gone`].
     pub gone: bool,
     /// Drops, in the order of [`DropReason::ALL`].
-    pub drops: [u64; DropReason::COUNT],
+    pub drops: Vec<u64>,
+}
+
+impl Default for PortCounters {
+    /// All zero.
+    fn default() -> Self {
+        Self {
+            received_frames: 0,
+            received_bytes: 0,
+            sent_frames: 0,
+            sent_bytes: 0,
+            coalesced: 0,
+            split: 0,
+            not_learned: 0,
+            gone: false,
+            drops: vec![0; DropReason::COUNT],
+        }
+    }
 }
 
 impl Counters {
@@ -109,10 +126,6 @@ impl Counters {
     pub fn read(&self, port: PortId) -> PortCounters {
         let row = self.row(port);
         let get = |counter: Counter| row[counter as usize].load(Relaxed);
-        let mut drops = [0; DropReason::COUNT];
-        for (drop, cell) in drops.iter_mut().zip(&row[COUNTERS..]) {
-            *drop = cell.load(Relaxed);
-        }
         PortCounters {
             received_frames: get(Counter::ReceivedFrames),
             received_bytes: get(Counter::ReceivedBytes),
@@ -122,7 +135,7 @@ impl Counters {
             split: get(Counter::Split),
             not_learned: get(Counter::NotLearned),
             gone: get(Counter::Gone) != 0,
-            drops,
+            drops: row[COUNTERS..].iter().map(|cell| cell.load(Relaxed)).collect(),
         }
     }
 

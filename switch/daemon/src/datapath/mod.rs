@@ -11,6 +11,7 @@
 //! | [`turn`] | the loop: receive, decide, transmit, rest |
 //! | [`ports`] | the ports and which of them are ready |
 //! | [`transmit`] | coalesce, split and send what was decided |
+//! | [`dns`] | answers questions for names |
 //! | [`rest`] | spin or sleep |
 //! | [`admin`] | carries out control's commands between turns |
 //! | [`command`] | those commands |
@@ -19,6 +20,7 @@
 mod admin;
 pub mod command;
 pub mod counters;
+mod dns;
 mod ports;
 mod rest;
 mod transmit;
@@ -38,6 +40,8 @@ use turn::Datapath;
 
 /// The number under which the channel to control is waited for; ports use their own.
 const CHANNEL: usize = usize::MAX;
+/// The same for the channel on which names are asked.
+const RESOLVER: usize = usize::MAX - 1;
 
 /// Runs the datapath until control goes away. Standard input is the channel to control.
 pub fn main() -> ExitCode {

@@ -5,6 +5,7 @@
 //! receiver takes it, a super-frame is split where it does not. Every frame handed in goes back to the
 //! pool before the call returns.
 
+use vswitch_engine::Audience;
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::split::Splitter;
 use vswitch_frame::{Accepts, DropReason, Frame, Pool, PortId};
@@ -18,6 +19,7 @@ use super::ports::{Port, Ports};
 pub(crate) struct Transmit {
     coalescer: Coalescer,
     queue: Vec<Frame>,
+    group: Vec<Frame>,
     pieces: Vec<Frame>,
 }
 
@@ -37,7 +39,7 @@ struct Out<'a> {
 
 impl Transmit {
     pub(crate) fn new(coalescer: Coalescer) -> Self {
-        Self { coalescer, queue: Vec::new(), pieces: Vec::new() }
+        Self { coalescer, queue: Vec::new(), group: Vec::new(), pieces: Vec::new() }
     }
 
     pub(crate) fn with<'a>(
@@ -54,7 +56,7 @@ impl Transmit {
 impl Transmission<'_> {
     /// Sends each frame to its port, in order per port.
     pub(crate) fn forward(&mut self, frames: &mut Vec<(PortId, Frame)>) {
-        let Transmit { coalescer, queue, pieces } = &mut *self.state;
+        let Transmit { coalescer, queue, pieces, .. } = &mut *self.state;
         while let Some((egress, _)) = frames.first() {
             let egress = *egress;
             queue.extend(frames.extract_if(.., |(port, _)| *port == egress).map(|(_, frame)| frame));
@@ -86,6 +88,23 @@ impl Transmission<'_> {
             }
         }
         frames.drain(..).for_each(|frame| self.out.pool.free(frame));
+    }
+}
+
+impl Transmission<'_> {
+    /// Sends every frame to the targets of its audience whose MTU it fits, in order per audience.
+    pub(crate) fn multicast<T: Iterator<Item = (PortId, usize)>>(
+        &mut self,
+        frames: &mut Vec<(Audience, Frame)>,
+        targets: impl Fn(Audience) -> T,
+    ) {
+        while let Some((audience, _)) = frames.first() {
+            let audience = *audience;
+            let mut group = std::mem::take(&mut self.state.group);
+            group.extend(frames.extract_if(.., |(other, _)| *other == audience).map(|(_, frame)| frame));
+            self.flood(&mut group, targets(audience));
+            self.state.group = group;
+        }
     }
 }
 

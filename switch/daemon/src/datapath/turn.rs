@@ -8,6 +8,7 @@
 
 use std::io;
 
+use vswitch_engine::gateway::FRAMES_MADE_MAX;
 use vswitch_engine::{Limits, Switch, Verdicts};
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::{Frame, Instant, Pool, PortId};
@@ -17,19 +18,21 @@ use vswitch_sys::packet::Vectors;
 use vswitch_sys::poll::Poller;
 use vswitch_sys::seqpacket::Channel;
 
-use super::CHANNEL;
 use super::command::Options;
 use super::counters::{Counter, Counters};
+use super::dns::{Origin, Resolver};
 use super::ports::Ports;
 use super::rest::Rest;
 use super::transmit::Transmit;
+use super::{CHANNEL, RESOLVER};
 
 /// What one burst may take: enough datagrams to coalesce well, and no more bytes than stay in a core's
 /// second-level cache while they are copied in and out.
 const BUDGET: Budget = Budget { frames: 1024, bytes: 256 * 1024 };
 
-/// Slots: one burst, the pieces of the super-frame that is being split, and the frame being received.
-const SLOTS: usize = BUDGET.frames + vswitch_frame::split::PIECES_MAX + 1;
+/// Slots: one burst, what the gateway makes over it, the pieces of the super-frame that is being split, and the
+/// frame being received.
+const SLOTS: usize = BUDGET.frames + FRAMES_MADE_MAX + vswitch_frame::split::PIECES_MAX + 1;
 
 /// Everything the loop works on.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub(crate) struct Datapath {
     pub(crate) poller: Poller,
     pub(crate) channel: Channel,
     pub(crate) counters: Counters,
+    pub(crate) resolver: Resolver,
     transmit: Transmit,
     rest: Rest,
     pool: Pool,
@@ -56,6 +60,7 @@ impl Datapath {
             poller,
             channel,
             counters,
+            resolver: Resolver::new(options.seed),
             transmit: Transmit::new(Coalescer::new(options.seed)),
             rest: Rest::new(options.poll),
             pool: Pool::new(SLOTS),
@@ -71,10 +76,13 @@ impl Datapath {
         loop {
             let now = clock::now();
             let worked = self.turn(now);
+            self.resolve(now);
             if self.commands_waiting && !self.carry_out_commands()? {
                 return Ok(());
             }
             self.switch.poll(now);
+            self.advertise();
+            self.send_queries();
             self.look(worked, now)?;
         }
     }
@@ -105,9 +113,16 @@ impl Datapath {
         self.switch.process(ingress, &mut self.burst, &mut self.verdicts, now);
         self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         let verdicts = &mut self.verdicts;
-        debug_assert_eq!(received, verdicts.forward.len() + verdicts.flood.len() + verdicts.drop.len());
+        debug_assert_eq!(received, verdicts.len());
 
-        // 3 drop, 4 transmit
+        // 3 serve what is for the gateway
+        let made = self.switch.serve(ingress, verdicts, &mut self.pool, now);
+        let origin = Origin { switch: &self.switch, ingress, now };
+        let made = made + self.resolver.serve(origin, verdicts, &mut self.pool);
+        let unserved = verdicts.local.len() + verdicts.names.len();
+        debug_assert_eq!((received + made, 0), (verdicts.len(), unserved));
+
+        // 4 drop, 5 transmit
         for (reason, port, frame) in verdicts.drop.drain(..) {
             self.counters.drop(port, reason, 1);
             self.pool.free(frame);
@@ -115,6 +130,7 @@ impl Datapath {
         let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
         to.forward(&mut verdicts.forward);
         to.flood(&mut verdicts.flood, self.switch.flood_targets(ingress));
+        to.multicast(&mut verdicts.multicast, |audience| self.switch.multicast_targets(ingress, audience));
         debug_assert_eq!(self.pool.available(), self.pool.capacity());
 
         match left {
@@ -125,16 +141,68 @@ impl Datapath {
         received > 0
     }
 
-    /// 5 rest: spins or sleeps until something is ready, and notes what is.
+    /// Sends the answers to questions for names that had to wait.
+    fn resolve(&mut self, now: Instant) {
+        if self.resolver.poll_at().is_some_and(|at| at <= now) {
+            let answers = &mut self.verdicts.forward;
+            self.resolver.poll(&self.switch, &mut self.pool, answers, now);
+            let mut to =
+                self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+            to.forward(answers);
+            debug_assert_eq!(self.pool.available(), self.pool.capacity());
+        }
+    }
+
+    /// Sends the router advertisements that are due.
+    fn advertise(&mut self) {
+        while let Some((frame, targets)) = self.switch.next_advertisement(&mut self.pool) {
+            self.burst.push(frame);
+            let (ports, pool, vectors) = (&mut self.ports, &mut self.pool, &mut self.vectors);
+            let mut to = self.transmit.with(ports, pool, vectors, &self.counters);
+            to.flood(&mut self.burst, targets.into_iter());
+        }
+    }
+
+    /// Says where the addresses of the container behind a port are, to whom its floods go.
+    pub(crate) fn announce(&mut self, port: PortId) {
+        for bytes in self.switch.announcements(port) {
+            let Some(mut frame) = self.pool.take() else { break };
+            frame.fill(&bytes);
+            match frame.parse() {
+                Ok(()) => self.burst.push(frame),
+                Err(_) => self.pool.free(frame),
+            }
+        }
+        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+        to.flood(&mut self.burst, self.switch.flood_targets(port));
+    }
+
+    /// Sends the switch's own questions: who has joined which group.
+    fn send_queries(&mut self) {
+        while let Some(query) = self.switch.next_query() {
+            let Some(mut frame) = self.pool.take() else { return };
+            frame.fill(&query.bytes);
+            // What we write is well-formed.
+            let _ = frame.parse();
+            self.burst.push(frame);
+            let mut to =
+                self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+            to.flood(&mut self.burst, self.switch.query_targets(&query));
+        }
+    }
+
+    /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
         let pressing = self.ports.ready_count() > 0 || self.commands_waiting;
-        let timeout = self.rest.timeout(pressing, worked, now, self.switch.poll_at());
-        let (ports, commands_waiting) = (&mut self.ports, &mut self.commands_waiting);
+        let wake_at = [self.switch.poll_at(), self.resolver.poll_at()].into_iter().flatten().min();
+        let timeout = self.rest.timeout(pressing, worked, now, wake_at);
+        let Self { ports, commands_waiting, resolver, poller, .. } = self;
         let mut found = pressing;
-        self.poller.wait(timeout, |number| {
+        poller.wait(timeout, |number| {
             found = true;
             match u16::try_from(number) {
                 Ok(port) => ports.set_ready(PortId(port)),
+                Err(_) if number == RESOLVER => resolver.set_ready(),
                 Err(_) => *commands_waiting |= number == CHANNEL,
             }
         })?;

@@ -8,14 +8,18 @@ pub mod types;
 
 use axum::Router;
 use axum::body::to_bytes;
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use vswitch_sys::wallclock;
 
 use super::actor::Handle;
 use super::error::{Code, Error, ErrorBody, Result};
+use super::filters::{self, Filters};
 use types::{Attach, Connect, NetworkCreate, NetworkCreated, SandboxCreate, Version};
 
 /// Largest body of a request, in bytes.
@@ -28,6 +32,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/version", get(version))
         .route("/networks", get(list_networks))
         .route("/networks/create", post(create_network))
+        .route("/networks/prune", post(prune_networks))
         .route("/networks/{id}", get(inspect_network).delete(remove_network))
         .route("/networks/{id}/connect", post(connect))
         .route("/networks/{id}/disconnect", post(disconnect))
@@ -39,6 +44,8 @@ pub fn router(handle: Handle) -> Router {
         .route("/sandboxes/{id}/detach", post(detach))
         .route("/endpoints", get(list_endpoints))
         .route("/fdb", get(fdb))
+        .route("/rules", get(list_rules).post(add_rule))
+        .route("/rules/{id}", delete(remove_rule))
         .route("/stats", get(stats))
         .fallback(async |request: Request| {
             let message = format!("no route {}: see docs/api.md", request.uri().path());
@@ -70,8 +77,17 @@ async fn version() -> Answer<Version> {
     }))
 }
 
-async fn list_networks(State(handle): State<Handle>) -> Answer<Vec<types::Network>> {
-    handle.run(async |control| Ok(control.networks())).await.map(Json)
+async fn list_networks(State(handle): State<Handle>, query: Filtered) -> Answer<Vec<types::Network>> {
+    let filters = query.read(filters::OF_LIST)?;
+    handle.run(async move |control| Ok(control.networks(&filters))).await.map(Json)
+}
+
+async fn prune_networks(State(handle): State<Handle>, query: Filtered) -> Answer<types::NetworksPruned> {
+    let filters = query.read(filters::OF_PRUNE)?;
+    let (networks_deleted, cleanup) =
+        handle.run(async move |control| control.prune_networks(&filters).await).await?;
+    cleanup.done().await;
+    Ok(Json(types::NetworksPruned { networks_deleted }))
 }
 
 async fn inspect_network(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Network> {
@@ -155,8 +171,52 @@ async fn network_fdb(State(handle): State<Handle>, Path(id): Path<String>) -> An
     handle.run(async move |control| control.fdb(Some(&id)).await).await.map(Json)
 }
 
+async fn list_rules(State(handle): State<Handle>) -> Answer<Vec<types::Rule>> {
+    handle.run(async |control| control.rules().await).await.map(Json)
+}
+
+async fn add_rule(State(handle): State<Handle>, body: Read<types::RuleCreate>) -> Result<impl IntoResponse> {
+    let rule = handle.run(async move |control| control.add_rule(body.0).await).await?;
+    Ok((StatusCode::CREATED, Json(rule)))
+}
+
+async fn remove_rule(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
+    let missing =
+        |_| Error::new(Code::RuleNotFound, format!("rule {id:?} not found: see \"vswitch rule ls\""));
+    let id = id.parse().map_err(missing)?;
+    handle.run(async move |control| control.remove_rule(id).await).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn stats(State(handle): State<Handle>) -> Answer<types::Stats> {
     handle.run(async |control| Ok(control.stats())).await.map(Json)
+}
+
+/// The filters of a query, as they were written.
+#[derive(Default, Deserialize)]
+struct FilterQuery {
+    #[serde(default)]
+    filters: String,
+}
+
+/// A query with filters or without.
+struct Filtered(FilterQuery);
+
+impl Filtered {
+    fn read(&self, known: &[&str]) -> Result<Filters> {
+        Filters::parse(&self.0.filters, known, wallclock::since_epoch())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Filtered {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let query = Query::from_request_parts(parts, state).await;
+        query
+            .map(|Query(query)| Self(query))
+            .map_err(|error| Error::new(Code::InvalidArgument, format!("the query cannot be read: {error}")))
+    }
 }
 
 /// A body of JSON, whatever its content type says.

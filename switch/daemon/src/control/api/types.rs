@@ -31,9 +31,24 @@ pub struct NetworkCreate {
     /// Whether it has IPv6; if nothing is said, whether it has an IPv6 subnet.
     #[serde(rename = "EnableIPv6", skip_serializing_if = "Option::is_none")]
     pub enable_ipv6: Option<bool>,
+    /// `local`, or nothing for the same.
+    #[serde(deserialize_with = "or_default")]
+    pub scope: String,
     /// Without a default route.
     #[serde(deserialize_with = "or_default")]
     pub internal: bool,
+    /// Docker's mark of a network that containers outside services may join.
+    #[serde(deserialize_with = "or_default")]
+    pub attachable: bool,
+    /// Docker's mark of the network that publishes services; refused.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
+    pub ingress: bool,
+    /// Docker's mark of a network that only configures others; refused.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
+    pub config_only: bool,
+    /// Docker's network that configures this one; refused.
+    #[serde(deserialize_with = "or_default")]
+    pub config_from: ConfigFrom,
     /// Its subnets.
     #[serde(rename = "IPAM", deserialize_with = "or_default")]
     pub ipam: Ipam,
@@ -52,27 +67,39 @@ pub struct Ipam {
     /// `default`.
     #[serde(deserialize_with = "or_default")]
     pub driver: String,
+    /// Options of that driver: none is known.
+    #[serde(deserialize_with = "or_default")]
+    pub options: Map,
     /// Its subnets.
     #[serde(deserialize_with = "or_default")]
     pub config: Vec<IpamConfig>,
 }
 
-/// One subnet.
+/// A network that configures another.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+pub struct ConfigFrom {
+    /// Its name.
+    #[serde(deserialize_with = "or_default")]
+    pub network: String,
+}
+
+/// One subnet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct IpamConfig {
-    /// The subnet, as in `10.1.0.0/16`.
+    /// The subnet, as in `10.1.0.0/16`; or its size, as in `0.0.0.0/16`.
     #[serde(deserialize_with = "empty_is_none", skip_serializing_if = "Option::is_none")]
     pub subnet: Option<IpNet>,
     /// Its gateway.
     #[serde(deserialize_with = "empty_is_none", skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
-    /// Docker's range to allocate from; refused.
-    #[serde(rename = "IPRange", deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
-    pub ip_range: String,
-    /// Docker's reserved addresses; refused.
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "Map::is_empty")]
-    pub auxiliary_addresses: Map,
+    /// The part of it from which addresses are given to those who ask for none.
+    #[serde(rename = "IPRange", deserialize_with = "empty_is_none", skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<IpNet>,
+    /// Addresses that no endpoint gets, by name.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub auxiliary_addresses: BTreeMap<String, IpAddr>,
 }
 
 /// Answer of `POST /networks/create`.
@@ -86,7 +113,7 @@ pub struct NetworkCreated {
 }
 
 /// A network.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Network {
     /// Its name.
@@ -97,7 +124,7 @@ pub struct Network {
     pub created: String,
     /// `local`.
     pub scope: String,
-    /// `bridge`.
+    /// `bridge`; or `host` and `null`, those of the networks that are none.
     pub driver: String,
     /// Whether it has IPv4.
     #[serde(rename = "EnableIPv4")]
@@ -110,12 +137,28 @@ pub struct Network {
     pub ipam: Ipam,
     /// Without a default route.
     pub internal: bool,
+    /// Docker's mark of a network that containers outside services may join.
+    pub attachable: bool,
+    /// `false`.
+    pub ingress: bool,
+    /// Nothing.
+    pub config_from: ConfigFrom,
+    /// `false`.
+    pub config_only: bool,
     /// Its endpoints, by the identifier of their sandbox.
     pub containers: BTreeMap<String, NetworkContainer>,
     /// Driver options.
     pub options: Map,
     /// Labels.
     pub labels: Map,
+}
+
+/// Answer of `POST /networks/prune`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworksPruned {
+    /// The names of the networks that were removed.
+    pub networks_deleted: Vec<String>,
 }
 
 /// An endpoint, as its network shows it.
@@ -138,7 +181,7 @@ pub struct NetworkContainer {
 }
 
 /// What an endpoint shall be like.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct EndpointConfig {
     /// Its addresses.
@@ -153,10 +196,13 @@ pub struct EndpointConfig {
     /// Driver options of the endpoint.
     #[serde(deserialize_with = "or_default")]
     pub driver_opts: Map,
+    /// The higher, the rather it provides the default route of its sandbox.
+    #[serde(deserialize_with = "or_default")]
+    pub gw_priority: i32,
 }
 
 /// The addresses an endpoint shall have.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointIpam {
     /// IPv4; the next free one if nothing is said.
@@ -181,6 +227,9 @@ pub struct EndpointIpam {
 pub struct Disconnect {
     /// The sandbox.
     pub container: String,
+    /// Also when its namespace is gone, which never hinders anyway.
+    #[serde(default, deserialize_with = "or_default")]
+    pub force: bool,
 }
 
 /// Body of `POST /networks/{id}/connect`.
@@ -203,7 +252,8 @@ pub struct SandboxCreate {
     /// Its host name; its name if nothing is said.
     #[serde(default, deserialize_with = "empty_is_none", skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// The networks it is connected to, in order; `bridge` if nothing is said.
+    /// The networks it is connected to, in order, `bridge` if nothing is said; or alone `none`, `host` or
+    /// `container:OTHER`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<NetworkWish>>,
 }
@@ -267,9 +317,17 @@ pub struct Sandbox {
     pub origin: String,
     /// Its host name, or nothing.
     pub hostname: String,
-    /// The path of its network namespace, or nothing.
+    /// Whose network it uses: that of its first endpoint, `none`, `host` or `container:OTHER`.
+    pub network_mode: String,
+    /// The path of the network namespace it uses, or nothing.
     #[serde(rename = "NetNS")]
     pub netns: String,
+    /// The path of what it is to find as `/etc/hosts`, or nothing.
+    pub hosts_path: String,
+    /// The path of what it is to find as `/etc/hostname`, or nothing.
+    pub hostname_path: String,
+    /// The path of what it is to find as `/etc/resolv.conf`, or nothing.
+    pub resolv_conf_path: String,
     /// Its endpoints, in the order they were made.
     pub endpoints: Vec<Endpoint>,
 }
@@ -318,6 +376,8 @@ pub struct Endpoint {
     pub mtu: u16,
     /// Other names of the sandbox on this network.
     pub aliases: Vec<String>,
+    /// The higher, the rather it provides the default route of its sandbox.
+    pub gw_priority: i32,
 }
 
 /// A line of a forwarding table.
@@ -339,6 +399,67 @@ pub struct FdbEntry {
     pub fixed: bool,
     /// Milliseconds since a frame came from it.
     pub age_ms: u64,
+}
+
+/// Body of `POST /rules`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct RuleCreate {
+    /// Only frames into or out of this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Only from this subnet, address or network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Only to this subnet, address or network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// `any`, `tcp`, `udp`, `icmp` or `icmpv6`; `any` if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Only from this port or range of ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<String>,
+    /// Only to this port or range of ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<String>,
+    /// `new` or `established`; `new` if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The rule it comes before; after all others if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u32>,
+    /// `accept`, `drop` or `reject`.
+    pub action: String,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rule {
+    /// Its number.
+    pub id: u32,
+    /// The network it is for, or nothing.
+    pub network: String,
+    /// The subnet or network of the sender, or nothing.
+    pub from: String,
+    /// The subnet or network of the receiver, or nothing.
+    pub to: String,
+    /// The protocol.
+    pub protocol: String,
+    /// The sender's port or ports, or nothing.
+    pub source_port: String,
+    /// The receiver's port or ports, or nothing.
+    pub destination_port: String,
+    /// `new`, `established` or nothing.
+    pub state: String,
+    /// `accept`, `drop` or `reject`.
+    pub action: String,
+    /// Frames it has decided about since it was made or the datapath was started; those of a flow count for
+    /// the rule that accepted its first packet.
+    pub frames: u64,
+    /// Bytes of them.
+    pub bytes: u64,
 }
 
 /// Answer of `GET /stats`.
@@ -402,8 +523,8 @@ impl PortStats {
         port: u16,
         counters: &PortCounters,
     ) -> Self {
-        let reasons = vswitch_frame::DropReason::ALL.iter().zip(counters.drops);
-        let drops = reasons.map(|(reason, count)| (reason.to_string(), count));
+        let reasons = vswitch_frame::DropReason::ALL.iter().zip(&counters.drops);
+        let drops = reasons.map(|(reason, count)| (reason.to_string(), *count));
         Self {
             sandbox,
             network,

@@ -1,0 +1,83 @@
+//! `vswitch network ls`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::super::client::{Client, path};
+use super::super::{Failure, Json, Outcome, key_value, print, print_json, table};
+use crate::control::api::types;
+use crate::control::names::short_id;
+
+/// List networks
+///
+/// Filters: name and id (a part of it), driver, label (KEY or KEY=VALUE), scope, type (custom or builtin),
+/// dangling (true or false).
+///
+/// Example: vswitch network ls -f type=custom -f label=owner
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(in super::super) struct List {
+    /// Show only what matches; may be repeated
+    #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = key_value)]
+    filters: Vec<(String, String)>,
+    /// Show identifiers only
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+    /// Show identifiers in full
+    #[arg(long)]
+    no_trunc: bool,
+    #[command(flatten)]
+    json: Json,
+}
+
+impl List {
+    pub(super) async fn run(self, client: &Client) -> Outcome {
+        let route = with_filters("/networks", &self.filters)?;
+        let networks: Vec<types::Network> = client.get(&route).await?;
+        if self.json.json {
+            return print_json(&networks);
+        }
+        let id = |id: &str| if self.no_trunc { id.to_owned() } else { short_id(id).to_owned() };
+        if self.quiet {
+            let lines: Vec<String> = networks.iter().map(|network| id(&network.id) + "\n").collect();
+            print(&lines.concat());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let rows: Vec<Vec<String>> = networks.iter().map(|network| row(id(&network.id), network)).collect();
+        print(&table::render(&["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNETS"], &rows));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn row(id: String, network: &types::Network) -> Vec<String> {
+    let subnets = network.ipam.config.iter().filter_map(|config| config.subnet);
+    let subnets: Vec<String> = subnets.map(|subnet| subnet.to_string()).collect();
+    vec![id, network.name.clone(), network.driver.clone(), network.scope.clone(), subnets.join(", ")]
+}
+
+/// A route with filters as its query.
+pub(super) fn with_filters(route: &str, filters: &[(String, String)]) -> Result<String, Failure> {
+    if filters.is_empty() {
+        return Ok(route.to_owned());
+    }
+    let mut by_key: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (key, value) in filters {
+        by_key.entry(key).or_default().push(value);
+    }
+    Ok(path(&format!("{route}?filters="), &serde_json::to_string(&by_key)?, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_a_query() {
+        let filters = [("name", "a"), ("name", "b&")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let route = with_filters("/networks", &filters).expect("a route");
+        assert_eq!(route, "/networks?filters=%7B%22name%22%3A%5B%22a%22%2C%22b%26%22%5D%7D");
+        assert_eq!(with_filters("/networks", &[]).expect("a route"), "/networks");
+    }
+}

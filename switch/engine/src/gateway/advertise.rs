@@ -1,0 +1,194 @@
+//! Router advertisements (RFC 4861, 4.2 and 6.2): what the switch tells containers of an IPv6 network.
+//!
+//! # Theory of operation
+//!
+//! They say which prefixes are on the link, its MTU, and whether the gateway leads further: not on an internal
+//! network, and not to a container whose default route leads elsewhere. Addresses are control's to give, so no
+//! prefix is for making addresses of (the A flag is off).
+//!
+//! They are sent when asked for ([`super::ndp`]), and from time to time to all; at once when it may have changed
+//! whom the gateway leads further. Then there is one frame for
+//! those whom the gateway leads further, and one for those whom it does not: [`Switch::poll`] says of which
+//! networks it is time, [`Switch::next_advertisement`] makes the frames one at a time.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use vswitch_frame::{Frame, Instant, NetworkId, Pool, PortId};
+
+use super::ndp::{ALL_NODES, ALL_NODES_MAC};
+use super::packet::{self, HOP_LIMIT_MAX, Link, put16};
+use super::site::link_local;
+use crate::network::{Gateway, Network, Station};
+use crate::ports::Port;
+use crate::switch::Switch;
+
+/// Prefixes that one advertisement names at most; more subnets are not advertised.
+const PREFIXES_MAX: usize = 16;
+
+/// Seconds for which the gateway is a default router: three of the longest intervals (RFC 4861, 6.2.1).
+const LIFETIME: u16 = 1800;
+
+/// The first few follow each other quickly (RFC 4861, 10).
+const INITIAL: u32 = 3;
+const INITIAL_INTERVAL: Duration = Duration::from_secs(16);
+/// After that, a random time between these passes (RFC 4861, 6.2.1).
+const INTERVAL_MIN_SECS: u64 = 198;
+const INTERVAL_MAX_SECS: u64 = 600;
+
+const HEADER: usize = 16;
+const OPTION_MAC: usize = 8;
+const OPTION_MTU: usize = 8;
+const OPTION_PREFIX: usize = 32;
+
+/// When a network is told of its router next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Schedule {
+    at: Instant,
+    sent: u32,
+}
+
+/// An advertisement that is due: of which network, and whether for those whom its gateway leads further.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    network: NetworkId,
+    leads_further: bool,
+}
+
+impl Schedule {
+    /// Sets the time of the next one, after one was sent. `random` is any number.
+    fn advance(&mut self, now: Instant, random: u64) {
+        self.sent = self.sent.saturating_add(1);
+        let span = INTERVAL_MAX_SECS - INTERVAL_MIN_SECS + 1;
+        let interval = Duration::from_secs(INTERVAL_MIN_SECS + random % span);
+        self.at = now + if self.sent < INITIAL { interval.min(INITIAL_INTERVAL) } else { interval };
+    }
+}
+
+impl Switch {
+    /// Lets a network be told of its router at the next poll, for what is to be said may have changed.
+    pub(crate) fn advertise_soon(&mut self, network: NetworkId) {
+        let mut schedules = self.ports.schedules();
+        if let Some((_, schedule)) = schedules.find(|(id, _)| *id == network) {
+            schedule.at = Instant::ZERO;
+            self.advertise_at = Some(Instant::ZERO);
+        }
+    }
+
+    /// Notes of which networks it is time to advertise the router.
+    pub(crate) fn schedule_advertisements(&mut self, now: Instant) {
+        if self.advertise_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let mut next: Option<Instant> = None;
+        for (network, schedule) in self.ports.schedules() {
+            if schedule.at <= now {
+                let both = [true, false].map(|leads_further| Due { network, leads_further });
+                self.advertisements.extend(both);
+                schedule.advance(now, mix(self.seed ^ u64::from(network.0) ^ now.as_nanos()));
+            }
+            next = Some(next.map_or(schedule.at, |next| next.min(schedule.at)));
+        }
+        self.advertise_at = next;
+    }
+
+    /// The next router advertisement that is due, with the ports it is for and their MTU. Asked again until
+    /// there is none; one for which there is no slot is left out.
+    pub fn next_advertisement(&mut self, pool: &mut Pool) -> Option<(Frame, Vec<(PortId, usize)>)> {
+        while let Some(Due { network: id, leads_further }) = self.advertisements.pop() {
+            let Some(network) = self.ports.network(id) else { continue };
+            let Some(gateway) = &network.gateway else { continue };
+            let meant = |port: &Port| {
+                port.station != Station::Host && (lifetime(network, gateway, port) > 0) == leads_further
+            };
+            let targets: Vec<(PortId, usize)> = self.ports.members_where(id, meant).collect();
+            if targets.is_empty() {
+                continue;
+            }
+            let mut frame = pool.take()?;
+            let link = Link { source: gateway.mac, target: ALL_NODES_MAC };
+            write(&mut frame, network, gateway, link, ALL_NODES, if leads_further { LIFETIME } else { 0 });
+            if frame.parse().is_ok() {
+                return Some((frame, targets));
+            }
+            pool.free(frame);
+        }
+        None
+    }
+}
+
+/// For how many seconds the gateway is a default router of whoever is behind a port.
+pub(super) fn lifetime(network: &Network, gateway: &Gateway, port: &Port) -> u16 {
+    let further = match &port.station {
+        Station::Container(endpoint) => endpoint.gateways.iter().any(std::net::IpAddr::is_ipv6),
+        Station::Unknown | Station::Host => true,
+    };
+    if further && !network.internal && !gateway.isolated { LIFETIME } else { 0 }
+}
+
+/// Makes the frame an advertisement to `target`.
+pub(super) fn write(
+    frame: &mut Frame,
+    network: &Network,
+    gateway: &Gateway,
+    link: Link,
+    target: Ipv6Addr,
+    lifetime: u16,
+) {
+    const TYPE: u8 = 134;
+    let mut message = [0; HEADER + OPTION_MAC + OPTION_MTU + PREFIXES_MAX * OPTION_PREFIX];
+    message[0] = TYPE;
+    message[4] = packet::default_hop_limit();
+    put16(&mut message, 6, lifetime);
+    let (mac, rest) = message[HEADER..].split_at_mut(OPTION_MAC);
+    mac[..2].copy_from_slice(&[1, 1]);
+    mac[2..].copy_from_slice(&gateway.mac.0);
+    let (mtu, rest) = rest.split_at_mut(OPTION_MTU);
+    mtu[..2].copy_from_slice(&[5, 1]);
+    put16(mtu, 6, network.mtu);
+    let prefixes = network.subnets.iter().filter_map(|subnet| match subnet {
+        IpNet::V6(subnet) => Some(subnet),
+        IpNet::V4(_) => None,
+    });
+    let mut length = HEADER + OPTION_MAC + OPTION_MTU;
+    for (option, prefix) in rest.chunks_exact_mut(OPTION_PREFIX).zip(prefixes) {
+        const ON_LINK: u8 = 0x80;
+        option[..4].copy_from_slice(&[3, 4, prefix.prefix_len(), ON_LINK]);
+        // Valid, and would be preferred, for ever.
+        option[4..12].fill(0xff);
+        option[16..].copy_from_slice(&prefix.network().octets());
+        length += OPTION_PREFIX;
+    }
+    let source = link_local(gateway.mac);
+    packet::fill_icmpv6(frame, link, [source, target], HOP_LIMIT_MAX, &mut message[..length]);
+}
+
+/// Spreads a number over all bits (the finalizer of SplitMix64).
+fn mix(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_few_follow_quickly_and_the_rest_at_random() {
+        let mut schedule = Schedule::default();
+        let mut now = Instant::ZERO;
+        for round in 0..100u64 {
+            schedule.advance(now, mix(round));
+            let interval = schedule.at.since(now);
+            if round < 2 {
+                assert_eq!(interval, INITIAL_INTERVAL);
+            } else {
+                let secs = interval.as_secs();
+                assert!((INTERVAL_MIN_SECS..=INTERVAL_MAX_SECS).contains(&secs), "{secs}");
+            }
+            now = schedule.at;
+        }
+    }
+}

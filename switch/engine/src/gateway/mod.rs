@@ -1,0 +1,196 @@
+//! The gateway of each network, which is the switch itself: it answers what is asked of its addresses, and
+//! routes between networks.
+//!
+//! # Theory of operation
+//!
+//! [`Switch::process`] sets the frames that are for the gateway aside, in `Verdicts::local`:
+//!
+//! * what is sent to its MAC address;
+//! * of what is sent to many: ARP and neighbour discovery about its addresses, router solicitations and what
+//!   DHCP clients say. These are not flooded, so no container can answer in the gateway's place.
+//!
+//! [`Switch::serve`] then gives each a [`Fate`], and moves it to `forward`, `names` or `drop`:
+//!
+//! ```text
+//!                 ┌► ARP, ND, RS, DHCP ──► answered ─────────────────────► the port it came from
+//!  local ─────────┼► a gateway address ┬─► echo ─► answered ─────────────► the port it came from
+//!  (burst of      │                    ├─► names ─► the resolver, see [`dns`](crate::dns)
+//!   one port)     │                    └─► the rest, as it is ───────────► the host port
+//!                 ├► the host's address ─► as it is ─────────────────────► the host port
+//!                 └► any other address ──► route: policy, TTL, MTU, MACs ► an endpoint's port
+//! ```
+//!
+//! * **In place.** An answer is the question's frame, rewritten. Only errors ([`error`]) and advertisements
+//!   nobody asked for ([`advertise`]) are frames of the gateway's own; [`Switch::serve`] says how many it made,
+//!   at most [`FRAMES_MADE_MAX`], so that the books can be kept.
+//! * **The host** has the gateway's MAC address and addresses on its port. What comes from there is switched
+//!   like anything else, and never set aside.
+//! * **Isolated** gateways serve names and leases, and what is needed to find them (ARP, ND); nothing else.
+//! * **Trust.** Who asks is known by the port, not by what the frame says. A source that is not of the network
+//!   is dropped ([`DropReason::Martian`]); checksums of what is answered are checked; what is malformed is
+//!   dropped and counted.
+//! * **Tags.** The gateway is on the untagged network: tagged frames to its MAC address are the host's.
+//!
+//! Nothing here keeps state, but the budget of errors and the time of the next advertisement of each network.
+
+mod advertise;
+mod arp;
+mod dhcp;
+mod echo;
+mod error;
+mod ndp;
+mod packet;
+mod route;
+mod site;
+
+use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
+use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
+
+use crate::dns::datagram::DNS_PORT;
+use crate::switch::Switch;
+use crate::verdicts::Verdicts;
+
+use error::Complaint;
+
+pub(crate) use advertise::{Due, Schedule};
+pub(crate) use error::Budget;
+pub use error::FRAMES_MADE_MAX;
+pub(crate) use site::{Site, link_local};
+
+/// What becomes of a frame for the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It has become the answer, for the port it came from.
+    Answer,
+    /// It is a question for a name.
+    Names,
+    /// It goes to the host, as it is.
+    Host,
+    /// It is to be routed to the endpoint behind this port, if it may be.
+    Route(PortId),
+}
+
+/// Why a frame for the gateway goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refused {
+    reason: DropReason,
+    /// The port at which that is counted; `None` for the one it came from.
+    port: Option<PortId>,
+    /// What its sender is told.
+    complaint: Option<Complaint>,
+}
+
+impl From<DropReason> for Refused {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, port: None, complaint: None }
+    }
+}
+
+impl Refused {
+    /// Drops, and tells the sender.
+    fn told(reason: DropReason, complaint: Complaint) -> Self {
+        Self { reason, port: None, complaint: Some(complaint) }
+    }
+}
+
+/// Whether a frame that is sent to many is for the gateway, and not to be flooded.
+pub(crate) fn claims(site: &Site<'_>, frame: &Frame) -> bool {
+    let headers = &frame.headers;
+    if headers.network_offset() != ETHERNET_BYTES {
+        return false;
+    }
+    match headers.ether_type() {
+        ethertype::ARP => arp::concerns(site, frame),
+        ethertype::IPV4 => dhcp::is_request(site, frame),
+        ethertype::IPV6 => ndp::concerns(site, frame),
+        _ => false,
+    }
+}
+
+impl Switch {
+    /// Gives every frame in `local` a fate, and moves it to `forward`, `names` or `drop`. `ingress` is the port they came
+    /// from. Returns how many frames of its own the gateway made, from slots of the pool; they are in
+    /// `forward`, too.
+    pub fn serve(
+        &mut self,
+        ingress: PortId,
+        verdicts: &mut Verdicts,
+        pool: &mut Pool,
+        now: Instant,
+    ) -> usize {
+        let Verdicts { local, names, forward, drop, .. } = verdicts;
+        let mut made = 0;
+        for mut frame in local.drain(..) {
+            match self.fate(ingress, &mut frame, now) {
+                Ok(Some(egress)) => forward.push((egress, frame)),
+                Ok(None) => names.push(frame),
+                Err(Refused { reason, port, complaint }) => {
+                    let error =
+                        complaint.and_then(|complaint| self.complain(ingress, &frame, complaint, pool, now));
+                    made += usize::from(error.is_some());
+                    forward.extend(error.map(|error| (ingress, error)));
+                    drop.push((reason, port.unwrap_or(ingress), frame));
+                }
+            }
+        }
+        made
+    }
+
+    /// The port that one frame goes to; `None` for a question for a name.
+    fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<Option<PortId>, Refused> {
+        let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
+        let egress = match self.answer(&site, frame)? {
+            Fate::Answer => {
+                frame.parse()?;
+                ingress
+            }
+            Fate::Names => return Ok(None),
+            Fate::Host => host(&site, frame)?,
+            Fate::Route(egress) => self.forward(ingress, frame, egress, now)?,
+        };
+        let to = self.ports.get(egress).ok_or(DropReason::NoReceiver)?;
+        if frame.mtu_bytes() > to.mtu {
+            return Err(Refused { port: Some(egress), ..DropReason::TxTooBig.into() });
+        }
+        Ok(Some(egress))
+    }
+
+    fn answer(&self, site: &Site<'_>, frame: &mut Frame) -> Result<Fate, Refused> {
+        let headers = frame.headers;
+        if headers.network_offset() != ETHERNET_BYTES {
+            return Ok(Fate::Host);
+        }
+        if headers.ether_type() == ethertype::ARP {
+            return Ok(arp::answer(site, frame)?);
+        }
+        if !headers.is_ip() {
+            return Ok(Fate::Host);
+        }
+        if dhcp::is_request(site, frame) {
+            return Ok(dhcp::answer(site, frame)?);
+        }
+        if ndp::concerns(site, frame) {
+            return Ok(ndp::answer(site, frame)?);
+        }
+        let (source, target) = packet::addresses(frame);
+        if site.is_martian(source) {
+            return Err(DropReason::Martian.into());
+        }
+        if !site.owns(target) {
+            return self.route(site, source, target);
+        }
+        match packet::target_port(frame) {
+            Some(DNS_PORT) => Ok(Fate::Names),
+            _ if site.gateway.isolated => Err(DropReason::NotServed.into()),
+            _ if echo::is_request(frame) => Ok(echo::answer(site, frame)?),
+            _ => Ok(Fate::Host),
+        }
+    }
+}
+
+/// The host port. Where there is none, an IP packet's sender is told that nobody listens.
+fn host(site: &Site<'_>, frame: &Frame) -> Result<PortId, Refused> {
+    let tell = frame.headers.is_ip() && !site.gateway.isolated;
+    let complaint = tell.then_some(Complaint::PortUnreachable);
+    site.host.ok_or(Refused { complaint, ..DropReason::NotServed.into() })
+}

@@ -1,0 +1,223 @@
+//! Who may talk to whom: the walls between networks, the user's rules, and the flows both let through.
+//!
+//! # Theory of operation
+//!
+//! Two roads lead here. Frames between two containers of one network are *judged* by the user's rules alone
+//! (`Policy::judge`): ICC is an isolation group and was looked at before. Packets that are routed are
+//! *ruled* on (`Policy::rule`) by everything: flows, rules, then [`decide`].
+//!
+//! * **Without a rule** nothing of this touches a frame that stays in its network: one branch a burst.
+//! * **Flows.** The rules judge the first packet of a flow. An accepted flow is remembered (`track`); what
+//!   follows in either direction passes, counts for the same rule, and is shown only to rules about
+//!   established flows.
+//! * **Another table of rules** takes the place of the last at once. A flow accepted by an earlier table is judged
+//!   anew, as its initiator's, when its next packet comes: a new rule ends old connections, from both sides.
+//! * **What rules do not see:** what is not IP, neighbour discovery and group management, without which there
+//!   is no network to have rules about; and what the host itself sends or gets.
+//! * **Fragments** have no ports and are judged one by one; see [`Rule`].
+//!
+//! | module | |
+//! |---|---|
+//! | [`decide`](mod@decide) | the walls, one pure function |
+//! | [`rules`] | the table of rules |
+//! | `local` | where they meet frames that stay in their network |
+//! | `track` | flows that were accepted |
+//! | `packet` | what of a frame all this looks at |
+//! | `reject` | telling the sender |
+
+pub mod decide;
+mod local;
+pub(crate) mod packet;
+pub(crate) mod reject;
+pub mod rules;
+pub(crate) mod track;
+
+pub use decide::{Family, Place, Published, Question, Verdict, decide};
+pub use rules::{Action, Count, End, Ports, Protocol, Rule, State};
+
+use vswitch_frame::{Frame, Instant, NetworkId};
+
+use packet::Packet;
+use rules::{Scope, Table};
+use track::{Flow, Side, Tracker};
+
+/// The user's rules, and the flows that they and the walls have let through.
+#[derive(Debug)]
+pub struct Policy {
+    rules: Table,
+    flows: Tracker,
+    /// Counts the tables of rules there were.
+    generation: u64,
+}
+
+/// What rules and flows say of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finding {
+    /// It belongs to an accepted flow; this is what rules about such say.
+    Established(Action),
+    /// It begins one; the rule that matched, and what it says.
+    New(Option<(usize, Action)>),
+}
+
+/// How a flow that was accepted stands now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is accepted still: by which rule, and whether both its ends were heard.
+    Accepted { rule: Option<usize>, answered: bool },
+    /// The rules there are now would not accept it: the one that does not, and what it says.
+    Revoked(usize, Action),
+}
+
+impl Policy {
+    /// No rules, no flows. `seed` must be secret and random.
+    pub fn new(seed: u64) -> Self {
+        Self { rules: Table::default(), flows: Tracker::new(seed), generation: 0 }
+    }
+
+    /// Puts these rules in place of all there are.
+    pub fn set_rules(&mut self, rules: Vec<Rule>) {
+        self.rules.replace(rules);
+        self.generation += 1;
+    }
+
+    /// What each rule has decided about, by its number.
+    pub fn counts(&self) -> impl Iterator<Item = (u32, Count)> {
+        self.rules.counts()
+    }
+
+    /// Whether there is any rule.
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// What the rules say of a frame that stays within a network.
+    pub fn judge(&mut self, network: NetworkId, frame: &Frame, now: Instant) -> Action {
+        let Some(packet) = Packet::of(frame) else { return Action::Accept };
+        let scope = Scope::within(network);
+        match self.find(scope, &packet, frame.len(), now) {
+            Finding::Established(action) => action,
+            Finding::New(found) => {
+                let action = found.map_or(Action::Accept, |(_, action)| action);
+                if action == Action::Accept {
+                    self.remember(scope, &packet, found, now);
+                }
+                action
+            }
+        }
+    }
+
+    /// Rules on a packet that is routed from one place to another: flows, rules and walls. `frame` must
+    /// have been parsed and carry IP.
+    pub fn rule(
+        &mut self,
+        frame: &Frame,
+        from: Place<'_>,
+        to: Place<'_>,
+        published: Published,
+        now: Instant,
+    ) -> Verdict {
+        let Some(packet) = Packet::of(frame) else {
+            let family = if frame.headers.is_ipv4() { Family::V4 } else { Family::V6 };
+            let question =
+                Question { family, from, to, established: false, icmp: false, published, user: None };
+            return decide(&question);
+        };
+        let scope = Scope { from: network_of(from), to: network_of(to) };
+        let finding = if is_the_hosts(from) || is_the_hosts(to) {
+            let known = self.find_flow(scope, &packet, now);
+            known.map_or(Finding::New(None), |_| Finding::Established(Action::Accept))
+        } else {
+            self.find(scope, &packet, frame.len(), now)
+        };
+        let (established, user, found) = match finding {
+            Finding::Established(Action::Accept) => (true, None, None),
+            Finding::Established(action) => (false, Some(action), None),
+            Finding::New(found) => (false, found.map(|(_, action)| action), found),
+        };
+        let (family, icmp) = (packet.family(), packet.is_icmp());
+        let verdict = decide(&Question { family, from, to, established, icmp, published, user });
+        if !established && matches!(verdict, Verdict::Accept | Verdict::AcceptMasqueraded) {
+            self.remember(scope, &packet, found, now);
+        }
+        verdict
+    }
+
+    /// Forgets what is about a network.
+    pub fn forget_network(&mut self, network: NetworkId) {
+        self.flows.forget_network(network);
+    }
+
+    /// When [`poll`](Self::poll) wants to be called.
+    pub fn poll_at(&self) -> Option<Instant> {
+        self.flows.sweep_at()
+    }
+
+    /// Forgets idle flows.
+    pub fn poll(&mut self, now: Instant) {
+        self.flows.sweep(now);
+    }
+
+    /// Looks a packet up among flows, then among rules, and counts it.
+    fn find(&mut self, scope: Scope, packet: &Packet, bytes: usize, now: Instant) -> Finding {
+        match self.find_flow(scope, packet, now) {
+            Some(Standing::Accepted { rule, answered }) => {
+                let about = if answered { self.rules.first(scope, packet, State::Established) } else { None };
+                self.rules.count(about.map_or(rule, |(place, _)| Some(place)), bytes);
+                Finding::Established(about.map_or(Action::Accept, |(_, action)| action))
+            }
+            Some(Standing::Revoked(place, action)) => {
+                self.rules.count(Some(place), bytes);
+                Finding::New(Some((place, action)))
+            }
+            None => {
+                let found = self.rules.first(scope, packet, State::New);
+                self.rules.count(found.map(|(place, _)| place), bytes);
+                Finding::New(found)
+            }
+        }
+    }
+
+    /// How the flow stands that a packet belongs to, or is an ICMP error about.
+    fn find_flow(&mut self, scope: Scope, packet: &Packet, now: Instant) -> Option<Standing> {
+        let Self { rules, flows, generation } = self;
+        if let Some(quoted) = packet.about {
+            // The error goes back to where the packet it is about came from.
+            let (flow, _) = flows.find(scope.reversed(), &quoted)?;
+            let current = flow.generation == *generation;
+            return current.then_some(Standing::Accepted { rule: flow.rule, answered: true });
+        }
+        let (flow, side) = flows.find(scope, &packet.tuple)?;
+        if side == Side::Target && packet.is_opening() {
+            return None;
+        }
+        flow.touch(side, packet, now);
+        if flow.generation != *generation {
+            let first = Packet { tuple: flow.tuple, ..*packet };
+            let found = rules.first(flow.scope, &first, State::New);
+            if let Some((place, action @ (Action::Drop | Action::Reject))) = found {
+                // Remembered on, so that its target does not pass for the initiator of another flow.
+                return Some(Standing::Revoked(place, action));
+            }
+            (flow.rule, flow.generation) = (found.map(|(place, _)| place), *generation);
+        }
+        Some(Standing::Accepted { rule: flow.rule, answered: flow.is_established(side) })
+    }
+
+    fn remember(&mut self, scope: Scope, packet: &Packet, found: Option<(usize, Action)>, now: Instant) {
+        if packet.has_one_receiver() && packet.about.is_none() && !packet.is_fragment {
+            let rule = found.map(|(place, _)| place);
+            self.flows.insert(Flow::new(scope, packet, rule, self.generation, now));
+        }
+    }
+}
+
+fn network_of(place: Place<'_>) -> Option<NetworkId> {
+    match place {
+        Place::Network(id, _) => Some(id),
+        Place::Host | Place::Loopback | Place::Outside { .. } => None,
+    }
+}
+
+fn is_the_hosts(place: Place<'_>) -> bool {
+    matches!(place, Place::Host | Place::Loopback)
+}

@@ -1,0 +1,134 @@
+//! Between networks, and what stands in the way.
+
+use smoltcp::wire::Icmpv4Repr;
+use vswitch_frame::{Checksum, DropReason, Gso, GsoKind};
+
+use super::craft::{self, Link};
+use super::*;
+
+const TO_GATEWAY: Link = Link { source: Mac([2, 0, 0, 0, 0, 5]), target: Mac([2, 0xff, 0, 0, 0, 0]) };
+
+/// What arrives of a ping that is routed to Carol.
+fn routed(source: &str, target: &str, ttl: u8) -> Vec<u8> {
+    craft::ping(Link { source: gateway_mac(BLUE), target: mac(CAROL) }, source, target, ttl)
+}
+
+#[test]
+fn routed_networks_reach_each_other() {
+    let mut bench = Bench::new();
+    for (source, target) in [("10.1.0.5", "10.2.0.3"), ("fd01::5", "fd02::3")] {
+        for ttl in [2, 64, 255] {
+            let frame = craft::ping(TO_GATEWAY, source, target, ttl);
+            assert_eq!(bench.send(ALICE, &frame).only(CAROL), routed(source, target, ttl - 1));
+        }
+    }
+}
+
+#[test]
+fn every_pair_of_modes() {
+    use GatewayMode::{Isolated, Nat, NatUnprotected, Routed};
+    for from in [Nat, NatUnprotected, Routed, Isolated] {
+        for to in [Nat, NatUnprotected, Routed, Isolated] {
+            for internal in [None, Some(RED), Some(BLUE)] {
+                let mut bench = Bench::with(|network| {
+                    let red = network.gateway.as_ref().is_some_and(|gateway| gateway.mac == gateway_mac(RED));
+                    network.mode_v4 = if red { from } else { to };
+                    network.internal = internal == Some(if red { RED } else { BLUE });
+                });
+                let fates = bench.send(ALICE, &craft::ping(TO_GATEWAY, "10.1.0.5", "10.2.0.3", 64));
+                let open = |mode| matches!(mode, NatUnprotected | Routed);
+                if open(from) && open(to) && internal.is_none() {
+                    assert_eq!(fates.only(CAROL), routed("10.1.0.5", "10.2.0.3", 63));
+                } else {
+                    assert_eq!(fates, dropped(DropReason::Protected, ALICE), "{from:?} {to:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn within_a_network_the_gateway_is_no_way_around_isolation() {
+    let mut bench = Bench::new();
+    let to_bob = craft::ping(TO_GATEWAY, "10.1.0.5", "10.1.0.2", 64);
+    let arrives =
+        craft::ping(Link { source: gateway_mac(RED), target: mac(BOB) }, "10.1.0.5", "10.1.0.2", 63);
+    assert_eq!(bench.send(ALICE, &to_bob).only(BOB), arrives);
+    let own = craft::ping(TO_GATEWAY, "10.1.0.5", "10.1.0.1", 64);
+    assert_eq!(bench.send(ALICE, &own).forward.len(), 1);
+    let group = GroupId::containers_of(RED);
+    for port in [ALICE, BOB] {
+        assert!(bench.switch.remove_port(port));
+        bench.port(port, Port { group, ..container(RED, port) });
+    }
+    assert_eq!(bench.send(ALICE, &to_bob), dropped(DropReason::Isolated, ALICE));
+    let dave = PortId(6);
+    let moved = Station::Container(Endpoint {
+        addresses: vec!["10.1.0.2/24".parse().expect("an address")],
+        ..Endpoint::default()
+    });
+    bench.port(dave, container(RED, dave));
+    assert!(bench.switch.set_station(dave, moved));
+    assert_eq!(bench.send(ALICE, &to_bob).forward.len(), 1, "the address is another's now");
+    assert!(bench.switch.remove_port(dave));
+    assert_eq!(bench.send(ALICE, &to_bob).drop, [(DropReason::NoRoute, ALICE)]);
+}
+
+#[test]
+fn other_networks_gateways_are_the_host() {
+    let mut bench = Bench::new();
+    bench.plug_host();
+    let frame = craft::ping(TO_GATEWAY, "10.1.0.5", "10.2.0.1", 64);
+    assert_eq!(bench.send(ALICE, &frame).only(HOST), frame);
+    let mut bench = Bench::with(|network| network.internal = true);
+    bench.plug_host();
+    assert_eq!(bench.send(ALICE, &frame), dropped(DropReason::Protected, ALICE));
+    let own = craft::udp(TO_GATEWAY, ("10.1.0.5", 7), ("10.1.0.1", 7), b"hello");
+    assert_eq!(bench.send(ALICE, &own).only(HOST), own, "its own gateway is within reach");
+}
+
+#[test]
+fn a_corrupt_header_is_not_passed_on() {
+    let mut bench = Bench::new();
+    let mut frame = craft::ping(TO_GATEWAY, "10.1.0.5", "10.2.0.3", 64);
+    frame[24] ^= 1;
+    assert_eq!(bench.send(ALICE, &frame), dropped(DropReason::BadChecksum, ALICE));
+}
+
+#[test]
+fn super_frames_are_routed_as_they_are() {
+    let mut bench = Bench::new();
+    let payload = vec![9; 30_000];
+    let frame = craft::udp(TO_GATEWAY, ("10.1.0.5", 1), ("10.2.0.3", 2), &payload);
+    let checksum = Checksum::Partial { start: 34, offset: 6 };
+    for (size, fits) in [(1472, true), (1473, false)] {
+        let gso = Some(Gso { kind: GsoKind::Udp, size, ecn: false, same_id: false });
+        let fates = bench.send_with(ALICE, &frame, Offload { checksum, gso });
+        if fits {
+            let arrived = fates.only(CAROL);
+            assert_eq!(arrived[34..], frame[34..], "what is left to do is left as it was");
+            let (link, packet, _) = craft::read_ip(&arrived);
+            assert_eq!(link, Link { source: gateway_mac(BLUE), target: mac(CAROL) });
+            assert_eq!(packet.ttl, 63);
+        } else {
+            assert_eq!(fates.drop, [(DropReason::TxTooBig, CAROL)]);
+            let error = fates.answer(ALICE);
+            let (_, packet, message) = craft::read_ip(&error);
+            assert_eq!((packet.source, packet.target), (ip("10.1.0.1"), ip("10.1.0.5")));
+            assert_eq!((message[0], message[1], &message[6..8]), (3, 4, &1500u16.to_be_bytes()[..]));
+        }
+    }
+}
+
+#[test]
+fn answers_find_their_way_back() {
+    let mut bench = Bench::new();
+    let there = bench.send(ALICE, &craft::ping(TO_GATEWAY, "10.1.0.1", "10.2.0.3", 64));
+    assert_eq!(there, dropped(DropReason::Martian, ALICE), "an address that is the gateway's");
+    let link = Link { source: mac(CAROL), target: gateway_mac(BLUE) };
+    let back = bench.send(CAROL, &craft::ping(link, "10.2.0.3", "10.1.0.2", 64)).only(BOB);
+    let (link, packet, payload) = craft::read_ip(&back);
+    assert_eq!(link, Link { source: gateway_mac(RED), target: mac(BOB) });
+    assert_eq!(packet.ttl, 63);
+    assert!(matches!(craft::read_icmp(payload), Icmpv4Repr::EchoRequest { .. }));
+}
