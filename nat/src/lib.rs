@@ -30,6 +30,7 @@ mod answer;
 mod begin;
 pub mod binding;
 pub mod checksum;
+pub mod destination;
 pub mod flow;
 mod fragments;
 mod hash;
@@ -51,6 +52,7 @@ mod unsolicited;
 pub mod verdict;
 
 pub use binding::{Binding, BindingError};
+pub use destination::Destination;
 pub use flow::{Class, Listed, Origin};
 pub use limits::{Filtering, Limits, Timeouts};
 pub use nat::{Nat, Stats, Uplink, Wanted};

@@ -30,7 +30,7 @@ fn wrong_checksums_are_dropped() {
         for at in [14 + 8, last] {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
-            let outs = world.from_inside(LAN, &bad, Offload::NONE);
+            let outs = world.outbound(LAN, &bad, Offload::NONE);
             assert_eq!(dropped(&outs), DropReason::NatBadChecksum, "{packet:?} byte {at}");
         }
         assert_eq!(world.flows(), 0);
@@ -59,12 +59,12 @@ fn addresses_that_no_router_forwards_are_dropped() {
     let mut world = World::new();
     for (source, target) in ends {
         let frame = udp(source, target).frame();
-        let outs = world.from_inside(LAN, &frame, Offload::NONE);
+        let outs = world.outbound(LAN, &frame, Offload::NONE);
         assert_eq!(dropped(&outs), DropReason::NatBadAddress, "{source} {target}");
     }
     world.nat.add_binding(binding(Protocol::Udp)).expect("a binding");
     let forged = udp("192.0.2.2:5", "192.0.2.1:8080").frame();
-    assert_eq!(dropped(&world.from_outside(&forged, Offload::NONE)), DropReason::NatBadAddress);
+    assert_eq!(dropped(&world.inbound(&forged, Offload::NONE)), DropReason::NatBadAddress);
     assert_eq!(world.flows(), 0);
 }
 
@@ -73,7 +73,7 @@ fn flags_that_contradict_each_other_are_dropped() {
     let mut world = World::new();
     for flags in ["", "F", "P", "SF", "SR", "RF", "SAF", "SAR"] {
         let frame = tcp("10.1.0.2:5000", "198.51.100.1:80", flags, 1, 1).frame();
-        let outs = world.from_inside(LAN, &frame, Offload::NONE);
+        let outs = world.outbound(LAN, &frame, Offload::NONE);
         assert_eq!(dropped(&outs), DropReason::NatMalformed, "{flags}");
     }
 }
@@ -82,19 +82,19 @@ fn flags_that_contradict_each_other_are_dropped() {
 fn ports_of_zero_and_other_protocols_are_dropped() {
     let mut world = World::new();
     for (source, target) in [("10.1.0.2:0", "198.51.100.1:53"), ("10.1.0.2:53", "198.51.100.1:0")] {
-        let outs = world.from_inside(LAN, &udp(source, target).frame(), Offload::NONE);
+        let outs = world.outbound(LAN, &udp(source, target).frame(), Offload::NONE);
         assert_eq!(dropped(&outs), DropReason::NatMalformed);
     }
     let mut gre = udp("10.1.0.2:5000", "198.51.100.1:53").frame();
     gre[23] = 47;
     crate::fragments::reseal_ip(&mut gre);
-    assert_eq!(dropped(&world.from_inside(LAN, &gre, Offload::NONE)), DropReason::NatProtocol);
+    assert_eq!(dropped(&world.outbound(LAN, &gre, Offload::NONE)), DropReason::NatProtocol);
     let arp = [vec![2; 12], vec![8, 6], vec![0; 46]].concat();
-    assert_eq!(dropped(&world.from_inside(LAN, &arp, Offload::NONE)), DropReason::NatProtocol);
+    assert_eq!(dropped(&world.outbound(LAN, &arp, Offload::NONE)), DropReason::NatProtocol);
     let mut wrong_family = packet(Kind::Request, "10.1.0.2:5", "198.51.100.1").frame();
     wrong_family[23] = 58;
     crate::fragments::reseal_ip(&mut wrong_family);
-    assert_eq!(dropped(&world.from_inside(LAN, &wrong_family, Offload::NONE)), DropReason::NatProtocol);
+    assert_eq!(dropped(&world.outbound(LAN, &wrong_family, Offload::NONE)), DropReason::NatProtocol);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_query_whose_checksum_is_left_to_an_offload_is_dropped() {
     let mut world = World::new();
     let frame = packet(Kind::Request, "10.1.0.2:5", "198.51.100.1").frame();
     let checksum = Checksum::Partial { start: 34, offset: 2 };
-    let outs = world.from_inside(LAN, &frame, Offload { checksum, gso: None });
+    let outs = world.outbound(LAN, &frame, Offload { checksum, gso: None });
     assert_eq!(dropped(&outs), DropReason::BadOffload);
 }
 
@@ -179,9 +179,9 @@ proptest! {
         world.nat.add_binding(binding(Protocol::Tcp)).expect("a binding");
         for (frame, offload, outside) in frames {
             let outs = if outside {
-                world.from_outside(&frame, offload)
+                world.inbound(&frame, offload)
             } else {
-                world.from_inside(LAN, &frame, offload)
+                world.outbound(LAN, &frame, offload)
             };
             for out in outs {
                 prop_assert!(out.fate != Fate::Outside || is_ours(&out.bytes), "{out:?}");

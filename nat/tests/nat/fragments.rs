@@ -90,7 +90,7 @@ fn rfc4787_req14_fragments_out_pass_in_any_order() {
             let expected = world.out(&sent).bytes;
             let pieces = three(&sent.frame());
             let outs: Vec<Out> =
-                order.iter().flat_map(|&at| world.from_inside(LAN, &pieces[at], Offload::NONE)).collect();
+                order.iter().flat_map(|&at| world.outbound(LAN, &pieces[at], Offload::NONE)).collect();
             assert_eq!(outs.len(), 3, "{order:?}");
             assert!(outs.iter().all(|out| out.fate == Fate::Outside), "{outs:?}");
             assert_eq!(reassemble(&bytes(&outs)), whole(&expected), "{order:?}");
@@ -107,8 +107,7 @@ fn rfc4787_req14_fragments_in_pass_in_any_order() {
         world.nat.add_binding(binding(Protocol::Udp)).expect("a binding");
         let expected = world.inn(&sent).bytes;
         let pieces = three(&sent.frame());
-        let outs: Vec<Out> =
-            order.iter().flat_map(|&at| world.from_outside(&pieces[at], Offload::NONE)).collect();
+        let outs: Vec<Out> = order.iter().flat_map(|&at| world.inbound(&pieces[at], Offload::NONE)).collect();
         assert_eq!(outs.len(), 3);
         assert!(outs.iter().all(|out| out.fate == Fate::Inside(LAN)), "{outs:?}");
         assert_eq!(reassemble(&bytes(&outs)), whole(&expected), "{order:?}");
@@ -120,7 +119,7 @@ fn an_identification_may_come_again_when_its_datagram_was_whole() {
     let mut world = World::new();
     for _ in 0..5000 {
         for piece in three(&long("10.1.0.2:5000", "198.51.100.1:53").frame()) {
-            assert_eq!(world.from_inside(LAN, &piece, Offload::NONE)[0].fate, Fate::Outside);
+            assert_eq!(world.outbound(LAN, &piece, Offload::NONE)[0].fate, Fate::Outside);
         }
     }
 }
@@ -131,7 +130,7 @@ fn rfc5722_overlapping_fragments_are_dropped_and_end_their_datagram() {
     let overlap = Fate::Dropped(DropReason::NatFragmentOverlap);
     let mut world = World::new();
     let mut send = |piece: Vec<u8>| -> Vec<Fate> {
-        world.from_inside(LAN, &piece, Offload::NONE).iter().map(|out| out.fate).collect()
+        world.outbound(LAN, &piece, Offload::NONE).iter().map(|out| out.fate).collect()
     };
     assert_eq!(send(fragment(&frame, 0, 24, true)), [Fate::Outside]);
     assert_eq!(send(fragment(&frame, 0, 24, true)), [overlap], "twice the same");
@@ -144,8 +143,8 @@ fn rfc5722_overlapping_fragments_are_dropped_and_end_their_datagram() {
 fn a_first_fragment_that_overlaps_what_waits_does_not_pass() {
     let frame = long("10.1.0.2:5000", "198.51.100.1:53").frame();
     let mut world = World::new();
-    assert!(world.from_inside(LAN, &fragment(&frame, 8, 64, true), Offload::NONE).is_empty());
-    let outs = world.from_inside(LAN, &fragment(&frame, 0, 24, true), Offload::NONE);
+    assert!(world.outbound(LAN, &fragment(&frame, 8, 64, true), Offload::NONE).is_empty());
+    let outs = world.outbound(LAN, &fragment(&frame, 0, 24, true), Offload::NONE);
     assert_eq!(outs.len(), 2, "the one that waited is dropped, too");
     assert!(outs.iter().all(|out| matches!(out.fate, Fate::Dropped(_))), "{outs:?}");
     assert_eq!(world.flows(), 0);
@@ -172,7 +171,7 @@ fn bad_fragments_are_dropped() {
             reseal_ip(&mut piece);
         }
         let mut world = World::new();
-        let outs = world.from_inside(LAN, &piece, Offload::NONE);
+        let outs = world.outbound(LAN, &piece, Offload::NONE);
         assert_eq!(outs[0].fate, Fate::Dropped(DropReason::NatMalformed), "{what}");
     }
 }
@@ -184,11 +183,11 @@ fn fragments_that_wait_are_limited_in_number_and_time() {
         let frame = long(&format!("10.1.0.{host}:5000"), "198.51.100.1:53").frame();
         fragment(&frame, 24, 64, true)
     };
-    assert!(world.from_inside(LAN, &stray(2), Offload::NONE).is_empty());
-    assert!(world.from_inside(LAN, &stray(3), Offload::NONE).is_empty());
+    assert!(world.outbound(LAN, &stray(2), Offload::NONE).is_empty());
+    assert!(world.outbound(LAN, &stray(3), Offload::NONE).is_empty());
     let lost = Fate::Dropped(DropReason::NatFragmentLost);
-    assert_eq!(world.from_inside(LAN, &stray(4), Offload::NONE)[0].fate, lost, "no room to wait");
-    let outs = world.from_inside(LAN, &stray(5), Offload::NONE);
+    assert_eq!(world.outbound(LAN, &stray(4), Offload::NONE)[0].fate, lost, "no room to wait");
+    let outs = world.outbound(LAN, &stray(5), Offload::NONE);
     assert_eq!(outs.len(), 1, "the oldest datagram is forgotten: {outs:?}");
     assert_eq!(outs[0].fate, lost);
     world.seconds(61);
@@ -201,13 +200,13 @@ fn fragments_that_wait_are_limited_in_number_and_time() {
 fn fragments_of_what_is_for_the_host_or_dropped_go_the_same_way() {
     let mut world = World::new();
     let [first, second, third] = three(&long("198.51.100.1:53", "192.0.2.1:22").frame());
-    assert!(world.from_outside(&third, Offload::NONE).is_empty());
+    assert!(world.inbound(&third, Offload::NONE).is_empty());
     for piece in [first, second] {
-        let outs = world.from_outside(&piece, Offload::NONE);
+        let outs = world.inbound(&piece, Offload::NONE);
         assert!(outs.iter().all(|out| out.fate == Fate::Host), "{outs:?}");
     }
     let [first, second, _] = three(&long("198.51.100.1:53", "192.0.2.1:40001").frame());
     let dropped = Fate::Dropped(DropReason::NatFiltered);
-    assert_eq!(world.from_outside(&first, Offload::NONE)[0].fate, dropped);
-    assert_eq!(world.from_outside(&second, Offload::NONE)[0].fate, dropped);
+    assert_eq!(world.inbound(&first, Offload::NONE)[0].fate, dropped);
+    assert_eq!(world.inbound(&second, Offload::NONE)[0].fate, dropped);
 }

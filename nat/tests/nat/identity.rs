@@ -61,10 +61,10 @@ fn undo(packet: &Packet, left: Left) -> (Vec<u8>, Offload) {
     bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
     let start = u16::try_from(headers.transport_offset()).expect("an offset");
     let offset = u16::try_from(at).expect("an offset") - start;
-    let kind = match packet.kind {
-        Kind::Udp => GsoKind::Udp,
-        _ if headers.is_ipv4() => GsoKind::Tcp4,
-        _ => GsoKind::Tcp6,
+    let kind = match (packet.kind, headers.is_ipv4()) {
+        (Kind::Udp, _) => GsoKind::Udp,
+        (_, true) => GsoKind::Tcp4,
+        (_, false) => GsoKind::Tcp6,
     };
     let gso = Gso { kind, size: 500, ecn: false, same_id: false };
     let gso = (left == Left::Segments).then_some(gso);
@@ -114,7 +114,7 @@ proptest! {
     fn there_and_back_is_the_identity(sent in sent(), left in left()) {
         let mut world = world();
         let (bytes, offload) = undo(&sent, left);
-        let outs = world.from_inside(LAN, &bytes, offload);
+        let outs = world.outbound(LAN, &bytes, offload);
         prop_assert_eq!(outs[0].fate, Fate::Outside);
         prop_assert_eq!(outs[0].offload, offload);
         let wire = Packet::read(&finish(&outs[0].bytes, offload));
@@ -125,7 +125,7 @@ proptest! {
             prop_assert_eq!(world.enters(&wire.reply()), sent.reply());
             return Ok(());
         }
-        let back = world.from_outside(&turned(&outs[0].bytes), offload);
+        let back = world.inbound(&turned(&outs[0].bytes), offload);
         prop_assert_eq!(back[0].fate, Fate::Inside(LAN));
         prop_assert_eq!(&turned(&finish(&back[0].bytes, offload)), &finish(&bytes, offload));
     }
@@ -136,7 +136,7 @@ proptest! {
         let sent = Packet { payload, ..packet(Kind::Udp, "10.1.0.2:5000", "198.51.100.1:53") };
         let mut bytes = sent.frame();
         bytes[40..42].fill(0);
-        let outs = world.from_inside(LAN, &bytes, Offload::NONE);
+        let outs = world.outbound(LAN, &bytes, Offload::NONE);
         prop_assert_eq!(&outs[0].bytes[40..42], &[0, 0]);
         prop_assert_eq!(outs[0].packet().payload, sent.payload);
     }
@@ -148,7 +148,7 @@ fn the_checksum_of_a_tunnel_inside_is_left_alone() {
     let mut world = world();
     let sent = Packet { payload: vec![3; 80], ..packet(Kind::Udp, "10.1.0.2:5000", "198.51.100.1:4789") };
     let offload = Offload { checksum: Checksum::Partial { start: 60, offset: 6 }, gso: None };
-    let outs = world.from_inside(LAN, &sent.frame(), offload);
+    let outs = world.outbound(LAN, &sent.frame(), offload);
     assert_eq!(outs[0].fate, Fate::Outside);
     assert_eq!(outs[0].packet().payload, sent.payload, "and the outer one is right");
     assert_eq!(world.nat.flows(world.now).filter(|flow| flow.initiator.protocol == Protocol::Udp).count(), 1);

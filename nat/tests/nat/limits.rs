@@ -139,18 +139,18 @@ fn sctp_keeps_its_ports_or_does_not_pass() {
     let offload = vswitch_frame::Offload::NONE;
     let mut world = World::new();
     let sent = sctp("10.1.0.2:5000", "198.51.100.1:7");
-    let outs = world.from_inside(LAN, &sent, offload);
+    let outs = world.outbound(LAN, &sent, offload);
     assert_eq!(outs[0].fate, Fate::Outside);
     assert_eq!(outs[0].bytes[26..30], [192, 0, 2, 1]);
     assert_eq!(outs[0].bytes[34..], sent[34..], "nothing behind the IP header");
     let mut back = sctp("198.51.100.1:7", "192.0.2.1:5000");
-    assert_eq!(world.from_outside(&back, offload)[0].fate, Fate::Inside(LAN));
+    assert_eq!(world.inbound(&back, offload)[0].fate, Fate::Inside(LAN));
     back[37] ^= 1;
-    assert_eq!(world.from_outside(&back, offload)[0].fate, Fate::Host, "another port");
+    assert_eq!(world.inbound(&back, offload)[0].fate, Fate::Host, "another port");
     let same = sctp("10.1.0.3:5000", "198.51.100.1:7");
-    assert_eq!(world.from_inside(LAN, &same, offload)[0].fate, Fate::Answered(DropReason::NatNoPort));
+    assert_eq!(world.outbound(LAN, &same, offload)[0].fate, Fate::Answered(DropReason::NatNoPort));
     let elsewhere = sctp("10.1.0.3:5000", "198.51.100.2:7");
-    assert_eq!(world.from_inside(LAN, &elsewhere, offload)[0].fate, Fate::Outside);
+    assert_eq!(world.outbound(LAN, &elsewhere, offload)[0].fate, Fate::Outside);
     assert_eq!(world.nat.flows(world.now).filter(|flow| flow.class == Class::Sctp).count(), 1);
 }
 

@@ -1,7 +1,7 @@
 //! Published ports: from outside, from inside, and what may not be published.
 
 use vswitch_frame::DropReason;
-use vswitch_nat::{Binding, BindingError, Leaving, Limits, Origin, Protocol};
+use vswitch_nat::{Binding, BindingError, Destination, Leaving, Limits, Origin, Protocol, Realm};
 
 use crate::support::{DMZ, Fate, LAN, World, binding, end, ip, syn, tcp, udp};
 
@@ -184,4 +184,24 @@ fn what_may_not_leave_its_network_reaches_no_other_by_way_of_the_host() {
     let out = world.out_of(DMZ, &syn("10.2.0.9:5000", "192.0.2.1:8080"));
     assert_eq!(out.fate, Fate::Answered(DropReason::NatRefused));
     assert_eq!(world.out(&syn("10.1.0.3:5000", "192.0.2.1:8080")).fate, Fate::Inside(LAN));
+}
+
+#[test]
+fn where_a_packet_leads_can_be_asked_before() {
+    let mut world = World::new();
+    world.nat.add_binding(binding(Protocol::Udp)).expect("a binding");
+    let (lan, dmz) = (Realm::network(LAN), Realm::network(DMZ));
+    let container = Destination { network: LAN, address: ip("10.1.0.2"), port: 80, established: false };
+    let established = Destination { established: true, ..container };
+    let sent = udp("198.51.100.1:999", "192.0.2.1:8080");
+    assert_eq!(world.destination(Realm::OUTSIDE, &sent), Some(container));
+    assert_eq!(world.destination(dmz, &udp("10.2.0.9:5", "192.0.2.1:8080")), Some(container));
+    world.enters(&sent);
+    assert_eq!(world.destination(Realm::OUTSIDE, &sent), Some(established));
+    let left = world.leaves(&udp("10.1.0.2:5000", "198.51.100.1:53"));
+    let mapped = Destination { port: 5000, ..container };
+    let to_mapping = |from: &str| udp(from, &left.source.to_string());
+    assert_eq!(world.destination(Realm::OUTSIDE, &to_mapping("203.0.113.1:1")), Some(mapped));
+    assert_eq!(world.destination(lan, &udp("10.1.0.2:5000", "198.51.100.1:53")), None, "outside");
+    assert_eq!(world.destination(lan, &udp("10.1.0.2:5000", "192.0.2.1:22")), None, "the host");
 }

@@ -229,7 +229,7 @@ fn rfc4787_req13_a_what_may_be_fragmented_passes_and_is_fragmented_in_order() {
         let mut frame = sent.frame();
         frame[20] = 0;
         crate::fragments::reseal_ip(&mut frame);
-        let outs = world.from_inside(LAN, &frame, Offload::NONE);
+        let outs = world.outbound(LAN, &frame, Offload::NONE);
         assert_eq!(outs[0].fate, Fate::Outside);
         let expected = outs[0].packet();
         let (mut bytes, mut offload) = (outs[0].bytes.clone(), Offload::NONE);

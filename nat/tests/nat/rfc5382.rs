@@ -15,7 +15,7 @@ fn class(world: &World) -> Class {
 }
 
 /// The same segment from the other side of the translation.
-fn from_outside(left: &Packet, flags: &'static str, sequence: u32, ack: u32) -> Packet {
+fn inbound(left: &Packet, flags: &'static str, sequence: u32, ack: u32) -> Packet {
     tcp(OUT, &left.source.to_string(), flags, sequence, ack)
 }
 
@@ -43,10 +43,10 @@ fn rfc5382_req2_handshake_of_three() {
 fn rfc5382_req2_a_simultaneous_open() {
     let mut world = World::new();
     let left = world.leaves(&syn(IN, OUT));
-    world.enters(&from_outside(&left, "S", 500, 0));
+    world.enters(&inbound(&left, "S", 500, 0));
     world.leaves(&tcp(IN, OUT, "SA", 100, 501));
     assert_eq!(class(&world), Class::TcpOpening);
-    world.enters(&from_outside(&left, "SA", 500, 101));
+    world.enters(&inbound(&left, "SA", 500, 101));
     assert_eq!(class(&world), Class::Tcp);
 }
 
@@ -136,7 +136,7 @@ fn rfc5382_req5_transitory_connections_may_be_idle_for_four_minutes() {
     let left = closing.connect(IN, OUT);
     closing.leaves(&tcp(IN, OUT, "FA", 101, 501));
     assert_eq!(class(&closing), Class::Tcp, "half closed is established");
-    closing.enters(&from_outside(&left, "FA", 501, 102));
+    closing.enters(&inbound(&left, "FA", 501, 102));
     assert_eq!(class(&closing), Class::TcpClosing);
     for mut world in [opening, closing] {
         world.seconds(240);
@@ -197,7 +197,7 @@ fn rfc5382_req10_icmp_does_not_end_a_connection() {
         world.enters(&error);
     }
     assert_eq!(class(&world), Class::Tcp);
-    world.enters(&from_outside(&left, "A", 501, 101));
+    world.enters(&inbound(&left, "A", 501, 101));
 }
 
 #[test]
@@ -205,10 +205,10 @@ fn rfc5961_only_a_reset_within_the_window_counts() {
     let mut world = World::new();
     let left = world.connect(IN, OUT);
     for forged in [0, 500, 501 + 1001, 501u32.wrapping_sub(70_000), u32::MAX] {
-        world.enters(&from_outside(&left, "R", forged, 0));
+        world.enters(&inbound(&left, "R", forged, 0));
         assert_eq!(class(&world), Class::Tcp, "{forged}");
     }
-    world.enters(&from_outside(&left, "R", 501, 0));
+    world.enters(&inbound(&left, "R", 501, 0));
     assert_eq!(class(&world), Class::TcpClosing);
 }
 
@@ -216,9 +216,9 @@ fn rfc5961_only_a_reset_within_the_window_counts() {
 fn rfc7857_who_goes_on_after_a_reset_was_not_reset() {
     let mut world = World::new();
     let left = world.connect(IN, OUT);
-    world.enters(&from_outside(&left, "R", 900, 0));
+    world.enters(&inbound(&left, "R", 900, 0));
     assert_eq!(class(&world), Class::TcpClosing);
-    world.enters(&from_outside(&left, "A", 501, 101));
+    world.enters(&inbound(&left, "A", 501, 101));
     assert_eq!(class(&world), Class::TcpClosing, "who sent the reset proves nothing");
     world.leaves(&tcp(IN, OUT, "A", 101, 501));
     assert_eq!(class(&world), Class::Tcp);
@@ -229,7 +229,7 @@ fn a_port_may_be_used_again_while_its_connection_closes() {
     let mut world = World::new();
     let left = world.connect(IN, OUT);
     world.leaves(&tcp(IN, OUT, "FA", 101, 501));
-    world.enters(&from_outside(&left, "FA", 501, 102));
+    world.enters(&inbound(&left, "FA", 501, 102));
     let again = world.connect(IN, OUT);
     assert_eq!(again.source, left.source);
     assert_eq!(class(&world), Class::Tcp);

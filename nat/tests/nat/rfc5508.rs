@@ -60,7 +60,7 @@ fn rfc5508_req3_errors_with_wrong_checksums_are_dropped() {
     let mut wrong = good.frame();
     wrong[14 + 20 + 2] ^= 1;
     let fate = |outs: Vec<crate::support::Out>| outs[0].fate;
-    assert_eq!(fate(world.from_outside(&wrong, Offload::NONE)), Fate::Dropped(DropReason::NatBadChecksum));
+    assert_eq!(fate(world.inbound(&wrong, Offload::NONE)), Fate::Dropped(DropReason::NatBadChecksum));
     // a: the header of the quoted packet.
     let mut bad_quote = good.clone();
     bad_quote.payload[10] ^= 1;

@@ -9,7 +9,9 @@ use etherparse::{
     Icmpv4Type, Icmpv6Type, NetHeaders, PacketBuilder, PacketHeaders, TcpOptionElement, TransportHeader,
 };
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Offload, Pool, PortId};
-use vswitch_nat::{Binding, Inside, Leaving, Limits, Nat, Protocol, Realm, Uplink, Verdicts, too_big};
+use vswitch_nat::{
+    Binding, Destination, Inside, Leaving, Limits, Nat, Protocol, Realm, Uplink, Verdicts, too_big,
+};
 
 pub(crate) const LAN: NetworkId = NetworkId(1);
 pub(crate) const DMZ: NetworkId = NetworkId(2);
@@ -201,16 +203,24 @@ fn kind(transport: &TransportHeader) -> (Kind, (u16, u16)) {
             let kind = Kind::Tcp(flags, tcp.sequence_number, tcp.acknowledgment_number);
             (kind, (tcp.source_port, tcp.destination_port))
         }
-        TransportHeader::Icmpv4(icmp) => match icmp.icmp_type {
-            Icmpv4Type::EchoRequest(echo) => (Kind::Request, (echo.id, 0)),
-            Icmpv4Type::EchoReply(echo) => (Kind::Reply, (0, echo.id)),
-            _ => (Kind::Error(icmp.to_bytes()[0], icmp.to_bytes()[1]), (0, 0)),
-        },
-        TransportHeader::Icmpv6(icmp) => match icmp.icmp_type {
-            Icmpv6Type::EchoRequest(echo) => (Kind::Request, (echo.id, 0)),
-            Icmpv6Type::EchoReply(echo) => (Kind::Reply, (0, echo.id)),
-            _ => (Kind::Error(icmp.to_bytes()[0], icmp.to_bytes()[1]), (0, 0)),
-        },
+        TransportHeader::Icmpv4(icmp) => {
+            if let Icmpv4Type::EchoRequest(echo) = icmp.icmp_type {
+                (Kind::Request, (echo.id, 0))
+            } else if let Icmpv4Type::EchoReply(echo) = icmp.icmp_type {
+                (Kind::Reply, (0, echo.id))
+            } else {
+                (Kind::Error(icmp.to_bytes()[0], icmp.to_bytes()[1]), (0, 0))
+            }
+        }
+        TransportHeader::Icmpv6(icmp) => {
+            if let Icmpv6Type::EchoRequest(echo) = icmp.icmp_type {
+                (Kind::Request, (echo.id, 0))
+            } else if let Icmpv6Type::EchoReply(echo) = icmp.icmp_type {
+                (Kind::Reply, (0, echo.id))
+            } else {
+                (Kind::Error(icmp.to_bytes()[0], icmp.to_bytes()[1]), (0, 0))
+            }
+        }
         other => panic!("transport {other:?}"),
     }
 }
@@ -307,7 +317,7 @@ impl World {
     }
 
     /// A frame from a container.
-    pub(crate) fn from_inside(&mut self, network: NetworkId, bytes: &[u8], offload: Offload) -> Vec<Out> {
+    pub(crate) fn outbound(&mut self, network: NetworkId, bytes: &[u8], offload: Offload) -> Vec<Out> {
         let from = Inside {
             port: PortId(network.0),
             network,
@@ -324,7 +334,7 @@ impl World {
     }
 
     /// A frame from the uplink.
-    pub(crate) fn from_outside(&mut self, bytes: &[u8], offload: Offload) -> Vec<Out> {
+    pub(crate) fn inbound(&mut self, bytes: &[u8], offload: Offload) -> Vec<Out> {
         let (now, mut verdicts) = (self.now, Verdicts::default());
         match self.load(bytes, offload) {
             Ok(frame) => self.nat.inbound(frame, UPLINK, now, &mut verdicts),
@@ -357,7 +367,7 @@ impl World {
 
     /// One whole packet from a network, and the one thing that becomes of it.
     pub(crate) fn out_of(&mut self, network: NetworkId, packet: &Packet) -> Out {
-        let mut outs = self.from_inside(network, &packet.frame(), Offload::NONE);
+        let mut outs = self.outbound(network, &packet.frame(), Offload::NONE);
         assert_eq!(outs.len(), 1, "{outs:?}");
         outs.remove(0)
     }
@@ -368,7 +378,7 @@ impl World {
 
     /// One whole packet from the uplink, and the one thing that becomes of it.
     pub(crate) fn inn(&mut self, packet: &Packet) -> Out {
-        let mut outs = self.from_outside(&packet.frame(), Offload::NONE);
+        let mut outs = self.inbound(&packet.frame(), Offload::NONE);
         assert_eq!(outs.len(), 1, "{outs:?}");
         outs.remove(0)
     }
@@ -394,6 +404,16 @@ impl World {
         self.nat.poll(now, &mut pool, &mut verdicts);
         self.pool = Some(pool);
         self.settle(verdicts)
+    }
+
+    /// Where a packet leads, asked and not sent.
+    pub(crate) fn destination(&mut self, realm: Realm, packet: &Packet) -> Option<Destination> {
+        let before = self.nat.stats();
+        let frame = self.load(&packet.frame(), Offload::NONE).expect("a good frame");
+        let destination = self.nat.destination(&frame, realm);
+        self.pool().free(frame);
+        assert_eq!(self.nat.stats(), before, "nothing is changed by asking");
+        destination
     }
 
     /// The fragments of a packet that is too large.
