@@ -86,6 +86,12 @@ pub(crate) fn read(frame: &Frame, realm: Realm) -> Result<Packet, DropReason> {
     Ok(Packet::Flow(Named { ip, tuple, tcp }))
 }
 
+/// What a frame would be named, without any check.
+pub(crate) fn name(frame: &Frame, realm: Realm) -> Option<Tuple> {
+    let ip = Ip::read(frame.bytes(), frame.headers.network_offset())?;
+    read_tuple(frame.bytes(), &ip, protocol(&ip)?, realm).ok()
+}
+
 /// The protocol, if it is translated in this family.
 fn protocol(ip: &Ip) -> Option<Protocol> {
     let protocol = Protocol::from_number(ip.protocol)?;

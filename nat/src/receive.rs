@@ -42,6 +42,27 @@ impl Arrival {
 }
 
 impl Nat {
+    /// Prepares for a burst of parsed frames from one realm, which come next: when there are more flows than
+    /// fit the caches, most of a look-up is waiting for memory, and this waits for several frames at once.
+    /// It changes nothing, and need not be done.
+    pub fn prepare<'a>(&self, burst: impl IntoIterator<Item = &'a Frame>, realm: Realm) {
+        const FLOWS_CACHED: usize = 8192;
+        const AT_ONCE: usize = 16;
+        if self.flows.len() < FLOWS_CACHED {
+            return;
+        }
+        let mut names = burst.into_iter().filter_map(|frame| packet::name(frame, realm));
+        while let Some(first) = names.next() {
+            let mut some = [first; AT_ONCE];
+            let mut count = 1;
+            for (slot, name) in some[1..].iter_mut().zip(names.by_ref()) {
+                *slot = name;
+                count += 1;
+            }
+            self.flows.touch(&some[..count]);
+        }
+    }
+
     /// Takes a parsed frame from a network that is for outside, or for one of the host's addresses.
     pub fn outbound(&mut self, frame: Frame, from: Inside, now: Instant, verdicts: &mut Verdicts) {
         self.receive(frame, Arrival::Inside(from), now, verdicts);

@@ -9,6 +9,8 @@
 //!   to refresh is to move to the end, to expire is to look at the front. All are of constant cost.
 //! * **At the limit** the flow longest unused of those that are not established makes room.
 
+use std::hint::black_box;
+
 use hashbrown::HashTable;
 use vswitch_frame::Instant;
 
@@ -72,6 +74,18 @@ impl Table {
         let entry = *self.index.find(hash, |&entry| entry_tuple(&self.records, entry) == tuple)?;
         let side = if entry & 1 == 0 { Side::Initiator } else { Side::Target };
         Some((FlowId(entry >> 1), side))
+    }
+
+    /// Touches what looking up these tuples will touch. The look-ups do not depend on each other, so the
+    /// processor waits for the memory of several at once.
+    pub(crate) fn touch(&self, tuples: &[Tuple]) {
+        for tuple in tuples {
+            let hash = self.hash.of(&tuple.words());
+            // The tag of the first entry that fits is almost always that of the flow; its tuple is not compared.
+            let Some(entry) = self.index.iter_hash(hash).next() else { continue };
+            let flow = &self.records[(entry >> 1) as usize];
+            black_box((flow.tuples[0].kind, flow.tuples[1].kind, flow.class));
+        }
     }
 
     #[inline]

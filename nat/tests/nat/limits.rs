@@ -1,7 +1,7 @@
 //! What happens at each limit.
 
-use vswitch_frame::DropReason;
-use vswitch_nat::{Class, Leaving, Limits, Origin, Protocol, Uplink, Wanted};
+use vswitch_frame::{DropReason, Instant, Pool, PortId};
+use vswitch_nat::{Class, Inside, Leaving, Limits, Nat, Origin, Protocol, Realm, Uplink, Verdicts, Wanted};
 
 use crate::support::{Fate, HOST_4, LAN, Packet, World, binding, end, ip, syn, tcp, udp};
 
@@ -165,4 +165,27 @@ fn a_listing_says_what_there_is() {
     assert_eq!((flow.age.as_secs(), flow.left.as_secs()), (9, 7430));
     let seen = (flow.target.target.ip(), flow.target.target_port);
     assert_eq!(seen, (left.source.ip(), left.source.port()));
+}
+
+#[test]
+fn preparing_for_a_burst_changes_nothing() {
+    let mut nat = Nat::new(Limits { flows: 10_000, ..World::limits() }, 7);
+    nat.set_uplink(Uplink { v4: Some("192.0.2.1".parse().expect("IPv4")), ..Uplink::default() });
+    nat.grant(Protocol::Udp, ip(HOST_4), [40_000]);
+    let mut pool = Pool::new(2);
+    let from =
+        Inside { port: PortId(1), network: LAN, sandbox: 1, leaving: Leaving::Masqueraded, address: None };
+    let mut verdicts = Verdicts::default();
+    for number in 0..9000u16 {
+        let target = format!("198.51.100.1:{}", number + 1);
+        let mut frame = pool.take().expect("a slot");
+        frame.fill(&udp("10.1.0.2:5000", &target).frame());
+        frame.parse().expect("a good frame");
+        let before = nat.stats();
+        nat.prepare([&frame, &frame], Realm::network(LAN));
+        assert_eq!(nat.stats(), before);
+        nat.outbound(frame, from, Instant::ZERO, &mut verdicts);
+        verdicts.outside.drain(..).for_each(|(_, frame)| pool.free(frame));
+    }
+    assert_eq!((nat.stats().flows, nat.stats().mappings, pool.available()), (9000, 1, 2));
 }
