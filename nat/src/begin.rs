@@ -13,6 +13,9 @@ use crate::tick::Tick;
 use crate::tuple::{Address, End, Protocol, Realm, Tuple, reply_kind};
 use crate::verdict::{Fate, Inside, Leaving};
 
+/// Ports that are tried before there is none.
+const TRIES: u64 = 64;
+
 /// A new flow, or what becomes of the packet instead.
 type Begun = Result<FlowId, Fate>;
 
@@ -263,7 +266,6 @@ impl Nat {
 
     /// A port nobody need claim: the sender's own, or for queries, whose identifiers can be translated, another.
     fn unclaimed_port(&mut self, tuple: &Tuple, address: Address) -> Option<u16> {
-        const TRIES: usize = 32;
         let end = End { port: tuple.source_port, realm: Realm::OUTSIDE, address, protocol: tuple.protocol };
         let is_free = |nat: &Self, port: u16| nat.mappings.by_outside(&End { port, ..end }).is_none();
         if is_free(self, tuple.source_port) {
@@ -292,7 +294,7 @@ impl Nat {
         };
         let random = self.random();
         let target = match self.ports.get(tuple.protocol, address) {
-            Some(pool) => pool.probe(random).find_map(|port| is_free(self, port)),
+            Some(pool) => (0..TRIES).find_map(|step| is_free(self, pool.probe(random, step)?)),
             None => is_free(self, tuple.source_port),
         };
         let target = target.ok_or(DropReason::NatNoPort)?;

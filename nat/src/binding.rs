@@ -10,6 +10,7 @@ use crate::tuple::{Address, End, Protocol, Realm};
 
 /// A published range of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Binding {
     /// The host's address; the unspecified one stands for every address of its family.
     pub host: IpAddr,

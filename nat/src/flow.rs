@@ -47,6 +47,7 @@ impl Side {
 /// | `TcpClosing` | FIN from both, a reset that fits | a new SYN; a segment from who was reset |
 /// | `Query` | a query of ICMP | |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum Class {
     /// UDP, not answered.
@@ -105,6 +106,7 @@ impl Class {
 
 /// How a flow came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum Origin {
     /// From inside, through a mapping of its own.
@@ -166,6 +168,7 @@ impl Flow {
 
 /// A flow, for a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Listed {
     /// What the initiator's packets look like when they come to us.
     pub initiator: Tuple,

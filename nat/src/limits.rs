@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// How much there may be of what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Limits {
     /// Flows at once. At the limit the oldest flow that is not established makes room; when all are
     /// established the new one is dropped as `nat-table-full`.
@@ -46,6 +47,7 @@ impl Default for Limits {
 
 /// From whom a mapping lets packets in that are not of a flow (RFC 4787, 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Filtering {
     /// From everybody.
     EndpointIndependent,
@@ -57,6 +59,7 @@ pub enum Filtering {
 
 /// How long what is not used is kept. A flow is kept for up to a quarter of a second more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Timeouts {
     /// UDP that was not answered (RFC 4787, REQ-5: two minutes or more).
     pub udp_opening: Duration,

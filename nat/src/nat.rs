@@ -23,6 +23,7 @@ const EXPIRED_AT_ONCE: usize = 256;
 
 /// The way out of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Uplink {
     /// The address that IPv4 flows leave with; `None` where there is none.
     pub v4: Option<Ipv4Addr>,
@@ -36,6 +37,7 @@ pub struct Uplink {
 
 /// Outside ports that are wanted of control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Wanted {
     /// For which protocol.
     pub protocol: Protocol,
@@ -47,6 +49,7 @@ pub struct Wanted {
 
 /// What there is, and what was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Stats {
     /// Flows there are.
     pub flows: usize,
@@ -151,7 +154,8 @@ impl Nat {
         self.bindings.iter()
     }
 
-    /// Ports that control has claimed, to be used. One that is claimed already, or zero, changes nothing.
+    /// Ports that control has claimed, to be used. One that is claimed already, or zero, changes nothing. The
+    /// host should leave them to us at its gateways' addresses, too: hairpins have the same port there.
     pub fn grant(&mut self, protocol: Protocol, address: IpAddr, ports: impl IntoIterator<Item = u16>) {
         if protocol.is_claimed() && self.host.contains(&address.into()) {
             let pool = self.ports.pool(protocol, address.into());
@@ -326,6 +330,7 @@ impl Nat {
 
 /// A mapping, for a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Mapped {
     /// Its protocol.
     pub protocol: Protocol,

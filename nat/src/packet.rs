@@ -105,7 +105,10 @@ fn check_transport(frame: &Frame, bytes: &[u8], ip: &Ip, protocol: Protocol) -> 
     let segment = &bytes[ip.transport_at..];
     let (at, covered) = match protocol {
         Protocol::Tcp => (16, segment),
-        Protocol::Udp => (6, &segment[..segment.len().min(usize::from(be16(segment, 4)))]),
+        Protocol::Udp => {
+            let length = segment.get(4..6).map_or(0, |field| usize::from(be16(field, 0)));
+            (6, &segment[..segment.len().min(length)])
+        }
         Protocol::Icmp | Protocol::Icmp6 => (2, segment),
         Protocol::Sctp => return no_offload(frame),
     };

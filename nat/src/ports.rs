@@ -24,7 +24,7 @@ pub(crate) struct Pool {
     places: Vec<u32>,
     /// Free ports, even and odd.
     free: [Vec<u16>; 2],
-    /// Claimed ports, for [`probe`](Self::probe).
+    /// Claimed ports, in use or not.
     claimed: Vec<u16>,
 }
 
@@ -96,12 +96,9 @@ impl Pool {
         self.claimed.retain(|&claimed| claimed != port);
     }
 
-    /// A few claimed ports, in use or not, from a random one on.
-    pub(crate) fn probe(&self, random: u64) -> impl Iterator<Item = u16> + use<> {
-        const PROBES: usize = 32;
-        let start = below(random, self.claimed.len());
-        let ports: Vec<u16> = self.claimed.iter().cycle().skip(start).take(PROBES).copied().collect();
-        ports.into_iter()
+    /// A claimed port, in use or not: the one that is `step` behind a random one.
+    pub(crate) fn probe(&self, random: u64, step: u64) -> Option<u16> {
+        self.claimed.get(below(random.wrapping_add(step), self.claimed.len())).copied()
     }
 }
 

@@ -8,6 +8,11 @@ use vswitch_frame::NetworkId;
 /// An IP address of either family in 16 bytes: IPv4 in its mapped form (RFC 4291, 2.5.5.2), which is
 /// never seen on a wire and refused if it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(into = "IpAddr", from = "IpAddr")
+)]
 #[repr(transparent)]
 pub struct Address([u8; 16]);
 
@@ -80,6 +85,12 @@ impl From<IpAddr> for Address {
     }
 }
 
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        address.ip()
+    }
+}
+
 impl From<Ipv4Addr> for Address {
     fn from(ip: Ipv4Addr) -> Self {
         Self::v4(ip.octets())
@@ -102,6 +113,7 @@ impl fmt::Debug for Address {
 ///
 /// Networks may use the same addresses, so an inside address means nothing without its realm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct Realm(u16);
 
@@ -128,6 +140,7 @@ const _: () = assert!(NetworkId::LIMIT < u16::MAX as usize);
 
 /// A protocol that is translated, by its number in an IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum Protocol {
     /// ICMP: queries by their identifier.
@@ -163,6 +176,7 @@ impl Protocol {
 ///
 /// A query of ICMP has its identifier as the source port, its reply as the target port; the other is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct Tuple {
     /// Who sent it.

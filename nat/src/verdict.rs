@@ -23,6 +23,7 @@ pub struct Inside {
 
 /// What becomes of a flow from inside to outside. Answers to what came in pass in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Leaving {
     /// It gets an address of the host.
     Masqueraded,
