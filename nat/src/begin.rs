@@ -103,32 +103,21 @@ impl Nat {
             Some(outside) => outside.address,
             None => self.outside_address(from, tuple.source.is_v4()).map_err(Fate::Dropped)?,
         };
-        let tried = outside.and_then(|outside| self.filtered_flow(&seen(outside)));
-        if tried.is_none() && !self.lets_in(mapping, address) {
+        let has_tried = outside.is_some_and(|outside| self.filtered_flow(&seen(outside)).is_some());
+        if !has_tried && !self.lets_in(mapping, address) {
             return self.note_filtered(packet, from, now);
         }
-        // What was noted of either side's attempts makes room, but keeps the sender's mapping.
-        if let Some(own) = own {
-            self.mappings.use_by(own);
-        }
-        for attempt in [tried, self.filtered_flow(tuple)].into_iter().flatten() {
-            self.remove(attempt);
-        }
-        let left = self.leave(tuple, from, &seen);
-        let begun = left.map(|(own, target)| {
-            let mappings = [own, mapping];
-            self.add(new_flow([*tuple, target], mappings, Origin::Hairpin, from.sandbox, now))
-        });
-        if let Some(own) = own {
-            self.release(own);
-        }
-        begun
+        let (own, target) = self.leave(tuple, from, &seen)?;
+        let mappings = [own, mapping];
+        Ok(self.add(new_flow([*tuple, target], mappings, Origin::Hairpin, from.sandbox, now)))
     }
 
-    /// A flow of an attempt that was filtered.
-    fn filtered_flow(&self, tuple: &Tuple) -> Option<FlowId> {
-        let (id, _) = self.flows.find(tuple)?;
-        (self.flows.get(id).origin == Origin::Filtered).then_some(id)
+    /// The flow of an attempt that was filtered, by the packets of who attempted it. It makes room for a flow
+    /// with packets of the same name.
+    pub(crate) fn filtered_flow(&self, tuple: &Tuple) -> Option<FlowId> {
+        let (id, side) = self.flows.find(tuple)?;
+        let is_attempt = self.flows.get(id).origin == Origin::Filtered && side == Side::Initiator;
+        is_attempt.then_some(id)
     }
 
     fn note_filtered(&mut self, packet: &Named, from: &Inside, now: Instant) -> Begun {
@@ -231,6 +220,9 @@ impl Nat {
         };
         if let Some(mapping) = mapping {
             let target = seen(self.mappings.get(mapping).outside_end());
+            if let Some(attempt) = self.filtered_flow(&target) {
+                self.remove(attempt);
+            }
             if self.flows.find(&target).is_none() {
                 return Ok((mapping, target));
             }

@@ -282,10 +282,13 @@ impl Nat {
         Ok(())
     }
 
-    /// Adds a flow, for which there is room.
+    /// Adds a flow, for which there is room. It takes the place of the initiator's attempts that were filtered.
     pub(crate) fn add(&mut self, flow: Flow) -> FlowId {
         for mapping in flow.mappings.into_iter().filter(|mapping| mapping.is_some()) {
             self.mappings.use_by(mapping);
+        }
+        if let Some(attempt) = self.filtered_flow(flow.tuple(Side::Initiator)) {
+            self.remove(attempt);
         }
         *self.charged.entry(flow.sandbox).or_default() += 1;
         self.flows.insert(flow)

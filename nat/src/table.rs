@@ -127,6 +127,7 @@ impl Table {
     /// Removes a flow, and returns what it was.
     pub(crate) fn remove(&mut self, id: FlowId) -> Flow {
         let at = id.0;
+        debug_assert_ne!(self.get(id).class, Class::Vacant, "removed before");
         for entry in [at << 1, at << 1 | 1] {
             let hash = self.hash.of(&entry_tuple(&self.records, entry).words());
             if let Ok(found) = self.index.find_entry(hash, |&other| other == entry) {

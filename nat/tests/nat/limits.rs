@@ -126,6 +126,24 @@ fn networks_of_plain_addresses_are_not_translated_but_for_published_ports() {
     assert_eq!(world.leaves(&came.reply()).source, end("192.0.2.1:8080"));
 }
 
+#[test]
+fn a_network_may_leave_with_an_address_of_its_own() {
+    let mut world = World::new();
+    world.address = Some(ip("192.0.2.2"));
+    let sent = udp("10.1.0.2:5000", "198.51.100.1:53");
+    assert_eq!(world.out(&sent).fate, Fate::Answered(DropReason::NatNoPort));
+    let asked: Vec<Wanted> =
+        world.nat.wanted().filter(|wanted| Some(wanted.address) == world.address).collect();
+    assert_eq!(asked.iter().map(|wanted| wanted.protocol).collect::<Vec<_>>(), [Protocol::Udp]);
+    world.nat.grant(Protocol::Udp, ip("192.0.2.2"), [41_000]);
+    let left = world.leaves(&sent);
+    assert_eq!(left.source, end("192.0.2.2:41000"));
+    assert_eq!(world.enters(&left.reply()), sent.reply());
+    // One that is not the host's is not used.
+    world.address = Some(ip("203.0.113.77"));
+    assert_eq!(world.leaves(&udp("10.1.0.3:5000", "198.51.100.1:53")).source.ip(), ip(HOST_4));
+}
+
 /// An SCTP packet without chunks: ports, verification tag, checksum.
 fn sctp(source: &str, target: &str) -> Vec<u8> {
     let mut frame = Packet { payload: vec![9; 4], ..udp(source, target) }.frame();

@@ -3,6 +3,7 @@
 
 mod adversary;
 mod fragments;
+mod hairpin;
 mod identity;
 mod limits;
 mod model;

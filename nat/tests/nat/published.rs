@@ -205,3 +205,17 @@ fn where_a_packet_leads_can_be_asked_before() {
     assert_eq!(world.destination(lan, &udp("10.1.0.2:5000", "198.51.100.1:53")), None, "outside");
     assert_eq!(world.destination(lan, &udp("10.1.0.2:5000", "192.0.2.1:22")), None, "the host");
 }
+
+#[test]
+fn a_port_that_is_published_takes_what_was_filtered_before() {
+    let mut world = World::new();
+    let theirs = world.leaves(&udp("10.1.0.3:6000", "198.51.100.1:53")).source;
+    let sent = udp("10.1.0.4:5000", &theirs.to_string());
+    assert_eq!(world.out(&sent).fate, Fate::Dropped(DropReason::NatFiltered));
+    let published = Binding { host_port: theirs.port(), ..binding(Protocol::Udp) };
+    world.nat.add_binding(published).expect("a binding");
+    let came = world.out(&sent);
+    assert_eq!((came.fate, came.packet().target), (Fate::Inside(LAN), end("10.1.0.2:80")));
+    assert_eq!(world.out(&came.packet().reply()).packet(), sent.reply());
+    assert_eq!(world.flows(), 2);
+}

@@ -260,6 +260,8 @@ pub(crate) struct World {
     pub(crate) nat: Nat,
     pub(crate) now: Instant,
     pub(crate) leaving: Leaving,
+    /// The address containers leave with.
+    pub(crate) address: Option<IpAddr>,
     pool: Option<Pool>,
 }
 
@@ -288,7 +290,7 @@ impl World {
         }
         let pool = POOL.take().filter(|pool| pool.available() == pool.capacity());
         let pool = Some(pool.unwrap_or_else(|| Pool::new(SLOTS)));
-        Self { nat, now: Instant::from_nanos(1 << 40), leaving: Leaving::Masqueraded, pool }
+        Self { nat, now: Instant::from_nanos(1 << 40), leaving: Leaving::Masqueraded, address: None, pool }
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {
@@ -323,7 +325,7 @@ impl World {
             network,
             sandbox: u32::from(network.0),
             leaving: self.leaving,
-            address: None,
+            address: self.address,
         };
         let (now, mut verdicts) = (self.now, Verdicts::default());
         match self.load(bytes, offload) {
