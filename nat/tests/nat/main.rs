@@ -2,6 +2,7 @@
 //! ports, fragments, bad input, and two properties: there and back is the identity, and nothing leaks.
 
 mod adversary;
+mod churn;
 mod fragments;
 mod hairpin;
 mod identity;
