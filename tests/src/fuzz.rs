@@ -24,7 +24,7 @@ thread_local! {
 
 /// Runs something with this thread's pool and checks that every slot comes back. After a panic the thread
 /// gets a new pool, so that a failure can be narrowed down.
-fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
+pub(crate) fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
     let mut pool = POOL.take().unwrap_or_else(|| Pool::new(SLOTS));
     let answer = work(&mut pool);
     assert_eq!(pool.available(), pool.capacity(), "a slot was lost");
@@ -126,7 +126,7 @@ fn check_finished(frame: &Frame, pieces: &[Frame]) {
 }
 
 /// Everything a frame stands for, in order.
-fn split(frame: &Frame, accepts: Accepts, pool: &mut Pool) -> Vec<Frame> {
+pub(crate) fn split(frame: &Frame, accepts: Accepts, pool: &mut Pool) -> Vec<Frame> {
     let mut splitter = Splitter::new(frame, accepts);
     let mut pieces = Vec::new();
     while splitter.next_batch(pool, &mut pieces).expect("enough slots") {}
@@ -167,7 +167,7 @@ pub fn coalesced_and_split(sent: &[Sent], accepts: Accepts) -> Vec<Vec<u8>> {
 }
 
 /// What the receiving kernel demands of a frame before it takes it.
-fn check_super_frame(frame: &Frame) {
+pub(crate) fn check_super_frame(frame: &Frame) {
     let headers = Headers::parse(frame.bytes()).expect("still well-formed");
     assert_eq!(headers, frame.headers, "headers are where the frame says");
     frame.offload.check(&headers, frame.len()).expect("offload fits the headers");
@@ -198,7 +198,7 @@ fn means_the_same(one: &[u8], other: &[u8]) -> bool {
 
 /// Matches what arrived to what was sent: each arrival is the first frame still missing that it equals, and
 /// none that is still missing before it may not be overtaken.
-fn assert_same_order(sent: &[Sent], arrived: &[Vec<u8>]) {
+pub(crate) fn assert_same_order(sent: &[Sent], arrived: &[Vec<u8>]) {
     let mut missing: Vec<&Sent> = sent.iter().collect();
     for bytes in arrived {
         let at = missing.iter().position(|sent| means_the_same(&sent.bytes, bytes));

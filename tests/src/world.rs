@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use vswitch_frame::{DropReason, Mac};
+use vswitch_sys::seqpacket::Channel;
 
 use crate::namespace::{Namespace, inside, must, unique_name};
 use crate::{talk, wait};
@@ -61,9 +62,25 @@ impl World {
         let folder = std::env::temp_dir().join(unique_name());
         fs::create_dir(&folder).expect("a folder for the switch");
         let mut world = Self { binary: binary.into(), folder, host: Namespace::new(), daemon: None };
-        world.daemon = Some(world.run_daemon());
-        wait::until("the switch answers", || UnixStream::connect(world.socket()).ok());
+        world.start_again();
         world
+    }
+
+    /// Starts the switch again after a [`stop`](Self::stop) and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_again(&mut self) {
+        let mut daemon = self.run_daemon();
+        let socket = self.socket();
+        wait::until("the switch answers", || {
+            let ended = daemon.try_wait().expect("our child");
+            assert!(ended.is_none(), "the switch does not start:\n{}", self.logged());
+            UnixStream::connect(&socket).ok()
+        });
+        self.daemon = Some(daemon);
+        // It connects as soon as there is a socket, and answers when everything is restored.
+        self.vswitch(&["version"]);
     }
 
     /// Starts another `vswitch run` on the same socket; its standard error goes to the log.
@@ -93,13 +110,18 @@ impl World {
         self.folder.join("control.sock")
     }
 
+    /// The state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
     /// The file that names the host's name servers. There is none unless a test writes it, so that no test asks
     /// anybody by accident.
     pub fn resolv_conf(&self) -> PathBuf {
         self.folder.join("resolv.conf")
     }
 
-    /// The folder of the socket and the log.
+    /// The folder of the socket, the state and the log.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -112,7 +134,11 @@ impl World {
     /// A `vswitch` command for this switch.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(&arguments[..1]).arg("--socket").arg(self.socket()).args(&arguments[1..]);
+        command.args(&arguments[..1]).arg("--socket").arg(self.socket());
+        if arguments[0] == "run" {
+            command.arg("--state-dir").arg(self.state_dir());
+        }
+        command.args(&arguments[1..]);
         command
     }
 
@@ -257,6 +283,23 @@ impl World {
     }
 }
 
+impl World {
+    /// Ends the datapath and removes the namespaces of a control that was killed and not started again.
+    fn end_survivors(&self) {
+        let channel = Channel::connect(&self.state_dir().join("datapath.sock"));
+        if let Ok(datapath) = channel.and_then(|channel| channel.peer()) {
+            send_signal(datapath.pid, Signal::SIGKILL);
+        }
+        let ours = self.global_name("");
+        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with(&ours) {
+                drop(Command::new("ip").args(["netns", "delete"]).arg(&name).output());
+            }
+        }
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -268,6 +311,7 @@ impl Drop for World {
             }
             drop(daemon.wait());
         }
+        self.end_survivors();
         drop(fs::remove_dir_all(&self.folder));
     }
 }

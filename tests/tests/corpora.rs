@@ -7,7 +7,7 @@ use std::fs;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vswitch_tests::packets::mangled;
-use vswitch_tests::{fuzz, repository};
+use vswitch_tests::{fuzz, repository, tunnels};
 
 fn replay(corpus: &str, target: fn(&[u8])) {
     let folder = repository::root().join("tests/fuzz/corpus").join(corpus);
@@ -33,6 +33,16 @@ fn offload() {
 #[test]
 fn coalesce() {
     replay("coalesce", fuzz::coalesce);
+}
+
+#[test]
+fn tunnel() {
+    replay("tunnel", tunnels::round_trip);
+}
+
+#[test]
+fn datagrams() {
+    replay("datagrams", tunnels::datagrams);
 }
 
 #[test]

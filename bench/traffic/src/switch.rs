@@ -29,12 +29,14 @@ impl Drop for Process {
 }
 
 /// Starts this very program as `vswitch run` and waits until its control socket answers. What it says
-/// later goes to this process's standard error.
+/// later goes to this process's standard error. Its state lies beside its socket.
 ///
 /// # Errors
 /// With what it said, when it ends without being ready.
 pub fn start_switch(host: &NetNs, socket: &Path) -> io::Result<Process> {
-    let arguments = ["run".as_ref(), "--socket".as_ref(), socket.as_os_str()];
+    let state = socket.with_file_name("state");
+    let arguments =
+        ["run".as_ref(), "--socket".as_ref(), socket.as_os_str(), "--state-dir".as_ref(), state.as_os_str()];
     let mut command = program(&netns_path(host), "/proc/self/exe", "vswitch", arguments)?;
     let mut process = Process { child: command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()? };
     if let Some(stderr) = process.child.stderr.take() {

@@ -111,6 +111,16 @@ drop_reasons! {
     TxRefused = "tx-refused",
     /// No free buffer to split the super-frame into.
     TxNoBuffer = "tx-no-buffer",
+    /// A datagram on the tunnels' port that is not VXLAN: cut short, or without a network identifier.
+    TunnelMalformed = "tunnel-malformed",
+    /// A VXLAN packet of a network that has no tunnel here.
+    TunnelUnknownVni = "tunnel-unknown-vni",
+    /// A VXLAN packet from an address that is no peer of its network.
+    TunnelUnknownVtep = "tunnel-unknown-vtep",
+    /// A VXLAN packet from this host itself, or a frame for a tunnel that would lead back to it.
+    TunnelSelf = "tunnel-self",
+    /// A frame with a VLAN tag inside a VXLAN packet, where tags are not carried.
+    TunnelTagged = "tunnel-tagged",
     /// An address that a router may not forward from or to, or one of the host's own from outside.
     NatBadAddress = "nat-bad-address",
     /// A checksum is wrong, and nothing corrupt is translated.

@@ -5,6 +5,7 @@ use crate::drop::DropReason;
 use crate::headers::Headers;
 use crate::offload::{Checksum, Offload, VNET_HEADER_BYTES};
 use crate::pool::{FRAME_BYTES_MAX, HEADROOM, Slot};
+use crate::run::Segment;
 
 /// An Ethernet frame: its bytes, the work its sender left undone, and where its headers are.
 ///
@@ -169,6 +170,12 @@ impl Frame {
     #[inline]
     fn mac_at(&self, offset: usize) -> Mac {
         self.bytes().get(offset..offset + 6).and_then(|mac| mac.try_into().ok()).map_or(Mac::ZERO, Mac)
+    }
+
+    /// The frame as the rules of coalescing see it. It must have been parsed.
+    #[inline]
+    pub fn as_segment(&self) -> Segment<'_> {
+        Segment { bytes: self.bytes(), headers: &self.headers, offload: self.offload }
     }
 
     /// Bytes the largest frame this one stands for takes up of an MTU: what is behind the Ethernet

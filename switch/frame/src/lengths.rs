@@ -3,8 +3,7 @@
 //! Checksums are carried on incrementally (RFC 1624, equation 3), so one that was wrong stays wrong.
 
 use crate::checksum::Sum;
-use crate::frame::Frame;
-use crate::headers::{Transport, be16};
+use crate::headers::{Headers, Transport, be16};
 use crate::offload::{Checksum, TCP_CHECKSUM_AT, UDP_CHECKSUM_AT};
 
 /// What becomes of the transport checksum.
@@ -16,36 +15,46 @@ pub(crate) enum Finish {
     Complete,
 }
 
-/// Writes lengths, IPv4 header checksum and transport checksum of a frame whose headers are those of an
-/// IP packet that carries TCP or UDP and ends at the frame's last byte. `pseudo` is the sum of its
-/// pseudo-header without the length.
-pub(crate) fn seal(frame: &mut Frame, pseudo: Sum, finish: Finish) {
-    let headers = frame.headers;
-    let (network, transport, end) = (headers.network_offset(), headers.transport_offset(), frame.len());
-    let bytes = frame.bytes_mut();
+/// Writes lengths, IPv4 header checksum and transport checksum of an IP packet that carries TCP or UDP.
+/// `head` holds its headers, and `payload` is all that is behind them. `pseudo` is the sum of its
+/// pseudo-header without the length. The answer is the state of the checksum.
+pub(crate) fn seal(
+    head: &mut [u8],
+    headers: &Headers,
+    payload: &[u8],
+    pseudo: Sum,
+    finish: Finish,
+) -> Checksum {
+    let partial = seal_headers(head, headers, payload.len(), pseudo);
+    if finish == Finish::Partial {
+        return partial;
+    }
+    let (transport, is_udp) = (headers.transport_offset(), headers.transport() == Transport::Udp);
+    let head = &mut head[transport..headers.payload_offset()];
+    let sum = Sum::ZERO.add_bytes(head).add_bytes(payload).checksum();
+    // A UDP checksum of zero means "none" (RFC 768).
+    let sum = if is_udp && sum == 0 { 0xffff } else { sum };
+    put16(head, usize::from(checksum_offset(headers.transport())), sum);
+    Checksum::Complete
+}
+
+/// Does the same without the payload, of which only the length is known: the checksum stays partial.
+pub(crate) fn seal_headers(head: &mut [u8], headers: &Headers, payload: usize, pseudo: Sum) -> Checksum {
+    let (network, transport) = (headers.network_offset(), headers.transport_offset());
+    let end = headers.payload_offset() + payload;
     if headers.is_ipv4() {
-        replace_ipv4(bytes, network, network + 2, narrow(end - network));
+        replace_ipv4(head, network, network + 2, narrow(end - network));
     } else {
         const IPV6_HEADER: usize = 40;
-        put16(bytes, network + 4, narrow(end - network - IPV6_HEADER));
+        put16(head, network + 4, narrow(end - network - IPV6_HEADER));
     }
     let length = narrow(end - transport);
-    let is_udp = headers.transport() == Transport::Udp;
-    if is_udp {
-        put16(bytes, transport + 4, length);
+    if headers.transport() == Transport::Udp {
+        put16(head, transport + 4, length);
     }
     let offset = checksum_offset(headers.transport());
-    let field = transport + usize::from(offset);
-    put16(bytes, field, pseudo.add_word(length).folded());
-    let mut checksum = Checksum::Partial { start: narrow(transport), offset };
-    if finish == Finish::Complete {
-        let sum = Sum::ZERO.add_bytes(&bytes[transport..]).checksum();
-        // A UDP checksum of zero means "none" (RFC 768).
-        put16(bytes, field, if is_udp && sum == 0 { 0xffff } else { sum });
-        checksum = Checksum::Complete;
-    }
-    frame.headers.set_end(end);
-    frame.offload.checksum = checksum;
+    put16(head, transport + usize::from(offset), pseudo.add_word(length).folded());
+    Checksum::Partial { start: narrow(transport), offset }
 }
 
 /// Where, in a TCP or UDP header, the checksum is.

@@ -11,6 +11,8 @@
 //! | [`offload`] | the segmentation and checksum work the sender left for later |
 //! | [`headers`] | where a frame's headers are: parsed once, checked, then trusted |
 //! | [`checksum`] | RFC 1071 sums |
+//! | [`flow`] | a hash by which the frames of one flow find each other |
+//! | [`run`] | which frames one super-frame may stand for |
 //! | [`mod@coalesce`] | many frames of one flow into one super-frame |
 //! | [`mod@split`] | a super-frame into the frames it stands for |
 //! | [`drop`] | why a frame went nowhere |
@@ -21,11 +23,13 @@ pub mod addr;
 pub mod checksum;
 pub mod coalesce;
 pub mod drop;
+pub mod flow;
 pub mod frame;
 pub mod headers;
 mod lengths;
 pub mod offload;
 pub mod pool;
+pub mod run;
 pub mod split;
 pub mod time;
 

@@ -9,6 +9,8 @@
 //!
 //! A super-frame may stand for more frames than there are free slots, so it is split in batches.
 
+use std::ops::Range;
+
 use crate::checksum::Sum;
 use crate::drop::DropReason;
 use crate::frame::Frame;
@@ -55,7 +57,7 @@ impl<'a> Splitter<'a> {
             let mut piece = pool.take().ok_or(DropReason::TxNoBuffer)?;
             match self.frame.offload.gso {
                 Some(gso) => self.cut(gso, &mut piece),
-                None => complete(self.frame, &mut piece),
+                None => copy_completed(self.frame, &mut piece),
             }
             pieces.push(piece);
             self.next += 1;
@@ -67,55 +69,99 @@ impl<'a> Splitter<'a> {
         self.frame.len() - self.frame.headers.payload_offset()
     }
 
+    /// Appends the headers of piece `number` to `heads`, as they are when the piece stands alone, and
+    /// returns where in the frame the rest of the piece is: what a gathered write needs, which copies no
+    /// payload.
+    pub fn gather(&self, number: usize, heads: &mut Vec<u8>) -> Range<usize> {
+        let bytes = self.frame.bytes();
+        let at = heads.len();
+        let Some(gso) = self.frame.offload.gso else {
+            let length = completed_head(self.frame);
+            heads.extend_from_slice(&bytes[..length]);
+            complete(&mut heads[at..], &bytes[length..], self.frame.offload);
+            return length..bytes.len();
+        };
+        let rest = self.payload_of(number, gso);
+        heads.extend_from_slice(&bytes[..self.frame.headers.payload_offset()]);
+        self.write_headers(gso, number, &mut heads[at..], &bytes[rest.clone()]);
+        rest
+    }
+
+    /// Where in the super-frame the payload of piece `number` is.
+    fn payload_of(&self, number: usize, gso: Gso) -> Range<usize> {
+        let from = self.frame.headers.payload_offset() + number * usize::from(gso.size);
+        from..(from + usize::from(gso.size)).min(self.frame.len())
+    }
+
     /// Makes `piece` number `next` of the super-frame.
     fn cut(&self, gso: Gso, piece: &mut Frame) {
         let headers = self.frame.headers;
-        let bytes = self.frame.bytes();
-        let (network, transport, payload) =
-            (headers.network_offset(), headers.transport_offset(), headers.payload_offset());
-        let from = self.next * usize::from(gso.size);
-        let to = (from + usize::from(gso.size)).min(self.payload());
-        piece.fill_parts(&bytes[..payload], &bytes[payload + from..payload + to]);
+        let (bytes, rest) = (self.frame.bytes(), self.payload_of(self.next, gso));
+        piece.fill_parts(&bytes[..headers.payload_offset()], &bytes[rest]);
+        let (head, payload) = piece.bytes_mut().split_at_mut(headers.payload_offset());
+        piece.offload.checksum = self.write_headers(gso, self.next, head, payload);
         piece.headers = headers;
+        piece.headers.set_end(piece.len());
+    }
+
+    /// Makes `head`, a copy of the super-frame's headers, those of piece `number` with this `payload`.
+    fn write_headers(&self, gso: Gso, number: usize, head: &mut [u8], payload: &[u8]) -> Checksum {
+        let headers = &self.frame.headers;
+        let bytes = self.frame.bytes();
+        let (network, transport) = (headers.network_offset(), headers.transport_offset());
         if headers.is_ipv4() && !gso.same_id {
-            let id = be16(bytes, network + 4).wrapping_add(low16(self.next));
-            lengths::replace_ipv4(piece.bytes_mut(), network, network + 4, id);
+            let id = be16(bytes, network + 4).wrapping_add(low16(number));
+            lengths::replace_ipv4(head, network, network + 4, id);
         }
         // The sum the sender left is of a pseudo-header with the super-frame's length: take that out.
         let field = transport + usize::from(lengths::checksum_offset(headers.transport()));
         let pseudo = Sum::ZERO.add_word(be16(bytes, field)).add_word(!low16(bytes.len() - transport));
         if headers.transport() == Transport::Tcp {
-            self.cut_tcp(piece.bytes_mut(), transport, from);
+            self.cut_tcp(head, transport, number, gso);
         }
-        lengths::seal(piece, pseudo, self.finish);
+        lengths::seal(head, headers, payload, pseudo, self.finish)
     }
 
-    /// Sequence number and flags of the segment whose payload starts at `from`.
-    fn cut_tcp(&self, piece: &mut [u8], transport: usize, from: usize) {
-        let sequence = &mut piece[transport + 4..transport + 8];
+    /// Sequence number and flags of segment `number`.
+    fn cut_tcp(&self, head: &mut [u8], transport: usize, number: usize, gso: Gso) {
+        let sequence = &mut head[transport + 4..transport + 8];
         let first = u32::from_be_bytes([sequence[0], sequence[1], sequence[2], sequence[3]]);
-        let offset = u32::try_from(from).unwrap_or(0);
+        let offset = u32::try_from(number * usize::from(gso.size)).unwrap_or(0);
         sequence.copy_from_slice(&first.wrapping_add(offset).to_be_bytes());
-        let flags = &mut piece[transport + TCP_FLAGS_AT];
-        if self.next > 0 {
+        let flags = &mut head[transport + TCP_FLAGS_AT];
+        if number > 0 {
             *flags &= !CWR;
         }
-        if self.next + 1 < self.count() {
+        if number + 1 < self.count() {
             *flags &= !(FIN | PSH);
         }
     }
 }
 
-/// Makes `piece` a copy of `frame` with its partial checksum finished, as `skb_checksum_help` does: the
-/// sum runs to the end of the frame, and zero is written as its other form.
-fn complete(frame: &Frame, piece: &mut Frame) {
+/// Makes `piece` a copy of `frame` with its partial checksum finished.
+fn copy_completed(frame: &Frame, piece: &mut Frame) {
     piece.fill(frame.bytes());
     piece.headers = frame.headers;
-    piece.offload = Offload { checksum: Checksum::Complete, gso: None };
-    if let Checksum::Partial { start, offset } = frame.offload.checksum {
-        let (start, bytes) = (usize::from(start), piece.bytes_mut());
-        let sum = Sum::ZERO.add_bytes(&bytes[start..]).checksum();
-        put16(bytes, start + usize::from(offset), if sum == 0 { 0xffff } else { sum });
+    complete(piece.bytes_mut(), &[], frame.offload);
+}
+
+/// How many bytes of a frame that is not split must be rewritten to finish its checksum: its headers, and
+/// all up to the checksum where that is behind them; what is summed of it has an even length.
+fn completed_head(frame: &Frame) -> usize {
+    let headers = frame.headers.payload_offset();
+    let Checksum::Partial { start, offset } = frame.offload.checksum else { return headers };
+    let start = usize::from(start);
+    let end = headers.max(start + usize::from(offset) + 2);
+    (end + (end - start) % 2).min(frame.len())
+}
+
+/// Finishes a partial checksum of the frame that is `head` and `rest`, as `skb_checksum_help` does: the
+/// sum runs to the end of the frame, and zero is written as its other form.
+fn complete(head: &mut [u8], rest: &[u8], offload: Offload) {
+    if let Checksum::Partial { start, offset } = offload.checksum {
+        let summed = &mut head[usize::from(start)..];
+        let sum = Sum::ZERO.add_bytes(summed).add_bytes(rest).checksum();
+        put16(summed, usize::from(offset), if sum == 0 { 0xffff } else { sum });
     }
 }
 

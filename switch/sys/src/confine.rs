@@ -36,6 +36,8 @@ allowed! {
     sendmmsg = libc::SYS_sendmmsg, "frames into a packet socket";
     recvmsg = libc::SYS_recvmsg, "a command and its descriptor, or an answer for a name, from control";
     sendmsg = libc::SYS_sendmsg, "a reply, or a question for a name, to control";
+    accept4 = libc::SYS_accept4, "the next control, when the one before has died";
+    getsockopt = libc::SYS_getsockopt, "whether that one is root";
     epoll_wait = SYS_EPOLL_WAIT, "sleep until a descriptor is ready";
     epoll_ctl = libc::SYS_epoll_ctl, "wait for a new port, or no longer";
     sched_yield = libc::SYS_sched_yield, "let others run between two looks";

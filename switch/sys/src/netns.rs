@@ -53,7 +53,15 @@ impl NetNs {
 
     /// The namespace this file stands for. `InvalidInput` if it stands for anything else.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::of_file(File::open(path)?)
+    }
+
+    /// The namespace this descriptor stands for. `InvalidInput` if it stands for anything else.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        Self::of_file(File::from(fd))
+    }
+
+    fn of_file(file: File) -> io::Result<Self> {
         // SAFETY: the ioctl takes no argument; on a file that is no namespace it answers ENOTTY.
         let kind = unsafe { request::get_kind(file.as_raw_fd()) };
         match kind {
@@ -70,6 +78,18 @@ impl NetNs {
         on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Self::current()
+        })
+    }
+
+    /// Gives the namespace a name in [`NAMED_DIR`], so that `ip netns exec NAME` finds it, and the name keeps
+    /// it alive. `AlreadyExists` if the name is taken.
+    pub fn name(&self, name: &str) -> io::Result<()> {
+        share_named_dir()?;
+        let path = named_path(name);
+        File::create_new(&path)?;
+        let descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        bind(&descriptor, &path).inspect_err(|_| {
+            let _ = std::fs::remove_file(&path);
         })
     }
 

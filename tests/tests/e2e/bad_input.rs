@@ -83,9 +83,15 @@ fn refusals_are_one_line_that_names_the_thing_and_change_nothing() {
 #[test]
 fn wrong_usage_is_another_status() {
     let world = world();
-    for arguments in
-        [&["network"][..], &["attach"], &["nonsense"], &["ps", "--colour"], &["attach", "x", "--fd", "7"]]
-    {
+    for arguments in [
+        &["network"][..],
+        &["attach"],
+        &["nonsense"],
+        &["ps", "--colour"],
+        &["attach", "x", "--fd", "7"],
+        &["network", "create", "x", "--aux-address", "nas"],
+        &["network", "create", "x", "--subnet", "ten"],
+    ] {
         let refusal = world.refused(arguments);
         assert_eq!(refusal.code, 2, "{arguments:?}: {}", refusal.message);
         assert!(!refusal.message.is_empty());

@@ -17,7 +17,7 @@ fn run(script: &str) -> (bool, String) {
     let prologue = "set -eu\n\
         mount -t tmpfs tmpfs /run\n\
         ip link set lo up\n\
-        vswitch run 2>/run/log & daemon=$!\n\
+        vswitch run --state-dir /run/state 2>/run/log & daemon=$!\n\
         trap 'kill $daemon; wait $daemon; cat /run/log' EXIT\n\
         until vswitch version >/dev/null 2>&1; do kill -0 $daemon || { cat /run/log >&2; exit 1; }; done\n\
         export SOCK=/run/vswitch/control.sock\n";

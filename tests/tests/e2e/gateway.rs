@@ -40,12 +40,12 @@ fn the_gateway_answers_pings() {
     }
 }
 
-/// What `ping` says about an address that it cannot reach.
-fn complaint(container: &Container, target: &str) -> String {
+/// What `ping`, with these arguments, says about an address that it cannot reach.
+fn complaint(container: &Container, arguments: &[&str]) -> String {
     let mut ping = Command::new("ping");
-    ping.args(["-n", "-c", "1", "-w", "10", target]);
+    ping.args(["-n", "-c", "1", "-w", "10"]).args(arguments);
     let output = container.inside(|| ping.output()).expect("ping is installed");
-    assert!(!output.status.success(), "{target} answers");
+    assert!(!output.status.success(), "{arguments:?} answers");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -57,7 +57,7 @@ fn containers_are_told_what_cannot_be_reached() {
     for (target, words) in
         [("192.0.2.1", "From 10.77.0.1 icmp_seq=1 Destination Net Unreachable"), ("2001:db8::1", "No route")]
     {
-        let said = complaint(&container, target);
+        let said = complaint(&container, &[target]);
         assert!(said.contains(words), "{target}: {said}");
     }
     assert!(world.drops(&container, DropReason::NoRoute) >= 2);
@@ -73,6 +73,34 @@ fn networks_behind_translation_are_silent_to_each_other() {
     a.cannot_ping(b.ipv4());
     assert!(world.drops(&a, DropReason::Protected) >= 1);
     a.pings(address("10.78.0.1"));
+}
+
+#[test]
+fn networks_without_protection_reach_each_other() {
+    let world = world();
+    let modes = ["4", "6"]
+        .map(|family| format!("com.docker.network.bridge.gateway_mode_ipv{family}=nat-unprotected"));
+    let [v4, v6] = &modes;
+    let subnets = |v4: &'static str, v6: &'static str| ["--ipv6", "--subnet", v4, "--subnet", v6];
+    let open = ["-o", v4, "-o", v6, "-o", "com.docker.network.bridge.enable_ip_masquerade=false"];
+    world.network("net1", &[&subnets("10.77.0.0/24", "fd77::/64")[..], &open].concat());
+    let narrow = ["-o", "com.docker.network.driver.mtu=1300"];
+    world.network("net2", &[&subnets("10.78.0.0/24", "fd78::/64")[..], &open, &narrow].concat());
+    let a = world.attach("a", &["--network", "net1"]);
+    let b = world.attach("b", &["--network", "net2"]);
+    for target in [b.ipv4(), b.ipv6()] {
+        a.pings(target);
+        a.transfers(&b, target, 4 << 20);
+        a.datagrams(&b, target, &[0, 1, 1200]);
+        let text = target.to_string();
+        let said = complaint(&a, &["-t", "1", &text]);
+        assert!(said.contains("Time to live exceeded") || said.contains("Hop limit"), "{target}: {said}");
+        let said = complaint(&a, &["-M", "do", "-s", "1400", &text]);
+        assert!(said.contains("mtu = 1300") || said.contains("mtu=1300"), "{target}: {said}");
+    }
+    for target in [a.ipv4(), a.ipv6()] {
+        b.pings(target);
+    }
 }
 
 #[test]
@@ -180,12 +208,12 @@ fn advertisement(frame: &[u8]) -> Option<(Ipv6Address, u64)> {
     let ip = Ipv6Repr::parse(&packet).ok()?;
     let icmp = (ip.next_header == IpProtocol::Icmpv6)
         .then(|| Icmpv6Packet::new_checked(packet.payload()).ok())??;
-    let message = Icmpv6Repr::parse(&ip.src_addr, &ip.dst_addr, &icmp, &ChecksumCapabilities::default());
-    let Icmpv6Repr::Ndisc(NdiscRepr::RouterAdvert { router_lifetime, prefix_info, .. }) = message.ok()?
-    else {
-        return None;
-    };
-    Some((prefix_info?.prefix, router_lifetime.secs()))
+    let message =
+        Icmpv6Repr::parse(&ip.src_addr, &ip.dst_addr, &icmp, &ChecksumCapabilities::default()).ok()?;
+    if let Icmpv6Repr::Ndisc(NdiscRepr::RouterAdvert { router_lifetime, prefix_info, .. }) = message {
+        return Some((prefix_info?.prefix, router_lifetime.secs()));
+    }
+    None
 }
 
 #[test]

@@ -81,6 +81,7 @@ fn a_second_switch_on_one_host_is_told_what_is_in_the_way() {
     let world = world();
     let mut second = std::process::Command::new(super::VSWITCH);
     second.args(["run", "--socket"]).arg(world.folder().join("second.sock"));
+    second.arg("--state-dir").arg(world.folder().join("second"));
     let output = world.host().inside(|| second.output()).expect("vswitch starts");
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());

@@ -7,6 +7,8 @@ use vswitch_tests::world::{Container, World};
 
 use super::world;
 
+/// A network whose containers may send from addresses that are not theirs.
+const FORGEABLE: &[&str] = &["-o", "vswitch.port_security=false"];
 const STATION: [u8; 6] = [2, 0xaa, 0, 0, 0, 1];
 const STATION_TEXT: &str = "02:aa:00:00:00:01";
 
@@ -28,7 +30,7 @@ fn is_at(world: &World, container: &Container) -> bool {
 #[test]
 fn addresses_are_learned_and_move_and_are_forgotten_with_their_port() {
     let world = world();
-    world.network("net1", &[]);
+    world.network("net1", FORGEABLE);
     let [a, b, c] = ["a", "b", "c"].map(|name| world.attach(name, &["--network", "net1"]));
     let given = entry(&world, &a.mac().to_string()).expect("the address a was given");
     assert_eq!((&given["Static"], &given["Sandbox"]), (&true.into(), &"a".into()));
@@ -59,7 +61,7 @@ fn addresses_are_learned_and_move_and_are_forgotten_with_their_port() {
 fn an_address_given_to_one_port_cannot_be_taken_by_another() {
     use vswitch_frame::DropReason;
     let world = world();
-    world.network("net1", &[]);
+    world.network("net1", FORGEABLE);
     let a = world.attach("a", &["--network", "net1"]);
     let b = world.attach("b", &["--network", "net1"]);
     let mut wire = Wire::open(&b.path, &b.ifname());

@@ -59,7 +59,7 @@ fn a_stop_leaves_nothing() {
         let links = world.host().ip(&["-o", "link"]);
         assert_eq!(links.lines().count(), 1, "{links}");
         let left: Vec<_> = fs::read_dir(world.folder()).expect("its folder").flatten().collect();
-        assert_eq!(left.len(), 1, "only the log: {left:?}");
+        assert_eq!(left.len(), 2, "only the log and the state: {left:?}");
     }
 }
 
@@ -79,12 +79,9 @@ fn a_socket_left_by_a_killed_daemon_is_replaced() {
     let mut world = world();
     world.stop(Signal::SIGKILL);
     assert!(world.socket().exists());
-    let mut next = world.run_daemon();
-    wait::until("the next daemon answers", || {
-        world.command(&["network", "ls"]).output().ok()?.status.success().then_some(())
-    });
-    send_signal(next.id(), Signal::SIGTERM);
-    assert!(next.wait().expect("its end").success());
+    world.start_again();
+    world.vswitch(&["network", "ls"]);
+    assert!(world.stop(Signal::SIGTERM).success());
 }
 
 #[test]

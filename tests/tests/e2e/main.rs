@@ -9,6 +9,7 @@ mod confinement;
 mod connect;
 mod demo;
 mod documents;
+mod durability;
 mod gateway;
 mod harness;
 mod host_port;
@@ -19,10 +20,14 @@ mod lifecycle;
 mod load;
 mod malformed;
 mod modes;
+mod multicast;
 mod names;
 mod networks;
+mod port_security;
 mod ports;
 mod protocols;
+mod restart;
+mod rules;
 
 use vswitch_tests::world::World;
 

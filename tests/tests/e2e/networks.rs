@@ -299,3 +299,39 @@ fn networks_that_make_no_sense_are_refused() {
         assert!(answer["message"].as_str().unwrap_or_default().contains(named), "{answer}");
     }
 }
+
+#[test]
+fn flags_that_make_no_sense_are_refused_with_one_line() {
+    let world = world();
+    world.network("taken", &["--subnet", "10.1.0.0/24"]);
+    let container = world.attach("a", &[]);
+    let before = (world.json(&["network", "ls"]), world.json(&["ps"]));
+    let cases = [
+        ("network create x --subnet 10.3.0.0/24 --ip-range 10.4.0.0/25", "10.4.0.0/25"),
+        ("network create x --subnet 10.3.0.0/24 --aux-address nas=10.4.0.1", "10.4.0.1"),
+        ("network create x --subnet 10.3.0.0/24 --gateway 10.3.0.1 --gateway 10.3.0.2", "10.3.0.2"),
+        ("network create x --ipv4=false", "IPv6"),
+        ("network create x --ipv6=false --subnet fd00:3::/64", "switched off"),
+        ("network create x --scope swarm", "swarm"),
+        ("network create x --config-from taken", "--config-from"),
+        ("network create x --ipam-driver dhcp", "dhcp"),
+        ("network create x --ipam-opt a=b", "IPAM option a"),
+        ("network create host", "host"),
+        ("network ls -f colour=red", "colour"),
+        ("network ls -f type=any", "type=any"),
+        ("network prune -f --filter until=soon", "soon"),
+        ("network rm none", "none"),
+        ("network connect host a", "host"),
+        ("network connect taken a --ip 10.1.0.1", "10.1.0.1"),
+        ("network connect taken a --driver-opt com.docker.network.endpoint.sysctls=a=b", "IFNAME"),
+        ("network connect taken a --driver-opt com.docker.network.endpoint.macaddress=02", "macaddress=02"),
+        ("network connect taken a --driver-opt com.docker.network.advertise_addr_ms=9", "100 to 2000"),
+    ];
+    for (command, named) in cases {
+        let refusal = world.refused(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!((refusal.code, refusal.message.lines().count()), (1, 1), "{command}: {}", refusal.message);
+        assert!(refusal.message.contains(named), "{command} must name {named}: {}", refusal.message);
+        assert_eq!((world.json(&["network", "ls"]), world.json(&["ps"])), before, "{command} left something");
+    }
+    drop(container);
+}

@@ -96,6 +96,12 @@ proptest! {
             let expected = segments(&packet, usize::from(size));
             prop_assert_eq!(splitter.count(), expected.len());
             let mut pieces = Vec::new();
+            for (number, segment) in expected.iter().enumerate() {
+                let mut gathered = Vec::new();
+                let rest = splitter.gather(number, &mut gathered);
+                gathered.extend(&frame.bytes()[rest]);
+                prop_assert_eq!(comparable(gathered, segment), comparable(segment.bytes(), segment));
+            }
             while splitter.next_batch(pool, &mut pieces).expect("slots") {}
             for (piece, segment) in std::iter::zip(&pieces, &expected) {
                 let found = comparable(piece.bytes().to_vec(), segment);

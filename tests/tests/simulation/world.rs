@@ -128,7 +128,7 @@ impl World {
         let mut verdicts = std::mem::take(&mut self.verdicts);
         self.account.made += self.switch.serve(ingress, &mut verdicts, &mut self.pool, clock);
         self.account.forwarded += verdicts.forward.len();
-        self.account.flooded += verdicts.flood.len();
+        self.account.flooded += verdicts.flood.len() + verdicts.multicast.len();
         for (reason, _, frame) in verdicts.drop.drain(..) {
             self.account.dropped[reason.index()] += 1;
             self.pool.free(frame);
@@ -141,6 +141,12 @@ impl World {
         let targets: Vec<PortId> = self.switch.flood_targets(ingress).map(|(port, _)| port).collect();
         for frame in verdicts.flood.drain(..) {
             for target in &targets {
+                self.hosts[target.index()].nic.received.push_back(frame.bytes().to_vec());
+            }
+            self.pool.free(frame);
+        }
+        for (audience, frame) in verdicts.multicast.drain(..) {
+            for (target, _) in self.switch.multicast_targets(ingress, audience) {
                 self.hosts[target.index()].nic.received.push_back(frame.bytes().to_vec());
             }
             self.pool.free(frame);

@@ -13,12 +13,17 @@ use crate::datapath::command::PollMode;
 /// Run the switch until it is told to stop
 ///
 /// Says one line on standard error when it is ready. SIGTERM or Ctrl-C stops it and removes everything
-/// it made: sandboxes, interfaces, the socket. RUST_LOG=debug shows more of what it does.
+/// it made: interfaces, namespaces, the socket. What there was is written down in the state directory, and
+/// the next run makes it again. When it is killed instead, the switch goes on without it, and the next run
+/// takes up with the switch. RUST_LOG=debug shows more of what it does.
 ///
 /// Example: vswitch run --poll busy
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Run {
+    /// Where networks, sandboxes and endpoints are written down; one daemon to a directory
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/vswitch")]
+    state_dir: PathBuf,
     /// What the datapath does without work: spin a moment, then sleep (adaptive); never sleep, take a
     /// core, answer fastest (busy); never spin (sleep)
     #[arg(long, value_enum, default_value_t)]
@@ -36,7 +41,8 @@ impl Run {
             .with_writer(std::io::stderr)
             .with_target(false)
             .init();
-        let outcome = control::run(&RunOptions { socket, poll: self.poll, resolv_conf: self.resolv_conf });
+        let Self { state_dir, poll, resolv_conf } = self;
+        let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }
 }

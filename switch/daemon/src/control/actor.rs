@@ -3,6 +3,8 @@
 //! Handlers of the API run as tasks of their own and vanish when their client does. A job does not: it
 //! runs to its end in the one place that owns [`Control`], so nothing is ever left half-made, and no
 //! lock is needed anywhere.
+//!
+//! What a job changed is committed before its answer is sent: what a client was told survives everything.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -58,7 +60,8 @@ impl Handle {
                 let outcome = job(control).await;
                 control.files.follow(&control.state);
                 // A client that has gone wants no answer.
-                let _ = sender.send(outcome);
+                let committed = control.commit();
+                let _ = sender.send(outcome.and_then(|answer| committed.map(|()| answer)));
             })
         });
         self.jobs.send(job).await.map_err(|_| stopping())?;

@@ -79,3 +79,71 @@ pub fn default_gateways(network: &Network, addresses: &[IpNet]) -> Vec<IpAddr> {
     let gateways = addresses.iter().filter_map(|net| network.pools.gateway_of(net.addr()));
     gateways.filter(|_| !network.internal).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use vswitch_frame::{Mac, NetworkId};
+
+    use super::super::ipam::{PoolPlan, Pools};
+    use super::super::names::Id;
+    use super::super::options::NetworkOptions;
+    use super::*;
+
+    /// A network of both families with these options below `com.docker.network.bridge.`.
+    fn made(options: &[(&str, &str)]) -> Network {
+        let pool = |subnet: &str| Pool::new(PoolPlan::new(subnet.parse().expect("net"))).expect("pool");
+        let written_options: BTreeMap<String, String> = options
+            .iter()
+            .map(|(key, value)| (format!("com.docker.network.bridge.{key}"), (*value).to_owned()))
+            .collect();
+        Network {
+            id: Id::new([0; 32]),
+            number: NetworkId(0),
+            created: String::new(),
+            gateway_mac: Mac([2, 0, 0, 0, 0, 1]),
+            resolves: true,
+            internal: true,
+            attachable: false,
+            options: NetworkOptions::parse(&written_options, 1500).expect("options"),
+            written_options,
+            labels: BTreeMap::new(),
+            host_port: None,
+            pools: Pools::new(vec![pool("10.1.0.0/24"), pool("fd00:1::/64")]).expect("pools"),
+            macs: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn the_gateway_has_the_addresses_that_nobody_else_has() {
+        let (v4, v6) = ("10.1.0.1", "fd00:1::1");
+        let isolated_v4 = ("gateway_mode_ipv4", "isolated");
+        let isolated_v6 = ("gateway_mode_ipv6", "isolated");
+        let inhibited = ("inhibit_ipv4", "true");
+        let check = |options: &[(&str, &str)], addresses: &[&str], isolated| {
+            let gateway = network("net1", &made(options)).gateway.expect("a gateway");
+            let found: Vec<String> = gateway.addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                (found, gateway.isolated),
+                (addresses.iter().map(ToString::to_string).collect(), isolated)
+            );
+        };
+        check(&[], &[v4, v6], false);
+        check(&[inhibited], &[v6], false);
+        check(&[isolated_v4], &[v6], false);
+        check(&[isolated_v6], &[v4], false);
+        check(&[isolated_v6, inhibited], &[], false);
+        check(&[isolated_v4, isolated_v6], &[v4, v6], true);
+    }
+
+    #[test]
+    fn options_reach_the_switch() {
+        let options =
+            [("enable_icc", "false"), ("enable_ip_masquerade", "false"), ("gateway_mode_ipv6", "routed")];
+        let told = network("net1", &made(&options));
+        assert_eq!((told.icc, told.masquerade, told.port_security), (false, false, true));
+        assert_eq!((told.mode_v4, told.mode_v6), (engine::GatewayMode::Nat, engine::GatewayMode::Routed));
+        assert_eq!((told.mtu, told.internal, told.resolves), (1500, true, true));
+    }
+}

@@ -19,9 +19,9 @@ use super::api::types;
 use super::default_route::DefaultRoutes;
 use super::describe;
 use super::error::{Code, Error, Result};
-use super::interface::{self, Made, Remains, Wish, failed};
+use super::interface::{self, FarSide, Made, Remains, Wish, failed};
 use super::ipam::Family;
-use super::names;
+use super::names::{self, Id};
 use super::options::{EndpointOptions, PortType};
 use super::state::{Endpoint, Network};
 use crate::datapath::command::PortSpec;
@@ -61,10 +61,17 @@ impl Cleanup {
 }
 
 /// What an endpoint was given before it is there.
-struct Reservation {
+pub(super) struct Reservation {
     port: PortId,
     mac: Mac,
     addresses: Vec<IpNet>,
+}
+
+impl Reservation {
+    /// What an endpoint was given that is there no longer.
+    pub(super) fn of(endpoint: &Endpoint) -> Self {
+        Self { port: endpoint.port, mac: endpoint.mac, addresses: endpoint.addresses.clone() }
+    }
 }
 
 impl Control {
@@ -125,15 +132,13 @@ impl Control {
         }
         let reserved = self.reserve(network, &config, options.mac)?;
         let announcements = options.announcements;
-        let (endpoint, remains) =
-            match self.make_endpoint(network, sandbox, &reserved, source, options, config).await {
-                Ok(made) => made,
-                Err(error) => {
-                    self.state.forget_endpoint(network, reserved.port, reserved.mac, &reserved.addresses);
-                    return Err(error);
-                }
-            };
-        self.remains.insert(endpoint.id, remains);
+        let endpoint = match self.make_endpoint(network, sandbox, &reserved, source, options, config).await {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                self.state.forget_endpoint(network, reserved.port, reserved.mac, &reserved.addresses);
+                return Err(error);
+            }
+        };
         let routes = self.default_routes(sandbox, Some(&endpoint));
         if let Err(error) = self.settle(sandbox, &routes).await {
             self.take_out(sandbox, endpoint).await.done().await;
@@ -145,7 +150,7 @@ impl Control {
     }
 
     /// The default routes of a sandbox with the endpoints it has and the one that `joins`.
-    fn default_routes(&self, sandbox: &str, joins: Option<&Endpoint>) -> DefaultRoutes {
+    pub(super) fn default_routes(&self, sandbox: &str, joins: Option<&Endpoint>) -> DefaultRoutes {
         let sandbox = self.state.sandboxes.get(sandbox);
         let endpoints = sandbox.map(|sandbox| sandbox.endpoints.as_slice()).unwrap_or_default();
         let endpoints = endpoints.iter().chain(joins);
@@ -153,7 +158,7 @@ impl Control {
     }
 
     /// Gives a sandbox its default routes, and tells the datapath which endpoints provide them.
-    async fn settle(&mut self, name: &str, routes: &DefaultRoutes) -> Result<()> {
+    pub(super) async fn settle(&mut self, name: &str, routes: &DefaultRoutes) -> Result<()> {
         let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
         let set = match &sandbox.place {
             Some(_) => sandbox.open(name).and_then(|netns| interface::set_default_routes(&netns, routes)),
@@ -178,7 +183,7 @@ impl Control {
         }
         self.state.forget_endpoint(&endpoint.network, endpoint.port, endpoint.mac, &endpoint.addresses);
         let mut cleanup = Cleanup::default();
-        if let Some(remains) = self.remains.remove(&endpoint.id) {
+        if let Some(remains) = self.remains.remove(&endpoint.port) {
             cleanup.destroy(remains);
         }
         cleanup
@@ -216,14 +221,12 @@ impl Control {
         source: Source,
         options: EndpointOptions,
         config: types::EndpointConfig,
-    ) -> Result<(Endpoint, Remains)> {
+    ) -> Result<Endpoint> {
         let id = super::new_id()?;
         let port_type =
             if matches!(source, Source::Descriptor(_)) { PortType::Fd } else { options.port_type };
         let made = match source {
-            Source::Namespace(netns) => {
-                self.make_interface(name, reserved, &netns, &options, &id.to_string())?
-            }
+            Source::Namespace(netns) => self.make_interface(name, reserved, &netns, &options, id).await?,
             Source::Descriptor(foreign) => {
                 refuse_interface_name(&options)?;
                 interface::adopt(foreign)?
@@ -234,7 +237,7 @@ impl Control {
             network: name.to_owned(),
             port: reserved.port,
             port_type,
-            interface: made.name,
+            interface: made.name.clone(),
             mac: reserved.mac,
             addresses: reserved.addresses.clone(),
             aliases: config.aliases,
@@ -242,33 +245,58 @@ impl Control {
             sysctls: options.sysctls,
         };
         let gateways = self.default_routes(sandbox, Some(&endpoint)).gateways_of(endpoint.port);
-        let (network, sandbox_of) = (&self.state.networks[name], &self.state.sandboxes[sandbox]);
+        self.hand_over(sandbox, &endpoint, gateways, made).await?;
+        Ok(endpoint)
+    }
+
+    /// Hands the interface made for an endpoint to the datapath. If it fails nothing is left.
+    pub(super) async fn hand_over(
+        &mut self,
+        sandbox: &str,
+        endpoint: &Endpoint,
+        gateways: Vec<IpAddr>,
+        made: Made,
+    ) -> Result<()> {
+        let (network, sandbox_of) = (&self.state.networks[&endpoint.network], &self.state.sandboxes[sandbox]);
         let spec = PortSpec {
             network: network.number,
             kind: made.kind,
-            group: describe::group(network, reserved.port),
+            group: describe::group(network, endpoint.port),
             mtu: network.options.mtu,
             accepts: made.accepts,
-            addresses: vec![reserved.mac],
-            station: describe::station(sandbox, sandbox_of, &endpoint, gateways),
+            addresses: vec![endpoint.mac],
+            station: describe::station(sandbox, sandbox_of, endpoint, gateways),
         };
-        if let Err(error) = self.link.add_port(reserved.port, spec, made.fd).await {
+        if let Err(error) = self.link.add_port(endpoint.port, spec, made.fd).await {
             let mut cleanup = Cleanup::default();
             cleanup.destroy(made.remains);
             cleanup.done().await;
             return Err(Error::new(Code::Internal, format!("the datapath refused the port: {error}")));
         }
-        Ok((endpoint, made.remains))
+        self.remains.insert(endpoint.port, made.remains);
+        Ok(())
     }
 
-    fn make_interface(
+    /// Makes the private namespace of veth pairs. The datapath keeps it for the control after this one, so
+    /// before there is anything in it.
+    async fn make_far_side(&mut self) -> Result<FarSide> {
+        let made = FarSide::new().and_then(|side| Ok((side.descriptor()?, side)));
+        let (fd, side) = made.map_err(|error| failed("make a private namespace", &error))?;
+        self.link.keep(fd).await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        Ok(side)
+    }
+
+    pub(super) async fn make_interface(
         &mut self,
         network: &str,
         reserved: &Reservation,
         netns: &NetNs,
         options: &EndpointOptions,
-        id: &str,
+        id: Id,
     ) -> Result<Made> {
+        if options.port_type == PortType::Veth && self.far.is_none() {
+            self.far = Some(self.make_far_side().await?);
+        }
         let network = self.state.network(network)?;
         let wish = Wish {
             name: options.interface.as_deref(),
@@ -277,7 +305,7 @@ impl Control {
             mtu: network.options.mtu,
             addresses: &reserved.addresses,
             sysctls: &options.sysctls,
-            unique: &format!("vsw{}", names::short_id(id)),
+            unique: &interface::unique_name(id),
         };
         let made = interface::make(options.port_type, netns, &wish, &mut self.far)?;
         self.note_missing_offloads(made.accepts);

@@ -47,7 +47,7 @@ codes! {
     AddressOutside = 400 "address-outside",
     /// The file or descriptor is not of the kind that is needed.
     WrongKind = 400 "wrong-kind",
-    /// Removing or making what is always there.
+    /// Removing or making what is always there, or connecting to what is no network of its own.
     NetworkPredefined = 403 "network-predefined",
     /// Removing a network that still has endpoints.
     NetworkInUse = 403 "network-in-use",

@@ -76,9 +76,14 @@ impl Files {
         }
     }
 
-    /// Writes the files of every sandbox, and removes all others.
+    /// Writes the files of every sandbox, in place, and removes all others.
     pub fn restore(&self, state: &State) {
-        self.remove();
+        for folder in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = folder.file_name().to_string_lossy().into_owned();
+            if !state.sandboxes.contains_key(&name) {
+                self.refresh(state, &name, None);
+            }
+        }
         for (name, sandbox) in state.sandboxes.iter() {
             self.refresh(state, name, Some(sandbox));
         }

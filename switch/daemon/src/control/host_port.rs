@@ -22,7 +22,7 @@ use super::endpoints::Cleanup;
 use super::error::{Code, Error, Result};
 use super::interface::{self, QUEUE_FRAMES, Remains, failed, refused};
 use super::ipam::Family;
-use super::names::{self, Id};
+use super::names;
 use super::networks::DEFAULT_NETWORK;
 use super::state::Network;
 use crate::datapath::command::PortSpec;
@@ -47,55 +47,55 @@ impl Control {
     pub(super) async fn add_host_port(&mut self, name: &str) -> Result<()> {
         let network = self.state.network(name)?;
         let described = describe::network(name, network);
-        let Some(gateway) = described.gateway.filter(|gateway| !gateway.isolated) else { return Ok(()) };
+        if described.gateway.is_none_or(|gateway| gateway.isolated) {
+            return Ok(());
+        }
         let interface = interface_name(name, network);
-        let addresses = host_addresses(network, &gateway.addresses);
-        let (id, number, mtu) = (network.id, network.number, network.options.mtu);
         let port = self.state.port_numbers.take().map(PortId).ok_or_else(too_many)?;
-        let made = make(&interface, gateway.mac, mtu, &addresses);
-        let added = match made {
-            Ok((fd, accepts)) => {
-                self.note_missing_offloads(accepts);
-                let spec = PortSpec {
-                    network: number,
-                    kind: DeviceKind::Tap { vnet_header: true },
-                    group: GroupId::own(port),
-                    mtu,
-                    accepts,
-                    addresses: vec![gateway.mac],
-                    station: Station::Host,
-                };
-                self.add_host_descriptor(id, port, spec, fd).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = added {
+        let host_port = HostPort { port, interface };
+        if let Err(error) = self.make_host_port(name, &host_port).await {
             self.state.port_numbers.give_back(port.0);
             return Err(error);
         }
-        self.state.network(name)?.host_port = Some(HostPort { port, interface });
+        self.state.network(name)?.host_port = Some(host_port);
+        Ok(())
+    }
+
+    /// Makes the interface of a host port and hands it to the datapath.
+    pub(super) async fn make_host_port(&mut self, name: &str, host_port: &HostPort) -> Result<()> {
+        let network = self.state.network(name)?;
+        let gateway = describe::network(name, network).gateway.map(|gateway| gateway.addresses);
+        let (number, mac, mtu) = (network.number, network.gateway_mac, network.options.mtu);
+        let addresses = host_addresses(network, &gateway.unwrap_or_default());
+        let (fd, accepts) = make(&host_port.interface, mac, mtu, &addresses)?;
+        self.note_missing_offloads(accepts);
+        let spec = PortSpec {
+            network: number,
+            kind: DeviceKind::Tap { vnet_header: true },
+            group: GroupId::own(host_port.port),
+            mtu,
+            accepts,
+            addresses: vec![mac],
+            station: Station::Host,
+        };
+        let kept = fd.try_clone().map_err(|error| failed("duplicate a descriptor", &error))?;
+        let added = self.link.add_port(host_port.port, spec, fd).await;
+        added.map_err(|error| Error::new(Code::Internal, format!("the datapath refused a port: {error}")))?;
+        self.remains.insert(host_port.port, Remains::Descriptor(kept));
         Ok(())
     }
 
     /// Removes the host port of a network that is about to go.
-    pub(super) async fn remove_host_port(&mut self, network: Id, host_port: HostPort) -> Cleanup {
+    pub(super) async fn remove_host_port(&mut self, host_port: HostPort) -> Cleanup {
         let mut cleanup = Cleanup::default();
         if let Err(error) = self.link.remove_port(host_port.port).await {
             tracing::warn!(port = host_port.port.0, "the datapath could not remove a port: {error}");
         }
-        if let Some(remains) = self.remains.remove(&network) {
+        if let Some(remains) = self.remains.remove(&host_port.port) {
             cleanup.destroy(remains);
         }
         self.state.port_numbers.give_back(host_port.port.0);
         cleanup
-    }
-
-    async fn add_host_descriptor(&mut self, id: Id, port: PortId, spec: PortSpec, fd: OwnedFd) -> Result<()> {
-        let kept = fd.try_clone().map_err(|error| failed("duplicate a descriptor", &error))?;
-        let added = self.link.add_port(port, spec, fd).await;
-        added.map_err(|error| Error::new(Code::Internal, format!("the datapath refused a port: {error}")))?;
-        self.remains.insert(id, Remains::Descriptor(kept));
-        Ok(())
     }
 }
 

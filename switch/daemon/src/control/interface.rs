@@ -14,6 +14,7 @@
 //! Default routes belong to the sandbox, not to one interface, and change hands when endpoints come and go:
 //! see [`set_default_routes`]. One that the container's owner added is his and stays.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::api::types::ForeignFd;
 use super::default_route::{DefaultRoutes, Hop};
 use super::error::{Code, Error, Result};
 use super::ipam::Family;
+use super::names::{self, Id};
 use super::options::{PortType, Sysctl};
 
 /// Frames an interface's queue towards the switch holds.
@@ -88,6 +90,14 @@ pub enum Remains {
 }
 
 impl Remains {
+    /// The name of the far end, if it is a veth pair's.
+    pub fn far_name(&self) -> Option<&str> {
+        match self {
+            Self::Descriptor(_) => None,
+            Self::Veth { far, .. } => Some(far),
+        }
+    }
+
     /// Destroys it. Waits for RCU grace periods: tens of milliseconds.
     pub fn destroy(self) {
         match self {
@@ -121,6 +131,47 @@ impl FarSide {
         })??;
         Ok(Self { netns: Arc::new(netns), netlink })
     }
+
+    /// That of an earlier control, by its descriptor.
+    ///
+    /// # Errors
+    /// When it is no network namespace.
+    pub fn resume(fd: OwnedFd) -> io::Result<Self> {
+        let netns = NetNs::from_fd(fd)?;
+        let netlink = run_in(&netns, Netlink::open)??;
+        Ok(Self { netns: Arc::new(netns), netlink })
+    }
+
+    /// A duplicate of its descriptor.
+    ///
+    /// # Errors
+    /// When the process may open no more descriptors.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.netns.as_fd().try_clone_to_owned()
+    }
+
+    /// What is left to destroy of the pair whose far end is called `far`.
+    pub fn remains(&self, far: String) -> Remains {
+        Remains::Veth { far, side: Arc::clone(&self.netns) }
+    }
+
+    /// Deletes every pair but those whose far ends are in `used`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn sweep(&mut self, used: &BTreeSet<String>) -> std::result::Result<(), NetlinkError> {
+        for link in self.netlink.links()? {
+            if link.name != "lo" && !used.contains(&link.name) {
+                self.netlink.delete_link(&link.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name for an endpoint's link that nothing else in the daemon's namespaces has.
+pub fn unique_name(endpoint: Id) -> String {
+    format!("vsw{}", names::short_id(&endpoint.to_string()))
 }
 
 /// Makes an interface in a namespace. `far` is for veth pairs, and made when the first one wants it.

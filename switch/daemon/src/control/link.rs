@@ -6,13 +6,19 @@
 //! everything again; meanwhile the kernel's queues hold the frames. A change made while the datapath is
 //! dead is therefore never lost: it is part of what the new one is told.
 //!
-//! Counters lie in memory shared by both ends and survive.
+//! When control dies the datapath goes on, and the next control takes up with it ([`survivor`]): then what
+//! it was told is what is kept here at first.
+//!
+//! Counters lie in memory shared by both ends and survive either.
+//!
+//! [`survivor`]: super::survivor
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -23,17 +29,25 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command as Process};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{NetworkId, PortId};
-use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
+use vswitch_sys::pidfd::Pidfd;
+use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
 use super::resolver::Resolver;
+use super::survivor::{self, PATIENCE, Survivor};
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
 
+/// Where the datapath listens for the next control, in the state directory.
+const SOCKET: &str = "datapath.sock";
+
 /// How the datapath runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LinkOptions {
+    /// The state directory.
+    pub directory: PathBuf,
     /// What it does when there is no work.
     pub poll: PollMode,
 }
@@ -67,13 +81,16 @@ struct Shared {
 /// What the datapath must have, and the datapath that has it.
 #[derive(Debug)]
 struct State {
+    socket: PathBuf,
     options: Options,
     networks: BTreeMap<NetworkId, Network>,
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    /// The private namespace of veth pairs.
+    kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
     running: Option<Running>,
-    /// The datapath started last, dead or alive: only its watcher may replace it.
+    /// The datapath started or found last, dead or alive: only its watcher may replace it.
     latest: u32,
     stopped: bool,
 }
@@ -81,38 +98,124 @@ struct State {
 #[derive(Debug)]
 struct Running {
     channel: AsyncFd<Channel>,
+    process: Pidfd,
     watcher: JoinHandle<()>,
 }
 
+/// A datapath whose end is waited for.
+enum Watched {
+    Child(Child),
+    Found(AsyncFd<Pidfd>),
+}
+
 impl Link {
-    /// Starts the datapath, for which `resolver` finds out names.
+    /// Takes up with the datapath that an earlier control left behind, or starts one. `resolver` finds out
+    /// names for it.
     ///
     /// # Errors
     /// When it cannot be started or cannot confine itself.
-    pub async fn start(options: LinkOptions, resolver: Resolver) -> io::Result<Self> {
-        let options = Options { poll: options.poll, seed: random_seed()? };
+    pub async fn start(wanted: LinkOptions, resolver: Resolver) -> io::Result<Self> {
+        let socket = wanted.directory.join(SOCKET);
+        match survivor::find(&socket).await? {
+            Some(found) => Self::resume(found, socket, wanted.poll, resolver).await,
+            None => Self::start_new(socket, wanted.poll, resolver).await,
+        }
+    }
+
+    async fn start_new(socket: PathBuf, poll: PollMode, resolver: Resolver) -> io::Result<Self> {
         let state = State {
-            options,
+            socket,
+            options: Options { poll, seed: random_seed()? },
             networks: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
+            kept: None,
             host_addresses: Vec::new(),
             running: None,
             latest: 0,
             stopped: false,
         };
+        let link = Self::of(Counters::new()?, resolver, state);
+        let mut state = link.shared.state.lock().await;
+        link.launch(&mut state).await?;
+        drop(state);
+        Ok(link)
+    }
+
+    async fn resume(
+        found: Survivor,
+        socket: PathBuf,
+        poll: PollMode,
+        resolver: Resolver,
+    ) -> io::Result<Self> {
+        let Survivor { channel, process, pid, memory } = found;
+        let state = State {
+            socket,
+            options: Options { poll, ..memory.options },
+            networks: memory.networks,
+            rules: Vec::new(),
+            ports: memory.ports,
+            kept: memory.kept,
+            host_addresses: Vec::new(),
+            running: None,
+            latest: pid,
+            stopped: false,
+        };
+        let link = Self::of(memory.counters, resolver, state);
+        let mut state = link.shared.state.lock().await;
+        let watched = Watched::Found(process.try_clone()?.into_async()?);
+        let watcher = tokio::spawn(watch(link.clone(), watched, pid));
+        link.serve_resolver(&channel).await?;
+        state.running = Some(Running { channel, process, watcher });
+        link.shared.pid.store(pid, Relaxed);
+        link.tell(&mut state, Command::SetPoll(poll), None).await.map_err(io::Error::other)?;
+        drop(state);
+        Ok(link)
+    }
+
+    fn of(counters: Counters, resolver: Resolver, state: State) -> Self {
         let shared = Shared {
-            counters: Counters::new()?,
+            counters,
             resolver,
             pid: AtomicU32::new(0),
             restarts: AtomicU64::new(0),
             state: Mutex::new(state),
         };
-        let link = Self { shared: Arc::new(shared) };
-        let mut state = link.shared.state.lock().await;
-        link.launch(&mut state).await?;
-        drop(state);
-        Ok(link)
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The networks the datapath has.
+    pub async fn networks(&self) -> BTreeMap<NetworkId, Network> {
+        self.shared.state.lock().await.networks.clone()
+    }
+
+    /// The ports the datapath has, each with a duplicate of its descriptor.
+    ///
+    /// # Errors
+    /// When the process may open no more descriptors.
+    pub async fn ports(&self) -> io::Result<Vec<(PortId, PortSpec, OwnedFd)>> {
+        let state = self.shared.state.lock().await;
+        let ports = state.ports.iter();
+        ports.map(|(id, (spec, fd))| Ok((*id, spec.clone(), fd.try_clone()?))).collect()
+    }
+
+    /// What was handed over with [`keep`](Self::keep), by this control or one before it.
+    ///
+    /// # Errors
+    /// When the process may open no more descriptors.
+    pub async fn kept(&self) -> io::Result<Option<OwnedFd>> {
+        self.shared.state.lock().await.kept.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
+    /// Hands the private namespace of veth pairs to the datapath, for the control that comes after this one.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will have it.
+    pub async fn keep(&self, fd: OwnedFd) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let rides_along = fd.try_clone()?;
+        state.kept = Some(fd);
+        self.tell(&mut state, Command::Keep, Some(rides_along.as_fd())).await
     }
 
     /// Makes a network.
@@ -209,10 +312,8 @@ impl Link {
         let mut table: Vec<TableEntry> = Vec::new();
         loop {
             let after = table.last().map(|entry| entry.mac);
-            let page = match self.ask(&mut state, &Command::ReadTable { network, after }, None).await? {
-                Reply::Table(page) => page,
-                other @ (Reply::Done | Reply::Refused(_) | Reply::Rules(_)) => return Err(unexpected(other)),
-            };
+            let reply = self.ask(&mut state, &Command::ReadTable { network, after }, None).await?;
+            let Reply::Table(page) = reply else { return Err(unexpected(reply)) };
             let last = page.len() < TABLE_PAGE;
             table.extend(page);
             if last {
@@ -237,10 +338,9 @@ impl Link {
     /// [`LinkError`].
     pub async fn rule_counts(&self) -> Result<BTreeMap<u32, Count>, LinkError> {
         let mut state = self.shared.state.lock().await;
-        match self.ask(&mut state, &Command::ReadRules, None).await? {
-            Reply::Rules(counts) => Ok(counts.into_iter().collect()),
-            other @ (Reply::Done | Reply::Refused(_) | Reply::Table(_)) => Err(unexpected(other)),
-        }
+        let reply = self.ask(&mut state, &Command::ReadRules, None).await?;
+        let Reply::Rules(counts) = reply else { return Err(unexpected(reply)) };
+        Ok(counts.into_iter().collect())
     }
 
     /// The counters of a port.
@@ -263,8 +363,14 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.ports.clear();
-        if let Some(Running { channel, watcher }) = state.running.take() {
-            drop((channel, state));
+        state.kept = None;
+        let _ = std::fs::remove_file(&state.socket);
+        if let Some(Running { channel, process, watcher }) = state.running.take() {
+            if !matches!(timeout(PATIENCE, ask(&channel, &Command::Stop, None)).await, Ok(Ok(_))) {
+                // It may have ended by itself.
+                let _ = process.kill();
+            }
+            drop(state);
             let _ = watcher.await;
         }
     }
@@ -276,10 +382,8 @@ impl Link {
         command: Command,
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<(), LinkError> {
-        match self.ask(state, &command, fd).await? {
-            Reply::Done => Ok(()),
-            other @ (Reply::Refused(_) | Reply::Table(_) | Reply::Rules(_)) => Err(unexpected(other)),
-        }
+        let reply = self.ask(state, &command, fd).await?;
+        if matches!(reply, Reply::Done) { Ok(()) } else { Err(unexpected(reply)) }
     }
 
     /// Asks the datapath. If it dies over it, the next one, which has been told everything in `state`, is
@@ -291,7 +395,7 @@ impl Link {
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<Reply, LinkError> {
         if let Some(running) = &state.running
-            && let Ok(reply) = ask(&running.channel, command, fd).await
+            && let Ok((reply, _)) = ask(&running.channel, command, fd).await
         {
             return Ok(reply);
         }
@@ -299,7 +403,7 @@ impl Link {
         self.relaunch(state).await?;
         match (command, &state.running) {
             (Command::ReadTable { .. } | Command::ReadRules, Some(running)) => {
-                Ok(ask(&running.channel, command, None).await?)
+                Ok(ask(&running.channel, command, None).await?.0)
             }
             _ => Ok(Reply::Done),
         }
@@ -310,7 +414,10 @@ impl Link {
         if state.stopped {
             return Err(io::Error::other("it was stopped"));
         }
-        state.running = None;
+        if let Some(running) = state.running.take() {
+            // One that lives but does not answer must not go on beside the next.
+            let _ = running.process.kill();
+        }
         self.launch(state).await?;
         self.shared.restarts.fetch_add(1, Relaxed);
         Ok(())
@@ -326,10 +433,16 @@ impl Link {
     /// Starts a datapath and tells it everything.
     async fn launch(&self, state: &mut State) -> io::Result<()> {
         let (ours, theirs) = Channel::pair()?;
+        let listener = Listener::bind(&state.socket)?;
         let child = spawn(theirs)?;
         let pid = child.id().unwrap_or(0);
+        let process = Pidfd::open(pid)?;
         let channel = ours.into_async()?;
+        must(&channel, &Command::Listen, Some(listener.as_fd())).await?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
+        if let Some(kept) = &state.kept {
+            must(&channel, &Command::Keep, Some(kept.as_fd())).await?;
+        }
         must(&channel, &Command::SetHostAddresses(state.host_addresses.clone()), None).await?;
         self.serve_resolver(&channel).await?;
         for (id, network) in &state.networks {
@@ -340,26 +453,42 @@ impl Link {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
         }
         self.shared.pid.store(pid, Relaxed);
-        let watcher = tokio::spawn(watch(self.clone(), child, pid));
-        state.running = Some(Running { channel, watcher });
+        let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));
+        state.running = Some(Running { channel, process, watcher });
         state.latest = pid;
         Ok(())
+    }
+}
+
+impl Watched {
+    /// Waits for the end and says how it was, as far as that can be known.
+    async fn ended(&mut self) -> String {
+        match self {
+            Self::Child(child) => match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            },
+            Self::Found(process) => {
+                let _ = process.readable().await;
+                "not ours to know".to_owned()
+            }
+        }
     }
 }
 
 /// Waits for a datapath to die, then puts another in its place, however often that takes.
 ///
 /// Boxed, because launching a datapath spawns this very future for it.
-fn watch(link: Link, mut child: Child, pid: u32) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+fn watch(link: Link, mut watched: Watched, pid: u32) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
-        let status = child.wait().await;
+        let status = watched.ended().await;
         let mut pause = Duration::from_millis(10);
         loop {
             let mut state = link.shared.state.lock().await;
             if state.stopped || state.latest != pid {
                 return;
             }
-            tracing::warn!(pid, ?status, "the datapath died; starting another");
+            tracing::warn!(pid, status, "the datapath died; starting another");
             let Err(error) = link.relaunch(&mut state).await else { return };
             tracing::error!(%error, "the datapath cannot be started; trying again");
             drop(state);
@@ -369,15 +498,19 @@ fn watch(link: Link, mut child: Child, pid: u32) -> Pin<Box<dyn Future<Output = 
     })
 }
 
-/// Sends one command and awaits its reply.
-async fn ask(channel: &AsyncFd<Channel>, command: &Command, fd: Option<BorrowedFd<'_>>) -> io::Result<Reply> {
+/// Sends one command and awaits its reply, and the descriptor that rides along.
+pub(super) async fn ask(
+    channel: &AsyncFd<Channel>,
+    command: &Command,
+    fd: Option<BorrowedFd<'_>>,
+) -> io::Result<(Reply, Option<OwnedFd>)> {
     let message = serde_json::to_vec(command)?;
     channel.get_ref().send(&message, fd.as_slice())?;
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     loop {
         let mut guard = channel.readable().await?;
         match channel.get_ref().receive(&mut buffer)? {
-            Some((length, _)) => return Ok(serde_json::from_slice(&buffer[..length])?),
+            Some((length, fd)) => return Ok((serde_json::from_slice(&buffer[..length])?, fd)),
             None => guard.clear_ready(),
         }
     }
@@ -385,21 +518,15 @@ async fn ask(channel: &AsyncFd<Channel>, command: &Command, fd: Option<BorrowedF
 
 /// Sends a command that has no reason to be refused.
 async fn must(channel: &AsyncFd<Channel>, command: &Command, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    match ask(channel, command, fd).await? {
-        Reply::Done => Ok(()),
-        other @ (Reply::Refused(_) | Reply::Table(_) | Reply::Rules(_)) => {
-            Err(io::Error::other(unexpected(other)))
-        }
-    }
+    let (reply, _) = ask(channel, command, fd).await?;
+    if matches!(reply, Reply::Done) { Ok(()) } else { Err(io::Error::other(unexpected(reply))) }
 }
 
 fn unexpected(reply: Reply) -> LinkError {
-    match reply {
-        Reply::Refused(why) => LinkError::Refused(why),
-        Reply::Done | Reply::Table(_) | Reply::Rules(_) => {
-            LinkError::Down(io::Error::other("it gave the wrong answer"))
-        }
+    if let Reply::Refused(why) = reply {
+        return LinkError::Refused(why);
     }
+    LinkError::Down(io::Error::other("it gave the wrong answer"))
 }
 
 /// Runs this program again as the datapath, in a process group of its own so that a terminal's Ctrl-C

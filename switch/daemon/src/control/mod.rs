@@ -17,12 +17,13 @@
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
 //! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
+//! | [`store`] [`reconcile`] | what survives, and what is made of it after a start |
 //! | [`files`] | what sandboxes find under `/etc` |
 //! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`describe`] | what the datapath is told of networks and endpoints |
 //! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
 //! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
-//! | [`link`] | the datapath, seen from here |
+//! | [`link`] [`survivor`] | the datapath, seen from here, and one that outlived its control |
 //! | [`error`] | what a refusal looks like |
 
 pub mod actor;
@@ -46,14 +47,17 @@ pub mod networks;
 pub mod observe;
 pub mod options;
 pub mod predefined;
+pub mod reconcile;
 pub mod records;
 pub mod resolver;
 pub mod rules;
 pub mod sandboxes;
 pub mod socket;
 pub mod state;
+pub mod store;
 pub mod subnets;
 pub mod surroundings;
+pub mod survivor;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -62,6 +66,7 @@ use std::path::PathBuf;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use vswitch_frame::PortId;
 use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
@@ -72,6 +77,7 @@ use link::{Link, LinkOptions};
 use names::Id;
 use resolver::Resolver;
 use state::State;
+use store::Store;
 
 /// Threads that wait for the kernel to destroy interfaces.
 const BLOCKING_THREADS: usize = 32;
@@ -81,6 +87,8 @@ const BLOCKING_THREADS: usize = 32;
 pub struct RunOptions {
     /// Where clients reach it.
     pub socket: PathBuf,
+    /// Where the state is kept.
+    pub state_dir: PathBuf,
     /// What the datapath does when there is no work.
     pub poll: PollMode,
     /// The file that names the host's name servers.
@@ -91,15 +99,17 @@ pub struct RunOptions {
 #[derive(Debug)]
 pub struct Control {
     state: State,
-    /// What is left to destroy of each endpoint's interface, and of each network's on the host, when it goes.
-    remains: BTreeMap<Id, Remains>,
+    store: Store,
+    /// What is left of each port's interface to destroy when it goes.
+    remains: BTreeMap<PortId, Remains>,
     link: Link,
     far: Option<FarSide>,
     files: Files,
     offloads_noted: bool,
 }
 
-/// Runs the daemon until it is told to stop, and then removes everything it made.
+/// Runs the daemon until it is told to stop, and then removes everything it made but the state, of which the
+/// next one makes it again.
 ///
 /// # Errors
 /// When it cannot start.
@@ -138,28 +148,40 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
 }
 
 impl Control {
+    /// Goes on where the last control on this state directory stopped, however it ended. One that cannot
+    /// leaves everything as it is.
     async fn start(options: &RunOptions) -> Result<Self> {
+        let (store, state) = Store::open(&options.state_dir)?;
         let resolver = Resolver::new(options.resolv_conf.clone());
-        let link = Link::start(LinkOptions { poll: options.poll }, resolver).await;
-        let link = link.map_err(|error| failed("start the datapath", &error))?;
+        let link_options = LinkOptions { poll: options.poll, directory: options.state_dir.clone() };
+        let link = Link::start(link_options, resolver).await;
         let mut control = Self {
-            state: State::default(),
+            state,
+            store,
             remains: BTreeMap::new(),
-            link,
+            link: link.map_err(|error| failed("start the datapath", &error))?,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),
             offloads_noted: false,
         };
-        let bridge =
-            api::types::NetworkCreate { name: networks::DEFAULT_NETWORK.to_owned(), ..Default::default() };
-        if let Err(error) = control.create_network(bridge).await {
-            control.stop().await;
-            return Err(error);
+        control.reconcile().await?;
+        if !control.state.networks.contains_key(networks::DEFAULT_NETWORK) {
+            let name = networks::DEFAULT_NETWORK.to_owned();
+            control.create_network(api::types::NetworkCreate { name, ..Default::default() }).await?;
         }
+        control.commit()?;
         Ok(control)
     }
 
-    /// Removes everything. The datapath goes first, so that closing our descriptors is what ends the
+    /// Writes down what has changed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn commit(&mut self) -> Result<()> {
+        self.store.commit(&mut self.state)
+    }
+
+    /// Removes everything but what is written down. The datapath goes first, so that closing our descriptors is what ends the
     /// interfaces, all at once.
     async fn stop(&mut self) {
         self.link.stop().await;

@@ -14,7 +14,7 @@ const SHORT_ID_DIGITS: usize = 12;
 const RESERVED: [&str; 3] = ["host", "none", "default"];
 
 /// What a network, a sandbox or an endpoint is told from all others by: 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Id([u8; 32]);
 

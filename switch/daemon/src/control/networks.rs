@@ -93,10 +93,10 @@ impl Control {
             return Err(Error::new(Code::NetworkInUse, message));
         }
         let network = self.state.network(&name)?;
-        let (id, number, host_port) = (network.id, network.number, network.host_port.take());
+        let (number, host_port) = (network.number, network.host_port.take());
         let mut cleanup = Cleanup::default();
         if let Some(host_port) = host_port {
-            cleanup.join(self.remove_host_port(id, host_port).await);
+            cleanup.join(self.remove_host_port(host_port).await);
         }
         self.forget_network(&name, number).await?;
         Ok(cleanup)

@@ -42,7 +42,7 @@ impl Control {
         // Before anything is made: most refusals are for a name that is misspelt.
         networks.iter().try_for_each(|network| self.state.network_name(&network.network).map(drop))?;
 
-        let netns = make_namespace(name)?;
+        let netns = self.make_namespace(name)?;
         let place = Place { path: named_path(name), identity: identity(&netns)? };
         let mut sandbox = self.new_sandbox(Some(place))?;
         (sandbox.hostname, sandbox.made) = (Some(hostname.unwrap_or_else(|| name.to_owned())), true);
@@ -210,6 +210,32 @@ impl Control {
         })
     }
 
+    /// Makes a network namespace with a name.
+    ///
+    /// The name stays whoever dies. So it is noted first which namespace will have it; the note is taken
+    /// back together with whatever comes of it, and what is noted when control starts has no owner.
+    pub(super) fn make_namespace(&mut self, name: &str) -> Result<NetNs> {
+        let netns = NetNs::anonymous().map_err(|error| failed("make a network namespace", &error))?;
+        // A sandbox without networks has its loopback all the same.
+        let opened = run_in(&netns, Netlink::open).and_then(|opened| opened);
+        let mut netlink = opened.map_err(|error| failed("open a netlink socket", &error))?;
+        netlink.set_up("lo").map_err(refused)?;
+        self.state.namespaces.insert(name.to_owned(), identity(&netns)?);
+        self.commit()?;
+        let named = netns.name(name);
+        self.state.namespaces.remove(name);
+        named.map_err(|error| {
+            if error.kind() == ErrorKind::AlreadyExists {
+                let path = named_path(name);
+                let message =
+                    format!("a network namespace {} already exists: choose another name", path.display());
+                return Error::new(Code::NameInUse, message);
+            }
+            failed(&format!("make network namespace {name:?}"), &error)
+        })?;
+        Ok(netns)
+    }
+
     fn refuse_taken(&self, name: &str) -> Result<()> {
         if self.state.sandboxes.contains_key(name) {
             let message = format!("sandbox with name {name} already exists: choose another name");
@@ -235,24 +261,6 @@ fn delete_namespace(name: &str) {
     if let Err(error) = NetNs::delete_named(name) {
         tracing::warn!("cannot remove network namespace {name:?}: {error}");
     }
-}
-
-fn make_namespace(name: &str) -> Result<NetNs> {
-    let netns = NetNs::create_named(name).map_err(|error| {
-        if error.kind() == ErrorKind::AlreadyExists {
-            let path = named_path(name);
-            let message =
-                format!("a network namespace {} already exists: choose another name", path.display());
-            return Error::new(Code::NameInUse, message);
-        }
-        failed(&format!("make network namespace {name:?}"), &error)
-    })?;
-    // A sandbox without networks has its loopback all the same.
-    let opened = run_in(&netns, Netlink::open).and_then(|opened| opened);
-    let up = opened.map_err(|error| failed("open a netlink socket", &error));
-    up.and_then(|mut netlink| netlink.set_up("lo").map_err(refused))
-        .inspect_err(|_| delete_namespace(name))?;
-    Ok(netns)
 }
 
 fn find_source(wish: &types::Attach) -> Result<(Option<Place>, Source)> {

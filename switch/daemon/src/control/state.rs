@@ -32,6 +32,9 @@ pub struct State {
     pub networks: Records<Network>,
     /// Sandboxes by name.
     pub sandboxes: Records<Sandbox>,
+    /// Named network namespaces that are being made, before there is a sandbox to own them. What is here
+    /// when control starts was made by a control that died over it.
+    pub namespaces: Records<Identity>,
     /// The user's rules.
     pub rules: Rules,
     /// Numbers of networks.
@@ -104,9 +107,12 @@ pub struct Sandbox {
 pub struct Place {
     /// The path.
     pub path: PathBuf,
-    /// The device and inode found there.
-    pub identity: (u64, u64),
+    /// The namespace found there.
+    pub identity: Identity,
 }
+
+/// What tells a network namespace from others as long as it lives: the device and inode of its file.
+pub type Identity = (u64, u64);
 
 /// An endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -138,6 +144,7 @@ impl Default for State {
         Self {
             networks: Records::default(),
             sandboxes: Records::default(),
+            namespaces: Records::default(),
             rules: Rules::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(PortId::LIMIT),
@@ -148,26 +155,35 @@ impl Default for State {
 
 impl State {
     /// The state of what was committed.
-    pub fn restore(mut networks: BTreeMap<String, Network>, sandboxes: BTreeMap<String, Sandbox>) -> Self {
+    pub fn restore(
+        mut networks: BTreeMap<String, Network>,
+        sandboxes: BTreeMap<String, Sandbox>,
+        namespaces: BTreeMap<String, Identity>,
+        rules: Rules,
+    ) -> Self {
         let endpoints = || sandboxes.values().flat_map(|sandbox| &sandbox.endpoints);
         for (name, network) in &mut networks {
             let own = || endpoints().filter(|endpoint| endpoint.network == *name);
             network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
             network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
         }
+        let endpoint_ports = endpoints().map(|endpoint| endpoint.port.0);
+        let host_ports =
+            networks.values().filter_map(|network| network.host_port.as_ref()).map(|host| host.port.0);
         Self {
             network_numbers: Numbers::without(
                 NetworkId::LIMIT,
                 networks.values().map(|network| network.number.0),
             ),
-            port_numbers: Numbers::without(PortId::LIMIT, endpoints().map(|endpoint| endpoint.port.0)),
+            port_numbers: Numbers::without(PortId::LIMIT, endpoint_ports.chain(host_ports)),
             sandbox_numbers: Numbers::without(
                 usize::from(u16::MAX),
                 sandboxes.values().map(|sandbox| sandbox.number),
             ),
             networks: Records::committed(networks),
             sandboxes: Records::committed(sandboxes),
-            rules: Rules::default(),
+            namespaces: Records::committed(namespaces),
+            rules,
         }
     }
 

@@ -115,6 +115,9 @@ pub fn host_seed(machine_id: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::FileFailurePersistence;
+
     use super::*;
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -164,6 +167,35 @@ mod tests {
         assert!(chosen(Family::V4, 17, &["172.16.0.0/12", "192.168.0.0/16"]).is_err());
         assert_eq!(size("0.0.0.0/24".parse().expect("net")), Some(24));
         assert_eq!(size("10.0.0.0/24".parse().expect("net")), None);
+    }
+
+    /// A subnet near the default pools.
+    fn obstacle() -> impl Strategy<Value = IpNet> {
+        let private = (prop_oneof![Just(172u8), Just(192)], any::<[u8; 3]>(), 9u8..=32);
+        private.prop_map(|(first, [second, third, fourth], prefix)| {
+            let second = if first == 172 { 16 | second & 15 } else { 168 };
+            let net = Ipv4Net::new([first, second, third, fourth].into(), prefix);
+            net.expect("a prefix").trunc().into()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn the_choice_is_the_first_of_all_that_overlap_nothing(
+            size in prop::option::of(16u8..=26),
+            taken in prop::collection::vec(obstacle(), 0..60),
+        ) {
+            let cut = |part: &Part| part.net.subnets(size.unwrap_or(part.cut).max(part.net.prefix_len()));
+            let all = parts(Family::V4, 0);
+            let mut all = all.iter().filter_map(|part| cut(part).ok()).flatten();
+            let expected = all.find(|subnet| !taken.iter().any(|other| overlap(*other, *subnet)));
+            prop_assert_eq!(choose(Family::V4, size, &taken, 0).ok(), expected);
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Carries out control's commands between turns.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vswitch_engine::Port;
 use vswitch_frame::{Mac, NetworkId, PortId};
@@ -15,32 +14,42 @@ use super::turn::Datapath;
 
 impl Datapath {
     /// Carries out the next command, if there is one, and answers it; says whether there was.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` when control is gone.
-    pub(crate) fn carry_out_next(&mut self) -> io::Result<bool> {
+    pub(crate) fn carry_out_next(&mut self) -> bool {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-        let Some((length, fd)) = self.channel.receive(&mut buffer)? else {
-            return Ok(false);
+        let Some((length, fd)) = self.line.receive(&mut buffer, &self.poller) else {
+            return false;
         };
-        let reply = match serde_json::from_slice(&buffer[..length]) {
+        match serde_json::from_slice(&buffer[..length]) {
             Ok(command) => self.carry_out(command, fd),
-            Err(error) => Reply::Refused(format!("not a command: {error}")),
-        };
-        self.reply(&reply);
-        Ok(true)
+            Err(error) => self.reply(&Reply::Refused(format!("not a command: {error}")), None),
+        }
+        true
     }
 
-    /// Sends a reply. One that cannot be sent is lost with the control process it was for.
-    pub(crate) fn reply(&self, reply: &Reply) {
+    /// Sends a reply and the descriptor that rides along.
+    pub(crate) fn reply(&self, reply: &Reply, fd: Option<BorrowedFd<'_>>) {
         if let Ok(text) = serde_json::to_vec(reply) {
-            let _ = self.channel.send(&text, &[]);
+            self.line.send(&text, fd);
         }
     }
 
-    fn carry_out(&mut self, command: Command, fd: Option<OwnedFd>) -> Reply {
-        match command {
-            Command::Start(_) => Reply::Refused("already started".into()),
+    fn carry_out(&mut self, command: Command, fd: Option<OwnedFd>) {
+        let reply = match command {
+            Command::Listen | Command::Start(_) => Reply::Refused("already started".into()),
+            Command::Recall(question) => return self.recall(question),
+            Command::Keep => {
+                self.memory.kept = fd;
+                Reply::Done
+            }
+            Command::SetPoll(poll) => {
+                self.memory.options.poll = poll;
+                self.rest.set_mode(poll);
+                Reply::Done
+            }
+            Command::Stop => {
+                self.memory.stopped = true;
+                Reply::Done
+            }
             Command::AddNetwork(id, network) => match self.switch.add_network(id, network) {
                 Ok(()) => Reply::Done,
                 Err(refusal) => Reply::Refused(refusal.to_string()),
@@ -56,6 +65,9 @@ impl Datapath {
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
             Command::SetStation(port, station) => {
+                if let Some(spec) = self.memory.specs.get_mut(&port) {
+                    spec.station = station.clone();
+                }
                 self.switch.set_station(port, station);
                 Reply::Done
             }
@@ -82,11 +94,12 @@ impl Datapath {
             }
             Command::ReadRules => Reply::Rules(self.switch.rule_counts().collect()),
             Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
-        }
+        };
+        self.reply(&reply, None);
     }
 
     fn add_port(&mut self, id: PortId, spec: PortSpec, fd: OwnedFd) -> Reply {
-        let PortSpec { network, kind, group, mtu, accepts, addresses, station } = spec;
+        let PortSpec { network, kind, group, mtu, accepts, addresses, station } = spec.clone();
         let port = Port { network, group, mtu: usize::from(mtu), addresses, station };
         if let Err(refusal) = self.switch.add_port(id, port) {
             return Reply::Refused(refusal.to_string());
@@ -97,6 +110,7 @@ impl Datapath {
             return Reply::Refused(format!("cannot wait for the descriptor: {error}"));
         }
         self.ports.insert(id, device, accepts);
+        self.memory.specs.insert(id, spec);
         Reply::Done
     }
 
@@ -114,6 +128,7 @@ impl Datapath {
 
     /// Closes a port's descriptor. Control has a duplicate, so it must leave the poller first.
     fn close(&mut self, id: PortId) {
+        self.memory.specs.remove(&id);
         self.resolver.forget_port(id);
         if let Some(port) = self.ports.remove(id) {
             let _ = self.poller.remove(port.device.as_fd());

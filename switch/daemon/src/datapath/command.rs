@@ -1,6 +1,6 @@
 //! What control tells datapath, and what it answers.
 //!
-//! One message is one JSON text in one packet of a `SOCK_SEQPACKET` pair; the descriptor of a new port
+//! One message is one JSON text in one packet of a `SOCK_SEQPACKET` connection; the descriptor of a port
 //! rides along. Every [`Command`] is answered by one [`Reply`], in order. Datapath trusts control.
 
 use std::net::IpAddr;
@@ -13,8 +13,18 @@ use vswitch_sys::device::DeviceKind;
 /// Something control wants done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
-    /// The first command: how to run. The descriptor of the counters rides along.
+    /// The first command: where the next control will come in. A bound socket rides along.
+    Listen,
+    /// The second command: how to run. The descriptor of the counters rides along.
     Start(Options),
+    /// Asks what this datapath was told before.
+    Recall(Recall),
+    /// Hands over the private namespace of veth pairs, to be kept for the next control.
+    Keep,
+    /// What to do when there is no work, from now on.
+    SetPoll(PollMode),
+    /// Ends the datapath.
+    Stop,
     /// Makes a network, with no ports.
     AddNetwork(NetworkId, Network),
     /// Removes a network, its ports and its table.
@@ -43,6 +53,23 @@ pub enum Command {
         after: Option<Mac>,
     },
 }
+
+/// What a control asks a datapath that it did not start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Recall {
+    /// How it runs; says which [`VERSION`] is asking. The descriptor of the counters rides along with the
+    /// answer.
+    Options(String),
+    /// The network behind this one; the first one, if none is named.
+    NextNetwork(Option<NetworkId>),
+    /// The port behind this one, with its descriptor; the first one, if none is named.
+    NextPort(Option<PortId>),
+    /// What was handed over to be kept. It rides along with the answer, if there is anything.
+    Kept,
+}
+
+/// What a control and a datapath must agree on to work together when neither started the other.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How the datapath runs.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -95,6 +122,12 @@ pub enum Reply {
     Table(Vec<TableEntry>),
     /// What each rule has decided about, by its number, in the order of the rules.
     Rules(Vec<(u32, Count)>),
+    /// How it runs.
+    Options(Options),
+    /// A network, as it was told.
+    Network(NetworkId, Network),
+    /// A port, as it was told.
+    Port(PortId, PortSpec),
 }
 
 /// Rules a table may have, so that it fits one message.

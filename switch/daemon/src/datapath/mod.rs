@@ -2,9 +2,12 @@
 //!
 //! # Theory of operation
 //! Control starts this process with one end of a `SOCK_SEQPACKET` pair as standard input and sends it
-//! [`command::Command`]s. The first says how to run; then the process confines itself
-//! ([`vswitch_sys::confine`]) and enters the loop of [`turn`]. A port is a descriptor and a description,
-//! so a new process that is told the same goes on where a dead one stopped.
+//! [`command::Command`]s. The first give it a socket to listen on and say how to run; then the process
+//! confines itself ([`vswitch_sys::confine`]) and enters the loop of [`turn`]. A port is a descriptor and
+//! a description, so a new process that is told the same goes on where a dead one stopped.
+//!
+//! When control dies the loop goes on, and the next control finds the process by its socket, asks what it
+//! has, and goes on commanding. A process without any port ends with its control: it keeps nothing alive.
 //!
 //! | file | |
 //! |---|---|
@@ -13,7 +16,9 @@
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`dns`] | answers questions for names |
 //! | [`rest`] | spin or sleep |
+//! | [`line`] | the connection to control, and where the next control comes in |
 //! | [`admin`] | carries out control's commands between turns |
+//! | [`recall`] | tells the next control what the last one has told |
 //! | [`command`] | those commands |
 //! | [`counters`] | what is counted |
 
@@ -21,7 +26,9 @@ mod admin;
 pub mod command;
 pub mod counters;
 mod dns;
+mod line;
 mod ports;
+mod recall;
 mod rest;
 mod transmit;
 mod turn;
@@ -32,18 +39,21 @@ use std::process::ExitCode;
 
 use vswitch_sys::confine;
 use vswitch_sys::poll::Poller;
-use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
+use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
 use command::{Command, Options, Reply};
 use counters::Counters;
+use line::Line;
 use turn::Datapath;
 
 /// The number under which the channel to control is waited for; ports use their own.
 const CHANNEL: usize = usize::MAX;
-/// The same for the channel on which names are asked.
-const RESOLVER: usize = usize::MAX - 1;
+/// The number of the socket where the next control comes in.
+const LISTENER: usize = usize::MAX - 1;
+/// The number of the channel on which names are asked.
+const RESOLVER: usize = usize::MAX - 2;
 
-/// Runs the datapath until control goes away. Standard input is the channel to control.
+/// Runs the datapath until it is told to stop. Standard input is the channel to control.
 pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,25 +68,36 @@ fn run() -> io::Result<()> {
     let channel = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?);
     let mut poller = Poller::new()?;
     poller.add(channel.as_fd(), CHANNEL)?;
-    let (options, counters) = receive_start(&channel, &mut poller)?;
-    let mut datapath = Datapath::new(options, counters, poller, channel);
+    let (listener, options, counters) = receive_start(&channel, &mut poller)?;
+    let line = Line::new(channel, listener, &poller)?;
+    let mut datapath = Datapath::new(options, counters, poller, line);
     confine::enter()?;
-    datapath.reply(&Reply::Done);
+    datapath.reply(&Reply::Done, None);
     datapath.run()
 }
 
-/// Waits for the command that starts everything.
-fn receive_start(channel: &Channel, poller: &mut Poller) -> io::Result<(Options, Counters)> {
+/// Waits for the commands that start everything.
+fn receive_start(channel: &Channel, poller: &mut Poller) -> io::Result<(Listener, Options, Counters)> {
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    let mut listener = None;
     loop {
-        if let Some((length, fd)) = channel.receive(&mut buffer)? {
-            return match (serde_json::from_slice(&buffer[..length])?, fd) {
-                (Command::Start(options), Some(fd)) => Ok((options, Counters::map(fd)?)),
-                (command, _) => {
-                    Err(io::Error::other(format!("expected Start with counters, got {command:?}")))
-                }
-            };
+        let Some((length, fd)) = channel.receive(&mut buffer)? else {
+            poller.wait(None, |_| {})?;
+            continue;
+        };
+        match (serde_json::from_slice(&buffer[..length])?, fd, listener.take()) {
+            (Command::Listen, Some(fd), None) => {
+                let bound = Listener::from_fd(fd);
+                bound.listen()?;
+                listener = Some(bound);
+                channel.send(&serde_json::to_vec(&Reply::Done)?, &[])?;
+            }
+            (Command::Start(options), Some(fd), Some(listener)) => {
+                return Ok((listener, options, Counters::map(fd)?));
+            }
+            (command, ..) => {
+                return Err(io::Error::other(format!("expected Listen, then Start, got {command:?}")));
+            }
         }
-        poller.wait(None, |_| {})?;
     }
 }

@@ -22,6 +22,11 @@ impl Rest {
         Self { mode, worked_at: Instant::ZERO }
     }
 
+    /// Does otherwise from now on.
+    pub(crate) fn set_mode(&mut self, mode: PollMode) {
+        self.mode = mode;
+    }
+
     /// How long to wait: zero to look and go on, `None` until something happens.
     ///
     /// `pressing` says that work is known to be left, `worked` that this turn moved a frame, `wake_at`

@@ -16,15 +16,16 @@ use vswitch_sys::clock;
 use vswitch_sys::device::{Budget, Left};
 use vswitch_sys::packet::Vectors;
 use vswitch_sys::poll::Poller;
-use vswitch_sys::seqpacket::Channel;
 
 use super::command::Options;
 use super::counters::{Counter, Counters};
 use super::dns::{Origin, Resolver};
+use super::line::Line;
 use super::ports::Ports;
+use super::recall::Memory;
 use super::rest::Rest;
 use super::transmit::Transmit;
-use super::{CHANNEL, RESOLVER};
+use super::{CHANNEL, LISTENER, RESOLVER};
 
 /// What one burst may take: enough datagrams to coalesce well, and no more bytes than stay in a core's
 /// second-level cache while they are copied in and out.
@@ -40,11 +41,12 @@ pub(crate) struct Datapath {
     pub(crate) switch: Switch,
     pub(crate) ports: Ports,
     pub(crate) poller: Poller,
-    pub(crate) channel: Channel,
+    pub(crate) line: Line,
+    pub(crate) memory: Memory,
     pub(crate) counters: Counters,
     pub(crate) resolver: Resolver,
+    pub(crate) rest: Rest,
     transmit: Transmit,
-    rest: Rest,
     pool: Pool,
     vectors: Vectors,
     burst: Vec<Frame>,
@@ -53,12 +55,13 @@ pub(crate) struct Datapath {
 }
 
 impl Datapath {
-    pub(crate) fn new(options: Options, counters: Counters, poller: Poller, channel: Channel) -> Self {
+    pub(crate) fn new(options: Options, counters: Counters, poller: Poller, line: Line) -> Self {
         Self {
             switch: Switch::new(Limits::default(), options.seed),
             ports: Ports::new(),
             poller,
-            channel,
+            line,
+            memory: Memory::new(options),
             counters,
             resolver: Resolver::new(options.seed),
             transmit: Transmit::new(Coalescer::new(options.seed)),
@@ -71,13 +74,13 @@ impl Datapath {
         }
     }
 
-    /// Turns until control goes away.
+    /// Turns until it is over.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         loop {
             let now = clock::now();
             let worked = self.turn(now);
             self.resolve(now);
-            if self.commands_waiting && !self.carry_out_commands()? {
+            if self.commands_waiting && !self.carry_out_commands() {
                 return Ok(());
             }
             self.switch.poll(now);
@@ -203,7 +206,7 @@ impl Datapath {
             match u16::try_from(number) {
                 Ok(port) => ports.set_ready(PortId(port)),
                 Err(_) if number == RESOLVER => resolver.set_ready(),
-                Err(_) => *commands_waiting |= number == CHANNEL,
+                Err(_) => *commands_waiting |= matches!(number, CHANNEL | LISTENER),
             }
         })?;
         if !found && timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -212,20 +215,15 @@ impl Datapath {
         Ok(())
     }
 
-    /// Control's commands, a few a turn. `false` when control is gone.
-    fn carry_out_commands(&mut self) -> io::Result<bool> {
+    /// Control's commands, a few a turn. `false` when there is nothing left to do.
+    fn carry_out_commands(&mut self) -> bool {
         const COMMANDS_PER_TURN: usize = 16;
         for _ in 0..COMMANDS_PER_TURN {
-            match self.carry_out_next() {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.commands_waiting = false;
-                    break;
-                }
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-                Err(error) => return Err(error),
+            if !self.carry_out_next() {
+                self.commands_waiting = false;
+                break;
             }
         }
-        Ok(true)
+        !self.is_over()
     }
 }

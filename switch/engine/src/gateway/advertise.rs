@@ -118,11 +118,13 @@ impl Switch {
     }
 }
 
-/// For how many seconds the gateway is a default router of whoever is behind a port.
+/// For how many seconds the gateway is a default router of whoever is behind a port: of a container, if one of
+/// its default routes leads to an IPv6 address of the gateway's.
 pub(super) fn lifetime(network: &Network, gateway: &Gateway, port: &Port) -> u16 {
+    let mut own = gateway.addresses.iter().filter(|address| address.is_ipv6());
     let further = match &port.station {
-        Station::Container(endpoint) => endpoint.gateways.iter().any(std::net::IpAddr::is_ipv6),
-        Station::Unknown | Station::Host => true,
+        Station::Container(endpoint) => own.any(|own| endpoint.gateways.contains(own)),
+        Station::Unknown | Station::Host => own.next().is_some(),
     };
     if further && !network.internal && !gateway.isolated { LIFETIME } else { 0 }
 }

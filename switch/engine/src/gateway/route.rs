@@ -49,6 +49,9 @@ impl Switch {
         if to.network == site.id() && to.group == site.from.group {
             return Err(DropReason::Isolated.into());
         }
+        if frame.headers.is_ipv4() {
+            packet::check_ipv4_header(frame)?;
+        }
         let (from, place) = (Place::Network(site.id(), site.network), Place::Network(to.network, network));
         match policy.rule(frame, from, place, Published::No, now) {
             // Between networks of this host an answer finds back without another source address.
@@ -61,9 +64,6 @@ impl Switch {
         let (Some(own), Some(station)) = (own, to.addresses.first()) else {
             return Err(Refused::told(DropReason::NoRoute, Complaint::HostUnreachable));
         };
-        if frame.headers.is_ipv4() {
-            packet::check_ipv4_header(frame)?;
-        }
         if time_to_live(frame) <= 1 {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
         }

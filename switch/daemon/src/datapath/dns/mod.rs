@@ -34,7 +34,7 @@ use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
 use stream::{Connection, Streams};
 use upstream::{Asker, Upstream};
 
-/// The same of a port that has just gone, in bytes: what every IPv6 link carries.
+/// The largest packet for a port that has just gone, in bytes: what every IPv6 link carries.
 const MTU_LEAST: usize = 1280;
 
 /// Where a question came from, and when.

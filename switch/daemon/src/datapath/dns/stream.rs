@@ -29,11 +29,11 @@ use vswitch_frame::headers::{be16, ethertype};
 use vswitch_frame::{DropReason, Frame, Instant, Mac, Pool, PortId};
 
 use super::Origin;
+use super::upstream::QUESTION_BYTES_MAX;
 
 const CONNECTIONS_MAX: usize = 64;
 const CONNECTIONS_PER_PORT_MAX: usize = 16;
 const IDLE: Duration = Duration::from_secs(10);
-const QUESTION_BYTES_MAX: usize = 4096;
 const PIPELINED_MAX: usize = 64;
 const PACKETS_MAX: usize = 64;
 

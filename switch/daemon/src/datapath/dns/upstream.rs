@@ -19,6 +19,8 @@ use super::stream::Connection;
 pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 /// Of these, questions of one port, so that no container takes the room of all.
 const IN_FLIGHT_PER_PORT_MAX: usize = 256;
+/// The longest question that is passed on, or taken from a stream, in bytes.
+pub(super) const QUESTION_BYTES_MAX: usize = 4096;
 /// How long control may take: three servers of four seconds, and a little.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(13);
 
@@ -82,7 +84,8 @@ impl Upstream {
     pub(super) fn ask(&mut self, question: &[u8], asker: Asker, now: Instant) -> bool {
         let port = asker.port();
         let of_port = self.per_port.get(&port).copied().unwrap_or(0);
-        if self.waiting.len() >= IN_FLIGHT_MAX || of_port >= IN_FLIGHT_PER_PORT_MAX {
+        let is_full = self.waiting.len() >= IN_FLIGHT_MAX || of_port >= IN_FLIGHT_PER_PORT_MAX;
+        if is_full || question.len() > QUESTION_BYTES_MAX {
             return false;
         }
         let Some(channel) = &self.channel else { return false };

@@ -53,6 +53,7 @@ fn network(id: NetworkId) -> Network {
     Network {
         subnets: texts.iter().map(|text| text.parse().expect("a subnet")).collect(),
         gateway: Some(Gateway { mac: gateway_mac(id), addresses, isolated: false }),
+        icc: true,
         mode_v4: GatewayMode::NatUnprotected,
         mode_v6: GatewayMode::NatUnprotected,
         mtu: MTU,
@@ -84,13 +85,15 @@ fn container(network: NetworkId, port: PortId) -> Port {
 struct Fates {
     forward: Vec<(PortId, Vec<u8>)>,
     flood: Vec<Vec<u8>>,
+    /// Questions for names.
+    names: Vec<Vec<u8>>,
     drop: Vec<(DropReason, PortId)>,
 }
 
 impl Fates {
     /// The one frame there is, which goes to a port.
     fn only(self, port: PortId) -> Vec<u8> {
-        assert!(self.flood.is_empty() && self.drop.is_empty(), "{self:?}");
+        assert!(self.flood.is_empty() && self.names.is_empty() && self.drop.is_empty(), "{self:?}");
         self.answer(port)
     }
 
@@ -174,12 +177,13 @@ impl Bench {
         };
         let forward = self.verdicts.forward.drain(..).map(|(port, frame)| (port, bytes(frame))).collect();
         let flood = self.verdicts.flood.drain(..).map(&mut bytes).collect();
+        let names = self.verdicts.names.drain(..).map(&mut bytes).collect();
         let mut drop = Vec::new();
         for (reason, port, frame) in self.verdicts.drop.drain(..) {
             drop.push((reason, port));
             self.pool.free(frame);
         }
         assert_eq!(self.pool.available(), self.pool.capacity());
-        Fates { forward, flood, drop }
+        Fates { forward, flood, names, drop }
     }
 }

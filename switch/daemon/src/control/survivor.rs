@@ -1,0 +1,142 @@
+//! A datapath that outlived its control: finding it, and learning what it was told.
+//!
+//! It listens on a socket in the state directory, which only one control has at a time. Who answers there
+//! is the process that listens, as the kernel knows it, so it can be waited for and ended like a child.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+use vswitch_engine::Network;
+use vswitch_frame::{NetworkId, PortId};
+use vswitch_sys::pidfd::Pidfd;
+use vswitch_sys::seqpacket::Channel;
+
+use super::link::ask;
+use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, VERSION};
+use crate::datapath::counters::Counters;
+
+const ESRCH: i32 = 3;
+
+/// How long a living datapath may take to answer.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A datapath, and all that it was told.
+#[derive(Debug)]
+pub struct Survivor {
+    /// The connection to it.
+    pub channel: AsyncFd<Channel>,
+    /// The process.
+    pub process: Pidfd,
+    /// Its number.
+    pub pid: u32,
+    /// What it was told.
+    pub memory: Memory,
+}
+
+/// What a datapath was told.
+#[derive(Debug)]
+pub struct Memory {
+    /// How it runs.
+    pub options: Options,
+    /// What it counts in.
+    pub counters: Counters,
+    /// Its networks.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// Its ports and their descriptors.
+    pub ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    /// What it was handed to keep.
+    pub kept: Option<OwnedFd>,
+}
+
+/// Finds the datapath that listens on `socket`. One that does not answer, or that is of another version, is
+/// ended: then there is none.
+///
+/// # Errors
+/// When there may be one that cannot be talked to.
+pub async fn find(socket: &Path) -> io::Result<Option<Survivor>> {
+    let Some(channel) = connect(socket).await? else { return Ok(None) };
+    let pid = channel.peer()?.pid;
+    let process = match Pidfd::open(pid) {
+        Ok(process) => process,
+        // It has ended since, as one without a port does.
+        Err(error) if error.raw_os_error() == Some(ESRCH) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let channel = channel.into_async()?;
+    let why = match timeout(PATIENCE, remember(&channel)).await {
+        Ok(Ok(memory)) => return Ok(Some(Survivor { channel, process, pid, memory })),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it does not answer".to_owned(),
+    };
+    tracing::warn!(pid, "ending the datapath that was found: {why}");
+    // It, too, may have ended since.
+    let _ = process.kill();
+    Ok(None)
+}
+
+/// Connects to the datapath that listens on `socket`; `None` when there is none.
+async fn connect(socket: &Path) -> io::Result<Option<Channel>> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let patient = timeout(PATIENCE, async {
+        loop {
+            match Channel::connect(socket) {
+                // Others wait already; it lets go of those that have gone as soon as it looks.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+    });
+    match patient.await {
+        Ok(Ok(channel)) => Ok(Some(channel)),
+        Ok(Err(error))
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+        {
+            Ok(None)
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            let message = format!("the datapath on {} lets nobody in: end it", socket.display());
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        }
+    }
+}
+
+async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
+    let question = |recall| async move { ask(channel, &Command::Recall(recall), None).await };
+    let (reply, fd) = question(Recall::Options(VERSION.to_owned())).await?;
+    let (Reply::Options(options), Some(counters)) = (&reply, fd) else { return Err(wrong(&reply)) };
+    let mut networks = BTreeMap::new();
+    loop {
+        let last = networks.last_key_value().map(|(id, _)| *id);
+        let (reply, _) = question(Recall::NextNetwork(last)).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let Reply::Network(id, network) = reply else { return Err(wrong(&reply)) };
+        networks.insert(id, network);
+    }
+    let mut ports = BTreeMap::new();
+    loop {
+        let last = ports.last_key_value().map(|(id, _)| *id);
+        let (reply, fd) = question(Recall::NextPort(last)).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let (Reply::Port(id, spec), Some(fd)) = (&reply, fd) else { return Err(wrong(&reply)) };
+        ports.insert(*id, (spec.clone(), fd));
+    }
+    let (_, kept) = question(Recall::Kept).await?;
+    Ok(Memory { options: *options, counters: Counters::map(counters)?, networks, ports, kept })
+}
+
+fn wrong(reply: &Reply) -> io::Error {
+    if let Reply::Refused(why) = reply {
+        return io::Error::other(why.clone());
+    }
+    io::Error::other(format!("it answered {reply:?}"))
+}

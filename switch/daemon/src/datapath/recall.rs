@@ -1,0 +1,67 @@
+//! What the datapath tells a control that was not there when it was made: all that control has told it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::os::fd::{AsFd, OwnedFd};
+
+use vswitch_frame::{NetworkId, PortId};
+
+use super::command::{Options, PortSpec, Recall, Reply, VERSION};
+use super::turn::Datapath;
+
+/// What was told and is not remembered elsewhere.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// How to run.
+    pub(crate) options: Options,
+    /// The ports, as they were described.
+    pub(crate) specs: BTreeMap<PortId, PortSpec>,
+    /// What control handed over to be kept.
+    pub(crate) kept: Option<OwnedFd>,
+    /// Whether control said that it is over.
+    pub(crate) stopped: bool,
+}
+
+impl Memory {
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, specs: BTreeMap::new(), kept: None, stopped: false }
+    }
+}
+
+impl Datapath {
+    /// Whether there is nothing left to do: control said so, or there is neither a control nor a port.
+    pub(crate) fn is_over(&self) -> bool {
+        self.memory.stopped || (self.line.is_dead() && self.memory.specs.is_empty())
+    }
+
+    /// Answers a question of control's.
+    pub(crate) fn recall(&self, question: Recall) {
+        match question {
+            Recall::Options(version) if version == VERSION => {
+                self.reply(&Reply::Options(self.memory.options), Some(self.counters.as_fd()));
+            }
+            Recall::Options(version) => {
+                let message = format!("this datapath is of version {VERSION}, not {version}");
+                self.reply(&Reply::Refused(message), None);
+            }
+            Recall::NextNetwork(after) => {
+                let first = after.map_or(0, |id| id.index() + 1);
+                let mut ids =
+                    (first..NetworkId::LIMIT).filter_map(|id| u16::try_from(id).ok().map(NetworkId));
+                let found = ids.find_map(|id| Some((id, self.switch.network(id)?.clone())));
+                self.reply(&found.map_or(Reply::Done, |(id, network)| Reply::Network(id, network)), None);
+            }
+            Recall::NextPort(after) => {
+                let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+                match self.memory.specs.range((after, Bound::Unbounded)).next() {
+                    Some((id, spec)) => {
+                        let fd = self.ports.get(*id).map(|port| port.device.as_fd());
+                        self.reply(&Reply::Port(*id, spec.clone()), fd);
+                    }
+                    None => self.reply(&Reply::Done, None),
+                }
+            }
+            Recall::Kept => self.reply(&Reply::Done, self.memory.kept.as_ref().map(AsFd::as_fd)),
+        }
+    }
+}
