@@ -96,17 +96,9 @@ impl NetNs {
     /// Makes a namespace and names it in [`NAMED_DIR`], so that `ip netns exec NAME` finds it.
     /// `AlreadyExists` if the name is taken.
     pub fn create_named(name: &str) -> io::Result<Self> {
-        share_named_dir()?;
-        let path = named_path(name);
-        File::create_new(&path)?;
-        let made = on_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            bind(Path::new("/proc/thread-self/ns/net"), &path)?;
-            Self::current()
-        });
-        made.inspect_err(|_| {
-            let _ = std::fs::remove_file(&path);
-        })
+        let made = Self::anonymous()?;
+        made.name(name)?;
+        Ok(made)
     }
 
     /// Takes away a namespace's name. The namespace goes when nothing else keeps it alive.

@@ -96,3 +96,11 @@ fn the_tour_of_the_readme_works() {
     assert!(succeeded, "{script}\n{output}");
     assert!(output.contains(" 0% packet loss"), "{output}");
 }
+
+#[test]
+fn the_walk_through_networks_works() {
+    let script = checked("docs/networks.md");
+    assert!(script.matches("vswitch ").count() > 40 && script.matches("grep").count() > 20, "{script}");
+    let (succeeded, output) = run(&script);
+    assert!(succeeded, "{output}");
+}

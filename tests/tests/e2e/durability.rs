@@ -303,7 +303,7 @@ fn churn_and_kill(world: &mut World, clients: &mut [Client], after: Duration, co
         }
         // Nothing is ever sent: this is a random moment to come, not a time to wait for something.
         let (_sender, never) = mpsc::channel::<()>();
-        drop(never.recv_timeout(after));
+        let _ = never.recv_timeout(after);
         if datapath {
             send_signal(pid, Signal::SIGKILL);
         }

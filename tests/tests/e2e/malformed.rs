@@ -85,7 +85,7 @@ fn malformed_frames_from_a_veth_are_counted() {
 #[test]
 fn a_tag_cut_short_makes_a_runt() {
     let world = world();
-    world.network("net1", &[]);
+    world.network("net1", &["-o", "vswitch.port_security=false"]);
     let a = world.attach("a", &["--network", "net1"]);
     let b = world.attach("b", &["--network", "net1"]);
     let frame = ethernet(b.mac().0, a.mac().0, 0x8100, &[]);

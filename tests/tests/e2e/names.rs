@@ -136,6 +136,22 @@ fn a_killed_datapath_costs_no_name() {
 }
 
 #[test]
+fn a_killed_control_costs_no_name() {
+    let mut world = world();
+    let _server = server(&world);
+    world.network("lan", &[]);
+    let a = world.sandbox("a", &["--network", "lan"]);
+    let gateway = gateway_of(&world, "lan");
+    world.stop(Signal::SIGKILL);
+    // What the datapath knows it answers alone; the rest fails at once.
+    assert_eq!(ask(&a.path, gateway, &a.name, TYPE::A), found(&[&a.ipv4().to_string()]));
+    assert_eq!(ask(&a.path, gateway, "example.com", TYPE::A), failed(RCODE::ServerFailure));
+    world.start_again();
+    assert_eq!(ask(&a.path, gateway, "example.com", TYPE::A), found(&[&ANSWER.to_string()]));
+    assert_eq!(getent(&world, &a, "ahostsv4", "www.example.com"), Some(ANSWER.to_string()));
+}
+
+#[test]
 fn a_sandbox_has_files_of_its_own() {
     let world = world();
     let _server = server(&world);

@@ -1,6 +1,7 @@
 //! Between networks, and what stands in the way.
 
-use smoltcp::wire::Icmpv4Repr;
+use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv4Repr};
+use vswitch_engine::{Action, End, Protocol, Rule};
 use vswitch_frame::{Checksum, DropReason, Gso, GsoKind};
 
 use super::craft::{self, Link};
@@ -137,4 +138,50 @@ fn answers_find_their_way_back() {
     assert_eq!(link, Link { source: gateway_mac(RED), target: mac(BOB) });
     assert_eq!(packet.ttl, 63);
     assert!(matches!(craft::read_icmp(payload), Icmpv4Repr::EchoRequest { .. }));
+}
+
+/// A rule about packets from the red network to the blue one.
+fn red_to_blue(action: Action) -> Rule {
+    Rule {
+        id: 1,
+        network: None,
+        from: End::Network(RED),
+        to: End::Network(BLUE),
+        protocol: Protocol::Any,
+        source_ports: None,
+        target_ports: None,
+        state: None,
+        action,
+    }
+}
+
+#[test]
+fn replies_enter_a_network_that_is_closed_and_rules_hold_on_the_way() {
+    let mut bench = Bench::with(|network| {
+        if network.gateway.as_ref().is_some_and(|gateway| gateway.mac == gateway_mac(RED)) {
+            network.mode_v4 = GatewayMode::Nat;
+        }
+    });
+    let (alice, carol) = (("10.1.0.5", 7), ("10.2.0.3", 9));
+    let back_by = Link { source: mac(CAROL), target: gateway_mac(BLUE) };
+    let ask = craft::udp(TO_GATEWAY, alice, carol, b"hello");
+    let reply = craft::udp(back_by, carol, alice, b"hello");
+    let unasked = craft::udp(back_by, carol, (alice.0, 8), b"hello");
+    assert_eq!(bench.send(CAROL, &reply), dropped(DropReason::Protected, CAROL));
+    assert_eq!(bench.send(ALICE, &ask).forward.len(), 1);
+    assert_eq!(bench.send(CAROL, &reply).forward.len(), 1);
+    assert_eq!(bench.send(CAROL, &unasked), dropped(DropReason::Protected, CAROL));
+    bench.switch.set_rules(vec![red_to_blue(Action::Accept)]);
+    assert_eq!(bench.send(CAROL, &reply).forward.len(), 1, "still accepted");
+    assert_eq!(bench.send(CAROL, &unasked), dropped(DropReason::Protected, CAROL), "a rule opens no wall");
+    bench.switch.set_rules(vec![red_to_blue(Action::Drop)]);
+    assert_eq!(bench.send(ALICE, &ask), dropped(DropReason::Rule, ALICE));
+    assert_eq!(bench.send(CAROL, &reply), dropped(DropReason::Rule, CAROL));
+    bench.switch.set_rules(vec![red_to_blue(Action::Reject)]);
+    let error = bench.send(ALICE, &ask).only(ALICE);
+    let (link, packet, message) = craft::read_ip(&error);
+    assert_eq!(link, Link { source: gateway_mac(RED), target: mac(ALICE) });
+    assert_eq!((packet.source, packet.target), (ip("10.1.0.1"), ip("10.1.0.5")));
+    let Icmpv4Repr::DstUnreachable { reason, .. } = craft::read_icmp(message) else { panic!("{message:?}") };
+    assert_eq!(reason, Icmpv4DstUnreachable::CommProhibited);
 }
