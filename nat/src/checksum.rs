@@ -51,6 +51,13 @@ impl Change {
         Self(self.0.add_bytes(&(!old).to_be_bytes()).add_bytes(&new.to_be_bytes()))
     }
 
+    /// Both changes.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0.add_word(other.0.folded()))
+    }
+
     /// The checksum after the rewrite, of one that is always there.
     #[inline]
     #[must_use]

@@ -10,6 +10,7 @@
 //! | [`raw`] | Ethernet frames, byte by byte, into and out of an interface |
 //! | [`repository`] | the repository's own files |
 //! | [`talk`] | pings, TCP transfers and datagrams whose content is checked |
+//! | [`translation`] | what must hold of frames that are translated |
 //! | [`tunnels`] | what must hold of frames and of datagrams that pass through tunnels |
 //! | [`wait`] | waiting for a condition, with a deadline |
 //! | [`world`] | a running switch with containers |
@@ -23,6 +24,7 @@ pub mod packets;
 pub mod raw;
 pub mod repository;
 pub mod talk;
+pub mod translation;
 pub mod tunnels;
 pub mod wait;
 pub mod world;

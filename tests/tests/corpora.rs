@@ -7,7 +7,7 @@ use std::fs;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vswitch_tests::packets::mangled;
-use vswitch_tests::{fuzz, repository, tunnels};
+use vswitch_tests::{fuzz, repository, translation, tunnels};
 
 fn replay(corpus: &str, target: fn(&[u8])) {
     let folder = repository::root().join("tests/fuzz/corpus").join(corpus);
@@ -50,6 +50,11 @@ fn names() {
     replay("names", fuzz::names);
 }
 
+#[test]
+fn translation() {
+    replay("translation", translation::translate);
+}
+
 /// A virtio-net header that is nearly right for a TCP or UDP frame.
 fn vnet_headers() -> impl Strategy<Value = Vec<u8>> {
     let kind = prop_oneof![Just(0u8), Just(1), Just(4), Just(5), any::<u8>()];
@@ -77,5 +82,6 @@ proptest! {
         fuzz::offload(&noise);
         fuzz::coalesce(&noise);
         fuzz::names(&noise);
+        translation::translate(&noise);
     }
 }

@@ -121,6 +121,34 @@ drop_reasons! {
     TunnelSelf = "tunnel-self",
     /// A frame with a VLAN tag inside a VXLAN packet, where tags are not carried.
     TunnelTagged = "tunnel-tagged",
+    /// An address that a router may not forward from or to, or one of the host's own from outside.
+    NatBadAddress = "nat-bad-address",
+    /// A checksum is wrong, and nothing corrupt is translated.
+    NatBadChecksum = "nat-bad-checksum",
+    /// Cut short, or breaking the rules of its protocol: port zero, TCP flags that contradict each other, bad fragments.
+    NatMalformed = "nat-malformed",
+    /// A protocol, or a kind of ICMP message, that is not translated.
+    NatProtocol = "nat-protocol",
+    /// Neither of a flow nor the beginning of one.
+    NatNoFlow = "nat-no-flow",
+    /// From somebody whom the mapping does not let in, or to a claimed port without a mapping.
+    NatFiltered = "nat-filtered",
+    /// Its network does not let it out.
+    NatRefused = "nat-refused",
+    /// The host has no outside address of its family.
+    NatNoAddress = "nat-no-address",
+    /// No outside port was free.
+    NatNoPort = "nat-no-port",
+    /// Its sandbox has as many flows as it may have.
+    NatSandboxFull = "nat-sandbox-full",
+    /// The flow table is full of established flows.
+    NatTableFull = "nat-table-full",
+    /// Its translation would be the same as another flow's.
+    NatConflict = "nat-conflict",
+    /// A fragment overlaps what is there of its datagram.
+    NatFragmentOverlap = "nat-fragment-overlap",
+    /// The first fragment of its datagram did not come, or too many wait for theirs.
+    NatFragmentLost = "nat-fragment-lost",
 }
 
 impl DropReason {

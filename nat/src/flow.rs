@@ -1,0 +1,227 @@
+//! A flow: what is remembered of two ends that talk.
+
+use std::time::Duration;
+
+use vswitch_frame::Instant;
+
+use crate::limits::Timeouts;
+use crate::mapping::MappingId;
+use crate::tick::Tick;
+use crate::tuple::Tuple;
+
+/// One of the two ends of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who sent the first packet.
+    Initiator,
+    /// Whom it was for.
+    Target,
+}
+
+impl Side {
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
+    #[inline]
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Initiator => Self::Target,
+            Self::Target => Self::Initiator,
+        }
+    }
+
+    pub(crate) const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// What a flow is, as far as time-outs are concerned. One queue each, oldest first.
+///
+/// | class | entered by | left by |
+/// |---|---|---|
+/// | `…Opening` | the first packet; for TCP also a new SYN when closing | an answer; for TCP the whole handshake |
+/// | `Udp`, `Sctp` | an answer | |
+/// | `Tcp` | SYN and ACK seen from both sides; a segment from who was reset, but goes on | FIN from both, a reset that fits |
+/// | `TcpClosing` | FIN from both, a reset that fits | a new SYN; a segment from who was reset |
+/// | `Query` | a query of ICMP | |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(u8)]
+pub enum Class {
+    /// UDP, not answered.
+    UdpOpening,
+    /// UDP, answered.
+    Udp,
+    /// TCP before the handshake is done.
+    TcpOpening,
+    /// TCP, established.
+    Tcp,
+    /// TCP, closed by both sides or reset.
+    TcpClosing,
+    /// A query of ICMP.
+    Query,
+    /// SCTP, not answered.
+    SctpOpening,
+    /// SCTP, answered.
+    Sctp,
+    /// No flow: the record is free.
+    Vacant,
+}
+
+impl Class {
+    /// Every class a flow can be in.
+    pub(crate) const ALL: [Class; 8] = [
+        Class::UdpOpening,
+        Class::Udp,
+        Class::TcpOpening,
+        Class::Tcp,
+        Class::TcpClosing,
+        Class::Query,
+        Class::SctpOpening,
+        Class::Sctp,
+    ];
+
+    /// Whether a flow of this class never makes room for another.
+    pub fn is_established(self) -> bool {
+        matches!(self, Self::Udp | Self::Tcp | Self::Sctp)
+    }
+
+    /// How long a flow of this class is kept after its last use.
+    pub(crate) fn timeout(self, timeouts: &Timeouts) -> Duration {
+        match self {
+            Self::UdpOpening => timeouts.udp_opening,
+            Self::Udp => timeouts.udp,
+            Self::TcpOpening => timeouts.tcp_opening,
+            Self::Tcp => timeouts.tcp,
+            Self::TcpClosing => timeouts.tcp_closing,
+            Self::Query => timeouts.query,
+            Self::SctpOpening => timeouts.sctp_opening,
+            Self::Sctp => timeouts.sctp,
+            Self::Vacant => Duration::ZERO,
+        }
+    }
+}
+
+/// How a flow came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(u8)]
+pub enum Origin {
+    /// From inside, through a mapping of its own.
+    Outbound,
+    /// From inside when no port was free, through a port that others use, too.
+    Overloaded,
+    /// To a published port, from outside or from inside.
+    Published,
+    /// From outside, through a mapping that lets it in.
+    Inbound,
+    /// From inside to a mapping of somebody else inside.
+    Hairpin,
+    /// From inside to a mapping of somebody else, who does not let it in, yet.
+    Filtered,
+}
+
+/// What is remembered of a flow: plain data, indices instead of pointers.
+///
+/// A packet of one side is translated into the reverse of the other side's tuple.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Flow {
+    /// What the packets of each side look like when they come to us.
+    pub(crate) tuples: [Tuple; 2],
+    /// Bytes from each side, from the IP header on.
+    pub(crate) bytes: [u64; 2],
+    /// Frames from each side; a super-frame is one.
+    pub(crate) frames: [u32; 2],
+    /// TCP: the last acknowledgement of each side, which is what it expects next from the other.
+    pub(crate) acked: [u32; 2],
+    /// The mappings the two sides are behind.
+    pub(crate) mappings: [MappingId; 2],
+    /// The sandbox it is charged to.
+    pub(crate) sandbox: u32,
+    pub(crate) born: Tick,
+    /// When it was last refreshed.
+    pub(crate) used: Tick,
+    /// Neighbours in the queue of the class; of a vacant record, `newer` is the next vacant one.
+    pub(crate) older: u32,
+    pub(crate) newer: u32,
+    /// TCP: the last window of each side, not scaled.
+    pub(crate) windows: [u16; 2],
+    /// TCP: the window scale of each side (RFC 7323), 0 to 14.
+    pub(crate) scales: [u8; 2],
+    /// TCP: SYN, ACK, FIN and reset, a bit for each side.
+    pub(crate) handshake: u8,
+    /// Who has sent anything, a bit for each side.
+    pub(crate) seen: u8,
+    pub(crate) class: Class,
+    pub(crate) origin: Origin,
+}
+
+impl Flow {
+    #[inline]
+    pub(crate) fn tuple(&self, side: Side) -> &Tuple {
+        &self.tuples[side.index()]
+    }
+}
+
+/// A flow, for a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Listed {
+    /// What the initiator's packets look like when they come to us.
+    pub initiator: Tuple,
+    /// What the target's packets look like when they come to us: the translation, reversed.
+    pub target: Tuple,
+    /// How it came to be.
+    pub origin: Origin,
+    /// Its state.
+    pub class: Class,
+    /// The sandbox it is charged to.
+    pub sandbox: u32,
+    /// Time since its first packet.
+    pub age: Duration,
+    /// Time until it is forgotten, if it is not used.
+    pub left: Duration,
+    /// Frames from initiator and target; a super-frame is one.
+    pub frames: [u32; 2],
+    /// Bytes from initiator and target, from the IP header on.
+    pub bytes: [u64; 2],
+}
+
+impl Listed {
+    pub(crate) fn new(flow: &Flow, timeouts: &Timeouts, now: Instant) -> Self {
+        let [initiator, target] = flow.tuples;
+        Self {
+            initiator,
+            target,
+            origin: flow.origin,
+            class: flow.class,
+            sandbox: flow.sandbox,
+            age: Tick::at(now).since(flow.born),
+            left: flow.used.after(flow.class.timeout(timeouts)).instant().since(now),
+            frames: flow.frames,
+            bytes: flow.bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::{Mapping, Permit};
+
+    /// Indices have a word and a control byte a bucket, and buckets are a power of two of which seven
+    /// eighths may be in use.
+    #[test]
+    fn a_flow_with_its_mapping_and_indices_takes_250_bytes() {
+        let flows: usize = 200_000;
+        let buckets = |entries: usize| (entries * 8).div_ceil(7).next_power_of_two();
+        let indices = buckets(2 * flows) * 5 + 2 * buckets(flows) * 5;
+        let permits = buckets(flows) * (size_of::<Permit>() + 1);
+        let records = flows * (size_of::<Flow>() + size_of::<Mapping>());
+        let each = (records + indices + permits) / flows;
+        assert!(each <= 250, "{each} bytes");
+    }
+}

@@ -1,0 +1,362 @@
+//! The translator: what control tells it, and what time does to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use vswitch_frame::{DropReason, Instant, NetworkId, Pool, PortId};
+
+use crate::answer::{self, Complaint};
+use crate::binding::{Binding, BindingError, Bindings};
+use crate::flow::{Class, Flow, Listed, Origin, Side};
+use crate::fragments::Fragments;
+use crate::hash::{Hash, spread};
+use crate::limits::Limits;
+use crate::mapping::{MappingId, Mappings};
+use crate::ports::Ports;
+use crate::table::{FlowId, Table};
+use crate::tuple::{Address, End, Protocol, Realm, Tuple};
+use crate::unsolicited::Unsolicited;
+use crate::verdict::{Fate, Verdicts};
+
+/// Flows that one [`Nat::poll`] ends at most, so that it does not hold up the frames.
+const EXPIRED_AT_ONCE: usize = 256;
+
+/// The way out of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Uplink {
+    /// The address that IPv4 flows leave with; `None` where there is none.
+    pub v4: Option<Ipv4Addr>,
+    /// The address that IPv6 flows leave with; `None` where there is none.
+    pub v6: Option<Ipv6Addr>,
+    /// Every address of the host at which ports may be published, gateways of networks included.
+    pub host: Vec<IpAddr>,
+    /// The largest packet it takes, in bytes.
+    pub mtu: u16,
+}
+
+/// Outside ports that are wanted of control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Wanted {
+    /// For which protocol.
+    pub protocol: Protocol,
+    /// On which of the host's addresses.
+    pub address: IpAddr,
+    /// How many more.
+    pub ports: usize,
+}
+
+/// What there is, and what was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Stats {
+    /// Flows there are.
+    pub flows: usize,
+    /// Mappings there are.
+    pub mappings: usize,
+    /// Pairs of a mapping and an address that its inside has sent to.
+    pub permits: usize,
+    /// Fragments that wait for the first of their datagram.
+    pub fragments_waiting: usize,
+    /// Outside ports claimed.
+    pub ports_claimed: usize,
+    /// Those of them that are free.
+    pub ports_free: usize,
+    /// Flows that had to make room for others.
+    pub evicted: u64,
+    /// Flows for which no port was free, so that they share one: their mapping depends on whom they talk to.
+    pub overloaded: u64,
+    /// Established flows that were not used for too long, whose ends were told by a reset.
+    pub reset: u64,
+}
+
+/// The translator. See the [crate] for how it works.
+#[derive(Debug)]
+pub struct Nat {
+    pub(crate) limits: Limits,
+    pub(crate) flows: Table,
+    pub(crate) mappings: Mappings,
+    pub(crate) ports: Ports,
+    pub(crate) bindings: Bindings,
+    pub(crate) fragments: Fragments,
+    pub(crate) unsolicited: Unsolicited,
+    pub(crate) host: BTreeSet<Address>,
+    pub(crate) uplink: Uplink,
+    /// Flows of each sandbox.
+    charged: BTreeMap<u32, u32>,
+    random: u64,
+    pub(crate) stats: Stats,
+}
+
+impl Nat {
+    /// A translator without an uplink, which translates nothing. `seed` is secret and random.
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        let hash = Hash::new(seed);
+        Self {
+            flows: Table::new(limits.flows, hash.clone()),
+            mappings: Mappings::new(limits.flows, hash),
+            ports: Ports::default(),
+            bindings: Bindings::default(),
+            fragments: Fragments::new(limits.datagrams, limits.fragments_waiting, limits.timeouts.datagram),
+            unsolicited: Unsolicited::new(limits.unsolicited, limits.timeouts.unsolicited),
+            host: BTreeSet::new(),
+            uplink: Uplink::default(),
+            charged: BTreeMap::new(),
+            random: seed,
+            stats: Stats::default(),
+            limits,
+        }
+    }
+
+    /// Says what the way out is. Flows through addresses that are gone end, and their claims with them.
+    pub fn set_uplink(&mut self, uplink: Uplink) {
+        let own = [uplink.v4.map(IpAddr::from), uplink.v6.map(IpAddr::from)].into_iter().flatten();
+        self.host = uplink.host.iter().copied().chain(own.clone()).map(Address::from).collect();
+        for address in own {
+            self.ports.pool(Protocol::Tcp, address.into());
+            self.ports.pool(Protocol::Udp, address.into());
+        }
+        self.uplink = uplink;
+        let host = self.host.clone();
+        self.end_flows(|flow, mappings| {
+            let mut outside = flow.tuples.iter().filter(|tuple| tuple.realm == Realm::OUTSIDE);
+            let mut mapped = flow.mappings.iter().filter(|id| id.is_some());
+            outside.any(|tuple| !host.contains(&tuple.target))
+                || mapped.any(|id| !host.contains(&mappings.get(*id).outside))
+        });
+        self.ports.retain(|address| host.contains(&address));
+    }
+
+    /// Publishes ports.
+    ///
+    /// # Errors
+    /// [`BindingError`]; nothing has changed.
+    pub fn add_binding(&mut self, binding: Binding) -> Result<(), BindingError> {
+        self.bindings.add(binding)
+    }
+
+    /// Ends a publication with its flows. Says whether there was one.
+    pub fn remove_binding(&mut self, binding: &Binding) -> bool {
+        let removed = self.bindings.remove(binding);
+        if removed {
+            self.end_flows(|flow, _| {
+                let mut end = flow.tuple(Side::Initiator).target_end();
+                end.realm = Realm::OUTSIDE;
+                flow.origin == Origin::Published && binding.holds(&end)
+            });
+        }
+        removed
+    }
+
+    /// The published ports.
+    pub fn bindings(&self) -> impl Iterator<Item = &Binding> {
+        self.bindings.iter()
+    }
+
+    /// Ports that control has claimed, to be used. One that is claimed already, or zero, changes nothing. The
+    /// host should leave them to us at its gateways' addresses, too: hairpins have the same port there.
+    pub fn grant(&mut self, protocol: Protocol, address: IpAddr, ports: impl IntoIterator<Item = u16>) {
+        if protocol.is_claimed() && self.host.contains(&address.into()) {
+            let pool = self.ports.pool(protocol, address.into());
+            ports.into_iter().for_each(|port| pool.claim(port));
+        }
+    }
+
+    /// Gives up a claimed port. Its flows end.
+    pub fn revoke(&mut self, protocol: Protocol, address: IpAddr, port: u16) {
+        let address = Address::from(address);
+        if let Some(pool) = self.ports.get_mut(protocol, address) {
+            pool.revoke(port);
+        }
+        let port = (protocol, address, port);
+        self.end_flows(|flow, mappings| {
+            let is_port = |end: End| (end.protocol, end.address, end.port) == port;
+            let mut mapped = flow.mappings.iter().filter(|id| id.is_some());
+            let shares = flow.origin == Origin::Overloaded && is_port(flow.tuple(Side::Target).target_end());
+            shares || mapped.any(|id| is_port(mappings.get(*id).outside_end()))
+        });
+    }
+
+    /// How many more claims are wanted: below the low-water mark, up to twice as many. Says the same until
+    /// they are [granted](Self::grant), so who asks for them must know what is asked for already.
+    pub fn wanted(&self) -> impl Iterator<Item = Wanted> {
+        let Limits { claims, claims_ahead, .. } = self.limits;
+        self.ports.iter().filter(move |(.., pool)| pool.free() < claims_ahead).filter_map(
+            move |(protocol, address, pool)| {
+                let missing = (2 * claims_ahead - pool.free()).min(claims.saturating_sub(pool.claimed()));
+                let wanted = Wanted { protocol, address: address.ip(), ports: missing };
+                (missing > 0).then_some(wanted)
+            },
+        )
+    }
+
+    /// Ends every flow of an inside address, whose container is gone.
+    pub fn forget(&mut self, network: NetworkId, address: IpAddr) {
+        let (realm, address) = (Realm::network(network), Address::from(address));
+        self.end_flows(|flow, _| {
+            flow.tuples.iter().any(|tuple| tuple.realm == realm && tuple.source == address)
+        });
+    }
+
+    fn end_flows(&mut self, goes: impl Fn(&Flow, &Mappings) -> bool) {
+        let going = self.flows.iter().filter(|(_, flow)| goes(flow, &self.mappings));
+        let going: Vec<FlowId> = going.map(|(id, _)| id).collect();
+        for id in going {
+            self.remove(id);
+        }
+    }
+
+    /// Every flow, in no order.
+    pub fn flows(&self, now: Instant) -> impl Iterator<Item = Listed> {
+        self.flows.iter().map(move |(_, flow)| Listed::new(flow, &self.limits.timeouts, now))
+    }
+
+    /// Every mapping: inside and outside end, as address and port.
+    pub fn mappings(&self) -> impl Iterator<Item = Mapped> {
+        self.mappings.iter().map(|mapping| Mapped {
+            protocol: mapping.protocol,
+            realm: mapping.realm,
+            inside: (mapping.inside.ip(), mapping.inside_port),
+            outside: (mapping.outside.ip(), mapping.outside_port),
+        })
+    }
+
+    /// What there is, and what was counted.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            flows: self.flows.len(),
+            mappings: self.mappings.len(),
+            permits: self.mappings.permits(),
+            fragments_waiting: self.fragments.waiting(),
+            ports_claimed: self.ports.iter().map(|(.., pool)| pool.claimed()).sum(),
+            ports_free: self.ports.iter().map(|(.., pool)| pool.free()).sum(),
+            ..self.stats
+        }
+    }
+
+    /// When [`poll`](Self::poll) has something to do; `None` while there is nothing.
+    pub fn poll_at(&self) -> Option<Instant> {
+        let flows = self.flows.expires_next(&self.limits.timeouts);
+        [flows, self.unsolicited.due(), self.fragments.due()].into_iter().flatten().min()
+    }
+
+    /// Ends what was not used for too long, and tells who must know. Without free slots nobody is told.
+    pub fn poll(&mut self, now: Instant, pool: &mut Pool, verdicts: &mut Verdicts) {
+        for _ in 0..EXPIRED_AT_ONCE {
+            let Some(id) = self.flows.expired(&self.limits.timeouts, now) else {
+                break;
+            };
+            let flow = self.remove(id);
+            if flow.class == Class::Tcp {
+                self.stats.reset += 1;
+                tell_of_end(&flow, Side::Initiator, pool, verdicts);
+                tell_of_end(&flow, Side::Target, pool, verdicts);
+            }
+        }
+        while let Some(syn) = self.unsolicited.take(now) {
+            if let Some(mut frame) = pool.take() {
+                let Tuple { source, target, .. } = syn.tuple;
+                answer::make_error(&mut frame, target, source, Complaint::PortUnreachable, syn.quote());
+                verdicts.made.push((Realm::OUTSIDE, frame));
+            }
+        }
+        let mut lost = Vec::new();
+        self.fragments.expire(now, &mut lost);
+        drop_lost(&mut lost, verdicts);
+    }
+
+    /// Makes sure that one more flow of a sandbox has room.
+    pub(crate) fn make_room(&mut self, sandbox: u32) -> Result<(), DropReason> {
+        let is_at_limit =
+            self.charged.get(&sandbox).is_some_and(|&flows| flows >= self.limits.flows_per_sandbox);
+        let evicted = if is_at_limit {
+            self.flows.least_wanted_of(sandbox).ok_or(DropReason::NatSandboxFull)?
+        } else if self.flows.is_full() {
+            self.flows.least_wanted().ok_or(DropReason::NatTableFull)?
+        } else {
+            return Ok(());
+        };
+        self.remove(evicted);
+        self.stats.evicted += 1;
+        Ok(())
+    }
+
+    /// Adds a flow, for which there is room. It takes the place of the initiator's attempts that were filtered.
+    pub(crate) fn add(&mut self, flow: Flow) -> FlowId {
+        for mapping in flow.mappings.into_iter().filter(|mapping| mapping.is_some()) {
+            self.mappings.use_by(mapping);
+        }
+        if let Some(attempt) = self.filtered_flow(flow.tuple(Side::Initiator)) {
+            self.remove(attempt);
+        }
+        *self.charged.entry(flow.sandbox).or_default() += 1;
+        self.flows.insert(flow)
+    }
+
+    /// Removes a flow with all it held.
+    pub(crate) fn remove(&mut self, id: FlowId) -> Flow {
+        let flow = self.flows.remove(id);
+        for side in [Side::Initiator, Side::Target] {
+            let mapping = flow.mappings[side.index()];
+            if mapping.is_some() {
+                if flow.seen & side.bit() != 0 {
+                    self.mappings.forbid(mapping, flow.tuple(side).target);
+                }
+                self.release(mapping);
+            }
+        }
+        if let Some(flows) = self.charged.get_mut(&flow.sandbox) {
+            *flows -= 1;
+            if *flows == 0 {
+                self.charged.remove(&flow.sandbox);
+            }
+        }
+        flow
+    }
+
+    /// Notes one use of a mapping less; without any it ends, and its port is free.
+    pub(crate) fn release(&mut self, mapping: MappingId) {
+        if let Some(mapping) = self.mappings.unuse_by(mapping)
+            && let Some(pool) = self.ports.get_mut(mapping.protocol, mapping.outside)
+        {
+            pool.give_back(mapping.outside_port);
+        }
+    }
+
+    /// A number that nobody outside can foresee: splitmix64 under a secret seed.
+    pub(crate) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        spread(self.random)
+    }
+}
+
+/// A mapping, for a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Mapped {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Where its inside is.
+    pub realm: Realm,
+    /// The inside end.
+    pub inside: (IpAddr, u16),
+    /// The outside end.
+    pub outside: (IpAddr, u16),
+}
+
+/// Resets one end of a flow that was not used for too long, so that it does not wait for nothing.
+fn tell_of_end(flow: &Flow, side: Side, pool: &mut Pool, verdicts: &mut Verdicts) {
+    if let Some(mut frame) = pool.take() {
+        let tuple = flow.tuple(side).reversed();
+        answer::make_reset(&mut frame, &tuple, flow.acked[side.index()]);
+        verdicts.made.push((tuple.realm, frame));
+    }
+}
+
+/// Drops fragments whose first one did not come.
+pub(crate) fn drop_lost(lost: &mut Vec<(PortId, vswitch_frame::Frame)>, verdicts: &mut Verdicts) {
+    for (port, frame) in lost.drain(..) {
+        verdicts.push(port, Fate::Dropped(DropReason::NatFragmentLost), frame);
+    }
+}

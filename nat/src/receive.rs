@@ -1,0 +1,294 @@
+//! A packet's walk: from the frame to its fate.
+
+use vswitch_frame::{DropReason, Frame, Instant, PortId};
+
+use crate::answer::{self, Complaint};
+use crate::flow::Class;
+use crate::flow::{Flow, Origin, Side};
+use crate::fragments::{Datagram, Next, Way};
+use crate::ip::{Ip, Piece};
+use crate::mss;
+use crate::nat::{Nat, drop_lost};
+use crate::packet::{self, Named, Packet, Quoting};
+use crate::rewrite;
+use crate::table::FlowId;
+use crate::tcp;
+use crate::tick::Tick;
+use crate::too_big;
+use crate::tuple::{Address, Protocol, Realm};
+use crate::verdict::{Fate, Inside, Verdicts};
+
+/// Where a frame came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arrival {
+    Inside(Inside),
+    Outside(PortId),
+}
+
+impl Arrival {
+    fn port(&self) -> PortId {
+        match self {
+            Self::Inside(inside) => inside.port,
+            Self::Outside(port) => *port,
+        }
+    }
+
+    fn realm(&self) -> Realm {
+        match self {
+            Self::Inside(inside) => Realm::network(inside.network),
+            Self::Outside(_) => Realm::OUTSIDE,
+        }
+    }
+}
+
+impl Nat {
+    /// Prepares for a burst of parsed frames from one realm, which come next: when there are more flows than
+    /// fit the caches, most of a look-up is waiting for memory, and this waits for several frames at once.
+    /// It changes nothing, and need not be done.
+    pub fn prepare<'a>(&self, burst: impl IntoIterator<Item = &'a Frame>, realm: Realm) {
+        const FLOWS_CACHED: usize = 8192;
+        const AT_ONCE: usize = 16;
+        if self.flows.len() < FLOWS_CACHED {
+            return;
+        }
+        let mut names = burst.into_iter().filter_map(|frame| packet::name(frame, realm));
+        while let Some(first) = names.next() {
+            let mut some = [first; AT_ONCE];
+            let mut count = 1;
+            for (slot, name) in some[1..].iter_mut().zip(names.by_ref()) {
+                *slot = name;
+                count += 1;
+            }
+            self.flows.touch(&some[..count]);
+        }
+    }
+
+    /// Takes a parsed frame from a network that is for outside, or for one of the host's addresses.
+    pub fn outbound(&mut self, frame: Frame, from: Inside, now: Instant, verdicts: &mut Verdicts) {
+        self.receive(frame, Arrival::Inside(from), now, verdicts);
+    }
+
+    /// Takes a parsed frame from the uplink.
+    pub fn inbound(&mut self, frame: Frame, port: PortId, now: Instant, verdicts: &mut Verdicts) {
+        self.receive(frame, Arrival::Outside(port), now, verdicts);
+    }
+
+    fn receive(&mut self, mut frame: Frame, from: Arrival, now: Instant, verdicts: &mut Verdicts) {
+        let fate = match packet::read(&frame, from.realm()) {
+            Err(reason) => Fate::Dropped(reason),
+            Ok(Packet::Flow(packet)) => match packet.ip.fragment {
+                None => self.decide(&mut frame, &packet, &from, now),
+                Some(piece) => return self.lead(frame, &packet, piece, &from, now, verdicts),
+            },
+            Ok(Packet::Error(error)) => self.carry_error(&mut frame, &error, &from),
+            Ok(Packet::Fragment(ip, piece)) => return self.follow(frame, &ip, piece, &from, now, verdicts),
+        };
+        verdicts.push(from.port(), fate, frame);
+    }
+
+    /// Decides about a packet that names a flow, and translates it.
+    fn decide(&mut self, frame: &mut Frame, packet: &Named, from: &Arrival, now: Instant) -> Fate {
+        if let Some(fate) = self.refuse_size(frame, packet, from) {
+            return fate;
+        }
+        if let Some((id, side)) = self.flows.find(&packet.tuple)
+            && self.flows.get(id).origin != Origin::Filtered
+        {
+            return self.carry(frame, packet, id, side, now);
+        }
+        let begun = match from {
+            // One of our own addresses comes from inside only.
+            Arrival::Outside(_) if self.host.contains(&packet.tuple.source) => {
+                return Fate::Dropped(DropReason::NatBadAddress);
+            }
+            Arrival::Outside(_) => self.begin_inbound(frame, packet, now),
+            Arrival::Inside(inside) => self.begin_outbound(packet, inside, now),
+        };
+        match begun {
+            Ok(id) => self.carry(frame, packet, id, Side::Initiator, now),
+            Err(Fate::Dropped(reason)) => self.refuse(frame, packet, from, reason),
+            Err(fate) => fate,
+        }
+    }
+
+    /// What may not be fragmented and does not fit the uplink is answered (RFC 4787, REQ-13).
+    fn refuse_size(&self, frame: &mut Frame, packet: &Named, from: &Arrival) -> Option<Fate> {
+        let mtu = self.uplink.mtu;
+        let leaves = matches!(from, Arrival::Inside(_)) && !self.host.contains(&packet.tuple.target);
+        if mtu == 0 || frame.mtu_bytes() <= usize::from(mtu) || !leaves {
+            return None;
+        }
+        let own = self.own_address(packet.ip.is_v4).unwrap_or(packet.ip.target);
+        too_big::answer(frame, own.ip(), mtu).then_some(Fate::Answered(DropReason::TxTooBig))
+    }
+
+    /// Tells the sender why its packet is dropped, where that helps: a segment without a connection is
+    /// reset, who finds no room is told (RFC 5508, REQ-8). What is filtered gets no answer.
+    fn refuse(&self, frame: &mut Frame, packet: &Named, from: &Arrival, reason: DropReason) -> Fate {
+        match (reason, &packet.tcp, from) {
+            (DropReason::NatNoFlow, Some(segment), _) if !segment.has(tcp::RST) => {
+                answer::reset(frame, packet, segment);
+                Fate::Answered(reason)
+            }
+            (
+                DropReason::NatNoPort
+                | DropReason::NatNoAddress
+                | DropReason::NatSandboxFull
+                | DropReason::NatTableFull
+                | DropReason::NatRefused,
+                _,
+                Arrival::Inside(_),
+            ) => {
+                let own = self.own_address(packet.ip.is_v4).unwrap_or(packet.ip.target);
+                answer::complain(frame, &packet.ip, own, Complaint::Prohibited);
+                Fate::Answered(reason)
+            }
+            _ => Fate::Dropped(reason),
+        }
+    }
+
+    /// The address our own messages come from.
+    fn own_address(&self, is_v4: bool) -> Option<Address> {
+        if is_v4 { self.uplink.v4.map(Address::from) } else { self.uplink.v6.map(Address::from) }
+    }
+
+    /// Translates a packet of a flow, and notes it.
+    fn carry(&mut self, frame: &mut Frame, packet: &Named, id: FlowId, side: Side, now: Instant) -> Fate {
+        let flow = self.flows.get_mut(id);
+        let at = side.index();
+        flow.frames[at] = flow.frames[at].saturating_add(1);
+        flow.bytes[at] += (packet.ip.end - packet.ip.at) as u64;
+        let new = flow.tuple(side.other()).reversed();
+        if flow.seen & side.bit() == 0 {
+            flow.seen |= side.bit();
+            if flow.mappings[at].is_some() {
+                self.mappings.permit(flow.mappings[at], packet.tuple.target);
+            }
+        }
+        let class = advance(flow, side, packet);
+        // Only the inside keeps a mapping alive (RFC 4787, REQ-6); a publication needs no keeping.
+        let refreshes = packet.tuple.realm != Realm::OUTSIDE || flow.origin == Origin::Published;
+        if refreshes || flow.class != class {
+            self.flows.refresh(id, class, Tick::at(now));
+        }
+        rewrite::translate(frame, packet, &new);
+        let crosses = packet.tuple.realm == Realm::OUTSIDE || new.realm == Realm::OUTSIDE;
+        if crosses && packet.tcp.is_some_and(|segment| segment.has(tcp::SYN)) && self.uplink.mtu != 0 {
+            mss::clamp(frame, mss::fitting(self.uplink.mtu, packet.ip.is_v4));
+        }
+        Fate::to(new.realm)
+    }
+
+    /// Translates an ICMP error about a packet of a flow, which it neither refreshes nor ends (RFC 5508, REQ-4
+    /// to REQ-6).
+    fn carry_error(&self, frame: &mut Frame, error: &Quoting, from: &Arrival) -> Fate {
+        // It is for whoever sent what it quotes.
+        if error.ip.target != error.quoted.source {
+            return Fate::Dropped(DropReason::NatMalformed);
+        }
+        let found = self.flows.find(&error.answer).map(|(id, side)| (self.flows.get(id), side));
+        let Some((flow, side)) = found.filter(|(flow, _)| flow.origin != Origin::Filtered) else {
+            return match from {
+                Arrival::Outside(_) => Fate::Host,
+                Arrival::Inside(_) if self.host.contains(&error.ip.target) => Fate::Host,
+                Arrival::Inside(_) => Fate::Dropped(DropReason::NatNoFlow),
+            };
+        };
+        let quoted = flow.tuple(side.other());
+        // Inside addresses mean nothing elsewhere: there it comes from whom the packet was sent to.
+        let source = match from {
+            Arrival::Outside(_) => error.ip.source,
+            Arrival::Inside(_) => quoted.target,
+        };
+        rewrite::translate_error(frame, error, quoted, source);
+        Fate::to(quoted.realm)
+    }
+
+    /// The first fragment of a datagram, and those that have waited for it.
+    fn lead(
+        &mut self,
+        mut frame: Frame,
+        packet: &Named,
+        piece: Piece,
+        from: &Arrival,
+        now: Instant,
+        verdicts: &mut Verdicts,
+    ) {
+        let datagram = Datagram::new(&packet.ip, &piece, from.realm());
+        let noted = self.note(datagram, &piece, now, verdicts);
+        let ended = self.fragments.way(&datagram).map(|way| way.fate);
+        if let Some(fate) = noted.map_or_else(|reason| Some(Fate::Dropped(reason)), |()| ended) {
+            return verdicts.push(from.port(), fate, frame);
+        }
+        let fate = self.decide(&mut frame, packet, from, now);
+        let others = match fate {
+            Fate::Answered(reason) => Fate::Dropped(reason),
+            Fate::Outside | Fate::Inside(_) | Fate::Host | Fate::Plain | Fate::Dropped(_) => fate,
+        };
+        let ip = Ip::read(frame.bytes(), packet.ip.at).unwrap_or(packet.ip);
+        let way = Way { fate: others, source: ip.source, target: ip.target };
+        verdicts.push(from.port(), fate, frame);
+        for (port, frame) in self.fragments.lead(&datagram, way) {
+            send(port, frame, way, verdicts);
+        }
+        self.fragments.finish(&datagram);
+    }
+
+    /// A fragment behind the first.
+    fn follow(
+        &mut self,
+        frame: Frame,
+        ip: &Ip,
+        piece: Piece,
+        from: &Arrival,
+        now: Instant,
+        verdicts: &mut Verdicts,
+    ) {
+        let datagram = Datagram::new(ip, &piece, from.realm());
+        if let Err(reason) = self.note(datagram, &piece, now, verdicts) {
+            return verdicts.push(from.port(), Fate::Dropped(reason), frame);
+        }
+        match self.fragments.follow(&datagram, from.port(), frame) {
+            Next::Go(way, frame) => send(from.port(), frame, way, verdicts),
+            Next::Wait => {}
+            Next::Drop(reason, frame) => verdicts.push(from.port(), Fate::Dropped(reason), frame),
+        }
+        self.fragments.finish(&datagram);
+    }
+
+    fn note(
+        &mut self,
+        datagram: Datagram,
+        piece: &Piece,
+        now: Instant,
+        verdicts: &mut Verdicts,
+    ) -> Result<(), DropReason> {
+        let mut lost = Vec::new();
+        let noted = self.fragments.note(datagram, piece, now, &mut lost);
+        drop_lost(&mut lost, verdicts);
+        noted
+    }
+}
+
+/// Sends a fragment behind the first the way the first went.
+fn send(port: PortId, mut frame: Frame, way: Way, verdicts: &mut Verdicts) {
+    if let Some(ip) = Ip::read(frame.bytes(), frame.headers.network_offset()) {
+        rewrite::write_addresses(frame.bytes_mut(), &ip, way.source, way.target);
+    }
+    verdicts.push(port, way.fate, frame);
+}
+
+/// What a flow is after a packet of one side.
+fn advance(flow: &mut Flow, side: Side, packet: &Named) -> Class {
+    const BOTH: u8 = Side::Initiator.bit() | Side::Target.bit();
+    let answered = flow.seen == BOTH;
+    match (packet.tuple.protocol, &packet.tcp) {
+        (Protocol::Tcp, Some(segment)) => tcp::advance(flow, side, segment),
+        (Protocol::Tcp, None) => flow.class,
+        (Protocol::Udp, _) if answered => Class::Udp,
+        (Protocol::Udp, _) => Class::UdpOpening,
+        (Protocol::Sctp, _) if answered => Class::Sctp,
+        (Protocol::Sctp, _) => Class::SctpOpening,
+        (Protocol::Icmp | Protocol::Icmp6, _) => Class::Query,
+    }
+}

@@ -1,0 +1,36 @@
+//! Time in 32 bits: what a flow remembers of when it was used.
+
+use std::time::Duration;
+
+use vswitch_frame::Instant;
+
+/// A tick is 2^27 nanoseconds, about an eighth of a second; the clock of ticks runs for 18 years.
+const SHIFT: u32 = 27;
+
+/// A moment of the clock of ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub(crate) struct Tick(u32);
+
+impl Tick {
+    #[inline]
+    pub(crate) fn at(now: Instant) -> Self {
+        Self(u32::try_from(now.as_nanos() >> SHIFT).unwrap_or(u32::MAX))
+    }
+
+    /// The first moment of the tick.
+    pub(crate) fn instant(self) -> Instant {
+        Instant::from_nanos(u64::from(self.0) << SHIFT)
+    }
+
+    /// A tick by which `duration` has passed since any moment of this one.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        let ticks = (duration.as_nanos() >> SHIFT) + 2;
+        Self(u32::try_from(ticks).map_or(u32::MAX, |ticks| self.0.saturating_add(ticks)))
+    }
+
+    /// Time since an earlier tick.
+    pub(crate) fn since(self, earlier: Tick) -> Duration {
+        self.instant().since(earlier.instant())
+    }
+}
