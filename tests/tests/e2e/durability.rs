@@ -15,7 +15,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -301,9 +300,8 @@ fn churn_and_kill(world: &mut World, clients: &mut [Client], after: Duration, co
         for client in clients {
             scope.spawn(|| client.churn(&stop));
         }
-        // Nothing is ever sent: this is a random moment to come, not a time to wait for something.
-        let (_sender, never) = mpsc::channel::<()>();
-        let _ = never.recv_timeout(after);
+        // A random moment to come, not a time to wait for something.
+        let _moment = crossbeam::channel::after(after).recv();
         if datapath {
             send_signal(pid, Signal::SIGKILL);
         }

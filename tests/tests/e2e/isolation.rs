@@ -66,7 +66,7 @@ fn networks_with_the_same_addresses_never_see_each_others_frames() {
     let mut containers = Vec::new();
     for network in ["net1", "net2"] {
         // The containers use addresses that were not given to them.
-        world.network(network, &["-o", "vswitch.port_security=false"]);
+        world.network(network, &["-o", "vswitch.port_security=off"]);
         for (number, mac) in macs.iter().enumerate() {
             let name = format!("{network}-{number}");
             let container = world.attach(&name, &["--network", network, "--mac", mac]);

@@ -8,7 +8,7 @@ use vswitch_tests::world::{Container, World};
 use super::world;
 
 /// A network whose containers may send from addresses that are not theirs.
-const FORGEABLE: &[&str] = &["-o", "vswitch.port_security=false"];
+const FORGEABLE: &[&str] = &["-o", "vswitch.port_security=off"];
 const STATION: [u8; 6] = [2, 0xaa, 0, 0, 0, 1];
 const STATION_TEXT: &str = "02:aa:00:00:00:01";
 

@@ -42,7 +42,7 @@ fn packet(from: &Container, to: &Container, packet: &Packet) -> Vec<u8> {
 
 fn every_malformation(port_type: &str) {
     let world = world();
-    world.network("net1", &["-o", "vswitch.port_security=false"]);
+    world.network("net1", &["-o", "vswitch.port_security=off"]);
     let options = ["--network", "net1", "--port-type", port_type];
     let a = world.attach("a", &options);
     let b = world.attach("b", &options);
@@ -85,7 +85,7 @@ fn malformed_frames_from_a_veth_are_counted() {
 #[test]
 fn a_tag_cut_short_makes_a_runt() {
     let world = world();
-    world.network("net1", &["-o", "vswitch.port_security=false"]);
+    world.network("net1", &["-o", "vswitch.port_security=off"]);
     let a = world.attach("a", &["--network", "net1"]);
     let b = world.attach("b", &["--network", "net1"]);
     let frame = ethernet(b.mac().0, a.mac().0, 0x8100, &[]);
@@ -96,7 +96,7 @@ fn a_tag_cut_short_makes_a_runt() {
 #[test]
 fn corrupt_datagrams_are_not_made_right() {
     let world = world();
-    world.network("net1", &["-o", "vswitch.port_security=false"]);
+    world.network("net1", &["-o", "vswitch.port_security=off"]);
     let a = world.attach("a", &["--network", "net1"]);
     let b = world.attach("b", &["--network", "net1"]);
     let (mut from, mut to) = (Wire::open(&a.path, &a.ifname()), Wire::open(&b.path, &b.ifname()));

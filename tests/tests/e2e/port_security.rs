@@ -50,7 +50,7 @@ fn what_is_forged_is_dropped_and_counted() {
 fn an_address_that_was_not_given_is_of_no_use_unless_the_network_says_so() {
     let world = world();
     world.network("strict", &[]);
-    world.network("lenient", &["-o", "vswitch.port_security=false"]);
+    world.network("lenient", &["-o", "vswitch.port_security=off"]);
     for (network, reached) in [("strict", false), ("lenient", true)] {
         let [a, b] =
             ["a", "b"].map(|name| world.sandbox(&format!("{network}-{name}"), &["--network", network]));

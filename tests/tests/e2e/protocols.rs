@@ -10,7 +10,7 @@ use super::world;
 /// Sends tagged frames of every kind and compares what arrives to the byte.
 fn vlan_between(one: &str, other: &str) {
     let world = world();
-    world.network("net1", &["-o", "vswitch.port_security=false"]);
+    world.network("net1", &["-o", "vswitch.port_security=off"]);
     let a = world.attach("a", &["--network", "net1", "--port-type", one]);
     let b = world.attach("b", &["--network", "net1", "--port-type", other]);
     let mut wire = Wire::open(&a.path, &a.ifname());

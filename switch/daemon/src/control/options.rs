@@ -218,12 +218,12 @@ fn distance(one: &str, other: &str) -> usize {
 struct Values<'a>(&'a BTreeMap<String, String>);
 
 impl Values<'_> {
-    /// What Go's `strconv.ParseBool` takes, as Docker does.
+    /// What Go's `strconv.ParseBool` takes, as Docker does, and `on` and `off`.
     fn truth(self, key: &str) -> Result<Option<bool>> {
         let Some(value) = self.0.get(key) else { return Ok(None) };
         match value.as_str() {
-            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(Some(true)),
-            "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(Some(false)),
+            "1" | "t" | "T" | "true" | "True" | "TRUE" | "on" => Ok(Some(true)),
+            "0" | "f" | "F" | "false" | "False" | "FALSE" | "off" => Ok(Some(false)),
             _ => Err(invalid(format!("{key}={value}: no truth value: use true or false"))),
         }
     }
@@ -337,7 +337,7 @@ mod tests {
             (ENABLE_V4, "f"),
             (ENABLE_V6, "t"),
             (INTERNAL, "1"),
-            (PORT_SECURITY, "false"),
+            (PORT_SECURITY, "off"),
             (ADVERTISE_COUNT, "0"),
             (ADVERTISE_INTERVAL, "100"),
         ]);

@@ -15,6 +15,7 @@
 //! | [`ports`] | the ports and which of them are ready |
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`dns`] | answers questions for names |
+//! | [`speak`] | frames of the switch's own |
 //! | [`rest`] | spin or sleep |
 //! | [`line`] | the connection to control, and where the next control comes in |
 //! | [`admin`] | carries out control's commands between turns |
@@ -30,6 +31,7 @@ mod line;
 mod ports;
 mod recall;
 mod rest;
+mod speak;
 mod transmit;
 mod turn;
 

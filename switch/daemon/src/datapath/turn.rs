@@ -46,10 +46,10 @@ pub(crate) struct Datapath {
     pub(crate) counters: Counters,
     pub(crate) resolver: Resolver,
     pub(crate) rest: Rest,
-    transmit: Transmit,
-    pool: Pool,
-    vectors: Vectors,
-    burst: Vec<Frame>,
+    pub(super) transmit: Transmit,
+    pub(super) pool: Pool,
+    pub(super) vectors: Vectors,
+    pub(super) burst: Vec<Frame>,
     verdicts: Verdicts,
     commands_waiting: bool,
 }
@@ -84,8 +84,7 @@ impl Datapath {
                 return Ok(());
             }
             self.switch.poll(now);
-            self.advertise();
-            self.send_queries();
+            self.speak();
             self.look(worked, now)?;
         }
     }
@@ -153,44 +152,6 @@ impl Datapath {
                 self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
             to.forward(answers);
             debug_assert_eq!(self.pool.available(), self.pool.capacity());
-        }
-    }
-
-    /// Sends the router advertisements that are due.
-    fn advertise(&mut self) {
-        while let Some((frame, targets)) = self.switch.next_advertisement(&mut self.pool) {
-            self.burst.push(frame);
-            let (ports, pool, vectors) = (&mut self.ports, &mut self.pool, &mut self.vectors);
-            let mut to = self.transmit.with(ports, pool, vectors, &self.counters);
-            to.flood(&mut self.burst, targets.into_iter());
-        }
-    }
-
-    /// Says where the addresses of the container behind a port are, to whom its floods go.
-    pub(crate) fn announce(&mut self, port: PortId) {
-        for bytes in self.switch.announcements(port) {
-            let Some(mut frame) = self.pool.take() else { break };
-            frame.fill(&bytes);
-            match frame.parse() {
-                Ok(()) => self.burst.push(frame),
-                Err(_) => self.pool.free(frame),
-            }
-        }
-        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
-        to.flood(&mut self.burst, self.switch.flood_targets(port));
-    }
-
-    /// Sends the switch's own questions: who has joined which group.
-    fn send_queries(&mut self) {
-        while let Some(query) = self.switch.next_query() {
-            let Some(mut frame) = self.pool.take() else { return };
-            frame.fill(&query.bytes);
-            // What we write is well-formed.
-            let _ = frame.parse();
-            self.burst.push(frame);
-            let mut to =
-                self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
-            to.flood(&mut self.burst, self.switch.query_targets(&query));
         }
     }
 
