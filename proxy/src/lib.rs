@@ -1,17 +1,40 @@
-//! Relay between a connection accepted on the host and one to a container.
+//! Relay between sockets of the host and containers: published ports for clients that no frame of ours comes from.
 //!
 //! # Scope
 //!
-//! This crate knows how bytes pass between two stream connections within a bound on memory: a [`Relay`] is
-//! two [`Pipe`]s, one for each direction, and says of each side whether to read from it and whether to
-//! write to it. It is pure: whoever owns the connections does the reading and writing. Accepting and
-//! making connections is not here.
+//! A socket of the host's holds every published port. What it accepts is relayed here: clients on the host itself,
+//! IPv6 clients of an IPv4 container and the reverse, clients from interfaces that are not ours. The host's side is a
+//! descriptor; the container's side is a TCP endpoint of our own, or datagrams, and speaks in frames.
 //!
-//! The *initiator* is the side that asked for the connection, the *target* the side it was asked of.
+//! # Theory of operation
+//!
+//! ```text
+//!  client ── host's TCP ── Stream ══ buffers of one smoltcp socket ══ frames ── switch ── container
+//! ```
+//!
+//! * The buffers of the container-side socket are the only ones: the host's socket is read straight into the
+//!   send buffer, and written straight from the receive buffer. When a buffer is full, nobody reads into it, and the
+//!   window on that side closes. That is all the back-pressure there is.
+//! * Each relay has a TCP stack of its own, with one socket. A stack looks at all its sockets for each packet; with one
+//!   stack for all, 10,000 relays would cost 10,000 looks a packet. A frame finds its relay by its addresses and ports.
+//! * Work is done when it is due: each relay, listener and session has at most one entry in one ordered
+//!   list of deadlines, and [`Proxy::work`] takes those that are over. Nothing walks through all relays.
+//! * Toward the container the source is the client's own address where that is routable there, and
+//!   the gateway's address with a port of the proxy's where it is not ([`source`]).
+//!
+//! What happens to ends, resets and silence is in [`relay`]; datagrams are in [`session`]; limits in [`limits`].
 #![forbid(unsafe_code)]
 
-mod pipe;
-mod relay;
+pub mod binding;
+mod datagram;
+mod deadlines;
+pub mod limits;
+mod link;
+mod proxy;
+pub mod relay;
+pub mod session;
+mod source;
 
-pub use pipe::{Pipe, State};
-pub use relay::{Relay, Side};
+pub use binding::Binding;
+pub use limits::Limits;
+pub use proxy::{Counts, Proxy, Refused, Token};

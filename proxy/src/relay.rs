@@ -1,73 +1,302 @@
-//! Two connections joined: what one side sends, the other receives.
+//! One relay: an accepted connection, and a TCP connection to the container.
 //!
 //! # Theory of operation
 //!
-//! The two directions know nothing of each other, until one breaks: a reset of either connection, or any
-//! error on it, ends both ([`Relay::abort`]), for no more can be said to either side in good faith.
-//! In the good case a relay is done when both sources have ended and both ends have been passed on.
+//! | what happens | what the other side gets |
+//! |---|---|
+//! | the client ends its direction | an end, behind the last byte; the other direction goes on |
+//! | the container ends its direction | the same |
+//! | the client resets, or its connection fails | a reset |
+//! | the container resets, or does not listen | a reset |
+//! | the container is silent while it is connected to, for [`CONNECT_MAX`] | a reset of the client |
+//! | the container is silent for [`SILENCE_MAX`], though it is asked every [`KEEP_ALIVE`] | a reset of both |
+//!
+//! The client's connection is accepted before the container was asked: so does the kernel, which knows nothing of
+//! the container. A client of a port where nobody listens is therefore reset instead of refused.
+//!
+//! Nothing is read from the client before the container has accepted. In one turn a relay passes on a bounded
+//! number of pieces and frames, and goes on in the next.
 
-use crate::pipe::{Pipe, State};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
 
-/// One of the two connections of a relay.
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::socket::tcp;
+use smoltcp::time::Duration as TcpDuration;
+use smoltcp::wire::{HardwareAddress, IpCidr};
+use vswitch_frame::{Frame, Instant};
+use vswitch_sys::stream::Stream;
+
+use crate::binding::Binding;
+use crate::link::{Link, Outlet, instant, tcp_instant};
+
+/// How long the container may take to accept.
+pub const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// After so much silence the container is asked whether it is still there.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// After so much silence the container is taken for gone.
+pub const SILENCE_MAX: Duration = Duration::from_secs(200);
+
+/// Pieces passed on in each direction, and frames sent, in one turn of a relay.
+const PIECES: usize = 16;
+/// How long to wait for a slot of the pool.
+const NO_SLOT: Duration = Duration::from_millis(1);
+
+/// What is to be done with a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The one that asked for the connection.
-    Initiator,
-    /// The one it was asked of.
-    Target,
+pub(crate) enum Fate {
+    /// It goes on, and wants to be looked at then.
+    Waits(Option<Instant>),
+    /// Both directions have ended.
+    Ended,
+    /// One side was reset; the client's connection is to be reset, if it is not yet.
+    Broken,
 }
 
-impl Side {
-    /// Both sides.
-    pub const BOTH: [Side; 2] = [Side::Initiator, Side::Target];
-
-    /// The other side.
-    #[must_use]
-    pub const fn peer(self) -> Self {
-        match self {
-            Self::Initiator => Self::Target,
-            Self::Target => Self::Initiator,
-        }
-    }
+pub(crate) struct Relay {
+    pub(crate) binding: Binding,
+    pub(crate) source: SocketAddr,
+    /// Bytes of the buffer of each direction.
+    pub(crate) buffer: usize,
+    stream: Stream,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    handle: SocketHandle,
+    client: Ends,
+    container: Ends,
+    connected: bool,
+    /// The client's socket may have something to read, or room to write, for all we know.
+    readable: bool,
+    writable: bool,
 }
 
-/// Two connections joined, with a bound on what is held between them.
-#[derive(Debug)]
-pub struct Relay {
-    from_initiator: Pipe,
-    from_target: Pipe,
+/// How far the direction that begins at one side has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    /// The side has ended it.
+    ended: bool,
+    /// The other side has been told, behind the last byte.
+    passed_on: bool,
 }
 
 impl Relay {
-    /// A relay that holds at most `capacity` bytes in each direction, which must not be zero.
+    /// Begins to connect to the container from `source`.
     ///
-    /// # Panics
-    /// When `capacity` is zero.
-    pub fn new(capacity: usize) -> Self {
-        Self { from_initiator: Pipe::new(capacity), from_target: Pipe::new(capacity) }
-    }
-
-    /// The pipe whose source a side is: read from the side into it.
-    pub fn from(&mut self, side: Side) -> &mut Pipe {
-        match side {
-            Side::Initiator => &mut self.from_initiator,
-            Side::Target => &mut self.from_target,
+    /// # Errors
+    /// Gives the connection back where that is impossible for the addresses.
+    pub(crate) fn new(
+        binding: Binding,
+        source: SocketAddr,
+        stream: Stream,
+        buffer: usize,
+        seed: u64,
+        now: Instant,
+    ) -> Result<Self, Stream> {
+        let mut link = Link { packet: None, outlet: None, binding: &binding, credit: 0 };
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mut interface = Interface::new(config, &mut link, tcp_instant(now));
+        interface.update_ip_addrs(|addresses| {
+            // A subnet of everything: the container is on this link, whatever its address.
+            let _ = addresses.push(IpCidr::new(source.ip().into(), 0));
+        });
+        let room = || tcp::SocketBuffer::new(vec![0; buffer]);
+        let mut socket = tcp::Socket::new(room(), room());
+        // Pieces are as the client wrote them, and acknowledged once a turn.
+        socket.set_nagle_enabled(false);
+        socket.set_ack_delay(None);
+        socket.set_timeout(Some(tcp_duration(CONNECT_MAX)));
+        if socket.connect(interface.context(), binding.container, source).is_err() {
+            return Err(stream);
         }
+        let mut sockets = SocketSet::new(Vec::with_capacity(1));
+        let handle = sockets.add(socket);
+        let (client, container) = (Ends::default(), Ends::default());
+        let (connected, readable, writable) = (false, true, true);
+        Ok(Self {
+            binding,
+            source,
+            buffer,
+            stream,
+            interface,
+            sockets,
+            handle,
+            client,
+            container,
+            connected,
+            readable,
+            writable,
+        })
     }
 
-    /// The pipe whose sink a side is: write from it to the side.
-    pub fn to(&mut self, side: Side) -> &mut Pipe {
-        self.from(side.peer())
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
     }
 
-    /// One of the connections broke: gives up in both directions, and both are to be reset.
-    pub fn abort(&mut self) {
-        self.from_initiator.abort();
-        self.from_target.abort();
+    /// The client's socket became ready for something.
+    pub(crate) fn ready(&mut self) {
+        (self.readable, self.writable) = (true, true);
     }
 
-    /// Whether there is nothing left to do, so that both connections can be closed.
-    pub fn is_done(&self) -> bool {
-        [&self.from_initiator, &self.from_target].iter().all(|pipe| pipe.state() == State::Closed)
+    /// Takes a segment of the container's. What it is answered waits for the next [`work`](Self::work), but for a
+    /// few answers to what makes no sense.
+    pub(crate) fn take(&mut self, frame: &Frame, outlet: &mut Outlet<'_>, now: Instant) {
+        let packet = &frame.bytes()[frame.headers.network_offset()..frame.headers.end_offset()];
+        let outlet = Some(outlet);
+        let mut link = Link { packet: Some(packet), outlet, binding: &self.binding, credit: 0 };
+        self.interface.poll_ingress_single(tcp_instant(now), &mut link, &mut self.sockets);
+        let state = self.sockets.get::<tcp::Socket<'_>>(self.handle).state();
+        self.container.ended |= is_ended(state);
     }
+
+    /// Passes bytes, ends and resets on, and sends what is due.
+    pub(crate) fn work(&mut self, outlet: &mut Outlet<'_>, now: Instant) -> Fate {
+        let passed = self.pass_on();
+        if passed.is_err() {
+            self.sockets.get_mut::<tcp::Socket<'_>>(self.handle).abort();
+        }
+        let starved = self.send(outlet, now);
+        if passed.is_err() {
+            return Fate::Broken;
+        }
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
+        let over = matches!(socket.state(), tcp::State::Closed | tcp::State::TimeWait);
+        if over && !(self.client.ended && self.container.ended) {
+            return Fate::Broken;
+        }
+        if over && self.container.passed_on {
+            return Fate::Ended;
+        }
+        let more = (self.readable && !self.client.ended && socket.can_send())
+            || (self.writable && socket.can_recv())
+            || (self.container.ended && !self.container.passed_on && !socket.can_recv());
+        if more {
+            return Fate::Waits(Some(now));
+        }
+        let at = self.interface.poll_at(tcp_instant(now), &self.sockets).map(|at| instant(at, now));
+        Fate::Waits(if starved { at.map(|at| at.max(now + NO_SLOT)) } else { at })
+    }
+
+    /// Gives up: the container is sent a reset, and so is the client.
+    pub(crate) fn abort(mut self, outlet: &mut Outlet<'_>, now: Instant) {
+        self.sockets.get_mut::<tcp::Socket<'_>>(self.handle).abort();
+        self.send(outlet, now);
+        self.reset_client();
+    }
+
+    pub(crate) fn reset_client(self) {
+        self.stream.reset();
+    }
+
+    /// Passes on what there is, in both directions.
+    fn pass_on(&mut self) -> io::Result<()> {
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
+        if !self.connected && socket.may_send() {
+            self.connected = true;
+            socket.set_keep_alive(Some(tcp_duration(KEEP_ALIVE)));
+            socket.set_timeout(Some(tcp_duration(SILENCE_MAX)));
+        }
+        self.container.ended |= is_ended(socket.state());
+        for _ in 0..PIECES {
+            if !(self.readable && !self.client.ended && socket.can_send()) {
+                break;
+            }
+            match filled(socket, &self.stream)? {
+                Passed::Some => {}
+                Passed::None => self.readable = false,
+                Passed::End => {
+                    (self.client.ended, self.client.passed_on) = (true, true);
+                    socket.close();
+                }
+            }
+        }
+        for _ in 0..PIECES {
+            if !(self.writable && socket.can_recv()) {
+                break;
+            }
+            if drained(socket, &self.stream)? == Passed::None {
+                self.writable = false;
+            }
+        }
+        if self.container.ended && !self.container.passed_on && !socket.can_recv() {
+            self.container.passed_on = true;
+            self.stream.end()?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is due, and says whether slots were missing.
+    fn send(&mut self, outlet: &mut Outlet<'_>, now: Instant) -> bool {
+        let outlet_of_link = Some(&mut *outlet);
+        let mut link = Link { packet: None, outlet: outlet_of_link, binding: &self.binding, credit: PIECES };
+        let mut left = PIECES;
+        loop {
+            self.interface.poll_egress(tcp_instant(now), &mut link, &mut self.sockets);
+            if link.credit == left || link.credit == 0 {
+                break;
+            }
+            left = link.credit;
+        }
+        outlet.pool.available() == 0
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (client, container) = (self.client, self.container);
+        f.debug_struct("Relay")
+            .field("client", &client)
+            .field("container", &container)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came of one attempt to pass bytes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passed {
+    /// Some bytes.
+    Some,
+    /// None: it would block.
+    None,
+    /// The end.
+    End,
+}
+
+/// Reads from the client into the send buffer, which has room.
+fn filled(socket: &mut tcp::Socket<'_>, stream: &Stream) -> io::Result<Passed> {
+    let read = socket.send(|room| {
+        let read = stream.read(room);
+        (*read.as_ref().unwrap_or(&0), read)
+    });
+    passed(read.unwrap_or(Err(ErrorKind::NotConnected.into())))
+}
+
+/// Writes to the client from the receive buffer, which is not empty.
+fn drained(socket: &mut tcp::Socket<'_>, stream: &Stream) -> io::Result<Passed> {
+    let written = socket.recv(|bytes| {
+        let written = stream.write(bytes);
+        (*written.as_ref().unwrap_or(&0), written)
+    });
+    passed(written.unwrap_or(Err(ErrorKind::NotConnected.into())))
+}
+
+fn passed(outcome: io::Result<usize>) -> io::Result<Passed> {
+    match outcome {
+        Ok(0) => Ok(Passed::End),
+        Ok(_) => Ok(Passed::Some),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Passed::None),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Passed::Some),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the container has sent its end.
+fn is_ended(state: tcp::State) -> bool {
+    use tcp::State::{CloseWait, Closing, LastAck, TimeWait};
+    matches!(state, CloseWait | Closing | LastAck | TimeWait)
+}
+
+fn tcp_duration(duration: Duration) -> TcpDuration {
+    TcpDuration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
 }

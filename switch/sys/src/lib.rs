@@ -4,7 +4,7 @@
 //!
 //! | used by | modules |
 //! |---|---|
-//! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`tap`] [`confine`] |
+//! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`confine`] |
 //! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 
@@ -22,5 +22,6 @@ pub mod random;
 pub mod seqpacket;
 pub mod shared;
 pub mod socket;
+pub mod stream;
 pub mod tap;
 pub mod wallclock;

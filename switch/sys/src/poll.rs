@@ -40,6 +40,15 @@ impl Poller {
         self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(number), Interest::READABLE)
     }
 
+    /// Starts to wait for `fd` to have something to read or room to write, which are reported alike.
+    ///
+    /// # Errors
+    /// When it is waited for already, or is of a kind that cannot be waited for.
+    pub fn add_both_ways(&self, fd: BorrowedFd<'_>, number: usize) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(number), interest)
+    }
+
     /// Stops waiting for `fd`. To be called before its descriptor is closed: a duplicate elsewhere would
     /// keep it registered.
     ///

@@ -1,0 +1,125 @@
+//! Datagrams to and from the container, made and read by hand.
+
+use std::net::{IpAddr, SocketAddr};
+
+use vswitch_frame::Frame;
+use vswitch_frame::checksum::{self, Sum};
+use vswitch_frame::headers::{ETHERNET_BYTES, be16, protocol};
+
+use crate::binding::Binding;
+use crate::link::address;
+
+const IPV4_BYTES: usize = 20;
+const IPV6_BYTES: usize = 40;
+const UDP_BYTES: usize = 8;
+const HOP_LIMIT: u8 = 64;
+
+/// A datagram that cannot be sent to the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unfit;
+
+/// Where in a frame to the container the payload of a datagram starts.
+pub(crate) fn payload_offset(binding: &Binding) -> usize {
+    let network = if binding.container.is_ipv4() { IPV4_BYTES } else { IPV6_BYTES };
+    ETHERNET_BYTES + network + UDP_BYTES
+}
+
+/// Writes the headers in front of the `length` bytes of payload that are in the room of a frame, from `source`.
+///
+/// # Errors
+/// When the datagram does not fit into the network's MTU.
+pub(crate) fn finish(
+    frame: &mut Frame,
+    binding: &Binding,
+    source: SocketAddr,
+    length: usize,
+) -> Result<(), Unfit> {
+    let end = payload_offset(binding) + length;
+    let packet_bytes = u16::try_from(end - ETHERNET_BYTES).map_err(|_| Unfit)?;
+    if packet_bytes > binding.mtu {
+        return Err(Unfit);
+    }
+    frame.received_plain(end);
+    address(frame, binding);
+    let packet = &mut frame.bytes_mut()[ETHERNET_BYTES..];
+    match (source.ip(), binding.container.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let header = &mut packet[..IPV4_BYTES];
+            header.fill(0);
+            header[0] = 0x45;
+            header[2..4].copy_from_slice(&packet_bytes.to_be_bytes());
+            (header[8], header[9]) = (HOP_LIMIT, protocol::UDP);
+            header[12..16].copy_from_slice(&from.octets());
+            header[16..20].copy_from_slice(&to.octets());
+            let sum = Sum::ZERO.add_bytes(header).checksum();
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let header = &mut packet[..IPV6_BYTES];
+            header.fill(0);
+            header[0] = 0x60;
+            let length = packet_bytes.saturating_sub(40);
+            header[4..6].copy_from_slice(&length.to_be_bytes());
+            (header[6], header[7]) = (protocol::UDP, HOP_LIMIT);
+            header[8..24].copy_from_slice(&from.octets());
+            header[24..40].copy_from_slice(&to.octets());
+        }
+        _ => return Err(Unfit),
+    }
+    write_udp(frame, source.port(), binding.container.port(), length)
+}
+
+fn write_udp(frame: &mut Frame, from: u16, to: u16, length: usize) -> Result<(), Unfit> {
+    let start = frame.len() - length - UDP_BYTES;
+    let udp_bytes = u16::try_from(UDP_BYTES + length).map_err(|_| Unfit)?;
+    let header = &mut frame.bytes_mut()[start..start + UDP_BYTES];
+    header[..2].copy_from_slice(&from.to_be_bytes());
+    header[2..4].copy_from_slice(&to.to_be_bytes());
+    header[4..6].copy_from_slice(&udp_bytes.to_be_bytes());
+    header[6..8].fill(0);
+    frame.parse().map_err(|_| Unfit)?;
+    let bytes = frame.bytes();
+    let sum =
+        checksum::pseudo_header(bytes, &frame.headers, usize::from(udp_bytes)).add_bytes(&bytes[start..]);
+    // A sum of zero is written as its other form: zero would mean that there is none (RFC 768).
+    let sum = if sum.checksum() == 0 { u16::MAX } else { sum.checksum() };
+    frame.bytes_mut()[start + 6..start + 8].copy_from_slice(&sum.to_be_bytes());
+    Ok(())
+}
+
+/// The addresses and ports of a parsed frame of TCP or UDP: initiator's side and target's are the caller's to know.
+pub(crate) fn endpoints(frame: &Frame) -> Option<(SocketAddr, SocketAddr)> {
+    let (bytes, headers) = (frame.bytes(), &frame.headers);
+    let (network, transport) = (headers.network_offset(), headers.transport_offset());
+    let (from, to) = if headers.is_ipv4() {
+        (ip::<4>(bytes, network + 12)?, ip::<4>(bytes, network + 16)?)
+    } else {
+        (ip::<16>(bytes, network + 8)?, ip::<16>(bytes, network + 24)?)
+    };
+    Some(((from, be16(bytes, transport)).into(), (to, be16(bytes, transport + 2)).into()))
+}
+
+fn ip<const N: usize>(bytes: &[u8], at: usize) -> Option<IpAddr>
+where
+    IpAddr: From<[u8; N]>,
+{
+    Some(<[u8; N]>::try_from(bytes.get(at..at + N)?).ok()?.into())
+}
+
+/// The payloads of a frame of UDP: several when it is a super-frame.
+pub(crate) fn payloads(frame: &Frame) -> impl Iterator<Item = &[u8]> {
+    let start = frame.headers.transport_offset();
+    let length = usize::from(be16(frame.bytes(), start + 4));
+    let end = frame.headers.end_offset();
+    // A super-frame's own length says nothing of its datagrams.
+    let end = if frame.offload.gso.is_some() { end } else { end.min(start + length) };
+    let payload = &frame.bytes()[frame.headers.payload_offset()..end];
+    let size = frame.offload.gso.map_or(payload.len(), |gso| usize::from(gso.size));
+    let empty = payload.is_empty().then_some(payload);
+    empty.into_iter().chain(payload.chunks(size.max(1)))
+}
+
+/// Whether a datagram has no checksum, which IPv4 allows.
+pub(crate) fn has_no_checksum(frame: &Frame) -> bool {
+    frame.headers.is_ipv4() && be16(frame.bytes(), frame.headers.transport_offset() + 6) == 0
+}

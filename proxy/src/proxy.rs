@@ -1,0 +1,354 @@
+//! The proxy as its owner sees it: descriptors and frames in, frames out.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use vswitch_frame::headers::Transport;
+use vswitch_frame::{Frame, Instant, NetworkId, Pool};
+use vswitch_sys::stream::{Datagrams, Stream};
+
+use crate::binding::Binding;
+use crate::datagram::endpoints;
+use crate::deadlines::Deadlines;
+use crate::limits::{Budget, Limits};
+use crate::link::{Outlet, is_right};
+use crate::relay::{Fate, Relay};
+use crate::session::{Assign, Sessions, canonical};
+use crate::source::{PORT_FIRST, PORTS, address, keeps_port};
+
+/// Relays, listeners and sessions that are worked on in one turn.
+const DUE_MAX: usize = 256;
+/// Ports that are tried in a row before a new flow is given up.
+const PORT_TRIES: u16 = 1024;
+/// How long what is due waits when slots are scarce.
+const NO_SLOT: Duration = Duration::from_millis(1);
+
+/// The number of a relay or a listener, by which its descriptor is waited for. Never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// Why a connection was not relayed. The client has been reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There are as many relays as there may be, or too little memory for one more.
+    Full,
+    /// No port is free for the gateway to speak from.
+    NoPort,
+    /// The container and its gateway are of different families, or are no addresses that can be spoken to.
+    BadBinding,
+}
+
+/// What has happened so far, and what there is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// TCP relays there are.
+    pub relays: usize,
+    /// UDP sessions there are.
+    pub sessions: usize,
+    /// Connections accepted and not relayed.
+    pub refused: u64,
+    /// Relays that ended as they should.
+    pub ended: u64,
+    /// Relays that ended by a reset, by silence, or because the container is not there.
+    pub broken: u64,
+    /// Datagrams dropped: too big, of one client too many, or without room at the receiver.
+    pub datagrams_dropped: u64,
+    /// Frames with a wrong checksum.
+    pub bad_checksums: u64,
+}
+
+/// What a frame of a container's is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Flow {
+    pub(crate) network: NetworkId,
+    pub(crate) container: SocketAddr,
+    /// What the container takes for the client.
+    pub(crate) source: SocketAddr,
+}
+
+/// Every relay and every session. See the [crate] for how it works.
+#[derive(Debug)]
+pub struct Proxy {
+    relays: BTreeMap<Token, Relay>,
+    flows: BTreeMap<Flow, Token>,
+    budget: Budget,
+    sessions: Sessions,
+    deadlines: Deadlines<Token>,
+    numbers: Numbers,
+    counts: Counts,
+    /// Kept for its room.
+    due: Vec<Token>,
+}
+
+impl Proxy {
+    /// A proxy without a relay. The `seed` makes sequence numbers and ports hard to guess.
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        Self {
+            relays: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            budget: Budget::new(limits),
+            sessions: Sessions::new(limits.sessions),
+            deadlines: Deadlines::new(),
+            numbers: Numbers { next: 0, seed },
+            counts: Counts::default(),
+            due: Vec::new(),
+        }
+    }
+
+    /// Begins to relay an accepted connection. Its descriptor is to be waited for, both ways, by the token.
+    ///
+    /// # Errors
+    /// Why it is not relayed; the client has been reset then.
+    pub fn tcp_accepted(
+        &mut self,
+        binding: Binding,
+        stream: Stream,
+        client: SocketAddr,
+        now: Instant,
+    ) -> Result<Token, Refused> {
+        let begun = self.begin(binding, stream, canonical(client), now);
+        begun.map_err(|(stream, refused)| {
+            stream.reset();
+            self.counts.refused += 1;
+            refused
+        })
+    }
+
+    fn begin(
+        &mut self,
+        binding: Binding,
+        stream: Stream,
+        client: SocketAddr,
+        now: Instant,
+    ) -> Result<Token, (Stream, Refused)> {
+        if binding.container.is_ipv4() != binding.gateway.is_ipv4() {
+            return Err((stream, Refused::BadBinding));
+        }
+        let Some(source) = self.numbers.source(&binding, client, &self.flows) else {
+            return Err((stream, Refused::NoPort));
+        };
+        let Some(buffer) = self.budget.take() else {
+            return Err((stream, Refused::Full));
+        };
+        let (token, seed) = (self.numbers.token(), self.numbers.mixed());
+        let relay = Relay::new(binding, source, stream, buffer, seed, now).map_err(|stream| {
+            self.budget.give_back(buffer);
+            (stream, Refused::BadBinding)
+        })?;
+        self.flows.insert(flow_of(&relay), token);
+        self.relays.insert(token, relay);
+        self.deadlines.set(token, Some(now));
+        Ok(token)
+    }
+
+    /// Begins to relay what a bound UDP socket receives. It is to be waited for by the token.
+    ///
+    /// # Errors
+    /// [`Refused::BadBinding`].
+    pub fn udp_listener(
+        &mut self,
+        binding: Binding,
+        socket: Datagrams,
+        now: Instant,
+    ) -> Result<Token, Refused> {
+        if binding.container.is_ipv4() != binding.gateway.is_ipv4() {
+            return Err(Refused::BadBinding);
+        }
+        let token = self.numbers.token();
+        self.sessions.listen(token, binding, socket);
+        self.deadlines.set(token, Some(now));
+        Ok(token)
+    }
+
+    /// Closes a UDP socket, and ends its sessions.
+    pub fn close_listener(&mut self, token: Token) {
+        self.deadlines.set(token, None);
+        for session in self.sessions.close(token) {
+            self.deadlines.set(session, None);
+        }
+    }
+
+    /// The descriptor to wait for. `None` when it is gone.
+    pub fn descriptor(&self, token: Token) -> Option<BorrowedFd<'_>> {
+        let relay = self.relays.get(&token).map(|relay| relay.stream().as_fd());
+        relay.or_else(|| self.sessions.socket(token).map(AsFd::as_fd))
+    }
+
+    /// A descriptor became ready for something. A token of what is gone has no effect.
+    pub fn ready(&mut self, token: Token, now: Instant) {
+        let relay = self.relays.get_mut(&token).map(Relay::ready);
+        if relay.is_some() || self.sessions.ready(token) {
+            self.deadlines.set(token, Some(now));
+        }
+    }
+
+    /// Takes a copy of a frame that a container of `network` sent to the gateway's MAC address, if it belongs to a relay or a
+    /// session, and says whether it does. The frame must have been parsed, and remains the caller's.
+    ///
+    /// Ask this before the frame is routed: its destination may be any address of a client's.
+    pub fn from_container(
+        &mut self,
+        network: NetworkId,
+        frame: &Frame,
+        pool: &mut Pool,
+        out: &mut Vec<(NetworkId, Frame)>,
+        now: Instant,
+    ) -> bool {
+        match frame.headers.transport() {
+            Transport::Tcp => self.take_segment(network, frame, &mut Outlet { pool, out }, now),
+            Transport::Udp => self.sessions.take(network, frame, &mut self.counts, now),
+            Transport::Other => false,
+        }
+    }
+
+    fn take_segment(
+        &mut self,
+        network: NetworkId,
+        frame: &Frame,
+        outlet: &mut Outlet<'_>,
+        now: Instant,
+    ) -> bool {
+        let Some((container, source)) = endpoints(frame) else { return false };
+        let Some(&token) = self.flows.get(&Flow { network, container, source }) else { return false };
+        let Some(relay) = self.relays.get_mut(&token) else { return false };
+        if is_right(frame) {
+            relay.take(frame, outlet, now);
+            self.deadlines.set(token, Some(now));
+        } else {
+            self.counts.bad_checksums += 1;
+        }
+        true
+    }
+
+    /// Does what is due, and appends the frames for containers, each with its network.
+    pub fn work(&mut self, pool: &mut Pool, out: &mut Vec<(NetworkId, Frame)>, now: Instant) {
+        let mut due = std::mem::take(&mut self.due);
+        due.extend(std::iter::from_fn(|| self.deadlines.take(now)).take(DUE_MAX));
+        let outlet = &mut Outlet { pool, out };
+        for token in due.drain(..) {
+            // Half of the slots are for what is received.
+            let at = if outlet.pool.available() <= outlet.pool.capacity() / 2 {
+                Some(now + NO_SLOT)
+            } else {
+                self.work_on(token, outlet, now)
+            };
+            self.deadlines.set(token, at);
+        }
+        self.due = due;
+    }
+
+    fn work_on(&mut self, token: Token, outlet: &mut Outlet<'_>, now: Instant) -> Option<Instant> {
+        if let Some(relay) = self.relays.get_mut(&token) {
+            let fate = relay.work(outlet, now);
+            if let Fate::Waits(at) = fate {
+                return at;
+            }
+            let relay = self.remove(token)?;
+            if fate == Fate::Broken {
+                self.counts.broken += 1;
+                relay.reset_client();
+            } else {
+                self.counts.ended += 1;
+            }
+            return None;
+        }
+        if self.sessions.listeners.contains_key(&token) {
+            let (numbers, counts, mut begun) = (&mut self.numbers, &mut self.counts, Vec::new());
+            let more = self.sessions.receive(token, numbers, outlet, counts, now, &mut begun);
+            for session in begun {
+                self.deadlines.set(session, self.sessions.expire(session, now));
+            }
+            return more.then_some(now);
+        }
+        self.sessions.expire(token, now)
+    }
+
+    fn remove(&mut self, token: Token) -> Option<Relay> {
+        let relay = self.relays.remove(&token)?;
+        self.flows.remove(&flow_of(&relay));
+        self.budget.give_back(relay.buffer);
+        Some(relay)
+    }
+
+    /// When [`work`](Self::work) is due next.
+    pub fn poll_at(&self) -> Option<Instant> {
+        self.deadlines.first()
+    }
+
+    /// Resets every relay and closes every listener whose binding is `gone`: the container was detached, or its port is no
+    /// longer published.
+    pub fn release(
+        &mut self,
+        gone: impl Fn(&Binding) -> bool,
+        pool: &mut Pool,
+        out: &mut Vec<(NetworkId, Frame)>,
+        now: Instant,
+    ) {
+        let relays = self.relays.iter().filter(|(_, relay)| gone(&relay.binding));
+        for token in relays.map(|(&token, _)| token).collect::<Vec<_>>() {
+            self.deadlines.set(token, None);
+            if let Some(relay) = self.remove(token) {
+                self.counts.broken += 1;
+                relay.abort(&mut Outlet { pool, out }, now);
+            }
+        }
+        let listeners = self.sessions.listeners.iter().filter(|(_, listener)| gone(&listener.binding));
+        for token in listeners.map(|(&token, _)| token).collect::<Vec<_>>() {
+            self.close_listener(token);
+        }
+    }
+
+    /// What has happened so far, and what there is.
+    pub fn counts(&self) -> Counts {
+        Counts { relays: self.relays.len(), sessions: self.sessions.len(), ..self.counts }
+    }
+}
+
+fn flow_of(relay: &Relay) -> Flow {
+    let Binding { network, container, .. } = relay.binding;
+    Flow { network, container, source: relay.source }
+}
+
+/// Where tokens, ports and seeds come from.
+#[derive(Debug)]
+struct Numbers {
+    next: u64,
+    seed: u64,
+}
+
+impl Numbers {
+    /// The next of a row that is hard to guess without the seed (splitmix64).
+    fn mixed(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+impl Assign for Numbers {
+    fn token(&mut self) -> Token {
+        self.next += 1;
+        Token(self.next)
+    }
+
+    fn source(
+        &mut self,
+        binding: &Binding,
+        client: SocketAddr,
+        taken: &BTreeMap<Flow, Token>,
+    ) -> Option<SocketAddr> {
+        let Binding { network, container, .. } = *binding;
+        let is_free =
+            |source: &SocketAddr| !taken.contains_key(&Flow { network, container, source: *source });
+        let address = address(binding, client.ip());
+        let kept = Some(client).filter(|_| keeps_port(binding, address, client)).filter(is_free);
+        kept.or_else(|| {
+            let first = u16::try_from(self.mixed() % u64::from(PORTS)).unwrap_or(0);
+            let ports = (0..PORT_TRIES).map(|n| PORT_FIRST + (first + n) % PORTS);
+            ports.map(|port| SocketAddr::new(address, port)).find(is_free)
+        })
+    }
+}

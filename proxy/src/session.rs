@@ -1,0 +1,234 @@
+//! UDP: sessions, each of one client with one listener.
+//!
+//! # Theory of operation
+//!
+//! A session begins with a client's first datagram to one address of the host's, and has a source of its own toward
+//! the container ([`crate::source`]). What the container sends there goes to the client from the
+//! address the client addressed. A session ends after [`IDLE`] without a datagram in either direction, or with
+//! its listener. Datagrams have no back-pressure: what finds no room is lost.
+//!
+//! A datagram that does not fit into the container's MTU is dropped and counted: fragments are not made, and fragments
+//! of the container's are not put together.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use vswitch_frame::{Frame, Instant, NetworkId};
+use vswitch_sys::stream::Datagrams;
+
+use crate::binding::Binding;
+use crate::datagram;
+use crate::link::{Outlet, is_right};
+use crate::proxy::{Counts, Flow, Token};
+
+/// How long a session lasts without a datagram.
+pub const IDLE: Duration = Duration::from_secs(90);
+
+/// Datagrams received of one listener in one turn.
+const DATAGRAMS: usize = 64;
+
+/// A client of a listener, and the address it uses.
+type Asker = (Token, SocketAddr, IpAddr);
+
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) binding: Binding,
+    socket: Datagrams,
+    readable: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    asker: Asker,
+    flow: Flow,
+    pub(crate) active_at: Instant,
+}
+
+/// Every listener and every session.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    pub(crate) listeners: BTreeMap<Token, Listener>,
+    all: BTreeMap<Token, Session>,
+    askers: BTreeMap<Asker, Token>,
+    flows: BTreeMap<Flow, Token>,
+    limit: usize,
+}
+
+/// What gives a new session its number and its source.
+pub(crate) trait Assign {
+    /// A number never used before.
+    fn token(&mut self) -> Token;
+    /// A source toward the container that no other flow has.
+    fn source(
+        &mut self,
+        binding: &Binding,
+        client: SocketAddr,
+        taken: &BTreeMap<Flow, Token>,
+    ) -> Option<SocketAddr>;
+}
+
+impl Sessions {
+    pub(crate) fn new(limit: usize) -> Self {
+        let (listeners, all) = (BTreeMap::new(), BTreeMap::new());
+        Self { listeners, all, askers: BTreeMap::new(), flows: BTreeMap::new(), limit }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn listen(&mut self, token: Token, binding: Binding, socket: Datagrams) {
+        self.listeners.insert(token, Listener { binding, socket, readable: true });
+    }
+
+    pub(crate) fn socket(&self, token: Token) -> Option<&Datagrams> {
+        self.listeners.get(&token).map(|listener| &listener.socket)
+    }
+
+    pub(crate) fn ready(&mut self, token: Token) -> bool {
+        let Some(listener) = self.listeners.get_mut(&token) else { return false };
+        listener.readable = true;
+        true
+    }
+
+    /// Ends a listener with its sessions, and answers which those were.
+    pub(crate) fn close(&mut self, token: Token) -> Vec<Token> {
+        self.listeners.remove(&token);
+        let of_listener = |session: &Session| session.asker.0 == token;
+        let gone: Vec<Token> =
+            self.all.iter().filter(|(_, session)| of_listener(session)).map(|(&token, _)| token).collect();
+        gone.iter().for_each(|&session| self.end(session));
+        gone
+    }
+
+    /// What is due of a session: when it is due next, or `None` when it has ended or there is none.
+    pub(crate) fn expire(&mut self, token: Token, now: Instant) -> Option<Instant> {
+        let at = self.all.get(&token)?.active_at + IDLE;
+        if at <= now {
+            self.end(token);
+            return None;
+        }
+        Some(at)
+    }
+
+    fn end(&mut self, token: Token) {
+        if let Some(session) = self.all.remove(&token) {
+            self.askers.remove(&session.asker);
+            self.flows.remove(&session.flow);
+        }
+    }
+
+    /// Receives what a listener's clients sent, makes frames of it, and reports new sessions. Answers whether
+    /// there may be more.
+    pub(crate) fn receive(
+        &mut self,
+        token: Token,
+        assign: &mut impl Assign,
+        outlet: &mut Outlet<'_>,
+        counts: &mut Counts,
+        now: Instant,
+        begun: &mut Vec<Token>,
+    ) -> bool {
+        for _ in 0..DATAGRAMS {
+            let Some(listener) = self.listeners.get_mut(&token) else { return false };
+            if !listener.readable {
+                return false;
+            }
+            let Some(mut frame) = outlet.pool.take() else { return true };
+            let (binding, offset) = (listener.binding, datagram::payload_offset(&listener.binding));
+            let received = match listener.socket.receive(&mut frame.receive_room_plain()[offset..]) {
+                Ok(received) => received,
+                Err(error) => {
+                    listener.readable = error.kind() != ErrorKind::WouldBlock;
+                    outlet.pool.free(frame);
+                    continue;
+                }
+            };
+            let asker = (token, received.client, received.addressed);
+            let source = self.source_of(asker, &binding, assign, now, begun);
+            let finished =
+                source.map(|source| datagram::finish(&mut frame, &binding, source, received.length));
+            if finished == Some(Ok(())) {
+                outlet.out.push((binding.network, frame));
+            } else {
+                counts.datagrams_dropped += 1;
+                outlet.pool.free(frame);
+            }
+        }
+        true
+    }
+
+    /// The source of a client's session, which begins if there is none. `None` when there is no room for it.
+    fn source_of(
+        &mut self,
+        asker: Asker,
+        binding: &Binding,
+        assign: &mut impl Assign,
+        now: Instant,
+        begun: &mut Vec<Token>,
+    ) -> Option<SocketAddr> {
+        let known = self.askers.get(&asker).copied();
+        let token = known.or_else(|| {
+            let token = self.begin(asker, binding, assign, now)?;
+            begun.push(token);
+            Some(token)
+        })?;
+        let session = self.all.get_mut(&token)?;
+        session.active_at = now;
+        Some(session.flow.source)
+    }
+
+    fn begin(
+        &mut self,
+        asker: Asker,
+        binding: &Binding,
+        assign: &mut impl Assign,
+        now: Instant,
+    ) -> Option<Token> {
+        if self.all.len() >= self.limit {
+            return None;
+        }
+        let source = assign.source(binding, canonical(asker.1), &self.flows)?;
+        let flow = Flow { network: binding.network, container: binding.container, source };
+        let token = assign.token();
+        self.askers.insert(asker, token);
+        self.flows.insert(flow, token);
+        self.all.insert(token, Session { asker, flow, active_at: now });
+        Some(token)
+    }
+
+    /// Takes a frame of UDP from a container, and says whether it is a session's.
+    pub(crate) fn take(
+        &mut self,
+        network: NetworkId,
+        frame: &Frame,
+        counts: &mut Counts,
+        now: Instant,
+    ) -> bool {
+        let Some((container, source)) = datagram::endpoints(frame) else { return false };
+        let flow = Flow { network, container, source };
+        let Some(session) = self.flows.get(&flow).and_then(|token| self.all.get_mut(token)) else {
+            return false;
+        };
+        let (listener, client, addressed) = session.asker;
+        let Some(listener) = self.listeners.get(&listener) else { return false };
+        if !(datagram::has_no_checksum(frame) || is_right(frame)) {
+            counts.bad_checksums += 1;
+            return true;
+        }
+        session.active_at = now;
+        for payload in datagram::payloads(frame) {
+            if listener.socket.send(payload, client, addressed).is_err() {
+                counts.datagrams_dropped += 1;
+            }
+        }
+        true
+    }
+}
+
+/// A client as it is on the wire: an IPv4 client of a socket of both families is one of IPv4.
+pub(crate) fn canonical(client: SocketAddr) -> SocketAddr {
+    SocketAddr::new(client.ip().to_canonical(), client.port())
+}
