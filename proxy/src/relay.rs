@@ -69,6 +69,8 @@ pub(crate) struct Relay {
     /// The client's socket may have something to read, or room to write, for all we know.
     readable: bool,
     writable: bool,
+    /// It may have failed, for all we know.
+    woken: bool,
 }
 
 /// How far the direction that begins at one side has come.
@@ -113,7 +115,7 @@ impl Relay {
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(socket);
         let (client, container) = (Ends::default(), Ends::default());
-        let (connected, readable, writable) = (false, true, true);
+        let (connected, readable, writable, woken) = (false, true, true, false);
         Ok(Self {
             binding,
             source,
@@ -127,6 +129,7 @@ impl Relay {
             connected,
             readable,
             writable,
+            woken,
         })
     }
 
@@ -136,7 +139,7 @@ impl Relay {
 
     /// The client's socket became ready for something.
     pub(crate) fn ready(&mut self) {
-        (self.readable, self.writable) = (true, true);
+        (self.readable, self.writable, self.woken) = (true, true, true);
     }
 
     /// Takes a segment of the container's. What it is answered waits for the next [`work`](Self::work), but for a
@@ -198,6 +201,10 @@ impl Relay {
             socket.set_timeout(Some(tcp_duration(SILENCE_MAX)));
         }
         self.container.ended |= is_ended(socket.state());
+        // A reset shows in a read; while nothing is read, it is asked for.
+        if std::mem::take(&mut self.woken) && (self.client.ended || !socket.can_send()) {
+            self.stream.failure()?;
+        }
         for _ in 0..PIECES {
             if !(self.readable && !self.client.ended && socket.can_send()) {
                 break;

@@ -37,7 +37,7 @@ allowed! {
     recvmsg = libc::SYS_recvmsg, "a command and its descriptor, or an answer for a name, from control; a relayed datagram";
     sendmsg = libc::SYS_sendmsg, "a reply, or a question for a name, to control; a relayed datagram";
     accept4 = libc::SYS_accept4, "the next control, when the one before has died; a connection to relay";
-    getsockopt = libc::SYS_getsockopt, "whether that one is root";
+    getsockopt = libc::SYS_getsockopt, "whether that control is root; whether a relayed connection has failed";
     setsockopt = libc::SYS_setsockopt, "no delay on a relayed connection; a reset at its end";
     shutdown = libc::SYS_shutdown, "the end of one direction of a relayed connection";
     epoll_wait = SYS_EPOLL_WAIT, "sleep until a descriptor is ready";

@@ -14,7 +14,9 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, KeepAlive, Linger, TcpNoDelay};
+use nix::sys::socket::sockopt::{
+    Ipv4PacketInfo, Ipv6RecvPacketInfo, KeepAlive, Linger, SocketError, TcpNoDelay,
+};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockaddrLike, SockaddrStorage, recvmsg, sendmsg,
     setsockopt, shutdown,
@@ -72,6 +74,17 @@ impl Stream {
     /// The kernel's, when the connection is gone.
     pub fn end(&self) -> io::Result<()> {
         Ok(shutdown(self.0.as_raw_fd(), Shutdown::Write)?)
+    }
+
+    /// Says whether the connection has failed, without reading from it.
+    ///
+    /// # Errors
+    /// That of the connection: a reset, for one.
+    pub fn failure(&self) -> io::Result<()> {
+        match getsockopt(&self.0, SocketError)? {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
     }
 
     /// Closes the connection with a reset.

@@ -1,7 +1,5 @@
 //! TCP: real clients on loopback, a simulated container.
 
-mod world;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 
@@ -11,7 +9,7 @@ use smoltcp::socket::tcp::State;
 use vswitch_proxy::limits::BUFFER_MIN;
 use vswitch_proxy::{Limits, Refused};
 
-use world::{World, binding};
+use crate::world::{World, binding};
 
 const CONTAINER: &str = "172.17.0.2";
 
@@ -146,6 +144,8 @@ fn a_container_that_vanished_is_noticed_and_one_that_is_idle_stays() {
         world.step();
     }
     assert_eq!(world.proxy.counts().relays, 1, "idle for 250 s");
+    let next = world.proxy.poll_at().expect("a keep-alive");
+    assert!(next.since(world.now).as_secs() > 1, "nothing spins");
     world.fate = Box::new(|| None);
     let error = world.until(|_| read(&mut client, &mut Vec::new()).err());
     assert_eq!(error, ErrorKind::ConnectionReset);
@@ -171,6 +171,22 @@ fn resets_are_carried_through() {
         (state == State::Closed).then_some(())
     });
     assert_eq!(world.proxy.counts().relays, 0);
+}
+
+#[test]
+fn a_reset_behind_an_end_is_noticed() {
+    let mut world = World::new(Limits::default());
+    let (client, _) = world.connect(&listen(), binding(CONTAINER));
+    let source = accepted(&mut world);
+    client.shutdown(Shutdown::Write).expect("end");
+    world.until(|world| {
+        let state = world.stacks.get_mut(&source).expect("connected").socket().state();
+        (state == State::CloseWait).then_some(())
+    });
+    let now = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::Linger, &now).expect("option");
+    drop(client);
+    world.until(|world| (world.proxy.counts().broken == 1).then_some(()));
 }
 
 #[test]
@@ -216,7 +232,12 @@ fn a_released_binding_resets_both_sides() {
     let (mut client, _) = world.connect(&listen(), binding(CONTAINER));
     accepted(&mut world);
     let mut out = Vec::new();
-    world.proxy.release(|binding| binding.network == world::NETWORK, &mut world.pool, &mut out, world.now);
+    world.proxy.release(
+        |binding| binding.network == crate::world::NETWORK,
+        &mut world.pool,
+        &mut out,
+        world.now,
+    );
     assert_eq!(out.len(), 1, "a reset for the container");
     out.into_iter().for_each(|(_, frame)| world.pool.free(frame));
     let error = world.until(|_| read(&mut client, &mut Vec::new()).err());
@@ -241,7 +262,7 @@ fn ten_thousand_relays_at_once() {
         }
     }
     world.until(|world| {
-        let open = |stack: &mut world::Stack| stack.socket().state() == State::Established;
+        let open = |stack: &mut crate::world::Stack| stack.socket().state() == State::Established;
         (world.stacks.len() == count && world.stacks.values_mut().all(open)).then_some(())
     });
     for (n, client) in clients.iter_mut().enumerate() {
