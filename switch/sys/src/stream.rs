@@ -18,8 +18,8 @@ use nix::sys::socket::sockopt::{
     Ipv4PacketInfo, Ipv6RecvPacketInfo, KeepAlive, Linger, SocketError, TcpNoDelay,
 };
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockaddrLike, SockaddrStorage, recvmsg, sendmsg,
-    setsockopt, shutdown,
+    ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockaddrLike, SockaddrStorage, getsockopt,
+    recvmsg, sendmsg, setsockopt, shutdown,
 };
 
 /// An accepted connection. It never blocks.
