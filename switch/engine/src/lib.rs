@@ -62,6 +62,7 @@ pub mod table;
 pub mod verdicts;
 
 pub use limits::Limits;
+pub use gateway::outside::{Hop, Outbound, Route};
 pub use network::{Endpoint, Gateway, GatewayMode, Network, Station};
 pub use policy::{Action, Count, End, Ports as PortRange, Protocol, Rule, State};
 pub use ports::Port;
