@@ -5,9 +5,10 @@
 //! | used by | modules |
 //! |---|---|
 //! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`tap`] [`confine`] |
-//! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] |
+//! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] [`claim`] |
 //! | traffic generators | [`socket`] |
 
+pub mod claim;
 pub mod clock;
 pub mod confine;
 pub mod device;
