@@ -32,6 +32,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{NetworkId, PortId};
+use vswitch_nat::Binding;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
@@ -86,6 +87,8 @@ struct State {
     networks: BTreeMap<NetworkId, Network>,
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    /// Published ports.
+    bindings: Vec<Binding>,
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
@@ -129,6 +132,7 @@ impl Link {
             networks: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
+            bindings: Vec::new(),
             kept: None,
             host_addresses: Vec::new(),
             running: None,
@@ -155,6 +159,7 @@ impl Link {
             networks: memory.networks,
             rules: Vec::new(),
             ports: memory.ports,
+            bindings: memory.bindings,
             kept: memory.kept,
             host_addresses: Vec::new(),
             running: None,
@@ -289,6 +294,32 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.host_addresses.clone_from(&addresses);
         self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
+    }
+
+    /// The published ports the datapath has.
+    pub async fn bindings(&self) -> Vec<Binding> {
+        self.shared.state.lock().await.bindings.clone()
+    }
+
+    /// Publishes ports.
+    ///
+    /// # Errors
+    /// [`LinkError`]; then they are not published.
+    pub async fn add_binding(&self, binding: Binding) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.bindings.push(binding);
+        let done = self.tell(&mut state, Command::AddBinding(binding), None).await;
+        done.inspect_err(|_| state.bindings.retain(|known| *known != binding))
+    }
+
+    /// Ends a publication.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will not have it.
+    pub async fn remove_binding(&self, binding: Binding) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.bindings.retain(|known| *known != binding);
+        self.tell(&mut state, Command::RemoveBinding(binding), None).await
     }
 
     /// Removes a port and closes its descriptor.
@@ -451,6 +482,9 @@ impl Link {
         must(&channel, &Command::SetRules(state.rules.clone()), None).await?;
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
+        }
+        for binding in &state.bindings {
+            must(&channel, &Command::AddBinding(*binding), None).await?;
         }
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vswitch_engine::Port;
 use vswitch_frame::{Mac, NetworkId, PortId};
+use vswitch_nat::{Binding, BindingError};
 use vswitch_sys::clock;
 use vswitch_sys::device::Device;
 use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
@@ -88,6 +89,11 @@ impl Datapath {
                 self.close(port);
                 Reply::Done
             }
+            Command::AddBinding(binding) => self.add_binding(binding),
+            Command::RemoveBinding(binding) => {
+                self.nat.remove_binding(&binding);
+                Reply::Done
+            }
             Command::SetRules(rules) => {
                 self.switch.set_rules(rules);
                 Reply::Done
@@ -112,6 +118,14 @@ impl Datapath {
         self.ports.insert(id, device, accepts);
         self.memory.specs.insert(id, spec);
         Reply::Done
+    }
+
+    fn add_binding(&mut self, binding: Binding) -> Reply {
+        match self.nat.add_binding(binding) {
+            Ok(()) => Reply::Done,
+            Err(BindingError::Taken(same)) if same == binding => Reply::Done,
+            Err(error) => Reply::Refused(error.to_string()),
+        }
     }
 
     /// Asks control over a new channel for names that are not ours. The old one, if there was one, is closed.

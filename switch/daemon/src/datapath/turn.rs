@@ -12,6 +12,7 @@ use vswitch_engine::gateway::FRAMES_MADE_MAX;
 use vswitch_engine::{Limits, Switch, Verdicts};
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::{Frame, Instant, Pool, PortId};
+use vswitch_nat::Nat;
 use vswitch_sys::clock;
 use vswitch_sys::device::{Budget, Left};
 use vswitch_sys::packet::Vectors;
@@ -39,6 +40,7 @@ const SLOTS: usize = BUDGET.frames + FRAMES_MADE_MAX + vswitch_frame::split::PIE
 #[derive(Debug)]
 pub(crate) struct Datapath {
     pub(crate) switch: Switch,
+    pub(crate) nat: Nat,
     pub(crate) ports: Ports,
     pub(crate) poller: Poller,
     pub(crate) line: Line,
@@ -58,6 +60,7 @@ impl Datapath {
     pub(crate) fn new(options: Options, counters: Counters, poller: Poller, line: Line) -> Self {
         Self {
             switch: Switch::new(Limits::default(), options.seed),
+            nat: Nat::new(vswitch_nat::Limits::default(), options.seed),
             ports: Ports::new(),
             poller,
             line,
