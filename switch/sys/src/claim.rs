@@ -9,8 +9,8 @@
 //! here: many kernels lack it.
 //!
 //! # Kernel facts
-//! * A filter runs before a SYN is looked at and before a datagram is queued. It reads the index of the
-//!   interface that a packet came in by at [`SKF_AD_OFF`] + [`SKF_AD_IFINDEX`].
+//! * A filter runs before a SYN is looked at and before a datagram is queued, and knows by which interface either came
+//!   ([`filter`](crate::filter)).
 //! * `IPV6_V6ONLY` off lets a socket on `::` hold its port of IPv4, too: one socket for both families.
 //! * Port 0 asks for a free port of `ip_local_port_range` that is none of `ip_local_reserved_ports`, free in
 //!   both families if the socket is of both.
@@ -20,24 +20,16 @@
 //!   shares.
 
 use std::io;
-use std::mem::size_of_val;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::sys::socket::sockopt::{Ipv6V6Only, RcvBuf, ReuseAddr};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt,
     socket,
 };
 
-/// Where a filter finds what is not of the packet itself (`linux/filter.h`).
-const SKF_AD_OFF: u32 = 0xffff_f000;
-/// And there, the index of the interface.
-const SKF_AD_IFINDEX: u32 = 8;
-
-/// Most uplinks a filter knows.
-pub const UPLINKS_MAX: usize = 64;
+use crate::filter::Program;
 
 /// On which of the host's addresses a port is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +102,7 @@ fn open(kind: Kind, address: SocketAddr, only_v6: bool, uplinks: &[u32]) -> io::
         setsockopt(&fd, Ipv6V6Only, &only_v6)?;
     }
     if !uplinks.is_empty() {
-        set_uplinks(&fd, uplinks)?;
+        Program::deaf_to(uplinks).attach(fd.as_fd())?;
     }
     match kind {
         Kind::Tcp => {
@@ -131,42 +123,6 @@ fn open(kind: Kind, address: SocketAddr, only_v6: bool, uplinks: &[u32]) -> io::
         }
     }
     Ok(fd)
-}
-
-/// Has a claim drop what comes by an interface of these indices, and by no other.
-///
-/// # Errors
-/// `InvalidInput` for more than [`UPLINKS_MAX`]; the kernel's, when it is no socket.
-pub fn set_uplinks(claim: &impl AsFd, uplinks: &[u32]) -> io::Result<()> {
-    if uplinks.len() > UPLINKS_MAX {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    attach(claim.as_fd(), &mut program(uplinks))
-}
-
-/// The filter: a load, two instructions for each uplink, and the end.
-fn program(uplinks: &[u32]) -> Vec<libc::sock_filter> {
-    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-    const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    const ALL: u32 = u32::MAX;
-    let instruction = |code, skipped, k| libc::sock_filter { code, jt: 0, jf: skipped, k };
-    let load = instruction(LOAD, 0, SKF_AD_OFF + SKF_AD_IFINDEX);
-    let drops =
-        uplinks.iter().flat_map(|uplink| [instruction(JUMP_EQUAL, 1, *uplink), instruction(RETURN, 0, 0)]);
-    [load].into_iter().chain(drops).chain([instruction(RETURN, 0, ALL)]).collect()
-}
-
-fn attach(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Result<()> {
-    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
-    let length = libc::socklen_t::try_from(size_of_val(&program)).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
-    // SAFETY: the option reads one `sock_fprog`, which outlives the call, and as many instructions as it says,
-    // which are borrowed from the caller.
-    let done =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const program).cast(), length) };
-    Errno::result(done).map(drop).map_err(io::Error::from)
 }
 
 #[cfg(test)]
@@ -249,6 +205,5 @@ mod tests {
             other.recv(&mut [0; 8]).expect("the second");
             assert_eq!(claimed.recv(&mut [0; 8]).is_ok(), heard, "{uplinks:?}");
         }
-        assert!(set_uplinks(&udp((Ipv4Addr::LOCALHOST, 0).into(), &[]).expect("claim"), &[1; 65]).is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! | used by | modules |
 //! |---|---|
 //! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`tap`] [`confine`] |
-//! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] [`claim`] |
+//! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 
 pub mod claim;
@@ -13,6 +13,7 @@ pub mod clock;
 pub mod confine;
 pub mod device;
 pub mod etc;
+pub mod filter;
 pub mod hostname;
 pub mod netlink;
 pub mod netns;

@@ -1,17 +1,19 @@
 //! Carries out control's commands between turns.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vswitch_engine::Port;
-use vswitch_frame::{Mac, NetworkId, PortId};
+use vswitch_frame::{Accepts, Mac, NetworkId, PortId};
 use vswitch_nat::{Binding, BindingError};
 use vswitch_sys::clock;
-use vswitch_sys::device::Device;
+use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
 use super::RESOLVER;
 use super::command::{Command, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use super::turn::Datapath;
+use super::wiring::{Grant, UPLINK, UplinkSpec};
 
 impl Datapath {
     /// Carries out the next command, if there is one, and answers it; says whether there was.
@@ -77,7 +79,22 @@ impl Datapath {
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
             Command::SetHostAddresses(addresses) => {
+                let spec = self.outside.spec();
+                self.set_way_out(spec, addresses.clone());
                 self.switch.set_host_addresses(addresses);
+                Reply::Done
+            }
+            Command::SetUplink(spec) => self.set_uplink(spec, fd),
+            Command::SetClaims => match fd {
+                Some(fd) => {
+                    self.outside.set_claims(fd);
+                    Reply::Done
+                }
+                None => Reply::Refused("claims need a channel".into()),
+            },
+            Command::Grant(Grant { protocol, address, ports }) => {
+                self.nat.grant(protocol, address, ports.into_iter().flatten());
+                self.outside.granted();
                 Reply::Done
             }
             Command::Announce(port) => {
@@ -126,6 +143,29 @@ impl Datapath {
             Err(BindingError::Taken(same)) if same == binding => Reply::Done,
             Err(error) => Reply::Refused(error.to_string()),
         }
+    }
+
+    fn set_uplink(&mut self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Reply {
+        if fd.is_some() || spec.is_none() {
+            self.close(UPLINK);
+        }
+        if let Some(fd) = fd {
+            let device = Device::new(fd, DeviceKind::Packet { vnet_header: true });
+            if let Err(error) = self.poller.add(device.as_fd(), UPLINK.index()) {
+                return Reply::Refused(format!("cannot wait for the uplink's descriptor: {error}"));
+            }
+            self.ports.insert(UPLINK, device, Accepts::ALL);
+            self.ports.set_ready(UPLINK);
+        }
+        let host = self.outside.told_host();
+        self.set_way_out(spec, host);
+        Reply::Done
+    }
+
+    /// Wires the way out anew.
+    fn set_way_out(&mut self, spec: Option<UplinkSpec>, host: Vec<IpAddr>) {
+        self.wiring(clock::now()).set(spec, host);
+        self.send_to_one();
     }
 
     /// Asks control over a new channel for names that are not ours. The old one, if there was one, is closed.

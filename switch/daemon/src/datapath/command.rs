@@ -11,6 +11,8 @@ use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
 
+use super::wiring::{Grant, UplinkSpec};
+
 /// Something control wants done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
@@ -38,6 +40,13 @@ pub enum Command {
     SetResolver,
     /// Says which addresses the host has beside those of gateways.
     SetHostAddresses(Vec<IpAddr>),
+    /// Says what the way out of the host is, if there is one. The packet socket of another interface than before rides
+    /// along.
+    SetUplink(Option<UplinkSpec>),
+    /// Asks for claims over the channel that rides along: each message is a list of [`vswitch_nat::Wanted`].
+    SetClaims,
+    /// Says which ports were claimed.
+    Grant(Grant),
     /// Says in its network where the addresses of the container behind a port are.
     Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.
