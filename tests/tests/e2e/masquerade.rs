@@ -136,7 +136,10 @@ fn the_world_is_told_nothing_at_claimed_ports() {
         let taken = |bound: std::io::Result<()>| bound.is_err_and(|error| error.raw_os_error() == Some(98));
         world.host().inside(|| {
             assert!(taken(UdpSocket::bind(claimed).map(drop)), "{claimed} is claimed for UDP");
-            let any = SocketAddr::new(if claimed.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, claimed.port());
+            let any = SocketAddr::new(
+                if claimed.is_ipv4() { [0; 4].into() } else { [0; 16].into() },
+                claimed.port(),
+            );
             assert!(taken(TcpListener::bind(any).map(drop)), "{any} is claimed for TCP");
         });
         let refused = |port: u16| {
