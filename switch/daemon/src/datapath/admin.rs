@@ -91,8 +91,10 @@ impl Datapath {
                 }
                 None => Reply::Refused("claims need a channel".into()),
             },
-            Command::Grant(Grant { protocol, address, ports }) => {
-                self.nat.grant(protocol, address, ports.into_iter().flatten());
+            Command::Grant(grants) => {
+                for Grant { protocol, address, ports } in grants {
+                    self.nat.grant(protocol, address, ports.into_iter().flatten());
+                }
                 self.outside.granted();
                 Reply::Done
             }

@@ -173,7 +173,10 @@ impl Wiring<'_> {
         self.outside.host = host.iter().copied().chain(own.into_iter().flatten()).collect();
         self.outside.told_host.clone_from(&host);
         self.nat.set_uplink(Uplink { v4: told.v4, v6: told.v6, host, mtu: told.mtu });
-        self.outside.asked = None;
+        if self.outside.spec != spec {
+            // Control claims unasked now.
+            self.outside.asked = Some(self.now);
+        }
         for (port, frame) in self.outside.neighbours.reset(Own { mac: told.mac, v4: told.v4, v6: told.v6 }) {
             self.drop(DropReason::NoNeighbour, port, frame);
         }
