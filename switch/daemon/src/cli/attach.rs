@@ -8,7 +8,7 @@ use vswitch_sys::netns::named_path;
 
 use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
-use super::{Failure, Json, Outcome, print, print_json};
+use super::{Failure, Json, Outcome, each, print, print_json};
 use crate::control::api::types::{self, ForeignFd, Map};
 
 /// Attach a container, or whatever else has a network namespace
@@ -79,11 +79,9 @@ impl Attach {
 
 impl Detach {
     pub(super) async fn run(self, client: &Client) -> Outcome {
-        for name in self.names {
-            client.command(&path("/sandboxes/", &name, "/detach"), &Map::new()).await?;
-            print(&format!("{name}\n"));
-        }
-        Ok(ExitCode::SUCCESS)
+        let detach =
+            async |name: &String| client.command(&path("/sandboxes/", name, "/detach"), &Map::new()).await;
+        each(self.names, detach).await
     }
 }
 

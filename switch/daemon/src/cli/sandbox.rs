@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
-use super::{Failure, Json, Outcome, network_flag, print, print_json, table};
+use super::{Failure, Json, Outcome, each, network_flag, print, print_json, table};
 use crate::control::api::types;
 use crate::control::names::short_id;
 use crate::control::networks::DEFAULT_NETWORK;
@@ -75,23 +75,13 @@ pub(super) struct Names {
 impl Sandbox {
     pub(super) async fn run(self, client: &Client) -> Outcome {
         match self {
-            Self::Create(create) => return create.run(client).await,
-            Self::Ls(json) => return list(client, json).await,
-            Self::Inspect(names) => {
-                let mut sandboxes: Vec<types::Sandbox> = Vec::new();
-                for name in names.names {
-                    sandboxes.push(client.get(&path("/sandboxes/", &name, "")).await?);
-                }
-                return print_json(&sandboxes);
-            }
-            Self::Rm(names) => {
-                for name in names.names {
-                    client.delete(&path("/sandboxes/", &name, "")).await?;
-                    print(&format!("{name}\n"));
-                }
+            Self::Create(create) => create.run(client).await,
+            Self::Ls(json) => list(client, json).await,
+            Self::Inspect(Names { names, .. }) => super::inspect(client, "/sandboxes/", &names).await,
+            Self::Rm(Names { names, .. }) => {
+                each(names, async |name| client.delete(&path("/sandboxes/", name, "")).await).await
             }
         }
-        Ok(ExitCode::SUCCESS)
     }
 }
 
