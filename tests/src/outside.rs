@@ -39,7 +39,8 @@ impl Outside {
         namespace.ip(&["link", "set", "down0", "up"]);
         host.ip(&["link", "set", UPLINK, "up"]);
         for (number, length) in [(0, 24), (1, 64)] {
-            let (own, router) = (format!("{}/{length}", HOST[number]), format!("{}/{length}", ROUTERS[number]));
+            let (own, router) =
+                (format!("{}/{length}", HOST[number]), format!("{}/{length}", ROUTERS[number]));
             add_address(host, &own, UPLINK);
             add_address(&namespace, &router, "down0");
             let far_length = if number == 0 { 32 } else { 128 };

@@ -138,7 +138,8 @@ fn the_world_is_told_nothing_at_claimed_ports() {
         let listener = talk::listen(&outside.path(), address(far));
         let connection = talk::connect(&container.path, listener.local_addr().expect("bound"));
         let (_, claimed) = listener.accept().expect("accept");
-        let any = SocketAddr::new(if claimed.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, claimed.port());
+        let any =
+            SocketAddr::new(if claimed.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, claimed.port());
         assert!(world.host().inside(|| taken(TcpListener::bind(any).map(drop))), "{any}");
         drop(connection);
         let refused = |port: u16| {

@@ -28,9 +28,8 @@ pub struct Lendable {
 impl Lendable {
     /// Reads what the host's settings say.
     pub fn look() -> Self {
-        let read = |name: &str| {
-            std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default()
-        };
+        let read =
+            |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
         Self::parse(&read("ip_local_port_range"), &read("ip_local_reserved_ports"))
     }
 
@@ -169,7 +168,8 @@ mod tests {
         let taken = std::net::UdpSocket::bind((address, 0)).expect("a socket");
         let port = taken.local_addr().expect("bound").port();
         let first = port.saturating_sub(3);
-        let lendable = Lendable { ephemeral: first..=port, reserved: vec![port.saturating_add(1)..=u16::MAX] };
+        let lendable =
+            Lendable { ephemeral: first..=port, reserved: vec![port.saturating_add(1)..=u16::MAX] };
         let mut claims = Claims::new(100);
         claims.claim(&Wanted { protocol: Protocol::Udp, address, ports: 2 }, &lendable);
         let claimed = claims.ranges(Protocol::Udp, address);

@@ -105,8 +105,7 @@ impl Uplink {
         let watch = AddressWatch::open_with_routes()?.into_async()?;
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         let claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
-        let mut uplink =
-            Self { link, choice, watch, claims, told: None, socket: None, admitted: None };
+        let mut uplink = Self { link, choice, watch, claims, told: None, socket: None, admitted: None };
         uplink.look_again().await;
         Ok(uplink)
     }
@@ -261,12 +260,14 @@ fn find(
     let mac = link.mac.filter(|mac| link.up && *mac != Mac::ZERO)?;
     let own = |is_v4: bool| {
         let gateway = routes.iter().find(|route| {
-            let is_default = route.destination.prefix_len() == 0 && route.destination.addr().is_ipv4() == is_v4;
+            let is_default =
+                route.destination.prefix_len() == 0 && route.destination.addr().is_ipv4() == is_v4;
             is_default && route.index == Some(link.index)
         });
         let gateway = gateway.and_then(|route| route.gateway);
         let mine = || {
-            let mine = addresses.iter().filter(|address| address.index == link.index).map(|address| address.net);
+            let mine =
+                addresses.iter().filter(|address| address.index == link.index).map(|address| address.net);
             mine.filter(|net| net.addr().is_ipv4() == is_v4 && reachable(&net.addr()))
         };
         let near = mine().find(|net| gateway.is_some_and(|gateway| net.contains(&gateway)));

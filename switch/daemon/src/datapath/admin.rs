@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use vswitch_engine::Port;
+use vswitch_engine::{Port, Station};
 use vswitch_frame::{Accepts, Mac, NetworkId, PortId};
 use vswitch_sys::clock;
 use vswitch_sys::device::{Device, DeviceKind};
@@ -66,38 +66,22 @@ impl Datapath {
                 Some(fd) => self.add_port(port, spec, fd),
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
-            Command::SetStation(port, station) => {
-                if let Some(spec) = self.memory.specs.get_mut(&port) {
-                    spec.station = station.clone();
-                }
-                self.switch.set_station(port, station);
-                Reply::Done
-            }
+            Command::SetStation(port, station) => self.set_station(port, station),
             Command::SetResolver => match fd {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
             Command::SetHostAddresses(addresses) => {
-                let spec = self.outside.spec();
-                self.set_way_out(spec, addresses.clone());
+                self.set_way_out(self.outside.spec(), addresses.clone());
                 self.switch.set_host_addresses(addresses);
                 Reply::Done
             }
             Command::SetUplink(spec) => self.set_uplink(spec, fd),
             Command::SetClaims => match fd {
-                Some(fd) => {
-                    self.outside.set_claims(fd);
-                    Reply::Done
-                }
+                Some(fd) => self.set_claims(fd),
                 None => Reply::Refused("claims need a channel".into()),
             },
-            Command::Grant(grants) => {
-                for Grant { protocol, address, ports } in grants {
-                    self.nat.grant(protocol, address, ports.into_iter().flatten());
-                }
-                self.outside.granted();
-                Reply::Done
-            }
+            Command::Grant(grants) => self.grant(grants),
             Command::Announce(port) => {
                 self.announce(port);
                 Reply::Done
@@ -130,6 +114,27 @@ impl Datapath {
         }
         self.ports.insert(id, device, accepts);
         self.memory.specs.insert(id, spec);
+        Reply::Done
+    }
+
+    fn set_station(&mut self, port: PortId, station: Station) -> Reply {
+        if let Some(spec) = self.memory.specs.get_mut(&port) {
+            spec.station = station.clone();
+        }
+        self.switch.set_station(port, station);
+        Reply::Done
+    }
+
+    fn set_claims(&mut self, channel: OwnedFd) -> Reply {
+        self.outside.set_claims(channel);
+        Reply::Done
+    }
+
+    fn grant(&mut self, grants: Vec<Grant>) -> Reply {
+        for Grant { protocol, address, ports } in grants {
+            self.nat.grant(protocol, address, ports.into_iter().flatten());
+        }
+        self.outside.granted();
         Reply::Done
     }
 

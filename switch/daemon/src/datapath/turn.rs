@@ -122,10 +122,7 @@ impl Datapath {
         let made = if ingress == UPLINK { self.arrive(now) } else { self.decide(ingress, now) };
         let verdicts = &self.verdicts;
         let unserved = verdicts.local.len() + verdicts.names.len() + verdicts.outbound.len();
-        debug_assert_eq!(
-            (received + made + held, 0),
-            (verdicts.len() + self.held_for_check(), unserved)
-        );
+        debug_assert_eq!((received + made + held, 0), (verdicts.len() + self.held_for_check(), unserved));
 
         // 4 drop, 5 transmit
         self.send_to_one();

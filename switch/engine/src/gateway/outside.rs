@@ -218,7 +218,13 @@ impl Switch {
     }
 
     /// Takes a packet made here to the station it is for, past policy.
-    pub fn deliver(&mut self, ingress: PortId, network: NetworkId, mut frame: Frame, verdicts: &mut Verdicts) {
+    pub fn deliver(
+        &mut self,
+        ingress: PortId,
+        network: NetworkId,
+        mut frame: Frame,
+        verdicts: &mut Verdicts,
+    ) {
         let egress = self.behind(Some(network), &frame);
         match egress.and_then(|egress| self.address(egress, &mut frame).map(|()| egress)) {
             Ok(egress) => verdicts.forward.push((egress, frame)),
@@ -229,9 +235,8 @@ impl Switch {
     /// Gives a packet the MAC addresses of the way from the gateway to the station behind a port.
     fn address(&self, egress: PortId, frame: &mut Frame) -> Result<(), DropReason> {
         let site = Site::of(&self.ports, egress).filter(|site| !site.gateway.isolated);
-        let (site, station) = site
-            .and_then(|site| Some((site, *site.from.addresses.first()?)))
-            .ok_or(DropReason::NoRoute)?;
+        let (site, station) =
+            site.and_then(|site| Some((site, *site.from.addresses.first()?))).ok_or(DropReason::NoRoute)?;
         route::address(frame, site.gateway.mac, station);
         Ok(())
     }
