@@ -19,6 +19,7 @@ mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod masquerade;
 mod modes;
 mod multicast;
 mod names;

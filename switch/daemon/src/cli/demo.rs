@@ -98,7 +98,7 @@ impl Show {
             let endpoint = sandbox.endpoints.first().ok_or_else(|| failure("a sandbox has no endpoint"))?;
             let address = endpoint.ip_address.parse()?;
             print(&format!("    {name:<7} {address:<11} {}\n", endpoint.mac_address));
-            places.push(Place { netns: PathBuf::from(&sandbox.netns), address });
+            places.push(Place { netns: PathBuf::from(&sandbox.netns), address, reached_at: None });
         }
         let last = places.last().ok_or_else(|| failure("there are no containers"))?;
         let mut netlink = run_in(&NetNs::open(&last.netns)?, Netlink::open)??;

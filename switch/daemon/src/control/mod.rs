@@ -13,6 +13,7 @@
 //! | [`actor`] | one job at a time |
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
 //! | [`host_addresses`] | which addresses the host has, told to the datapath |
+//! | [`uplink`] [`claims`] | the way out of the host, and the ports held for it |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
 //! | [`publish`] | ports of the host that lead to sandboxes |
@@ -31,6 +32,7 @@ pub mod actor;
 pub mod announce;
 pub mod api;
 pub mod calendar;
+pub mod claims;
 pub mod default_route;
 pub mod describe;
 pub mod endpoints;
@@ -60,6 +62,7 @@ pub mod store;
 pub mod subnets;
 pub mod surroundings;
 pub mod survivor;
+pub mod uplink;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -81,6 +84,7 @@ use publish::claims::Claims;
 use resolver::Resolver;
 use state::State;
 use store::Store;
+use uplink::Uplink;
 
 /// Threads that wait for the kernel to destroy interfaces.
 const BLOCKING_THREADS: usize = 32;
@@ -96,6 +100,8 @@ pub struct RunOptions {
     pub poll: PollMode,
     /// The file that names the host's name servers.
     pub resolv_conf: PathBuf,
+    /// Which interface leads out of the host.
+    pub uplink: uplink::Choice,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -142,11 +148,15 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
+    let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
+    let uplink = uplink.map_err(|error| failed("follow the uplink", &error))?;
     eprintln!("vswitch: ready on {}", options.socket.display());
     let follower = tokio::spawn(host_addresses::follow(control.link.clone()));
+    let uplink = tokio::spawn(uplink.follow());
     jobs.work(&mut control, stop).await;
     server.abort();
     follower.abort();
+    uplink.abort();
     control.stop().await;
     Ok(())
 }

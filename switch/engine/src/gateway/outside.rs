@@ -85,6 +85,16 @@ impl Network {
     pub(crate) fn masquerades(&self, family: Family) -> bool {
         self.masquerade && self.mode(family) != GatewayMode::Routed
     }
+
+    /// Its subnets of which addresses may be seen outside: where containers leave with their own, or can be reached by
+    /// them.
+    pub fn subnets_in_sight(&self) -> impl Iterator<Item = IpNet> {
+        let hidden = |subnet: &&IpNet| {
+            let family = if matches!(subnet, IpNet::V4(_)) { Family::V4 } else { Family::V6 };
+            self.internal || self.masquerades(family) && self.mode(family) == GatewayMode::Nat
+        };
+        self.subnets.iter().filter(move |subnet| !hidden(subnet)).copied()
+    }
 }
 
 impl Switch {

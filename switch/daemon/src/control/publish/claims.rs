@@ -116,8 +116,11 @@ impl Claims {
 
 fn deafen(sockets: &[OwnedFd], uplinks: &[u32]) {
     let filter = Program::deaf_to(uplinks);
-    let failures = sockets.iter().filter_map(|socket| filter.attach(socket.as_fd()).err());
-    if let Some(error) = failures.last() {
+    let mut failure = None;
+    for socket in sockets {
+        failure = filter.attach(socket.as_fd()).err().or(failure);
+    }
+    if let Some(error) = failure {
         tracing::warn!("published ports may answer the uplink themselves: {error}");
     }
 }
