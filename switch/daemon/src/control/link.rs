@@ -95,11 +95,11 @@ struct State {
     networks: BTreeMap<NetworkId, Network>,
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
-    /// Published ports.
-    bindings: Vec<Binding>,
     /// The way out, with a packet socket.
     uplink: Option<(UplinkSpec, OwnedFd)>,
     grants: Vec<Grant>,
+    /// Published ports.
+    bindings: Vec<Binding>,
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
@@ -143,9 +143,9 @@ impl Link {
             networks: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
-            bindings: Vec::new(),
             uplink: None,
             grants: Vec::new(),
+            bindings: Vec::new(),
             kept: None,
             host_addresses: Vec::new(),
             running: None,
@@ -172,9 +172,9 @@ impl Link {
             networks: memory.networks,
             rules: Vec::new(),
             ports: memory.ports,
-            bindings: memory.bindings,
             uplink: None,
             grants: Vec::new(),
+            bindings: memory.bindings,
             kept: memory.kept,
             host_addresses: Vec::new(),
             running: None,
@@ -321,34 +321,6 @@ impl Link {
         self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
-    /// The published ports the datapath has.
-    pub async fn bindings(&self) -> Vec<Binding> {
-        self.shared.state.lock().await.bindings.clone()
-    }
-
-    /// Publishes ports.
-    ///
-    /// # Errors
-    /// [`LinkError`]; then they are not published.
-    pub async fn add_binding(&self, binding: Binding) -> Result<(), LinkError> {
-        let mut state = self.shared.state.lock().await;
-        state.bindings.push(binding);
-        let done = self.tell(&mut state, Command::AddBinding(binding), None).await;
-        self.shared.admission.notify_one();
-        done.inspect_err(|_| state.bindings.retain(|known| *known != binding))
-    }
-
-    /// Ends a publication.
-    ///
-    /// # Errors
-    /// [`LinkError::Down`]; the next datapath will not have it.
-    pub async fn remove_binding(&self, binding: Binding) -> Result<(), LinkError> {
-        let mut state = self.shared.state.lock().await;
-        state.bindings.retain(|known| *known != binding);
-        self.shared.admission.notify_one();
-        self.tell(&mut state, Command::RemoveBinding(binding), None).await
-    }
-
     /// Says what the way out is and the name of its interface, or that there is none. `fd` is a packet socket on it, if
     /// it is another interface than before.
     ///
@@ -406,6 +378,34 @@ impl Link {
         let state = self.shared.state.lock().await;
         let networks = state.networks.values();
         networks.flat_map(|network| network.subnets_in_sight().collect::<Vec<_>>()).collect()
+    }
+
+    /// The published ports the datapath has.
+    pub async fn bindings(&self) -> Vec<Binding> {
+        self.shared.state.lock().await.bindings.clone()
+    }
+
+    /// Publishes ports.
+    ///
+    /// # Errors
+    /// [`LinkError`]; then they are not published.
+    pub async fn add_binding(&self, binding: Binding) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.bindings.push(binding);
+        let done = self.tell(&mut state, Command::AddBinding(binding), None).await;
+        self.shared.admission.notify_one();
+        done.inspect_err(|_| state.bindings.retain(|known| *known != binding))
+    }
+
+    /// Ends a publication.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will not have it.
+    pub async fn remove_binding(&self, binding: Binding) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.bindings.retain(|known| *known != binding);
+        self.shared.admission.notify_one();
+        self.tell(&mut state, Command::RemoveBinding(binding), None).await
     }
 
     /// Removes a port and closes its descriptor.
@@ -577,9 +577,6 @@ impl Link {
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
         }
-        for binding in &state.bindings {
-            must(&channel, &Command::AddBinding(*binding), None).await?;
-        }
         if let Some((spec, fd)) = &state.uplink {
             must(&channel, &Command::SetUplink(Some(spec.clone())), Some(fd.as_fd())).await?;
         }
@@ -587,6 +584,9 @@ impl Link {
             must(&channel, &Command::Grant(grant.clone()), None).await?;
         }
         self.serve_claims(&channel).await?;
+        for binding in &state.bindings {
+            must(&channel, &Command::AddBinding(*binding), None).await?;
+        }
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));
         state.running = Some(Running { channel, process, watcher });

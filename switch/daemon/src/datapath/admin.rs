@@ -78,25 +78,13 @@ impl Datapath {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
-            Command::SetHostAddresses(addresses) => {
-                let spec = self.outside.spec();
-                self.set_way_out(spec, addresses.clone());
-                self.switch.set_host_addresses(addresses);
-                Reply::Done
-            }
+            Command::SetHostAddresses(addresses) => self.set_host_addresses(addresses),
             Command::SetUplink(spec) => self.set_uplink(spec, fd),
             Command::SetClaims => match fd {
-                Some(fd) => {
-                    self.outside.set_claims(fd);
-                    Reply::Done
-                }
+                Some(fd) => self.set_claims(fd),
                 None => Reply::Refused("claims need a channel".into()),
             },
-            Command::Grant(Grant { protocol, address, ports }) => {
-                self.nat.grant(protocol, address, ports.into_iter().flatten());
-                self.outside.granted();
-                Reply::Done
-            }
+            Command::Grant(grant) => self.grant(grant),
             Command::Announce(port) => {
                 self.announce(port);
                 Reply::Done
@@ -134,6 +122,24 @@ impl Datapath {
         }
         self.ports.insert(id, device, accepts);
         self.memory.specs.insert(id, spec);
+        Reply::Done
+    }
+
+    fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) -> Reply {
+        let spec = self.outside.spec();
+        self.set_way_out(spec, addresses.clone());
+        self.switch.set_host_addresses(addresses);
+        Reply::Done
+    }
+
+    fn set_claims(&mut self, fd: OwnedFd) -> Reply {
+        self.outside.set_claims(fd);
+        Reply::Done
+    }
+
+    fn grant(&mut self, Grant { protocol, address, ports }: Grant) -> Reply {
+        self.nat.grant(protocol, address, ports.into_iter().flatten());
+        self.outside.granted();
         Reply::Done
     }
 
