@@ -23,6 +23,9 @@ use crate::table::Table;
 
 /// Containers at the beginning and at the end whose medians are set side by side.
 const FEW: usize = 25;
+/// New endpoints are announced three times in as many seconds, and the switch asks who has joined which group:
+/// idle is what comes after that.
+const ANNOUNCED: Duration = Duration::from_secs(5);
 
 /// Attaches `count` containers, one after another, and prints how long each took through the socket. With
 /// a `folder` the state is kept in a new directory there, which is removed again.
@@ -70,6 +73,7 @@ pub fn footprint(count: usize, seconds: u64) -> Result<(), BenchError> {
     let switch = Switch::start("footprint")?;
     let (_containers, _) = attach(&switch, count)?;
     let control = switch.process.child.id();
+    outlive(control, ANNOUNCED)?;
     let before = processes(control);
     let from = clock::now();
     outlive(control, Duration::from_secs(seconds))?;

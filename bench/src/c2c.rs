@@ -1,4 +1,5 @@
-//! Container to container: the switch and its peers in turn, in one run.
+//! Container to container, and how every such measurement goes: the switch and its peers in turn, in one
+//! run.
 //!
 //! All contenders are set up at the start and idle but for the one measured. A round takes every
 //! measurement once: measurement by measurement, all contenders back to back, so that whatever drifts on
@@ -17,20 +18,27 @@ use crate::error::BenchError;
 use crate::figure::Test;
 use crate::machine::{self, Machine};
 use crate::report;
-use crate::results::{Results, Sample};
+use crate::results::{Results, Road, Sample};
 
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A quick look: three rounds of one second
-    #[arg(long)]
-    quick: bool,
     /// Measure beside this; may be given again [default: bridge]
     #[arg(long = "peer", value_enum)]
     peers: Vec<Peer>,
     /// Attach the switch's containers with this kind of port; may be given again [default: tap]
     #[arg(long = "port-type", value_enum)]
     port_types: Vec<PortType>,
+    #[command(flatten)]
+    rounds: Rounds,
+}
+
+/// How to measure, and what to do with the results.
+#[derive(Debug, Args)]
+pub struct Rounds {
+    /// A quick look: three rounds of one second
+    #[arg(long)]
+    quick: bool,
     /// Measure only these, as in tcp1,pingpong
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Test>,
@@ -60,24 +68,45 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// # Errors
 /// When something cannot be set up or measured, or datagrams were received that must not have been.
 pub fn run(options: &Options) -> Result<(), BenchError> {
-    // Before `/run` becomes another: the file may be meant to lie there.
-    let mut json = options.json.as_ref().map(File::create).transpose()?;
-    if let Some(warning) = machine::disturbance() {
-        eprintln!("warning: {warning}");
-    }
-    enter_stage()?;
-    let contenders = options.start()?;
-    let (results, faults) = measure(options, &contenders)?;
-    drop(contenders);
-    if let Some(json) = &mut json {
-        serde_json::to_writer_pretty(&mut *json, &results).map_err(std::io::Error::from)?;
-        json.write_all(b"\n")?;
-    }
-    print!("{}", report::render(&results, options.markdown));
-    if faults.is_empty() { Ok(()) } else { Err(BenchError::Fault(faults.join("\n"))) }
+    options.rounds.run(Road::C2c, || options.start())
 }
 
 impl Options {
+    fn start(&self) -> Result<Vec<Contender>, BenchError> {
+        let port_types = or_default(&self.port_types, PortType::Tap);
+        let peers = or_default(&self.peers, Peer::Bridge);
+        let switches = port_types.into_iter().map(Who::Switch);
+        switches.chain(peers.into_iter().map(Who::Peer)).map(Contender::start).collect()
+    }
+}
+
+impl Rounds {
+    /// Enters the stage, starts the contenders, measures, prints and writes.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn run(
+        &self,
+        road: Road,
+        start: impl FnOnce() -> Result<Vec<Contender>, BenchError>,
+    ) -> Result<(), BenchError> {
+        // Before `/run` becomes another: the file may be meant to lie there.
+        let mut json = self.json.as_ref().map(File::create).transpose()?;
+        if let Some(warning) = machine::disturbance() {
+            eprintln!("warning: {warning}");
+        }
+        enter_stage()?;
+        let contenders = start()?;
+        let (results, faults) = measure(self, road, &contenders)?;
+        drop(contenders);
+        if let Some(json) = &mut json {
+            serde_json::to_writer_pretty(&mut *json, &results).map_err(std::io::Error::from)?;
+            json.write_all(b"\n")?;
+        }
+        print!("{}", report::render(&results, self.markdown));
+        if faults.is_empty() { Ok(()) } else { Err(BenchError::Fault(faults.join("\n"))) }
+    }
+
     fn rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 3 } else { 5 }).max(1)
     }
@@ -89,13 +118,6 @@ impl Options {
     fn tests(&self) -> Vec<Test> {
         let all = [Test::Tcp1, Test::Tcp8, Test::Udp1, Test::Udp64, Test::Pingpong];
         all.into_iter().filter(|test| self.only.is_empty() || self.only.contains(test)).collect()
-    }
-
-    fn start(&self) -> Result<Vec<Contender>, BenchError> {
-        let port_types = or_default(&self.port_types, PortType::Tap);
-        let peers = or_default(&self.peers, Peer::Bridge);
-        let switches = port_types.into_iter().map(Who::Switch);
-        switches.chain(peers.into_iter().map(Who::Peer)).map(Contender::start).collect()
     }
 }
 
@@ -111,11 +133,15 @@ fn or_default<T: Copy + Ord>(asked: &[T], default: T) -> Vec<T> {
 /// holds its first hundred packets back, and then sends them beside those that follow: out of order.
 fn introduce(contender: &Contender) -> Result<(), BenchError> {
     let [from, to] = &contender.places;
-    ping(from, to.address, 1, Duration::from_secs(1))?;
+    ping(from, to.goal(), 1, Duration::from_secs(1))?;
     Ok(())
 }
 
-fn measure(options: &Options, contenders: &[Contender]) -> Result<(Results, Vec<String>), BenchError> {
+fn measure(
+    options: &Rounds,
+    road: Road,
+    contenders: &[Contender],
+) -> Result<(Results, Vec<String>), BenchError> {
     let duration = Duration::from_secs_f64(options.seconds());
     let (mut samples, mut faults) = (Vec::new(), Vec::new());
     let rounds = options.rounds();
@@ -139,6 +165,7 @@ fn measure(options: &Options, contenders: &[Contender]) -> Result<(Results, Vec<
         }
     }
     let results = Results {
+        road,
         machine: Machine::this(),
         date: machine::date(),
         commit: machine::commit(),

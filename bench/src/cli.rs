@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::contender::outside;
 use crate::error::BenchError;
-use crate::results::Results;
+use crate::results::{Results, Road};
 use crate::{attach, c2c, chart, endpoints, names};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
@@ -25,6 +26,10 @@ enum Command {
     ///
     /// Example: vswitch-bench c2c --peer bridge --peer docker-rules --json results.json
     C2c(c2c::Options),
+    /// From a container to the world outside, the switch beside the kernel's MASQUERADE
+    Masquerade(c2c::Rounds),
+    /// From the world outside to a published port, the switch beside the kernel's DNAT
+    Published(c2c::Rounds),
     /// How long attaching a container takes through the control socket, the last like the first
     Attach {
         /// How many to attach, one after another
@@ -82,6 +87,8 @@ pub fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), BenchError> {
     match command {
         Command::C2c(options) => c2c::run(options),
+        Command::Masquerade(rounds) => rounds.run(Road::Masquerade, || outside::contenders(Road::Masquerade)),
+        Command::Published(rounds) => rounds.run(Road::Published, || outside::contenders(Road::Published)),
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use vswitch_sys::clock;
-use vswitch_traffic::{Place, enter_stage, netns_path, ping};
+use vswitch_traffic::{Place, enter_stage, ping, place};
 
 use crate::attach::attach;
 use crate::contender::Switch;
@@ -32,7 +32,7 @@ pub fn run(count: usize) -> Result<(), BenchError> {
     enter_stage()?;
     let switch = Switch::start("endpoints")?;
     let (containers, attached) = attach(&switch, count)?;
-    let from = Place { netns: netns_path(&containers[0]), address: address(0).into() };
+    let from = place(&containers[0], address(0).into());
     let silent = silent(&from, (1..count).map(address).collect())?;
     if !silent.is_empty() {
         let silent: Vec<String> = silent.iter().map(ToString::to_string).collect();

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use vswitch_sys::clock;
-use vswitch_traffic::{Place, enter_stage, netns_path, query};
+use vswitch_traffic::{enter_stage, place, query};
 
 use crate::attach::{attach, datapath_busy_seconds};
 use crate::contender::Switch;
@@ -29,7 +29,7 @@ pub fn run(rounds: usize, seconds: u64) -> Result<(), BenchError> {
     enter_stage()?;
     let switch = Switch::start("names")?;
     let (containers, _) = attach(&switch, CONTAINERS)?;
-    let from = Place { netns: netns_path(&containers[0]), address: Ipv4Addr::new(10, 9, 0, 2).into() };
+    let from = place(&containers[0], Ipv4Addr::new(10, 9, 0, 2).into());
     let mut table =
         Table::new(["round", "p50, us", "p99, us", "answers/s", "datapath's core, %", "asked", "lost"]);
     for round in 1..=rounds {

@@ -9,9 +9,25 @@ use crate::error::BenchError;
 use crate::figure::Figure;
 use crate::machine::Machine;
 
+/// Which way the traffic goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Road {
+    /// From container to container.
+    #[default]
+    C2c,
+    /// From a container to the world outside, with the host's address.
+    Masquerade,
+    /// From the world outside to a container's published port.
+    Published,
+}
+
 /// Everything a run measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
+    /// Which way the traffic went.
+    #[serde(default)]
+    pub road: Road,
     /// Where.
     pub machine: Machine,
     /// When: a UTC date, as in 2026-11-20.

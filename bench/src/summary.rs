@@ -2,7 +2,7 @@
 
 use crate::contender::{Peer, PortType, Who};
 use crate::figure::Figure;
-use crate::results::Results;
+use crate::results::{Results, Road};
 
 /// The middle of several values, and how far they spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,7 +85,7 @@ pub fn comparisons(results: &Results) -> Vec<Comparison> {
             for figure in Figure::ALL {
                 let pairs = results.values(who, figure).into_iter().zip(results.values(other, figure));
                 let ratio = Spread::of(pairs.map(|(ours, theirs)| ours / theirs).collect());
-                let bar = bar(port_type, peer, figure);
+                let bar = bar(results.road, port_type, peer, figure);
                 all.extend(ratio.map(|ratio| Comparison { port_type, peer, figure, ratio, bar }));
             }
         }
@@ -94,8 +94,20 @@ pub fn comparisons(results: &Results) -> Vec<Comparison> {
 }
 
 /// What the ratio of a figure is held against.
-fn bar(port_type: PortType, peer: Peer, figure: Figure) -> Option<Bar> {
-    let (at_least, aim) = match (port_type, peer, figure) {
+fn bar(road: Road, port_type: PortType, peer: Peer, figure: Figure) -> Option<Bar> {
+    let (at_least, aim) = match (road, figure) {
+        (Road::C2c, _) => bar_of_c2c(port_type, peer, figure)?,
+        (Road::Masquerade | Road::Published, Figure::Tcp1) => (0.85, Some(1.0)),
+        (Road::Masquerade, Figure::Udp1) => (1.5, Some(2.5)),
+        (Road::Published, Figure::Udp1) => (1.5, Some(2.2)),
+        (Road::Published, Figure::PingpongP50) => (0.7, Some(0.5)),
+        (Road::Masquerade | Road::Published, _) => return None,
+    };
+    Some(Bar { at_least, aim })
+}
+
+fn bar_of_c2c(port_type: PortType, peer: Peer, figure: Figure) -> Option<(f64, Option<f64>)> {
+    Some(match (port_type, peer, figure) {
         (PortType::Tap, Peer::Bridge, Figure::Tcp1) => (0.90, Some(1.05)),
         (PortType::Tap, Peer::Bridge, Figure::Tcp8) => (0.58, Some(0.75)),
         (PortType::Tap, Peer::Bridge, Figure::Udp1) => (2.1, Some(2.6)),
@@ -107,8 +119,7 @@ fn bar(port_type: PortType, peer: Peer, figure: Figure) -> Option<Bar> {
         (PortType::Veth, Peer::Bridge, Figure::Tcp1) => (0.75, Some(0.90)),
         (PortType::Veth, Peer::Bridge, Figure::Udp1) => (1.5, Some(2.0)),
         _ => return None,
-    };
-    Some(Bar { at_least, aim })
+    })
 }
 
 #[cfg(test)]
@@ -123,6 +134,7 @@ mod tests {
     fn results(values: &[(Who, Figure, f64)]) -> Results {
         let sample = |&(who, figure, value)| Sample { round: 0, who, figure, value, report: ().into() };
         Results {
+            road: Road::C2c,
             machine: Machine::default(),
             date: String::new(),
             commit: String::new(),

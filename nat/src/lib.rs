@@ -33,7 +33,6 @@ pub mod checksum;
 pub mod destination;
 pub mod flow;
 mod fragments;
-mod hash;
 mod ip;
 pub mod limits;
 mod mapping;

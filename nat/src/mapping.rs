@@ -11,7 +11,8 @@
 
 use hashbrown::HashTable;
 
-use crate::hash::Hash;
+use vswitch_frame::hash::SeededHash;
+
 use crate::table::NONE;
 use crate::tuple::{Address, End, Protocol, Realm};
 
@@ -73,12 +74,12 @@ pub(crate) struct Mappings {
     by_inside: HashTable<u32>,
     by_outside: HashTable<u32>,
     permits: HashTable<Permit>,
-    hash: Hash,
+    hash: SeededHash,
 }
 
 impl Mappings {
     /// No more than `limit` are ever there, because each has a flow.
-    pub(crate) fn new(limit: usize, hash: Hash) -> Self {
+    pub(crate) fn new(limit: usize, hash: SeededHash) -> Self {
         Self {
             records: Vec::with_capacity(limit),
             vacant: NONE,
@@ -103,13 +104,13 @@ impl Mappings {
     }
 
     pub(crate) fn by_inside(&self, end: &End) -> Option<MappingId> {
-        let hash = self.hash.of(&end.words());
+        let hash = self.hash.of_words(&end.words());
         let found = self.by_inside.find(hash, |&at| self.records[at as usize].inside_end() == *end);
         found.copied().map(MappingId)
     }
 
     pub(crate) fn by_outside(&self, end: &End) -> Option<MappingId> {
-        let hash = self.hash.of(&end.words());
+        let hash = self.hash.of_words(&end.words());
         let found = self.by_outside.find(hash, |&at| self.records[at as usize].outside_end() == *end);
         found.copied().map(MappingId)
     }
@@ -127,9 +128,9 @@ impl Mappings {
             at
         };
         let Self { records, by_inside, by_outside, hash, .. } = self;
-        let inside = |&at: &u32| hash.of(&records[at as usize].inside_end().words());
+        let inside = |&at: &u32| hash.of_words(&records[at as usize].inside_end().words());
         by_inside.insert_unique(inside(&at), at, inside);
-        let outside = |&at: &u32| hash.of(&records[at as usize].outside_end().words());
+        let outside = |&at: &u32| hash.of_words(&records[at as usize].outside_end().words());
         by_outside.insert_unique(outside(&at), at, outside);
         MappingId(at)
     }
@@ -150,11 +151,11 @@ impl Mappings {
         let mapping = *record;
         record.holders = self.vacant;
         self.vacant = id.0;
-        let inside = self.hash.of(&mapping.inside_end().words());
+        let inside = self.hash.of_words(&mapping.inside_end().words());
         if let Ok(found) = self.by_inside.find_entry(inside, |&at| at == id.0) {
             found.remove();
         }
-        let outside = self.hash.of(&mapping.outside_end().words());
+        let outside = self.hash.of_words(&mapping.outside_end().words());
         if let Ok(found) = self.by_outside.find_entry(outside, |&at| at == id.0) {
             found.remove();
         }
@@ -195,7 +196,7 @@ impl Mappings {
     }
 
     fn permit_key(&self, id: MappingId, address: Address) -> (u64, u32) {
-        let [a, b, c, d, ..] = self.hash.of(&address.words()).to_le_bytes();
+        let [a, b, c, d, ..] = self.hash.of_words(&address.words()).to_le_bytes();
         let digest = u32::from_le_bytes([a, b, c, d]);
         (permit_hash(&self.hash, id, digest), digest)
     }
@@ -206,6 +207,6 @@ impl Mappings {
     }
 }
 
-fn permit_hash(hash: &Hash, id: MappingId, digest: u32) -> u64 {
-    hash.of(&[u64::from(id.0) << 32 | u64::from(digest)])
+fn permit_hash(hash: &SeededHash, id: MappingId, digest: u32) -> u64 {
+    hash.of_words(&[u64::from(id.0) << 32 | u64::from(digest)])
 }

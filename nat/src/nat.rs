@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use vswitch_frame::hash::{SeededHash, spread};
 use vswitch_frame::{DropReason, Instant, NetworkId, Pool, PortId};
 
 use crate::answer::{self, Complaint};
 use crate::binding::{Binding, BindingError, Bindings};
 use crate::flow::{Class, Flow, Listed, Origin, Side};
 use crate::fragments::Fragments;
-use crate::hash::{Hash, spread};
 use crate::limits::Limits;
 use crate::mapping::{MappingId, Mappings};
 use crate::ports::Ports;
@@ -92,7 +92,7 @@ pub struct Nat {
 impl Nat {
     /// A translator without an uplink, which translates nothing. `seed` is secret and random.
     pub fn new(limits: Limits, seed: u64) -> Self {
-        let hash = Hash::new(seed);
+        let hash = SeededHash::new(seed);
         Self {
             flows: Table::new(limits.flows, hash.clone()),
             mappings: Mappings::new(limits.flows, hash),

@@ -13,9 +13,9 @@ use std::hint::black_box;
 
 use hashbrown::HashTable;
 use vswitch_frame::Instant;
+use vswitch_frame::hash::SeededHash;
 
 use crate::flow::{Class, Flow, Side};
-use crate::hash::Hash;
 use crate::limits::Timeouts;
 use crate::tick::Tick;
 use crate::tuple::Tuple;
@@ -42,11 +42,11 @@ pub(crate) struct Table {
     limit: usize,
     index: HashTable<u32>,
     queues: [Queue; Class::ALL.len()],
-    hash: Hash,
+    hash: SeededHash,
 }
 
 impl Table {
-    pub(crate) fn new(limit: usize, hash: Hash) -> Self {
+    pub(crate) fn new(limit: usize, hash: SeededHash) -> Self {
         let limit = limit.min((NONE / 2) as usize);
         Self {
             records: Vec::with_capacity(limit),
@@ -70,7 +70,7 @@ impl Table {
     /// The flow of a packet, and the side that sent it.
     #[inline]
     pub(crate) fn find(&self, tuple: &Tuple) -> Option<(FlowId, Side)> {
-        let hash = self.hash.of(&tuple.words());
+        let hash = self.hash.of_words(&tuple.words());
         let entry = *self.index.find(hash, |&entry| entry_tuple(&self.records, entry) == tuple)?;
         let side = if entry & 1 == 0 { Side::Initiator } else { Side::Target };
         Some((FlowId(entry >> 1), side))
@@ -80,7 +80,7 @@ impl Table {
     /// processor waits for the memory of several at once.
     pub(crate) fn touch(&self, tuples: &[Tuple]) {
         for tuple in tuples {
-            let hash = self.hash.of(&tuple.words());
+            let hash = self.hash.of_words(&tuple.words());
             // The tag of the first entry that fits is almost always that of the flow; its tuple is not compared.
             let Some(entry) = self.index.iter_hash(hash).next() else { continue };
             let flow = &self.records[(entry >> 1) as usize];
@@ -103,7 +103,7 @@ impl Table {
         debug_assert!(!self.is_full() && flow.tuples.iter().all(|tuple| self.find(tuple).is_none()));
         let at = self.take_record(flow);
         for entry in [at << 1, at << 1 | 1] {
-            let hash = self.hash.of(&entry_tuple(&self.records, entry).words());
+            let hash = self.hash.of_words(&entry_tuple(&self.records, entry).words());
             let Self { index, records, hash: hasher, .. } = self;
             index.insert_unique(hash, entry, |&entry| hasher.of(&entry_tuple(records, entry).words()));
         }
@@ -129,7 +129,7 @@ impl Table {
         let at = id.0;
         debug_assert_ne!(self.get(id).class, Class::Vacant, "removed before");
         for entry in [at << 1, at << 1 | 1] {
-            let hash = self.hash.of(&entry_tuple(&self.records, entry).words());
+            let hash = self.hash.of_words(&entry_tuple(&self.records, entry).words());
             if let Ok(found) = self.index.find_entry(hash, |&other| other == entry) {
                 found.remove();
             }

@@ -6,6 +6,7 @@
 //! | [`fuzz`] | what must hold of any bytes |
 //! | [`names`] | questions for names, and a name server |
 //! | [`namespace`] | network namespaces that are gone when the test is |
+//! | [`outside`] | a world beyond the host |
 //! | [`packets`] | frames made by the book, field by field |
 //! | [`raw`] | Ethernet frames, byte by byte, into and out of an interface |
 //! | [`repository`] | the repository's own files |
@@ -20,6 +21,7 @@ pub mod bursts;
 pub mod fuzz;
 pub mod names;
 pub mod namespace;
+pub mod outside;
 pub mod packets;
 pub mod raw;
 pub mod repository;

@@ -59,11 +59,21 @@ impl World {
     /// # Panics
     /// When it does not come up.
     pub fn start(binary: &str) -> Self {
+        Self::start_prepared(binary, |_| ()).0
+    }
+
+    /// Starts a switch in a host namespace that was prepared before.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_prepared<T>(binary: &str, prepare: impl FnOnce(&Namespace) -> T) -> (Self, T) {
         let folder = std::env::temp_dir().join(unique_name());
         fs::create_dir(&folder).expect("a folder for the switch");
-        let mut world = Self { binary: binary.into(), folder, host: Namespace::new(), daemon: None };
+        let host = Namespace::new();
+        let prepared = prepare(&host);
+        let mut world = Self { binary: binary.into(), folder, host, daemon: None };
         world.start_again();
-        world
+        (world, prepared)
     }
 
     /// Starts the switch again after a [`stop`](Self::stop) and waits until it answers.

@@ -20,13 +20,11 @@
 //! Addresses are chosen by containers, so hashes are seeded. At a limit nothing that is there goes: see
 //! [`Limits`].
 
-use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use foldhash::SharedSeed;
-use foldhash::fast::FoldHasher;
 use hashbrown::HashTable;
+use vswitch_frame::hash::SeededHash;
 use vswitch_frame::{Instant, Mac};
 
 /// Bounds of one network's table.
@@ -140,37 +138,12 @@ struct Owner {
     version: u64,
 }
 
-/// Both parts of the seed are secret: with a known multiplier, keys that collide could be found.
-#[derive(Debug)]
-struct Hash {
-    seed: u64,
-    shared: SharedSeed,
-}
-
-impl Hash {
-    #[inline]
-    fn of_mac(&self, mac: Mac) -> u64 {
-        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
-        hasher.write_u64(mac.as_u64());
-        hasher.finish()
-    }
-
-    fn of_address(&self, address: IpAddr) -> u64 {
-        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
-        match address {
-            IpAddr::V4(address) => hasher.write_u32(address.to_bits()),
-            IpAddr::V6(address) => hasher.write_u128(address.to_bits()),
-        }
-        hasher.finish()
-    }
-}
-
 /// A network's table. See the [module](self) for how it works.
 #[derive(Debug)]
 pub struct Table {
     entries: HashTable<Entry>,
     owners: HashTable<Owner>,
-    hash: Hash,
+    hash: SeededHash,
     limits: Limits,
     learned: usize,
     sweep_at: Option<Instant>,
@@ -182,7 +155,7 @@ impl Table {
         Self {
             entries: HashTable::new(),
             owners: HashTable::new(),
-            hash: Hash { seed, shared: SharedSeed::from_u64(seed) },
+            hash: SeededHash::new(seed),
             limits,
             learned: 0,
             sweep_at: None,
@@ -198,7 +171,7 @@ impl Table {
 
     /// Whose an IP address is, and the VTEP that is behind; only records say so.
     pub fn resolve(&self, address: IpAddr) -> Option<(Mac, IpAddr)> {
-        let hash = self.hash.of_address(address);
+        let hash = self.hash.of(&address);
         let owner = self.owners.find(hash, |owner| owner.address == address)?;
         Some((owner.mac, self.find(owner.mac)?.vtep))
     }
@@ -206,7 +179,7 @@ impl Table {
     /// What the table says of an address, tombstones too.
     #[inline]
     pub fn find(&self, mac: Mac) -> Option<&Entry> {
-        self.entries.find(self.hash.of_mac(mac), |entry| entry.mac == mac)
+        self.entries.find(self.hash.of(&mac), |entry| entry.mac == mac)
     }
 
     /// Control says who lives where.
@@ -249,7 +222,7 @@ impl Table {
     /// A frame from this address came from a VTEP.
     #[inline]
     pub fn learn(&mut self, mac: Mac, vtep: IpAddr, now: Instant) -> Learned {
-        let hash = self.hash.of_mac(mac);
+        let hash = self.hash.of(&mac);
         match self.entries.find_mut(hash, |entry| entry.mac == mac) {
             Some(Entry { origin: Origin::Learned { seen }, vtep: at, .. }) => {
                 *seen = now;
@@ -330,36 +303,36 @@ impl Table {
     fn put(&mut self, entry: Entry) {
         let is_learned = |entry: &Entry| usize::from(matches!(entry.origin, Origin::Learned { .. }));
         self.learned += is_learned(&entry);
-        let hash = self.hash.of_mac(entry.mac);
+        let hash = self.hash.of(&entry.mac);
         match self.entries.find_mut(hash, |old| old.mac == entry.mac) {
             Some(old) => {
                 self.learned -= is_learned(old);
                 *old = entry;
             }
             None => {
-                self.entries.insert_unique(hash, entry, |entry| self.hash.of_mac(entry.mac));
+                self.entries.insert_unique(hash, entry, |entry| self.hash.of(&entry.mac));
             }
         }
     }
 
     /// Makes an IP address a MAC's, unless a newer record made it another's.
     fn claim(&mut self, owner: Owner) {
-        let hash = self.hash.of_address(owner.address);
+        let hash = self.hash.of(&owner.address);
         match self.owners.find_mut(hash, |old| old.address == owner.address) {
             Some(old) if (old.version, old.mac) > (owner.version, owner.mac) => {}
             Some(old) => *old = owner,
             None => {
-                self.owners.insert_unique(hash, owner, |owner| self.hash.of_address(owner.address));
+                self.owners.insert_unique(hash, owner, |owner| self.hash.of(&owner.address));
             }
         }
     }
 
     /// Gives up the IP addresses that are a MAC's.
     fn release(&mut self, mac: Mac) {
-        let hash = self.hash.of_mac(mac);
+        let hash = self.hash.of(&mac);
         let Some(entry) = self.entries.find(hash, |entry| entry.mac == mac) else { return };
         for &address in &entry.addresses {
-            let hash = self.hash.of_address(address);
+            let hash = self.hash.of(&address);
             let is_its = |owner: &Owner| owner.address == address && owner.mac == mac;
             if let Ok(owner) = self.owners.find_entry(hash, is_its) {
                 owner.remove();

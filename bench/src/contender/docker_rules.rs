@@ -10,7 +10,7 @@ use crate::error::BenchError;
 use crate::process::Program;
 
 /// What `iptables-save` shows on a host where Docker 28 runs containers on its default bridge.
-const RULES: &str = include_str!("docker28.rules");
+pub(super) const RULES: &str = include_str!("docker28.rules");
 
 pub(super) fn contender() -> Result<Contender, BenchError> {
     let bridge = KernelBridge::new("docker0", [172, 17])?;

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod docker_rules;
+pub mod outside;
 mod ovs;
 mod switch;
 
@@ -21,6 +22,7 @@ use vswitch_traffic::{KernelBridge, Place, Process, place};
 pub use switch::{PortType, Switch};
 
 use crate::error::BenchError;
+use crate::results::Road;
 
 /// What the switch is measured beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -34,6 +36,9 @@ pub enum Peer {
     Ovs,
     /// Open vSwitch's userspace datapath with its experimental TSO
     OvsTso,
+    /// The kernel's bridge, routing, MASQUERADE and DNAT, with the iptables rules Docker installs
+    #[value(skip)]
+    Kernel,
 }
 
 /// One of those that are measured.
@@ -55,6 +60,7 @@ impl std::fmt::Display for Who {
             Who::Peer(Peer::DockerRules) => "docker-rules",
             Who::Peer(Peer::Ovs) => "ovs",
             Who::Peer(Peer::OvsTso) => "ovs-tso",
+            Who::Peer(Peer::Kernel) => "kernel",
         })
     }
 }
@@ -83,6 +89,7 @@ impl Contender {
             Who::Peer(Peer::DockerRules) => docker_rules::contender(),
             Who::Peer(Peer::Ovs) => ovs::contender(false),
             Who::Peer(Peer::OvsTso) => ovs::contender(true),
+            Who::Peer(Peer::Kernel) => outside::kernel(Road::Masquerade),
         }
     }
 

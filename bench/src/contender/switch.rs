@@ -48,7 +48,7 @@ impl Switch {
     /// # Errors
     /// When it ends without being ready.
     pub fn start(name: &str) -> Result<Self, BenchError> {
-        Self::launch(name, None)
+        Self::launch(NetNs::anonymous()?, name, None)
     }
 
     /// The same with its state in another directory.
@@ -56,11 +56,18 @@ impl Switch {
     /// # Errors
     /// When it ends without being ready.
     pub fn start_with_state(name: &str, state: &Path) -> Result<Self, BenchError> {
-        Self::launch(name, Some(state))
+        Self::launch(NetNs::anonymous()?, name, Some(state))
     }
 
-    fn launch(name: &str, state: Option<&Path>) -> Result<Self, BenchError> {
-        let host = NetNs::anonymous()?;
+    /// The same as [`start`](Self::start), as the switch of this host.
+    ///
+    /// # Errors
+    /// When it ends without being ready.
+    pub fn start_in(host: NetNs, name: &str) -> Result<Self, BenchError> {
+        Self::launch(host, name, None)
+    }
+
+    fn launch(host: NetNs, name: &str, state: Option<&Path>) -> Result<Self, BenchError> {
         let directory = super::directory(name)?;
         let socket = directory.join("control.sock");
         let process = start_switch(&host, &socket, state.unwrap_or(&directory.join("state")))?;

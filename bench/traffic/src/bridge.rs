@@ -71,7 +71,7 @@ impl KernelBridge {
 
 /// A namespace as an end of a measurement, for as long as `netns` lives.
 pub fn place(netns: &NetNs, address: IpAddr) -> Place {
-    Place { netns: netns_path(netns), address }
+    Place { netns: netns_path(netns), address, reached_at: None }
 }
 
 /// A path by which other processes reach a namespace that has no name, for as long as `netns` lives.

@@ -21,6 +21,15 @@ pub struct Place {
     pub netns: PathBuf,
     /// Its address there.
     pub address: IpAddr,
+    /// The address others reach it at, where that is another one.
+    pub reached_at: Option<IpAddr>,
+}
+
+impl Place {
+    /// The address others reach it at.
+    pub fn goal(&self) -> IpAddr {
+        self.reached_at.unwrap_or(self.address)
+    }
 }
 
 /// Sends bulk data over `streams` TCP connections for `duration`.
@@ -92,7 +101,7 @@ fn pair<S: DeserializeOwned, T: DeserializeOwned>(
 ) -> Result<(S, T), TrafficError> {
     let mut target = Worker::start("target", &to.netns, target)?;
     let ports: Vec<u16> = target.hear()?;
-    let targets = ports.iter().map(|&port| SocketAddr::new(to.address, port)).collect();
+    let targets = ports.iter().map(|&port| SocketAddr::new(to.goal(), port)).collect();
     let job = source(targets)
         .map_err(|message| TrafficError::Worker { role: "target", message: message.to_owned() })?;
     let sent = match Worker::start("source", &from.netns, job)?.finish() {

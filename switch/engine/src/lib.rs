@@ -61,6 +61,7 @@ pub mod switch;
 pub mod table;
 pub mod verdicts;
 
+pub use gateway::outside::{Hop, Outbound, Route};
 pub use limits::Limits;
 pub use network::{Endpoint, Gateway, GatewayMode, Network, Station};
 pub use policy::{Action, Count, End, Ports as PortRange, Protocol, Rule, State};

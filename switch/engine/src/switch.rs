@@ -7,7 +7,7 @@ use vswitch_frame::{Instant, NetworkId, PortId};
 
 use crate::bindings::{Bindings, Owner};
 use crate::dns::index::Index;
-use crate::gateway::Due;
+use crate::gateway::{Due, Routes};
 use crate::limits::Limits;
 use crate::network::{Network, Station};
 use crate::policy::{Count, Policy, Rule};
@@ -26,6 +26,7 @@ pub struct Switch {
     pub(crate) stats: Stats,
     pub(crate) bindings: Bindings,
     pub(crate) hosts: BTreeSet<IpAddr>,
+    pub(crate) routes: Routes,
     pub(crate) advertise_at: Option<Instant>,
     pub(crate) advertisements: Vec<Due>,
     pub(crate) seed: u64,
@@ -46,6 +47,7 @@ impl Switch {
             stats: Stats::default(),
             bindings: Bindings::default(),
             hosts: BTreeSet::new(),
+            routes: Routes::default(),
             advertise_at: None,
             advertisements: Vec::new(),
             policy: Policy::new(seed),

@@ -18,12 +18,9 @@
 //!   were. A port at which nothing was learned costs nothing, one with `n` addresses ends the scan at
 //!   the `n`th.
 
-use std::hash::Hasher;
-
-use foldhash::SharedSeed;
-use foldhash::fast::FoldHasher;
 use hashbrown::HashTable;
 use hashbrown::hash_table;
+use vswitch_frame::hash::SeededHash;
 use vswitch_frame::{Instant, Mac, NetworkId, PortId};
 
 use crate::limits::Limits;
@@ -42,7 +39,7 @@ pub struct Entry {
 }
 
 /// An address of a network: the network in the high 16 bits, the address in the low 48.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key(u64);
 
 impl Key {
@@ -71,23 +68,6 @@ struct Line {
     fixed: bool,
 }
 
-/// The hash of keys. Both its parts are secret: with a known multiplier, keys that collide could be found
-/// without knowing the rest.
-#[derive(Debug)]
-struct Hash {
-    seed: u64,
-    shared: SharedSeed,
-}
-
-impl Hash {
-    #[inline]
-    fn of(&self, key: Key) -> u64 {
-        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
-        hasher.write_u64(key.0);
-        hasher.finish()
-    }
-}
-
 /// What came of a frame's source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Learned {
@@ -103,7 +83,7 @@ pub(crate) enum Learned {
 #[derive(Debug)]
 pub(crate) struct Table {
     lines: HashTable<Line>,
-    hash: Hash,
+    hash: SeededHash,
     limits: Limits,
     learned_total: usize,
     learned_at: Vec<usize>,
@@ -114,7 +94,7 @@ impl Table {
     pub(crate) fn new(limits: Limits, seed: u64) -> Self {
         Self {
             lines: HashTable::new(),
-            hash: Hash { seed, shared: SharedSeed::from_u64(seed) },
+            hash: SeededHash::new(seed),
             limits,
             learned_total: 0,
             learned_at: vec![0; PortId::LIMIT],
@@ -125,20 +105,20 @@ impl Table {
     /// The port an address is behind.
     #[inline]
     pub(crate) fn look_up(&self, key: Key) -> Option<PortId> {
-        let hash = self.hash.of(key);
+        let hash = self.hash.of(&key);
         self.lines.find(hash, |line| line.key == key).map(|line| line.port)
     }
 
     /// The port at which an address is fixed.
     pub(crate) fn fixed_at(&self, key: Key) -> Option<PortId> {
-        let hash = self.hash.of(key);
+        let hash = self.hash.of(&key);
         self.lines.find(hash, |line| line.key == key && line.fixed).map(|line| line.port)
     }
 
     /// Learns that a frame from an address came in at a port, which must exist.
     #[inline]
     pub(crate) fn learn(&mut self, key: Key, port: PortId, now: Instant) -> Learned {
-        let hash = self.hash.of(key);
+        let hash = self.hash.of(&key);
         match self.lines.find_mut(hash, |line| line.key == key) {
             Some(line) if line.fixed && line.port == port => Learned::Here,
             Some(line) if line.fixed => Learned::Taken,
@@ -164,7 +144,7 @@ impl Table {
             }
             None if self.learned_total >= self.limits.addresses_total => return Learned::Full,
             None => {
-                self.lines.insert_unique(hash, new, |line| self.hash.of(line.key));
+                self.lines.insert_unique(hash, new, |line| self.hash.of(&line.key));
                 self.learned_total += 1;
             }
         }
@@ -175,10 +155,10 @@ impl Table {
 
     /// Fixes an address at a port. It must not be fixed at another one.
     pub(crate) fn fix(&mut self, key: Key, port: PortId) {
-        let hash = self.hash.of(key);
+        let hash = self.hash.of(&key);
         let line = Line { key, seen: Instant::ZERO, port, fixed: true };
         let same = |line: &Line| line.key == key;
-        match self.lines.entry(hash, same, |line| self.hash.of(line.key)) {
+        match self.lines.entry(hash, same, |line| self.hash.of(&line.key)) {
             hash_table::Entry::Occupied(mut old) => {
                 let old = std::mem::replace(old.get_mut(), line);
                 if !old.fixed {
@@ -195,7 +175,7 @@ impl Table {
 
     /// Forgets an address that is fixed at a port.
     pub(crate) fn unfix(&mut self, key: Key) {
-        let hash = self.hash.of(key);
+        let hash = self.hash.of(&key);
         if let Ok(line) = self.lines.find_entry(hash, |line| line.key == key && line.fixed) {
             line.remove();
         }

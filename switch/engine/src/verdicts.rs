@@ -2,6 +2,7 @@
 
 use vswitch_frame::{DropReason, Frame, PortId};
 
+use crate::gateway::outside::Outbound;
 use crate::snoop::Audience;
 
 /// Frames by fate. [`Switch::process`](crate::Switch::process) appends, the caller drains; kept between
@@ -20,6 +21,8 @@ pub struct Verdicts {
     pub multicast: Vec<(Audience, Frame)>,
     /// Questions for names, which are answered with the help of [`Switch::resolve`](crate::Switch::resolve).
     pub names: Vec<Frame>,
+    /// Packets that leave the networks of this host, for whoever has the uplink.
+    pub outbound: Vec<Outbound>,
     /// Frames that go nowhere, with the port at which that is counted: the one they came from, or the
     /// one they were meant for if the reason is named `Tx…`.
     pub drop: Vec<(DropReason, PortId, Frame)>,
@@ -29,7 +32,7 @@ impl Verdicts {
     /// How many frames there are in all vectors.
     pub fn len(&self) -> usize {
         let to_one = self.forward.len() + self.local.len() + self.names.len() + self.drop.len();
-        to_one + self.flood.len() + self.multicast.len()
+        to_one + self.flood.len() + self.multicast.len() + self.outbound.len()
     }
 
     /// Whether no vector holds a frame.

@@ -78,6 +78,10 @@ drop_reasons! {
     NoRoute = "no-route",
     /// Its time to live or hop limit ended at the gateway.
     TtlExceeded = "ttl-exceeded",
+    /// Came in at the uplink and is for the host's own stack, which has a copy of it.
+    ForHost = "for-host",
+    /// The next hop on the uplink's link did not say its MAC address, or too many packets wait for that.
+    NoNeighbour = "no-neighbour",
     /// The source MAC is not one of the endpoint's.
     SpoofedMac = "spoofed-mac",
     /// The source IP address is not one of the endpoint's.

@@ -16,6 +16,7 @@
 //! | [`mod@coalesce`] | many frames of one flow into one super-frame |
 //! | [`mod@split`] | a super-frame into the frames it stands for |
 //! | [`drop`] | why a frame went nowhere |
+//! | [`hash`] | the seeded hash of tables whose keys others choose |
 //! | [`time`] | instants, handed in by whoever owns the clock |
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ pub mod coalesce;
 pub mod drop;
 pub mod flow;
 pub mod frame;
+pub mod hash;
 pub mod headers;
 mod lengths;
 pub mod offload;

@@ -5,13 +5,15 @@
 //! | used by | modules |
 //! |---|---|
 //! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`confine`] |
-//! | control, bench and tests | [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] |
+//! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 
+pub mod claim;
 pub mod clock;
 pub mod confine;
 pub mod device;
 pub mod etc;
+pub mod filter;
 pub mod hostname;
 pub mod netlink;
 pub mod netns;

@@ -15,10 +15,12 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use vswitch_frame::Frame;
+
+use crate::filter::Program;
 
 /// Frames per system call.
 pub const BATCH: usize = 64;
@@ -34,6 +36,18 @@ const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
 /// # Errors
 /// `NotFound` when there is no such interface, `PermissionDenied` without `CAP_NET_RAW`.
 pub fn open(interface: &str) -> io::Result<OwnedFd> {
+    open_with(interface, None)
+}
+
+/// Like [`open`], but only of what a filter admits. Another one may be attached later.
+///
+/// # Errors
+/// As [`open`]; also what [`Program::attach`] reports.
+pub fn open_filtered(interface: &str, filter: &Program) -> io::Result<OwnedFd> {
+    open_with(interface, Some(filter))
+}
+
+fn open_with(interface: &str, filter: Option<&Program>) -> io::Result<OwnedFd> {
     let index =
         nix::net::if_::if_nametoindex(interface).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -46,6 +60,8 @@ pub fn open(interface: &str) -> io::Result<OwnedFd> {
     set_option(&fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
     set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES)?;
     set_option(&fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES)?;
+    // Before `bind`, which begins to receive.
+    filter.map_or(Ok(()), |filter| filter.attach(fd.as_fd()))?;
     bind(&fd, index)?;
     Ok(fd)
 }

@@ -19,6 +19,7 @@ mod learning;
 mod lifecycle;
 mod load;
 mod malformed;
+mod masquerade;
 mod modes;
 mod multicast;
 mod names;
@@ -26,6 +27,7 @@ mod networks;
 mod port_security;
 mod ports;
 mod protocols;
+mod publish;
 mod restart;
 mod rules;
 

@@ -8,7 +8,8 @@ use vswitch_sys::netns::named_path;
 
 use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
-use super::{Failure, Json, Outcome, print, print_json};
+use super::publish::PublishArgs;
+use super::{Failure, Json, Outcome, each, print, print_json};
 use crate::control::api::types::{self, ForeignFd, Map};
 
 /// Attach a container, or whatever else has a network namespace
@@ -29,6 +30,8 @@ pub(super) struct Attach {
     network: String,
     #[command(flatten)]
     endpoint: EndpointArgs,
+    #[command(flatten)]
+    ports: PublishArgs,
     #[command(flatten)]
     json: Json,
 }
@@ -67,6 +70,9 @@ impl Attach {
             fd: self.target.fd,
             network: Some(self.network),
             endpoint_config: self.endpoint.config(),
+            publish: self.ports.publish,
+            expose: self.ports.expose,
+            publish_all: self.ports.publish_all,
         };
         let sandbox: types::Sandbox = client.post("/sandboxes/attach", &body).await?;
         if self.json.json {
@@ -79,11 +85,9 @@ impl Attach {
 
 impl Detach {
     pub(super) async fn run(self, client: &Client) -> Outcome {
-        for name in self.names {
-            client.command(&path("/sandboxes/", &name, "/detach"), &Map::new()).await?;
-            print(&format!("{name}\n"));
-        }
-        Ok(ExitCode::SUCCESS)
+        let detach =
+            async |name: &String| client.command(&path("/sandboxes/", name, "/detach"), &Map::new()).await;
+        each(self.names, detach).await
     }
 }
 

@@ -88,14 +88,17 @@ impl Show {
         print("Three containers on the network \"demo\":\n\n");
         for name in CONTAINERS {
             let wish = types::NetworkWish { network: "demo".to_owned(), endpoint_config: Default::default() };
-            let body =
-                types::SandboxCreate { name: name.to_owned(), hostname: None, networks: Some(vec![wish]) };
+            let body = types::SandboxCreate {
+                name: name.to_owned(),
+                networks: Some(vec![wish]),
+                ..Default::default()
+            };
             let sandbox: types::Sandbox =
                 self.runtime.block_on(self.client.post("/sandboxes/create", &body))?;
             let endpoint = sandbox.endpoints.first().ok_or_else(|| failure("a sandbox has no endpoint"))?;
             let address = endpoint.ip_address.parse()?;
             print(&format!("    {name:<7} {address:<11} {}\n", endpoint.mac_address));
-            places.push(Place { netns: PathBuf::from(&sandbox.netns), address });
+            places.push(Place { netns: PathBuf::from(&sandbox.netns), address, reached_at: None });
         }
         let last = places.last().ok_or_else(|| failure("there are no containers"))?;
         let mut netlink = run_in(&NetNs::open(&last.netns)?, Netlink::open)??;

@@ -13,6 +13,7 @@ mod fdb;
 mod network;
 mod network_flag;
 mod ps;
+mod publish;
 mod rule;
 mod run;
 mod sandbox;
@@ -68,6 +69,9 @@ enum ClientCommand {
     Exec(exec::Exec),
     Attach(Box<attach::Attach>),
     Detach(attach::Detach),
+    Publish(publish::Publish),
+    Unpublish(publish::Unpublish),
+    Port(publish::Port),
     Ps(ps::Ps),
     Fdb(fdb::Fdb),
     #[command(subcommand)]
@@ -125,6 +129,9 @@ fn talk(command: ClientCommand, client: &Client) -> Outcome {
             ClientCommand::Exec(exec) => exec.run(client).await,
             ClientCommand::Attach(attach) => attach.run(client).await,
             ClientCommand::Detach(detach) => detach.run(client).await,
+            ClientCommand::Publish(publish) => publish.run(client).await,
+            ClientCommand::Unpublish(unpublish) => unpublish.run(client).await,
+            ClientCommand::Port(port) => port.run(client).await,
             ClientCommand::Ps(ps) => ps.run(client).await,
             ClientCommand::Fdb(fdb) => fdb.run(client).await,
             ClientCommand::Rule(rule) => rule.run(client).await,
@@ -148,6 +155,37 @@ fn print_json(value: &impl Serialize) -> Outcome {
 }
 
 /// Reads `KEY=VALUE`; a `KEY` alone has an empty value, as Docker has it.
+/// Does something to each of several, and says which it was done to; complains about the others.
+async fn each<T: std::fmt::Display>(names: Vec<T>, act: impl AsyncFn(&T) -> Result<(), Failure>) -> Outcome {
+    let mut code = ExitCode::SUCCESS;
+    for name in names {
+        match act(&name).await {
+            Ok(()) => print(&format!("{name}\n")),
+            Err(failure) => code = complain(&failure),
+        }
+    }
+    Ok(code)
+}
+
+/// Shows as JSON those of several that are there, and complains about the others.
+async fn inspect(client: &client::Client, noun: &str, names: &[String]) -> Outcome {
+    let mut found: Vec<serde_json::Value> = Vec::new();
+    let mut code = ExitCode::SUCCESS;
+    for name in names {
+        match client.get(&client::path(noun, name, "")).await {
+            Ok(one) => found.push(one),
+            Err(failure) => code = complain(&failure),
+        }
+    }
+    print_json(&found)?;
+    Ok(code)
+}
+
+fn complain(Failure(line): &Failure) -> ExitCode {
+    eprintln!("vswitch: {line}");
+    ExitCode::FAILURE
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     if key.is_empty() {

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
-use super::{Failure, Outcome, print, print_json};
+use super::{Outcome, each};
 use crate::control::api::types;
 
 /// Manage networks
@@ -86,8 +86,10 @@ impl Network {
         match self {
             Self::Create(create) => create.run(client).await,
             Self::Ls(list) => list.run(client).await,
-            Self::Inspect(inspect) => inspect.run(client).await,
-            Self::Rm(remove) => remove.run(client).await,
+            Self::Inspect(Inspect { names, .. }) => super::inspect(client, "/networks/", &names).await,
+            Self::Rm(Remove { names }) => {
+                each(names, async |name| client.delete(&path("/networks/", name, "")).await).await
+            }
             Self::Prune(prune) => prune.run(client).await,
             Self::Connect(connect) => {
                 let body =
@@ -102,39 +104,4 @@ impl Network {
             }
         }
     }
-}
-
-impl Inspect {
-    /// Shows those that are there, and complains about the others.
-    async fn run(self, client: &Client) -> Outcome {
-        let mut networks: Vec<types::Network> = Vec::new();
-        let mut code = ExitCode::SUCCESS;
-        for name in self.names {
-            match client.get(&path("/networks/", &name, "")).await {
-                Ok(network) => networks.push(network),
-                Err(failure) => code = complain(&failure),
-            }
-        }
-        print_json(&networks)?;
-        Ok(code)
-    }
-}
-
-impl Remove {
-    /// Removes those that can be removed, and complains about the others.
-    async fn run(self, client: &Client) -> Outcome {
-        let mut code = ExitCode::SUCCESS;
-        for name in self.names {
-            match client.delete(&path("/networks/", &name, "")).await {
-                Ok(()) => print(&format!("{name}\n")),
-                Err(failure) => code = complain(&failure),
-            }
-        }
-        Ok(code)
-    }
-}
-
-fn complain(Failure(line): &Failure) -> ExitCode {
-    eprintln!("vswitch: {line}");
-    ExitCode::FAILURE
 }

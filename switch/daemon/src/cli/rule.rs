@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::client::{Client, path};
-use super::{Json, Outcome, print, print_json, table};
+use super::{Json, Outcome, each, print, print_json, table};
 use crate::control::api::types;
 
 /// Rules: what may pass between containers
@@ -110,10 +110,8 @@ impl Rule {
             }
             Self::Ls(json) => return list(client, json).await,
             Self::Rm(Remove { ids }) => {
-                for id in ids {
-                    client.delete(&path("/rules/", &id.to_string(), "")).await?;
-                    print(&format!("{id}\n"));
-                }
+                let remove = async |id: &u32| client.delete(&path("/rules/", &id.to_string(), "")).await;
+                return each(ids, remove).await;
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -7,6 +7,7 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Outcome};
+use crate::control::uplink::Choice;
 use crate::control::{self, RunOptions};
 use crate::datapath::command::PollMode;
 
@@ -28,6 +29,9 @@ pub(super) struct Run {
     /// core, answer fastest (busy); never spin (sleep)
     #[arg(long, value_enum, default_value_t)]
     poll: PollMode,
+    /// The interface that leads out of the host: that of the default route (auto), one by name, or none
+    #[arg(long, value_name = "auto|none|IFACE", default_value = "auto")]
+    uplink: Choice,
     /// The file that names the host's name servers
     #[arg(long, value_name = "PATH", default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
@@ -41,8 +45,8 @@ impl Run {
             .with_writer(std::io::stderr)
             .with_target(false)
             .init();
-        let Self { state_dir, poll, resolv_conf } = self;
-        let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf });
+        let Self { state_dir, poll, uplink, resolv_conf } = self;
+        let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }
 }

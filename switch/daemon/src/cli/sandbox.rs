@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
-use super::{Failure, Json, Outcome, network_flag, print, print_json, table};
+use super::publish::PublishArgs;
+use super::{Failure, Json, Outcome, each, network_flag, print, print_json, table};
 use crate::control::api::types;
 use crate::control::names::short_id;
 use crate::control::networks::DEFAULT_NETWORK;
@@ -41,6 +42,7 @@ pub(super) enum Sandbox {
 ///   vswitch sandbox create web
 ///   vswitch sandbox create db --network lan --ip 10.1.0.5 --network backup
 ///   vswitch sandbox create two --network name=lan,gw-priority=1 --network backup
+///   vswitch sandbox create shop -p 8080:80 -p 8443:443
 ///   vswitch sandbox create alone --network none
 ///   vswitch sandbox create helper --network container:web
 #[derive(Debug, Args)]
@@ -59,6 +61,8 @@ pub(super) struct Create {
     #[command(flatten)]
     endpoint: EndpointArgs,
     #[command(flatten)]
+    ports: PublishArgs,
+    #[command(flatten)]
     json: Json,
 }
 
@@ -75,23 +79,13 @@ pub(super) struct Names {
 impl Sandbox {
     pub(super) async fn run(self, client: &Client) -> Outcome {
         match self {
-            Self::Create(create) => return create.run(client).await,
-            Self::Ls(json) => return list(client, json).await,
-            Self::Inspect(names) => {
-                let mut sandboxes: Vec<types::Sandbox> = Vec::new();
-                for name in names.names {
-                    sandboxes.push(client.get(&path("/sandboxes/", &name, "")).await?);
-                }
-                return print_json(&sandboxes);
-            }
-            Self::Rm(names) => {
-                for name in names.names {
-                    client.delete(&path("/sandboxes/", &name, "")).await?;
-                    print(&format!("{name}\n"));
-                }
+            Self::Create(create) => create.run(client).await,
+            Self::Ls(json) => list(client, json).await,
+            Self::Inspect(Names { names, .. }) => super::inspect(client, "/sandboxes/", &names).await,
+            Self::Rm(Names { names, .. }) => {
+                each(names, async |name| client.delete(&path("/sandboxes/", name, "")).await).await
             }
         }
-        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -101,8 +95,12 @@ impl Create {
             name: self.name,
             hostname: self.hostname,
             networks: Some(wishes(self.networks, self.endpoint.config())?),
+            publish: self.ports.publish,
+            expose: self.ports.expose,
+            publish_all: self.ports.publish_all,
         };
         let sandbox: types::Sandbox = client.post("/sandboxes/create", &body).await?;
+        sandbox.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
         if self.json.json {
             return print_json(&sandbox);
         }

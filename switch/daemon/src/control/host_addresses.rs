@@ -41,7 +41,7 @@ fn addresses() -> io::Result<BTreeSet<IpAddr>> {
 }
 
 /// Whether an address means this host beyond the host and one link.
-fn reachable(address: &IpAddr) -> bool {
+pub(super) fn reachable(address: &IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

@@ -21,17 +21,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command as Process};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{NetworkId, PortId};
+use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
@@ -39,6 +41,7 @@ use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
+use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// Where the datapath listens for the next control, in the state directory.
 const SOCKET: &str = "datapath.sock";
@@ -76,6 +79,12 @@ struct Shared {
     pid: AtomicU32,
     restarts: AtomicU64,
     state: Mutex<State>,
+    uplink_name: std::sync::Mutex<Option<String>>,
+    /// Tells that other packets from the uplink are the switch's than before.
+    admission: Notify,
+    /// What the datapath wants to be claimed.
+    wants: mpsc::UnboundedSender<Vec<Wanted>>,
+    wanted: Mutex<mpsc::UnboundedReceiver<Vec<Wanted>>>,
 }
 
 /// What the datapath must have, and the datapath that has it.
@@ -86,6 +95,11 @@ struct State {
     networks: BTreeMap<NetworkId, Network>,
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    /// The way out, with a packet socket.
+    uplink: Option<(UplinkSpec, OwnedFd)>,
+    grants: Vec<Grant>,
+    /// Published ports.
+    bindings: Vec<Binding>,
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
@@ -129,6 +143,9 @@ impl Link {
             networks: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
+            uplink: None,
+            grants: Vec::new(),
+            bindings: Vec::new(),
             kept: None,
             host_addresses: Vec::new(),
             running: None,
@@ -155,6 +172,9 @@ impl Link {
             networks: memory.networks,
             rules: Vec::new(),
             ports: memory.ports,
+            uplink: None,
+            grants: Vec::new(),
+            bindings: memory.bindings,
             kept: memory.kept,
             host_addresses: Vec::new(),
             running: None,
@@ -166,6 +186,9 @@ impl Link {
         let watched = Watched::Found(process.try_clone()?.into_async()?);
         let watcher = tokio::spawn(watch(link.clone(), watched, pid));
         link.serve_resolver(&channel).await?;
+        // Ports that were claimed for the last control are no more.
+        must(&channel, &Command::SetUplink(None), None).await?;
+        link.serve_claims(&channel).await?;
         state.running = Some(Running { channel, process, watcher });
         link.shared.pid.store(pid, Relaxed);
         link.tell(&mut state, Command::SetPoll(poll), None).await.map_err(io::Error::other)?;
@@ -174,7 +197,12 @@ impl Link {
     }
 
     fn of(counters: Counters, resolver: Resolver, state: State) -> Self {
+        let (wants, wanted) = mpsc::unbounded_channel();
         let shared = Shared {
+            uplink_name: std::sync::Mutex::new(None),
+            admission: Notify::new(),
+            wants,
+            wanted: Mutex::new(wanted),
             counters,
             resolver,
             pid: AtomicU32::new(0),
@@ -226,6 +254,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.networks.insert(id, network.clone());
         let done = self.tell(&mut state, Command::AddNetwork(id, network), None).await;
+        self.shared.admission.notify_one();
         done.inspect_err(|_| {
             state.networks.remove(&id);
         })
@@ -239,6 +268,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.networks.remove(&network);
         state.ports.retain(|_, (spec, _)| spec.network != network);
+        self.shared.admission.notify_one();
         self.tell(&mut state, Command::RemoveNetwork(network), None).await
     }
 
@@ -289,6 +319,94 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.host_addresses.clone_from(&addresses);
         self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
+    }
+
+    /// Says what the way out is and the name of its interface, or that there is none. `fd` is a packet socket on it, if
+    /// it is another interface than before.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_uplink(
+        &self,
+        uplink: Option<(String, UplinkSpec)>,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let (name, spec) = uplink.unzip();
+        if spec.is_none() {
+            state.grants.clear();
+        }
+        let rides_along = fd.as_ref().map(OwnedFd::try_clone).transpose()?;
+        let before = state.uplink.take().map(|(_, fd)| fd);
+        state.uplink = spec.clone().zip(fd.or(before));
+        *self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        let rides_along = rides_along.as_ref().map(AsFd::as_fd);
+        self.tell(&mut state, Command::SetUplink(spec), rides_along).await
+    }
+
+    /// The name of the interface that leads out of the host, if there is one.
+    pub fn uplink_name(&self) -> Option<String> {
+        self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says all ports that are claimed for some protocols at some addresses.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn grant(&self, grants: Vec<Grant>) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let is_same = |old: &Grant, new: &Grant| (old.protocol, old.address) == (new.protocol, new.address);
+        state.grants.retain(|old| !grants.iter().any(|new| is_same(old, new)));
+        state.grants.extend(grants.iter().cloned());
+        self.tell(&mut state, Command::Grant(grants), None).await
+    }
+
+    /// Waits until the datapath wants ports to be claimed, and says which.
+    pub async fn wanted(&self) -> Vec<Wanted> {
+        match self.shared.wanted.lock().await.recv().await {
+            Some(wanted) => wanted,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until other packets from the uplink are the switch's than before.
+    pub async fn admission_changed(&self) {
+        self.shared.admission.notified().await;
+    }
+
+    /// The subnets whose addresses mean containers beyond the host, too.
+    pub async fn reachable_subnets(&self) -> Vec<IpNet> {
+        let state = self.shared.state.lock().await;
+        let networks = state.networks.values();
+        networks.flat_map(|network| network.subnets_in_sight().collect::<Vec<_>>()).collect()
+    }
+
+    /// The published ports the datapath has.
+    pub async fn bindings(&self) -> Vec<Binding> {
+        self.shared.state.lock().await.bindings.clone()
+    }
+
+    /// Publishes ports.
+    ///
+    /// # Errors
+    /// [`LinkError`]; then they are not published.
+    pub async fn add_binding(&self, binding: Binding) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.bindings.push(binding);
+        let done = self.tell(&mut state, Command::AddBinding(binding), None).await;
+        self.shared.admission.notify_one();
+        done.inspect_err(|_| state.bindings.retain(|known| *known != binding))
+    }
+
+    /// Ends a publication.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will not have it.
+    pub async fn remove_binding(&self, binding: Binding) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.bindings.retain(|known| *known != binding);
+        self.shared.admission.notify_one();
+        self.tell(&mut state, Command::RemoveBinding(binding), None).await
     }
 
     /// Removes a port and closes its descriptor.
@@ -363,7 +481,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.ports.clear();
-        state.kept = None;
+        (state.uplink, state.kept) = (None, None);
         let _ = std::fs::remove_file(&state.socket);
         if let Some(Running { channel, process, watcher }) = state.running.take() {
             if !matches!(timeout(PATIENCE, ask(&channel, &Command::Stop, None)).await, Ok(Ok(_))) {
@@ -430,6 +548,14 @@ impl Link {
         self.shared.resolver.serve(ours)
     }
 
+    /// Gives the datapath a channel on which it asks for claims.
+    async fn serve_claims(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+        let (ours, theirs) = Channel::pair()?;
+        must(channel, &Command::SetClaims, Some(theirs.as_fd())).await?;
+        tokio::spawn(hear_wants(ours.into_async()?, self.shared.wants.clone()));
+        Ok(())
+    }
+
     /// Starts a datapath and tells it everything.
     async fn launch(&self, state: &mut State) -> io::Result<()> {
         let (ours, theirs) = Channel::pair()?;
@@ -451,6 +577,14 @@ impl Link {
         must(&channel, &Command::SetRules(state.rules.clone()), None).await?;
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
+        }
+        if let Some((spec, fd)) = &state.uplink {
+            must(&channel, &Command::SetUplink(Some(spec.clone())), Some(fd.as_fd())).await?;
+        }
+        must(&channel, &Command::Grant(state.grants.clone()), None).await?;
+        self.serve_claims(&channel).await?;
+        for binding in &state.bindings {
+            must(&channel, &Command::AddBinding(*binding), None).await?;
         }
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));
@@ -496,6 +630,22 @@ fn watch(link: Link, mut watched: Watched, pid: u32) -> Pin<Box<dyn Future<Outpu
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     })
+}
+
+/// Hears what a datapath wants to be claimed, until it is gone.
+async fn hear_wants(channel: AsyncFd<Channel>, wants: mpsc::UnboundedSender<Vec<Wanted>>) {
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    while let Ok(mut guard) = channel.readable().await {
+        match channel.get_ref().receive(&mut buffer) {
+            Ok(Some((length, _))) => {
+                if let Ok(wanted) = serde_json::from_slice(&buffer[..length]) {
+                    let _ = wants.send(wanted);
+                }
+            }
+            Ok(None) => guard.clear_ready(),
+            Err(_) => return,
+        }
+    }
 }
 
 /// Sends one command and awaits its reply, and the descriptor that rides along.

@@ -13,8 +13,10 @@
 //! | [`actor`] | one job at a time |
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
 //! | [`host_addresses`] | which addresses the host has, told to the datapath |
+//! | [`uplink`] [`claims`] | the way out of the host, and the ports held for it |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
+//! | [`publish`] | ports of the host that lead to sandboxes |
 //! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`store`] [`reconcile`] | what survives, and what is made of it after a start |
@@ -30,6 +32,7 @@ pub mod actor;
 pub mod announce;
 pub mod api;
 pub mod calendar;
+pub mod claims;
 pub mod default_route;
 pub mod describe;
 pub mod endpoints;
@@ -47,6 +50,7 @@ pub mod networks;
 pub mod observe;
 pub mod options;
 pub mod predefined;
+pub mod publish;
 pub mod reconcile;
 pub mod records;
 pub mod resolver;
@@ -58,6 +62,7 @@ pub mod store;
 pub mod subnets;
 pub mod surroundings;
 pub mod survivor;
+pub mod uplink;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -75,9 +80,11 @@ use files::Files;
 use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
+use publish::claims::Claims;
 use resolver::Resolver;
 use state::State;
 use store::Store;
+use uplink::Uplink;
 
 /// Threads that wait for the kernel to destroy interfaces.
 const BLOCKING_THREADS: usize = 32;
@@ -93,6 +100,8 @@ pub struct RunOptions {
     pub poll: PollMode,
     /// The file that names the host's name servers.
     pub resolv_conf: PathBuf,
+    /// Which interface leads out of the host.
+    pub uplink: uplink::Choice,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -102,6 +111,7 @@ pub struct Control {
     store: Store,
     /// What is left of each port's interface to destroy when it goes.
     remains: BTreeMap<PortId, Remains>,
+    claims: Claims,
     link: Link,
     far: Option<FarSide>,
     files: Files,
@@ -138,11 +148,15 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
+    let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
+    let uplink = uplink.map_err(|error| failed("follow the uplink", &error))?;
     eprintln!("vswitch: ready on {}", options.socket.display());
     let follower = tokio::spawn(host_addresses::follow(control.link.clone()));
+    let uplink = tokio::spawn(uplink.follow());
     jobs.work(&mut control, stop).await;
     server.abort();
     follower.abort();
+    uplink.abort();
     control.stop().await;
     Ok(())
 }
@@ -159,6 +173,7 @@ impl Control {
             state,
             store,
             remains: BTreeMap::new(),
+            claims: Claims::default(),
             link: link.map_err(|error| failed("start the datapath", &error))?,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),
@@ -206,8 +221,13 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// A port takes a handful of descriptors in this process; the usual soft limit of 1,024 is few.
+/// A port takes a handful of descriptors in this process, and a published one another; the usual soft limit
+/// of 1,024 is few. Who may have more than the hard limit has as many as the kernel allows.
 fn raise_descriptor_limit() {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    if most.is_some_and(|most| setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok()) {
+        return;
+    }
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

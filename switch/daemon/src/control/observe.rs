@@ -8,6 +8,8 @@ use super::Control;
 use super::api::types;
 use super::error::{Code, Error, Result};
 use super::host_port::{HOST, HostPort};
+use super::uplink;
+use crate::datapath::wiring::UPLINK;
 
 impl Control {
     /// The forwarding tables of one network, or of all.
@@ -62,8 +64,13 @@ impl Control {
             let (network, interface) = (network.to_owned(), host.interface.clone());
             types::PortStats::new(HOST.to_owned(), network, interface, host.port.0, &counters)
         });
+        let uplink = self.link.uplink_name().map(|interface| {
+            let counters = self.link.counters(UPLINK);
+            let (sandbox, port) = (uplink::NAME.to_owned(), UPLINK.0);
+            types::PortStats::new(sandbox, String::new(), interface, port, &counters)
+        });
         let datapath = types::DatapathStats { pid: self.link.datapath_pid(), restarts: self.link.restarts() };
-        types::Stats { datapath, ports: ports.chain(host_ports).collect() }
+        types::Stats { datapath, ports: ports.chain(host_ports).chain(uplink).collect() }
     }
 
     /// Every host port, with the name of its network.

@@ -1,16 +1,19 @@
 //! Carries out control's commands between turns.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use vswitch_engine::Port;
-use vswitch_frame::{Mac, NetworkId, PortId};
+use vswitch_engine::{Port, Station};
+use vswitch_frame::{Accepts, Mac, NetworkId, PortId};
+use vswitch_nat::{Binding, BindingError};
 use vswitch_sys::clock;
-use vswitch_sys::device::Device;
+use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
 use super::RESOLVER;
 use super::command::{Command, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use super::turn::Datapath;
+use super::wiring::{Grant, UPLINK, UplinkSpec};
 
 impl Datapath {
     /// Carries out the next command, if there is one, and answers it; says whether there was.
@@ -64,21 +67,18 @@ impl Datapath {
                 Some(fd) => self.add_port(port, spec, fd),
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
-            Command::SetStation(port, station) => {
-                if let Some(spec) = self.memory.specs.get_mut(&port) {
-                    spec.station = station.clone();
-                }
-                self.switch.set_station(port, station);
-                Reply::Done
-            }
+            Command::SetStation(port, station) => self.set_station(port, station),
             Command::SetResolver => match fd {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
-            Command::SetHostAddresses(addresses) => {
-                self.switch.set_host_addresses(addresses);
-                Reply::Done
-            }
+            Command::SetHostAddresses(addresses) => self.set_host_addresses(addresses),
+            Command::SetUplink(spec) => self.set_uplink(spec, fd),
+            Command::SetClaims => match fd {
+                Some(fd) => self.set_claims(fd),
+                None => Reply::Refused("claims need a channel".into()),
+            },
+            Command::Grant(grants) => self.grant(grants),
             Command::Announce(port) => {
                 self.announce(port);
                 Reply::Done
@@ -86,6 +86,11 @@ impl Datapath {
             Command::RemovePort(port) => {
                 self.switch.remove_port(port);
                 self.close(port);
+                Reply::Done
+            }
+            Command::AddBinding(binding) => self.add_binding(binding),
+            Command::RemoveBinding(binding) => {
+                self.nat.remove_binding(&binding);
                 Reply::Done
             }
             Command::SetRules(rules) => {
@@ -112,6 +117,65 @@ impl Datapath {
         self.ports.insert(id, device, accepts);
         self.memory.specs.insert(id, spec);
         Reply::Done
+    }
+
+    fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) -> Reply {
+        let spec = self.outside.spec();
+        self.set_way_out(spec, addresses.clone());
+        self.switch.set_host_addresses(addresses);
+        Reply::Done
+    }
+
+    fn set_station(&mut self, port: PortId, station: Station) -> Reply {
+        if let Some(spec) = self.memory.specs.get_mut(&port) {
+            spec.station = station.clone();
+        }
+        self.switch.set_station(port, station);
+        Reply::Done
+    }
+
+    fn set_claims(&mut self, channel: OwnedFd) -> Reply {
+        self.outside.set_claims(channel);
+        Reply::Done
+    }
+
+    fn grant(&mut self, grants: Vec<Grant>) -> Reply {
+        for Grant { protocol, address, ports } in grants {
+            self.nat.grant(protocol, address, ports.into_iter().flatten());
+        }
+        self.outside.granted();
+        Reply::Done
+    }
+
+    fn add_binding(&mut self, binding: Binding) -> Reply {
+        match self.nat.add_binding(binding) {
+            Ok(()) => Reply::Done,
+            Err(BindingError::Taken(same)) if same == binding => Reply::Done,
+            Err(error) => Reply::Refused(error.to_string()),
+        }
+    }
+
+    fn set_uplink(&mut self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Reply {
+        if fd.is_some() || spec.is_none() {
+            self.close(UPLINK);
+        }
+        if let Some(fd) = fd {
+            let device = Device::new(fd, DeviceKind::Packet { vnet_header: true });
+            if let Err(error) = self.poller.add(device.as_fd(), UPLINK.index()) {
+                return Reply::Refused(format!("cannot wait for the uplink's descriptor: {error}"));
+            }
+            self.ports.insert(UPLINK, device, Accepts::ALL);
+            self.ports.set_ready(UPLINK);
+        }
+        let host = self.outside.told_host();
+        self.set_way_out(spec, host);
+        Reply::Done
+    }
+
+    /// Wires the way out anew.
+    fn set_way_out(&mut self, spec: Option<UplinkSpec>, host: Vec<IpAddr>) {
+        self.wiring(clock::now()).set(spec, host);
+        self.send_to_one();
     }
 
     /// Asks control over a new channel for names that are not ours. The old one, if there was one, is closed.

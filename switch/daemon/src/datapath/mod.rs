@@ -14,6 +14,8 @@
 //! | [`turn`] | the loop: receive, decide, transmit, rest |
 //! | [`ports`] | the ports and which of them are ready |
 //! | [`transmit`] | coalesce, split and send what was decided |
+//! | [`wiring`] | the way out: the switch, the translator and the uplink |
+//! | [`neighbours`] | who has which address on the uplink's link |
 //! | [`dns`] | answers questions for names |
 //! | [`speak`] | frames of the switch's own |
 //! | [`rest`] | spin or sleep |
@@ -28,12 +30,14 @@ pub mod command;
 pub mod counters;
 mod dns;
 mod line;
+mod neighbours;
 mod ports;
 mod recall;
 mod rest;
 mod speak;
 mod transmit;
 mod turn;
+pub mod wiring;
 
 use std::io;
 use std::os::fd::AsFd;

@@ -4,7 +4,7 @@
 //! Each ready port in turn gives one burst, and the burst goes all the way before the next port is
 //! looked at: its bytes are still in cache when they are sent, and its slots are free again. The laws
 //! at the end of a burst are checked in debug builds: every frame received got exactly one verdict,
-//! and every slot came back to the pool.
+//! and every slot came back to the pool or is held on the way out ([`wiring`]).
 
 use std::io;
 
@@ -12,6 +12,7 @@ use vswitch_engine::gateway::FRAMES_MADE_MAX;
 use vswitch_engine::{Limits, Switch, Verdicts};
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::{Frame, Instant, Pool, PortId};
+use vswitch_nat::Nat;
 use vswitch_sys::clock;
 use vswitch_sys::device::{Budget, Left};
 use vswitch_sys::packet::Vectors;
@@ -25,15 +26,16 @@ use super::ports::Ports;
 use super::recall::Memory;
 use super::rest::Rest;
 use super::transmit::Transmit;
+use super::wiring::{self, HELD_MAX, Outside, UPLINK, Wiring};
 use super::{CHANNEL, LISTENER, RESOLVER};
 
 /// What one burst may take: enough datagrams to coalesce well, and no more bytes than stay in a core's
 /// second-level cache while they are copied in and out.
 const BUDGET: Budget = Budget { frames: 1024, bytes: 256 * 1024 };
 
-/// Slots: one burst, what the gateway makes over it, the pieces of the super-frame that is being split, and the
-/// frame being received.
-const SLOTS: usize = BUDGET.frames + FRAMES_MADE_MAX + vswitch_frame::split::PIECES_MAX + 1;
+/// Slots: one burst, what the gateway makes over it, what is held on the way out, the pieces of the super-frame that is
+/// being split, and the frame being received.
+const SLOTS: usize = BUDGET.frames + FRAMES_MADE_MAX + HELD_MAX + vswitch_frame::split::PIECES_MAX + 1;
 
 /// Everything the loop works on.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(crate) struct Datapath {
     pub(crate) memory: Memory,
     pub(crate) counters: Counters,
     pub(crate) resolver: Resolver,
+    pub(crate) nat: Nat,
+    pub(super) outside: Outside,
     pub(crate) rest: Rest,
     pub(super) transmit: Transmit,
     pub(super) pool: Pool,
@@ -64,6 +68,8 @@ impl Datapath {
             memory: Memory::new(options),
             counters,
             resolver: Resolver::new(options.seed),
+            nat: wiring::translator(options.seed),
+            outside: Outside::new(),
             transmit: Transmit::new(Coalescer::new(options.seed)),
             rest: Rest::new(options.poll),
             pool: Pool::new(SLOTS),
@@ -80,6 +86,7 @@ impl Datapath {
             let now = clock::now();
             let worked = self.turn(now);
             self.resolve(now);
+            self.attend(now);
             if self.commands_waiting && !self.carry_out_commands() {
                 return Ok(());
             }
@@ -110,30 +117,20 @@ impl Datapath {
         self.counters.add(ingress, Counter::ReceivedFrames, received as u64);
         self.counters.add(ingress, Counter::ReceivedBytes, bytes as u64);
 
-        // 2 decide
-        let unlearned = self.switch.stats().unlearned;
-        self.switch.process(ingress, &mut self.burst, &mut self.verdicts, now);
-        self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
-        let verdicts = &mut self.verdicts;
-        debug_assert_eq!(received, verdicts.len());
-
-        // 3 serve what is for the gateway
-        let made = self.switch.serve(ingress, verdicts, &mut self.pool, now);
-        let origin = Origin { switch: &self.switch, ingress, now };
-        let made = made + self.resolver.serve(origin, verdicts, &mut self.pool);
-        let unserved = verdicts.local.len() + verdicts.names.len();
-        debug_assert_eq!((received + made, 0), (verdicts.len(), unserved));
+        // 2 decide, 3 serve
+        let held = self.held_for_check();
+        let made = if ingress == UPLINK { self.arrive(now) } else { self.decide(ingress, now) };
+        let verdicts = &self.verdicts;
+        let unserved = verdicts.local.len() + verdicts.names.len() + verdicts.outbound.len();
+        debug_assert_eq!((received + made + held, 0), (verdicts.len() + self.held_for_check(), unserved));
 
         // 4 drop, 5 transmit
-        for (reason, port, frame) in verdicts.drop.drain(..) {
-            self.counters.drop(port, reason, 1);
-            self.pool.free(frame);
-        }
+        self.send_to_one();
+        let verdicts = &mut self.verdicts;
         let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
-        to.forward(&mut verdicts.forward);
         to.flood(&mut verdicts.flood, self.switch.flood_targets(ingress));
         to.multicast(&mut verdicts.multicast, |audience| self.switch.multicast_targets(ingress, audience));
-        debug_assert_eq!(self.pool.available(), self.pool.capacity());
+        self.check_slots();
 
         match left {
             Left::More => self.ports.set_ready(ingress),
@@ -143,22 +140,78 @@ impl Datapath {
         received > 0
     }
 
+    /// Lets the switch decide about the burst of one of its ports, and serves what is for the gateway. Returns how many
+    /// frames were made.
+    fn decide(&mut self, ingress: PortId, now: Instant) -> usize {
+        let received = self.burst.len();
+        let unlearned = self.switch.stats().unlearned;
+        self.switch.process(ingress, &mut self.burst, &mut self.verdicts, now);
+        self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
+        debug_assert_eq!(received, self.verdicts.len());
+
+        self.wiring(now).turn_back(ingress);
+        let made = self.switch.serve(ingress, &mut self.verdicts, &mut self.pool, now);
+        let origin = Origin { switch: &self.switch, ingress, now };
+        let made = made + self.resolver.serve(origin, &mut self.verdicts, &mut self.pool);
+        made + self.wiring(now).leave(ingress)
+    }
+
+    /// Takes the burst of the uplink in. Returns how many frames were made.
+    fn arrive(&mut self, now: Instant) -> usize {
+        let mut burst = std::mem::take(&mut self.burst);
+        let made = self.wiring(now).arrive(&mut burst);
+        self.burst = burst;
+        made
+    }
+
+    pub(super) fn wiring(&mut self, now: Instant) -> Wiring<'_> {
+        let Self { switch, nat, outside, verdicts, pool, counters, .. } = self;
+        Wiring { switch, nat, outside, verdicts, pool, counters, now }
+    }
+
+    /// Drops what goes nowhere, and sends what goes to one port each.
+    pub(super) fn send_to_one(&mut self) {
+        for (reason, port, frame) in self.verdicts.drop.drain(..) {
+            self.counters.drop(port, reason, 1);
+            self.pool.free(frame);
+        }
+        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+        to.forward(&mut self.verdicts.forward);
+    }
+
+    /// Frames that are held; zero in release builds, where nobody checks.
+    fn held_for_check(&self) -> usize {
+        if cfg!(debug_assertions) { self.outside.held(&self.nat) } else { 0 }
+    }
+
+    fn check_slots(&self) {
+        debug_assert_eq!(self.pool.available() + self.held_for_check(), self.pool.capacity());
+    }
+
     /// Sends the answers to questions for names that had to wait.
     fn resolve(&mut self, now: Instant) {
         if self.resolver.poll_at().is_some_and(|at| at <= now) {
-            let answers = &mut self.verdicts.forward;
-            self.resolver.poll(&self.switch, &mut self.pool, answers, now);
-            let mut to =
-                self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
-            to.forward(answers);
-            debug_assert_eq!(self.pool.available(), self.pool.capacity());
+            self.resolver.poll(&self.switch, &mut self.pool, &mut self.verdicts.forward, now);
+            self.send_to_one();
+            self.check_slots();
+        }
+    }
+
+    /// Does what is due on the way out.
+    fn attend(&mut self, now: Instant) {
+        self.outside.ask_for_claims(&self.nat, now);
+        if self.outside.poll_at(&self.nat).is_some_and(|at| at <= now) {
+            self.wiring(now).poll();
+            self.send_to_one();
+            self.check_slots();
         }
     }
 
     /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
         let pressing = self.ports.ready_count() > 0 || self.commands_waiting;
-        let wake_at = [self.switch.poll_at(), self.resolver.poll_at()].into_iter().flatten().min();
+        let times = [self.switch.poll_at(), self.resolver.poll_at(), self.outside.poll_at(&self.nat)];
+        let wake_at = times.into_iter().flatten().min();
         let timeout = self.rest.timeout(pressing, worked, now, wake_at);
         let Self { ports, commands_waiting, resolver, poller, .. } = self;
         let mut found = pressing;

@@ -9,7 +9,7 @@
 //! * of what is sent to many: ARP and neighbour discovery about its addresses, router solicitations and what
 //!   DHCP clients say. These are not flooded, so no container can answer in the gateway's place.
 //!
-//! [`Switch::serve`] then gives each a [`Fate`], and moves it to `forward`, `names` or `drop`:
+//! [`Switch::serve`] then gives each a [`Fate`], and moves it to `forward`, `names`, `outbound` or `drop`:
 //!
 //! ```text
 //!                 ┌► ARP, ND, RS, DHCP ──► answered ─────────────────────► the port it came from
@@ -17,7 +17,8 @@
 //!  (burst of      │                    ├─► names ─► the resolver, see [`dns`](crate::dns)
 //!   one port)     │                    └─► the rest, as it is ───────────► the host port
 //!                 ├► the host's address ─► as it is ─────────────────────► the host port
-//!                 └► any other address ──► route: policy, TTL, MTU, MACs ► an endpoint's port
+//!                 ├► another network's ──► route: policy, TTL, MTU, MACs ► an endpoint's port
+//!                 └► any other address ──► leave: policy, TTL ───────────► `outbound`, see [`outside`]
 //! ```
 //!
 //! * **In place.** An answer is the question's frame, rewritten. Only errors ([`error`]) and advertisements
@@ -39,22 +40,25 @@ mod dhcp;
 mod echo;
 mod error;
 mod ndp;
+pub mod outside;
 mod packet;
 mod route;
 mod site;
 
 use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
-use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
+use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Pool, PortId};
 
 use crate::dns::datagram::DNS_PORT;
 use crate::switch::Switch;
 use crate::verdicts::Verdicts;
 
 use error::Complaint;
+use outside::Outbound;
 
 pub(crate) use advertise::{Due, Schedule};
 pub(crate) use error::Budget;
 pub use error::FRAMES_MADE_MAX;
+pub(crate) use outside::Routes;
 pub(crate) use site::{Site, link_local};
 
 /// What becomes of a frame for the gateway.
@@ -68,6 +72,19 @@ enum Fate {
     Host,
     /// It is to be routed to the endpoint behind this port, if it may be.
     Route(PortId),
+    /// It is to leave the networks of this host, if it may.
+    Outside,
+}
+
+/// Where a frame for the gateway goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Onward {
+    /// To a port.
+    To(PortId),
+    /// To whoever answers questions for names.
+    Names,
+    /// Out of the networks of this host; see [`Outbound`](outside::Outbound).
+    Outside { network: NetworkId, sandbox: u32, masqueraded: bool },
 }
 
 /// Why a frame for the gateway goes nowhere.
@@ -108,7 +125,7 @@ pub(crate) fn claims(site: &Site<'_>, frame: &Frame) -> bool {
 }
 
 impl Switch {
-    /// Gives every frame in `local` a fate, and moves it to `forward`, `names` or `drop`. `ingress` is the port they came
+    /// Gives every frame in `local` a fate, and moves it to `forward`, `names`, `outbound` or `drop`. `ingress` is the port they came
     /// from. Returns how many frames of its own the gateway made, from slots of the pool; they are in
     /// `forward`, too.
     pub fn serve(
@@ -118,12 +135,15 @@ impl Switch {
         pool: &mut Pool,
         now: Instant,
     ) -> usize {
-        let Verdicts { local, names, forward, drop, .. } = verdicts;
+        let Verdicts { local, names, outbound, forward, drop, .. } = verdicts;
         let mut made = 0;
         for mut frame in local.drain(..) {
             match self.fate(ingress, &mut frame, now) {
-                Ok(Some(egress)) => forward.push((egress, frame)),
-                Ok(None) => names.push(frame),
+                Ok(Onward::To(egress)) => forward.push((egress, frame)),
+                Ok(Onward::Names) => names.push(frame),
+                Ok(Onward::Outside { network, sandbox, masqueraded }) => {
+                    outbound.push(Outbound { network, sandbox, masqueraded, frame });
+                }
                 Err(Refused { reason, port, complaint }) => {
                     let error =
                         complaint.and_then(|complaint| self.complain(ingress, &frame, complaint, pool, now));
@@ -136,23 +156,24 @@ impl Switch {
         made
     }
 
-    /// The port that one frame goes to; `None` for a question for a name.
-    fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<Option<PortId>, Refused> {
+    /// Where one frame goes on.
+    fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<Onward, Refused> {
         let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
         let egress = match self.answer(&site, frame)? {
             Fate::Answer => {
                 frame.parse()?;
                 ingress
             }
-            Fate::Names => return Ok(None),
+            Fate::Names => return Ok(Onward::Names),
             Fate::Host => host(&site, frame)?,
             Fate::Route(egress) => self.forward(ingress, frame, egress, now)?,
+            Fate::Outside => return self.leave(ingress, frame, now),
         };
         let to = self.ports.get(egress).ok_or(DropReason::NoReceiver)?;
         if frame.mtu_bytes() > to.mtu {
             return Err(Refused { port: Some(egress), ..DropReason::TxTooBig.into() });
         }
-        Ok(Some(egress))
+        Ok(Onward::To(egress))
     }
 
     fn answer(&self, site: &Site<'_>, frame: &mut Frame) -> Result<Fate, Refused> {

@@ -1,4 +1,4 @@
-//! Routing: from the gateway of one network to the host, or to an endpoint of another network.
+//! Routing: from the gateway of one network to the host, to an endpoint of another network, or outside.
 
 use std::net::IpAddr;
 
@@ -25,6 +25,7 @@ impl Switch {
             Some((_, Owner::Gateway)) => to_host(site),
             Some((_, Owner::Port(port))) => Ok(Fate::Route(port)),
             None if self.hosts.contains(&target) => to_host(site),
+            None if self.is_outside(target) => Ok(Fate::Outside),
             None => Err(self.unknown(site, target)),
         }
     }
@@ -71,7 +72,8 @@ impl Switch {
             let complaint = Some(Complaint::TooBig(to.mtu));
             return Err(Refused { reason: DropReason::TxTooBig, port: Some(egress), complaint });
         }
-        pass_on(frame, own, *station);
+        address(frame, own, *station);
+        count_down(frame);
         Ok(egress)
     }
 
@@ -93,18 +95,23 @@ fn to_host(site: &Site<'_>) -> Result<Fate, Refused> {
     if site.network.internal { Err(DropReason::Internal.into()) } else { Ok(Fate::Host) }
 }
 
-fn time_to_live(frame: &Frame) -> u8 {
+pub(super) fn time_to_live(frame: &Frame) -> u8 {
     let at = frame.headers.network_offset() + if frame.headers.is_ipv4() { 8 } else { 7 };
     frame.bytes()[at]
 }
 
-/// Counts the packet's time down and gives it the addresses of the next link. What it carries is not touched, so
-/// neither is work on it that was left for later.
-fn pass_on(frame: &mut Frame, own: Mac, station: Mac) {
-    let (network, ipv4) = (frame.headers.network_offset(), frame.headers.is_ipv4());
+/// Gives a packet the addresses of the next link.
+pub(super) fn address(frame: &mut Frame, own: Mac, station: Mac) {
     let bytes = frame.bytes_mut();
     bytes[..6].copy_from_slice(&station.0);
     bytes[6..12].copy_from_slice(&own.0);
+}
+
+/// Counts a packet's time to live down, which must not be zero. What it carries is not touched, so neither is work on it
+/// that was left for later.
+pub(super) fn count_down(frame: &mut Frame) {
+    let (network, ipv4) = (frame.headers.network_offset(), frame.headers.is_ipv4());
+    let bytes = frame.bytes_mut();
     if ipv4 {
         let counted_down = be16(bytes, network + 8) - 0x0100;
         packet::replace16(bytes, network + 8, counted_down, network + 10);

@@ -179,5 +179,5 @@ fn is_masqueraded(question: &Question<'_>) -> bool {
         return question.is_translated();
     }
     let leaves = matches!(question.to, Place::Network(..) | Place::Outside { .. });
-    leaves && network.masquerade && network.mode(question.family) != GatewayMode::Routed
+    leaves && network.masquerades(question.family)
 }

@@ -16,13 +16,11 @@
 //!   than the first rule.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash as _, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use foldhash::SharedSeed;
-use foldhash::fast::FoldHasher;
 use hashbrown::HashTable;
+use vswitch_frame::hash::SeededHash;
 use vswitch_frame::headers::protocol;
 use vswitch_frame::{Instant, NetworkId};
 
@@ -121,24 +119,13 @@ impl Flow {
 pub(crate) struct Tracker {
     flows: HashTable<Flow>,
     per_initiator: BTreeMap<IpAddr, u32>,
-    hash: Hash,
+    hash: SeededHash,
     sweep_at: Option<Instant>,
 }
 
-/// The hash of a flow, the same from both ends. Its parts are secret: containers choose the keys.
-#[derive(Debug)]
-struct Hash {
-    seed: u64,
-    shared: SharedSeed,
-}
-
-impl Hash {
-    fn of(&self, tuple: &Tuple) -> u64 {
-        let Tuple { from, to, protocol } = tuple;
-        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
-        (from.min(to), from.max(to), protocol).hash(&mut hasher);
-        hasher.finish()
-    }
+/// The hash of a flow, the same from both ends.
+fn hash_of(hash: &SeededHash, Tuple { from, to, protocol }: &Tuple) -> u64 {
+    hash.of(&(from.min(to), from.max(to), protocol))
 }
 
 impl Tracker {
@@ -146,7 +133,7 @@ impl Tracker {
         Self {
             flows: HashTable::new(),
             per_initiator: BTreeMap::new(),
-            hash: Hash { seed, shared: SharedSeed::from_u64(seed) },
+            hash: SeededHash::new(seed),
             sweep_at: None,
         }
     }
@@ -156,7 +143,7 @@ impl Tracker {
         if self.flows.is_empty() {
             return None;
         }
-        let hash = self.hash.of(tuple);
+        let hash = hash_of(&self.hash, tuple);
         let flow = self.flows.find_mut(hash, |flow| flow.side_of(scope, tuple).is_some())?;
         let side = flow.side_of(scope, tuple)?;
         Some((flow, side))
@@ -173,12 +160,12 @@ impl Tracker {
         self.per_initiator.insert(initiator, of_initiator + 1);
         self.sweep_at.get_or_insert(flow.seen + SWEEP);
         let Self { flows, hash, .. } = self;
-        flows.insert_unique(hash.of(&flow.tuple), flow, |flow| hash.of(&flow.tuple));
+        flows.insert_unique(hash_of(hash, &flow.tuple), flow, |flow| hash_of(hash, &flow.tuple));
     }
 
     /// Forgets the flow between two ends, whichever began it.
     pub(crate) fn remove(&mut self, scope: Scope, tuple: &Tuple) {
-        let hash = self.hash.of(tuple);
+        let hash = hash_of(&self.hash, tuple);
         if let Ok(entry) = self.flows.find_entry(hash, |flow| flow.side_of(scope, tuple).is_some()) {
             let (flow, _) = entry.remove();
             uncount(&mut self.per_initiator, &flow);

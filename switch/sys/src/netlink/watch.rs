@@ -1,4 +1,4 @@
-//! Hearing that an address of the namespace came or went.
+//! Hearing that an address, or a route or interface, of the namespace came or went.
 //!
 //! Kernel facts relied on: a socket in the groups of interface addresses gets a message for each change, and
 //! `ENOBUFS` when it missed some (netlink(7)). What changed is not read: whoever wants to know asks for all.
@@ -12,6 +12,8 @@ use tokio::io::unix::AsyncFd;
 
 /// `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of `include/uapi/linux/rtnetlink.h`.
 const GROUPS: [u32; 2] = [5, 9];
+/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_ROUTE` and `RTNLGRP_IPV6_ROUTE`.
+const ROUTE_GROUPS: [u32; 3] = [1, 7, 11];
 
 /// A socket that is readable when an address came or went.
 #[derive(Debug)]
@@ -25,11 +27,23 @@ impl AddressWatch {
     /// # Errors
     /// When the kernel refuses.
     pub fn open() -> io::Result<Self> {
+        Self::of(&GROUPS)
+    }
+
+    /// Opens one that hears of interfaces and routes, too.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open_with_routes() -> io::Result<Self> {
+        Self::of(&[&GROUPS[..], &ROUTE_GROUPS].concat())
+    }
+
+    fn of(groups: &[u32]) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
         socket.bind_auto()?;
-        for group in GROUPS {
-            socket.add_membership(group)?;
+        for group in groups {
+            socket.add_membership(*group)?;
         }
         Ok(Self { socket })
     }

@@ -1,0 +1,159 @@
+//! Contenders between a container and the world outside, which is a namespace behind the host's uplink.
+//!
+//! ```text
+//!   container ── host: the switch, or the kernel's bridge and rules ── veth ── world
+//!   10.9.0.2     198.51.100.1                                                 198.51.100.2
+//! ```
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
+
+use ipnet::IpNet;
+use vswitch_sys::netlink::{Netlink, VethPeer};
+use vswitch_sys::netns::{NetNs, run_in};
+use vswitch_traffic::{KernelBridge, Place, netns_path, place};
+
+use super::{Contender, Peer, PortType, Switch, Who};
+use crate::error::BenchError;
+use crate::process::Program;
+use crate::results::Road;
+
+const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+/// What a container listens on when it lets the kernel choose, and what is published.
+const PORTS: (u16, u16) = (5000, 5199);
+
+/// The switch and the kernel.
+///
+/// # Errors
+/// When a program is not installed, or something cannot be made.
+pub fn contenders(road: Road) -> Result<Vec<Contender>, BenchError> {
+    Ok(vec![switch(road)?, kernel(road)?])
+}
+
+fn switch(road: Road) -> Result<Contender, BenchError> {
+    let host = NetNs::anonymous()?;
+    let world = connect_world(&host)?;
+    let switch = Switch::start_in(host, "switch")?;
+    switch.tell(&["network", "create", "bench", "--subnet", "10.9.0.0/16"])?;
+    let container = NetNs::anonymous()?;
+    let netns = netns_path(&container);
+    switch.tell(&["attach", "c", "--netns", &netns.to_string_lossy(), "--network", "bench"])?;
+    if road == Road::Published {
+        let (first, last) = PORTS;
+        for protocol in ["tcp", "udp"] {
+            let range = format!("{first}-{last}");
+            switch.tell(&["publish", "c", &format!("{range}:{range}/{protocol}")])?;
+        }
+    }
+    let address = Ipv4Addr::new(10, 9, 0, 2).into();
+    let places = places(road, &container, address, &world)?;
+    let Switch { host, process, .. } = switch;
+    Ok(Contender {
+        who: Who::Switch(PortType::Tap),
+        places,
+        _programs: vec![process],
+        _namespaces: vec![host, container, world],
+    })
+}
+
+/// The kernel's bridge with the rules Docker installs, forwarding on.
+pub(super) fn kernel(road: Road) -> Result<Contender, BenchError> {
+    let bridge = KernelBridge::new("docker0", [172, 17])?;
+    let world = connect_world(&bridge.host)?;
+    let KernelBridge { host, containers: [container, unused], places: [own, _] } = bridge;
+    let mut netlink = run_in(&host, Netlink::open)??;
+    netlink.add_address("docker0", net(Ipv4Addr::new(172, 17, 0, 1), 16)?)?;
+    let mut inside = run_in(&container, Netlink::open)??;
+    let everywhere: IpNet = net(Ipv4Addr::UNSPECIFIED, 0)?;
+    inside.add_route("eth0", everywhere, Some(Ipv4Addr::new(172, 17, 0, 1).into()))?;
+    run_in(&host, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
+    let mut rules = super::docker_rules::RULES.to_owned();
+    if road == Road::Published {
+        rules = publish(&rules);
+    }
+    Program::new(&host, "iptables-restore", [], "apt-get install iptables")?.run(&rules)?;
+    let places = places(road, &container, own.address, &world)?;
+    Ok(Contender {
+        who: Who::Peer(Peer::Kernel),
+        places,
+        _programs: Vec::new(),
+        _namespaces: vec![host, container, unused, world],
+    })
+}
+
+/// Docker's rules with those for the published ports, in the places where Docker puts them.
+fn publish(rules: &str) -> String {
+    let (first, last) = PORTS;
+    let mut published = String::new();
+    let mut table = "";
+    for line in rules.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        }
+        if table == "filter" && line.starts_with("-A DOCKER ! -i docker0 -o docker0 -j DROP") {
+            for protocol in ["tcp", "udp"] {
+                published += &format!(
+                    "-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p {protocol} --dport {first}:{last} -j ACCEPT\n"
+                );
+            }
+        }
+        if table == "nat" && line == "COMMIT" {
+            for protocol in ["tcp", "udp"] {
+                published += &format!(
+                    "-A DOCKER ! -i docker0 -p {protocol} --dport {first}:{last} -j DNAT --to-destination 172.17.0.2\n"
+                );
+            }
+        }
+        published += line;
+        published.push('\n');
+    }
+    published
+}
+
+/// Which end is the source and which the target, on a road.
+fn places(road: Road, container: &NetNs, address: IpAddr, world: &NetNs) -> io::Result<[Place; 2]> {
+    let (first, last) = PORTS;
+    let range = format!("{first} {last}");
+    run_in(container, || std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", range))??;
+    let inside = place(container, address);
+    let outside = place(world, WORLD.into());
+    Ok(match road {
+        Road::C2c | Road::Masquerade => [inside, outside],
+        Road::Published => [outside, Place { reached_at: Some(HOST.into()), ..inside }],
+    })
+}
+
+/// Makes the world, and the host's uplink with its default route.
+fn connect_world(host: &NetNs) -> Result<NetNs, BenchError> {
+    let world = NetNs::anonymous()?;
+    let mut netlink = run_in(host, Netlink::open)??;
+    netlink.create_veth("uplink", VethPeer { name: "eth0", netns: Some(world.as_fd()) })?;
+    netlink.add_address("uplink", net(HOST, 24)?)?;
+    netlink.set_up("lo")?;
+    netlink.set_up("uplink")?;
+    let mut beyond = run_in(&world, Netlink::open)??;
+    beyond.set_up("lo")?;
+    beyond.add_address("eth0", net(WORLD, 24)?)?;
+    beyond.set_up("eth0")?;
+    netlink.add_route("uplink", net(Ipv4Addr::UNSPECIFIED, 0)?, Some(WORLD.into()))?;
+    Ok(world)
+}
+
+fn net(address: Ipv4Addr, prefix: u8) -> io::Result<IpNet> {
+    IpNet::new(address.into(), prefix).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_ports_get_their_rules_before_the_drop() {
+        let rules = publish(super::super::docker_rules::RULES);
+        let at = |text: &str| rules.find(text).unwrap_or(usize::MAX);
+        assert!(at("--dport 5000:5199 -j ACCEPT") < at("-A DOCKER ! -i docker0 -o docker0 -j DROP"));
+        assert_eq!(rules.matches("-j DNAT").count(), 2);
+    }
+}
