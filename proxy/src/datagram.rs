@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use vswitch_frame::Frame;
 use vswitch_frame::checksum::{self, Sum};
 use vswitch_frame::headers::{ETHERNET_BYTES, be16, protocol};
+use vswitch_frame::{Frame, Pool};
 
 use crate::binding::Binding;
 use crate::link::address;
@@ -13,6 +13,11 @@ const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 const UDP_BYTES: usize = 8;
 const HOP_LIMIT: u8 = 64;
+/// In the first byte of flags and fragment offset: there is one packet only, so its identification is no matter (RFC 6864, 4.1).
+const DONT_FRAGMENT: u8 = 0x40;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_BYTES: usize = 8;
+const FRAGMENT_HEADER: u8 = 44;
 
 /// A datagram that cannot be sent to the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +32,7 @@ pub(crate) fn payload_offset(binding: &Binding) -> usize {
 /// Writes the headers in front of the `length` bytes of payload that are in the room of a frame, from `source`.
 ///
 /// # Errors
-/// When the datagram does not fit into the network's MTU.
+/// When the datagram does not fit into an IP packet.
 pub(crate) fn finish(
     frame: &mut Frame,
     binding: &Binding,
@@ -36,9 +41,6 @@ pub(crate) fn finish(
 ) -> Result<(), Unfit> {
     let end = payload_offset(binding) + length;
     let packet_bytes = u16::try_from(end - ETHERNET_BYTES).map_err(|_| Unfit)?;
-    if packet_bytes > binding.mtu {
-        return Err(Unfit);
-    }
     frame.received_plain(end);
     address(frame, binding);
     let packet = &mut frame.bytes_mut()[ETHERNET_BYTES..];
@@ -48,6 +50,7 @@ pub(crate) fn finish(
             header.fill(0);
             header[0] = 0x45;
             header[2..4].copy_from_slice(&packet_bytes.to_be_bytes());
+            header[6] = DONT_FRAGMENT;
             (header[8], header[9]) = (HOP_LIMIT, protocol::UDP);
             header[12..16].copy_from_slice(&from.octets());
             header[16..20].copy_from_slice(&to.octets());
@@ -67,6 +70,58 @@ pub(crate) fn finish(
         _ => return Err(Unfit),
     }
     write_udp(frame, source.port(), binding.container.port(), length)
+}
+
+/// Cuts a finished frame that does not fit into `mtu` into fragments (RFC 791, 3.2; RFC 8200, 4.5).
+///
+/// # Errors
+/// When the pool is empty. The receiver then has the fragments so far, and gives up on them in time.
+pub(crate) fn fragment(
+    whole: &Frame,
+    mtu: usize,
+    identification: u32,
+    pool: &mut Pool,
+    mut emit: impl FnMut(Frame),
+) -> Result<(), Unfit> {
+    let (bytes, headers) = (whole.bytes(), &whole.headers);
+    let transport = headers.transport_offset();
+    let header = transport - headers.network_offset();
+    let extra = if headers.is_ipv4() { 0 } else { FRAGMENT_BYTES };
+    // All but the last are a multiple of eight bytes long.
+    let size = mtu.saturating_sub(header + extra) & !7;
+    let payload = &bytes[transport..headers.end_offset()];
+    for (n, part) in payload.chunks(size.max(8)).enumerate() {
+        let (offset, more) = (n * size, n * size + part.len() < payload.len());
+        let units = u16::try_from(offset / 8).map_err(|_| Unfit)?;
+        let length = u16::try_from(part.len()).map_err(|_| Unfit)?;
+        let mut head = [0; ETHERNET_BYTES + IPV6_BYTES + FRAGMENT_BYTES];
+        head[..transport].copy_from_slice(&bytes[..transport]);
+        let packet = &mut head[ETHERNET_BYTES..];
+        if headers.is_ipv4() {
+            let flags = units | if more { MORE_FRAGMENTS } else { 0 };
+            let [_, _, id @ ..] = identification.to_be_bytes();
+            packet[2..4].copy_from_slice(&(20 + length).to_be_bytes());
+            packet[4..6].copy_from_slice(&id);
+            packet[6..8].copy_from_slice(&flags.to_be_bytes());
+            packet[10..12].fill(0);
+            let sum = Sum::ZERO.add_bytes(&packet[..IPV4_BYTES]).checksum();
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        } else {
+            packet[4..6].copy_from_slice(&(8 + length).to_be_bytes());
+            packet[6] = FRAGMENT_HEADER;
+            packet[40] = protocol::UDP;
+            packet[42..44].copy_from_slice(&(units << 3 | u16::from(more)).to_be_bytes());
+            packet[44..48].copy_from_slice(&identification.to_be_bytes());
+        }
+        let mut frame = pool.take().ok_or(Unfit)?;
+        frame.fill(&head[..transport + extra]);
+        if frame.append(part).is_ok() && frame.parse().is_ok() {
+            emit(frame);
+        } else {
+            pool.free(frame);
+        }
+    }
+    Ok(())
 }
 
 fn write_udp(frame: &mut Frame, from: u16, to: u16, length: usize) -> Result<(), Unfit> {

@@ -74,7 +74,7 @@ impl<'o> Device for Link<'_, 'o> {
         checksum.tcp = Check::None;
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = usize::from(self.binding.mtu.max(MTU_MIN));
+        capabilities.max_transmission_unit = mtu(self.binding);
         capabilities.checksum = checksum;
         capabilities.segmentation.tcpv4 = Some(PACKET_BYTES_MAX);
         capabilities
@@ -108,6 +108,11 @@ impl TxToken for Sender<'_, '_> {
     fn set_meta(&mut self, meta: PacketMeta) {
         self.segment = meta.segmentation_offload_size;
     }
+}
+
+/// The MTU toward a container, in bytes.
+pub(crate) fn mtu(binding: &Binding) -> usize {
+    usize::from(binding.mtu.max(MTU_MIN))
 }
 
 /// Writes the Ethernet header of a frame from the gateway to the container.

@@ -53,7 +53,7 @@ pub struct Counts {
     pub ended: u64,
     /// Relays that ended by a reset, by silence, or because the container is not there.
     pub broken: u64,
-    /// Datagrams dropped: too big, of one client too many, or without room at the receiver.
+    /// Datagrams dropped: of one client too many, or without room at the receiver.
     pub datagrams_dropped: u64,
     /// Frames with a wrong checksum.
     pub bad_checksums: u64,
@@ -332,6 +332,10 @@ impl Assign for Numbers {
     fn token(&mut self) -> Token {
         self.next += 1;
         Token(self.next)
+    }
+
+    fn identification(&mut self) -> u32 {
+        u32::try_from(self.mixed() >> 32).unwrap_or(0)
     }
 
     fn source(

@@ -7,8 +7,8 @@
 //! address the client addressed. A session ends after [`IDLE`] without a datagram in either direction, or with
 //! its listener. Datagrams have no back-pressure: what finds no room is lost.
 //!
-//! A datagram that does not fit into the container's MTU is dropped and counted: fragments are not made, and fragments
-//! of the container's are not put together.
+//! A datagram that does not fit into the container's MTU goes in fragments. Fragments of the container's are not put
+//! together here.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -20,7 +20,8 @@ use vswitch_sys::stream::Datagrams;
 
 use crate::binding::Binding;
 use crate::datagram;
-use crate::link::{Outlet, is_right};
+use crate::datagram::Unfit;
+use crate::link::{Outlet, is_right, mtu};
 use crate::proxy::{Counts, Flow, Token};
 
 /// How long a session lasts without a datagram.
@@ -60,6 +61,8 @@ pub(crate) struct Sessions {
 pub(crate) trait Assign {
     /// A number never used before.
     fn token(&mut self) -> Token;
+    /// An identification for the fragments of a datagram.
+    fn identification(&mut self) -> u32;
     /// A source toward the container that no other flow has.
     fn source(
         &mut self,
@@ -150,12 +153,12 @@ impl Sessions {
             let source = self.source_of(asker, &binding, assign, now, begun);
             let finished =
                 source.map(|source| datagram::finish(&mut frame, &binding, source, received.length));
-            if finished == Some(Ok(())) {
-                outlet.out.push((binding.network, frame));
-            } else {
-                counts.datagrams_dropped += 1;
+            if finished != Some(Ok(())) {
                 outlet.pool.free(frame);
+            } else if emit(frame, &binding, assign, outlet).is_ok() {
+                continue;
             }
+            counts.datagrams_dropped += 1;
         }
         true
     }
@@ -226,6 +229,24 @@ impl Sessions {
         }
         true
     }
+}
+
+/// Hands a finished frame out, in fragments if it does not fit. Its slot is given back where it is not handed out.
+fn emit(
+    frame: Frame,
+    binding: &Binding,
+    assign: &mut impl Assign,
+    outlet: &mut Outlet<'_>,
+) -> Result<(), Unfit> {
+    if frame.mtu_bytes() <= mtu(binding) {
+        outlet.out.push((binding.network, frame));
+        return Ok(());
+    }
+    let out = &mut *outlet.out;
+    let push = |part| out.push((binding.network, part));
+    let outcome = datagram::fragment(&frame, mtu(binding), assign.identification(), outlet.pool, push);
+    outlet.pool.free(frame);
+    outcome
 }
 
 /// A client as it is on the wire: an IPv4 client of a socket of both families is one of IPv4.

@@ -138,12 +138,42 @@ fn limits_hold_and_a_closed_listener_takes_its_sessions_along() {
         arrived += world.step().len();
     }
     assert_eq!((arrived, world.proxy.counts().sessions), (2, 2));
-    clients[0].send_to(&[0; 1473], ("127.0.0.1", port)).expect("send");
-    clients[0].send_to(&[0; 1472], ("127.0.0.1", port)).expect("send");
-    assert_eq!(arrivals(&mut world)[0].len(), 1500, "what fits arrives");
-    assert_eq!(world.proxy.counts().datagrams_dropped, 2, "what does not fit is dropped");
     world.proxy.close_listener(token);
     assert_eq!((world.proxy.counts().sessions, world.proxy.poll_at()), (0, None));
+}
+
+#[test]
+fn what_does_not_fit_goes_in_fragments() {
+    for (container, header) in [(CONTAINER, 20), ("fd00::2", 40)] {
+        let mut world = World::new(Limits::default());
+        let (_, port) = listen(&mut world, "127.0.0.1:0", container);
+        let client = client();
+        let bytes: Vec<u8> = (0..40_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        client.send_to(&bytes, ("127.0.0.1", port)).expect("send");
+        let mut whole: Vec<u8> = Vec::new();
+        let packets = arrivals(&mut world);
+        for (n, packet) in packets.iter().enumerate() {
+            let last = n + 1 == packets.len();
+            let (offset, more, start) = if header == 20 {
+                assert_eq!(Sum::ZERO.add_bytes(&packet[..20]).checksum(), 0);
+                (be16(packet, 6) & 0x1fff, be16(packet, 6) & 0x2000 != 0, 20)
+            } else {
+                (be16(packet, 42) >> 3, packet[43] & 1 == 1, 48)
+            };
+            assert_eq!((usize::from(offset) * 8, more), (whole.len(), !last));
+            whole.extend(&packet[start..]);
+        }
+        let mut packet = packets[0][..header].to_vec();
+        packet.extend(whole);
+        let (addresses, width) = if header == 20 { (12, 4) } else { (8, 16) };
+        assert_eq!(checksum(&packet, header, addresses, width), 0, "the checksum is that of the whole");
+        assert!(packet[header + 8..] == bytes, "every byte is there");
+        // The largest that fits is no fragment.
+        client.send_to(&bytes[..1500 - header - 8], ("127.0.0.1", port)).expect("send");
+        let packets = arrivals(&mut world);
+        assert_eq!((packets.len(), packets[0].len()), (1, 1500));
+        assert_right(&packets[0]);
+    }
 }
 
 #[test]

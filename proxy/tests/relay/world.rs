@@ -205,7 +205,7 @@ impl World {
 
     fn sort(&mut self, packet: Vec<u8>, datagrams: &mut Vec<Vec<u8>>) {
         let protocol = if packet[0] >> 4 == 4 { packet[9] } else { packet[6] };
-        if protocol == 17 { datagrams.push(packet) } else { self.later(true, packet) }
+        if matches!(protocol, 17 | 44) { datagrams.push(packet) } else { self.later(true, packet) }
     }
 
     fn later(&mut self, to_container: bool, packet: Vec<u8>) {
