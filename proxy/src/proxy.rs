@@ -277,8 +277,8 @@ impl Proxy {
         self.deadlines.first()
     }
 
-    /// Resets every relay and closes every listener whose binding is `gone`: the container was detached, or its port is no
-    /// longer published.
+    /// Resets every relay and closes every listener whose binding is `gone`: the container was detached, or its port
+    /// is no longer published. Resets for which there is no slot are not sent.
     pub fn release(
         &mut self,
         gone: impl Fn(&Binding) -> bool,
