@@ -193,3 +193,21 @@ fn a_datagram_with_a_wrong_checksum_is_not_passed_on() {
     assert_eq!(client.recv(&mut room).expect("receive"), 7, "IPv4 may go without a checksum");
     assert_eq!(world.proxy.counts().bad_checksums, 1);
 }
+
+#[test]
+fn garbage_is_survived() {
+    let mut world = World::new(Limits::default());
+    let (_, port) = listen(&mut world, "127.0.0.1:0", CONTAINER);
+    let client = client();
+    client.send_to(b"question", ("127.0.0.1", port)).expect("send");
+    let packet = answer(&arrivals(&mut world).remove(0), b"answer");
+    for at in 0..packet.len() {
+        for value in 0..=u8::MAX {
+            let mut changed = packet.clone();
+            changed[at] = value;
+            world.returns(&changed);
+        }
+        world.returns(&packet[..at.max(1)]);
+    }
+    assert!(world.returns(&packet), "the session goes on");
+}
