@@ -134,14 +134,14 @@ fn the_world_is_told_nothing_at_claimed_ports() {
         client.send_to(b"x", server.local_addr().expect("bound")).expect("send");
         let (_, claimed) = server.recv_from(&mut [0; 8]).expect("the datagram");
         let taken = |bound: std::io::Result<()>| bound.is_err_and(|error| error.raw_os_error() == Some(98));
-        world.host().inside(|| {
-            assert!(taken(UdpSocket::bind(claimed).map(drop)), "{claimed} is claimed for UDP");
-            let any = SocketAddr::new(
-                if claimed.is_ipv4() { [0; 4].into() } else { [0; 16].into() },
-                claimed.port(),
-            );
-            assert!(taken(TcpListener::bind(any).map(drop)), "{any} is claimed for TCP");
-        });
+        assert!(world.host().inside(|| taken(UdpSocket::bind(claimed).map(drop))), "{claimed}");
+        let listener = talk::listen(&outside.path(), address(far));
+        let connection = talk::connect(&container.path, listener.local_addr().expect("bound"));
+        let (_, claimed) = listener.accept().expect("accept");
+        let any =
+            SocketAddr::new(if claimed.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, claimed.port());
+        assert!(world.host().inside(|| taken(TcpListener::bind(any).map(drop))), "{any}");
+        drop(connection);
         let refused = |port: u16| {
             let target = SocketAddr::new(address(host), port);
             let patience = Duration::from_millis(300);

@@ -349,15 +349,16 @@ impl Link {
         self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says all ports that are claimed for a protocol at an address.
+    /// Says all ports that are claimed for some protocols at some addresses.
     ///
     /// # Errors
     /// [`LinkError::Down`]; the next datapath will be told.
-    pub async fn grant(&self, grant: Grant) -> Result<(), LinkError> {
+    pub async fn grant(&self, grants: Vec<Grant>) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
-        state.grants.retain(|old| (old.protocol, old.address) != (grant.protocol, grant.address));
-        state.grants.push(grant.clone());
-        self.tell(&mut state, Command::Grant(grant), None).await
+        let is_same = |old: &Grant, new: &Grant| (old.protocol, old.address) == (new.protocol, new.address);
+        state.grants.retain(|old| !grants.iter().any(|new| is_same(old, new)));
+        state.grants.extend(grants.iter().cloned());
+        self.tell(&mut state, Command::Grant(grants), None).await
     }
 
     /// Waits until the datapath wants ports to be claimed, and says which.
@@ -580,9 +581,7 @@ impl Link {
         if let Some((spec, fd)) = &state.uplink {
             must(&channel, &Command::SetUplink(Some(spec.clone())), Some(fd.as_fd())).await?;
         }
-        for grant in &state.grants {
-            must(&channel, &Command::Grant(grant.clone()), None).await?;
-        }
+        must(&channel, &Command::Grant(state.grants.clone()), None).await?;
         self.serve_claims(&channel).await?;
         for binding in &state.bindings {
             must(&channel, &Command::AddBinding(*binding), None).await?;

@@ -170,9 +170,7 @@ impl Uplink {
         self.admitted = Some(program);
         let spec = Some((name, spec));
         self.link.set_uplink(spec, rides_along).await.map_err(io::Error::other)?;
-        for (protocol, address) in first {
-            self.tell_granted(protocol, address).await;
-        }
+        self.tell_granted(&first).await;
         Ok(())
     }
 
@@ -195,17 +193,22 @@ impl Uplink {
     async fn grant(&mut self, wanted: &[Wanted]) {
         let own = self.told.as_ref().map(Found::own).unwrap_or_default();
         let lendable = Lendable::look();
+        let mut claimed = Vec::new();
         for wanted in wanted.iter().filter(|wanted| own.contains(&wanted.address)) {
             self.claims.claim(wanted, &lendable);
-            // What is granted is heard.
-            self.admit().await;
-            self.tell_granted(wanted.protocol, wanted.address).await;
+            claimed.push((wanted.protocol, wanted.address));
         }
+        // What is granted is heard.
+        self.admit().await;
+        self.tell_granted(&claimed).await;
     }
 
-    async fn tell_granted(&self, protocol: Protocol, address: IpAddr) {
-        let ports = self.claims.ranges(protocol, address);
-        if let Err(error) = self.link.grant(Grant { protocol, address, ports }).await {
+    async fn tell_granted(&self, claimed: &[(Protocol, IpAddr)]) {
+        let grants = claimed.iter().map(|&(protocol, address)| {
+            let ports = self.claims.ranges(protocol, address);
+            Grant { protocol, address, ports }
+        });
+        if let Err(error) = self.link.grant(grants.collect()).await {
             tracing::warn!("the datapath was not told of claimed ports: {error}");
         }
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use vswitch_engine::Port;
+use vswitch_engine::{Port, Station};
 use vswitch_frame::{Accepts, Mac, NetworkId, PortId};
 use vswitch_nat::{Binding, BindingError};
 use vswitch_sys::clock;
@@ -67,13 +67,7 @@ impl Datapath {
                 Some(fd) => self.add_port(port, spec, fd),
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
-            Command::SetStation(port, station) => {
-                if let Some(spec) = self.memory.specs.get_mut(&port) {
-                    spec.station = station.clone();
-                }
-                self.switch.set_station(port, station);
-                Reply::Done
-            }
+            Command::SetStation(port, station) => self.set_station(port, station),
             Command::SetResolver => match fd {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),
@@ -84,7 +78,7 @@ impl Datapath {
                 Some(fd) => self.set_claims(fd),
                 None => Reply::Refused("claims need a channel".into()),
             },
-            Command::Grant(grant) => self.grant(grant),
+            Command::Grant(grants) => self.grant(grants),
             Command::Announce(port) => {
                 self.announce(port);
                 Reply::Done
@@ -132,13 +126,23 @@ impl Datapath {
         Reply::Done
     }
 
-    fn set_claims(&mut self, fd: OwnedFd) -> Reply {
-        self.outside.set_claims(fd);
+    fn set_station(&mut self, port: PortId, station: Station) -> Reply {
+        if let Some(spec) = self.memory.specs.get_mut(&port) {
+            spec.station = station.clone();
+        }
+        self.switch.set_station(port, station);
         Reply::Done
     }
 
-    fn grant(&mut self, Grant { protocol, address, ports }: Grant) -> Reply {
-        self.nat.grant(protocol, address, ports.into_iter().flatten());
+    fn set_claims(&mut self, channel: OwnedFd) -> Reply {
+        self.outside.set_claims(channel);
+        Reply::Done
+    }
+
+    fn grant(&mut self, grants: Vec<Grant>) -> Reply {
+        for Grant { protocol, address, ports } in grants {
+            self.nat.grant(protocol, address, ports.into_iter().flatten());
+        }
         self.outside.granted();
         Reply::Done
     }

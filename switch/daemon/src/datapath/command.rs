@@ -46,7 +46,7 @@ pub enum Command {
     /// Asks for claims over the channel that rides along: each message is a list of [`vswitch_nat::Wanted`].
     SetClaims,
     /// Says which ports were claimed.
-    Grant(Grant),
+    Grant(Vec<Grant>),
     /// Says in its network where the addresses of the container behind a port are.
     Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.

@@ -143,20 +143,21 @@ impl Neighbours {
         }
         let mut wake = None;
         let questions = &mut self.questions;
-        let given_up = self.table.extract_if(.., |hop, neighbour| {
-            let Neighbour::Asked { at, tries, .. } = neighbour else { return false };
+        let mut lost = Vec::new();
+        self.table.retain(|hop, neighbour| {
+            let Neighbour::Asked { at, tries, waiting } = neighbour else { return true };
             if now.since(*at) >= RETRY {
                 if *tries >= TRIES {
-                    return true;
+                    lost.append(waiting);
+                    return false;
                 }
                 (*at, *tries) = (now, *tries + 1);
                 questions.push(*hop);
             }
             let due = *at + RETRY;
             wake = Some(wake.map_or(due, |wake: Instant| wake.min(due)));
-            false
+            true
         });
-        let lost: Vec<_> = given_up.flat_map(|(_, neighbour)| neighbour.into_waiting()).collect();
         self.waiting -= lost.len();
         self.wake = wake;
         lost

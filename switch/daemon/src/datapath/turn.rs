@@ -149,6 +149,7 @@ impl Datapath {
         self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         debug_assert_eq!(received, self.verdicts.len());
 
+        self.wiring(now).turn_back(ingress);
         let made = self.switch.serve(ingress, &mut self.verdicts, &mut self.pool, now);
         let origin = Origin { switch: &self.switch, ingress, now };
         let made = made + self.resolver.serve(origin, &mut self.verdicts, &mut self.pool);

@@ -7,6 +7,8 @@
 //!  the uplink's burst ─► answers of neighbours       ┌► inside ──┴► engine: policy, MACs ─► endpoint's port
 //!                     └► for the host's address ─► nat
 //!                     └► for a container's own ──────────────────► engine
+//!
+//!  a container's packet for the host that leads to a container ─► nat ─► inside ─► engine
 //! ```
 //! This is the only file that knows both the engine and the translator, neither of which knows the other. Frames of
 //! the uplink are not switched: it is a port in nothing but its descriptor and its counters.
@@ -173,7 +175,10 @@ impl Wiring<'_> {
         self.outside.host = host.iter().copied().chain(own.into_iter().flatten()).collect();
         self.outside.told_host.clone_from(&host);
         self.nat.set_uplink(Uplink { v4: told.v4, v6: told.v6, host, mtu: told.mtu });
-        self.outside.asked = None;
+        if self.outside.spec != spec {
+            // Control claims unasked now.
+            self.outside.asked = Some(self.now);
+        }
         for (port, frame) in self.outside.neighbours.reset(Own { mac: told.mac, v4: told.v4, v6: told.v6 }) {
             self.drop(DropReason::NoNeighbour, port, frame);
         }
@@ -181,11 +186,31 @@ impl Wiring<'_> {
         self.outside.spec = spec;
     }
 
+    /// Takes of what is for the gateway or the host what leads back inside: to a published port or to somebody's mapping, or is
+    /// an answer to such. It is the translator's until [`leave`](Self::leave) gives it a fate.
+    pub(super) fn turn_back(&mut self, ingress: PortId) {
+        let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.mappings().next().is_some();
+        if self.verdicts.local.is_empty() || !leads_anywhere {
+            return;
+        }
+        let Self { switch, nat, outside, verdicts, now, .. } = self;
+        let back = |frame: &mut Frame| {
+            let host = target(frame).filter(|target| outside.host.contains(target));
+            let (network, _) = host.and_then(|_| switch.sender(ingress, frame))?;
+            nat.destination(frame, Realm::network(network))
+        };
+        let taken: Vec<Frame> = verdicts.local.extract_if(.., |frame| back(frame).is_some()).collect();
+        for frame in taken {
+            let (network, sandbox) = switch.sender(ingress, &frame).unwrap_or_default();
+            // Whether it may go there is asked of policy.
+            let leaving = Leaving::Masqueraded;
+            let from = Inside { port: ingress, network, sandbox, leaving, address: None };
+            nat.outbound(frame, from, *now, &mut outside.verdicts);
+        }
+    }
+
     /// Gives every packet that leaves a fate. Returns how many frames were made meanwhile.
     pub(super) fn leave(&mut self, ingress: PortId) -> usize {
-        if self.verdicts.outbound.is_empty() {
-            return 0;
-        }
         let mut outbound = std::mem::take(&mut self.verdicts.outbound);
         for Outbound { network, sandbox, masqueraded, frame } in outbound.drain(..) {
             let leaving = if masqueraded { Leaving::Masqueraded } else { Leaving::Plain };

@@ -13,6 +13,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use vswitch_frame::headers::ETHERNET_BYTES;
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId, PortId};
 
 use super::error::Complaint;
@@ -138,12 +139,8 @@ impl Switch {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
         }
         route::count_down(frame);
-        let sandbox = match &site.from.station {
-            Station::Container(endpoint) => endpoint.sandbox,
-            Station::Unknown | Station::Host => 0,
-        };
         let masqueraded = site.network.masquerades(family(frame));
-        Ok(Onward::Outside { network: site.id(), sandbox, masqueraded })
+        Ok(Onward::Outside { network: site.id(), sandbox: sandbox(&site), masqueraded })
     }
 
     /// Takes a parsed packet into the network of its target, and moves it to `forward` or `drop`. `ingress` is the port
@@ -241,9 +238,28 @@ impl Switch {
         Ok(())
     }
 
+    /// Whose a parsed packet is that came from a port: its network and sandbox. `None` if it is not IP, or no station of the
+    /// network may send it, or its gateway serves none.
+    pub fn sender(&self, ingress: PortId, frame: &Frame) -> Option<(NetworkId, u32)> {
+        let site = Site::of(&self.ports, ingress).filter(|site| !site.gateway.isolated)?;
+        if !frame.headers.is_ip() || frame.headers.network_offset() != ETHERNET_BYTES {
+            return None;
+        }
+        let (source, _) = packet::addresses(frame);
+        (!site.is_martian(source)).then(|| (site.id(), sandbox(&site)))
+    }
+
     /// The port by which the host is reached from the network of a port.
     pub fn host_port(&self, ingress: PortId) -> Option<PortId> {
         Site::of(&self.ports, ingress)?.host
+    }
+}
+
+/// The sandbox behind a port; zero, which is nobody's alone, for a station of which nothing is known.
+fn sandbox(site: &Site<'_>) -> u32 {
+    match &site.from.station {
+        Station::Container(endpoint) => endpoint.sandbox,
+        Station::Unknown | Station::Host => 0,
     }
 }
 
