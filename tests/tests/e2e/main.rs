@@ -27,6 +27,7 @@ mod networks;
 mod port_security;
 mod ports;
 mod protocols;
+mod publish;
 mod restart;
 mod rules;
 

@@ -8,6 +8,7 @@ use vswitch_sys::netns::named_path;
 
 use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
+use super::publish::PublishArgs;
 use super::{Failure, Json, Outcome, each, print, print_json};
 use crate::control::api::types::{self, ForeignFd, Map};
 
@@ -29,6 +30,8 @@ pub(super) struct Attach {
     network: String,
     #[command(flatten)]
     endpoint: EndpointArgs,
+    #[command(flatten)]
+    ports: PublishArgs,
     #[command(flatten)]
     json: Json,
 }
@@ -67,6 +70,9 @@ impl Attach {
             fd: self.target.fd,
             network: Some(self.network),
             endpoint_config: self.endpoint.config(),
+            publish: self.ports.publish,
+            expose: self.ports.expose,
+            publish_all: self.ports.publish_all,
         };
         let sandbox: types::Sandbox = client.post("/sandboxes/attach", &body).await?;
         if self.json.json {

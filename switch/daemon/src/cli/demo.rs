@@ -88,8 +88,11 @@ impl Show {
         print("Three containers on the network \"demo\":\n\n");
         for name in CONTAINERS {
             let wish = types::NetworkWish { network: "demo".to_owned(), endpoint_config: Default::default() };
-            let body =
-                types::SandboxCreate { name: name.to_owned(), hostname: None, networks: Some(vec![wish]) };
+            let body = types::SandboxCreate {
+                name: name.to_owned(),
+                networks: Some(vec![wish]),
+                ..Default::default()
+            };
             let sandbox: types::Sandbox =
                 self.runtime.block_on(self.client.post("/sandboxes/create", &body))?;
             let endpoint = sandbox.endpoints.first().ok_or_else(|| failure("a sandbox has no endpoint"))?;

@@ -13,6 +13,7 @@ mod fdb;
 mod network;
 mod network_flag;
 mod ps;
+mod publish;
 mod rule;
 mod run;
 mod sandbox;
@@ -68,6 +69,9 @@ enum ClientCommand {
     Exec(exec::Exec),
     Attach(Box<attach::Attach>),
     Detach(attach::Detach),
+    Publish(publish::Publish),
+    Unpublish(publish::Unpublish),
+    Port(publish::Port),
     Ps(ps::Ps),
     Fdb(fdb::Fdb),
     #[command(subcommand)]
@@ -125,6 +129,9 @@ fn talk(command: ClientCommand, client: &Client) -> Outcome {
             ClientCommand::Exec(exec) => exec.run(client).await,
             ClientCommand::Attach(attach) => attach.run(client).await,
             ClientCommand::Detach(detach) => detach.run(client).await,
+            ClientCommand::Publish(publish) => publish.run(client).await,
+            ClientCommand::Unpublish(unpublish) => unpublish.run(client).await,
+            ClientCommand::Port(port) => port.run(client).await,
             ClientCommand::Ps(ps) => ps.run(client).await,
             ClientCommand::Fdb(fdb) => fdb.run(client).await,
             ClientCommand::Rule(rule) => rule.run(client).await,

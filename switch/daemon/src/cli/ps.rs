@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::client::Client;
-use super::{Json, Outcome, print, print_json, table};
+use super::{Json, Outcome, print, print_json, publish, table};
 use crate::control::api::types;
 
 /// List endpoints: who is on which network, with which addresses
 ///
-/// A sandbox without endpoints has a line with its network mode. With --json there are endpoints only.
+/// PORTS are those of the host that lead to it. A sandbox without endpoints has a line with its network mode.
+/// With --json there are endpoints only.
 ///
 /// Example: vswitch ps --json
 #[derive(Debug, Args)]
@@ -26,7 +27,8 @@ impl Ps {
             return print_json(&client.get::<Vec<types::Endpoint>>("/endpoints").await?);
         }
         let sandboxes: Vec<types::Sandbox> = client.get("/sandboxes").await?;
-        let headings = ["SANDBOX", "NETWORK", "INTERFACE", "MAC ADDRESS", "IPV4", "IPV6", "TYPE", "PORT"];
+        let headings =
+            ["SANDBOX", "NETWORK", "INTERFACE", "MAC ADDRESS", "IPV4", "IPV6", "TYPE", "PORT", "PORTS"];
         let rows: Vec<Vec<String>> = sandboxes.into_iter().flat_map(rows).collect();
         print(&table::render(&headings, &rows));
         Ok(ExitCode::SUCCESS)
@@ -36,7 +38,8 @@ impl Ps {
 fn rows(sandbox: types::Sandbox) -> Vec<Vec<String>> {
     if sandbox.endpoints.is_empty() {
         let rest = std::iter::repeat_n(String::new(), 6);
-        return vec![[sandbox.name, sandbox.network_mode].into_iter().chain(rest).collect()];
+        let ports = publish::summary(&sandbox.ports);
+        return vec![[sandbox.name, sandbox.network_mode].into_iter().chain(rest).chain([ports]).collect()];
     }
     sandbox.endpoints.into_iter().map(row).collect()
 }
@@ -53,5 +56,6 @@ fn row(endpoint: types::Endpoint) -> Vec<String> {
         with_prefix(endpoint.ipv6_address, endpoint.ipv6_prefix_len),
         endpoint.port_type,
         endpoint.port.to_string(),
+        publish::summary(&endpoint.ports),
     ]
 }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
+use super::publish::PublishArgs;
 use super::{Failure, Json, Outcome, each, network_flag, print, print_json, table};
 use crate::control::api::types;
 use crate::control::names::short_id;
@@ -41,6 +42,7 @@ pub(super) enum Sandbox {
 ///   vswitch sandbox create web
 ///   vswitch sandbox create db --network lan --ip 10.1.0.5 --network backup
 ///   vswitch sandbox create two --network name=lan,gw-priority=1 --network backup
+///   vswitch sandbox create shop -p 8080:80 -p 8443:443
 ///   vswitch sandbox create alone --network none
 ///   vswitch sandbox create helper --network container:web
 #[derive(Debug, Args)]
@@ -58,6 +60,8 @@ pub(super) struct Create {
     hostname: Option<String>,
     #[command(flatten)]
     endpoint: EndpointArgs,
+    #[command(flatten)]
+    ports: PublishArgs,
     #[command(flatten)]
     json: Json,
 }
@@ -91,8 +95,12 @@ impl Create {
             name: self.name,
             hostname: self.hostname,
             networks: Some(wishes(self.networks, self.endpoint.config())?),
+            publish: self.ports.publish,
+            expose: self.ports.expose,
+            publish_all: self.ports.publish_all,
         };
         let sandbox: types::Sandbox = client.post("/sandboxes/create", &body).await?;
+        sandbox.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
         if self.json.json {
             return print_json(&sandbox);
         }

@@ -23,6 +23,37 @@ struct Claim<'a> {
     hops: Vec<Hop>,
 }
 
+impl<'a> Claim<'a> {
+    fn of(endpoint: &'a Endpoint, network: &Network) -> Self {
+        let hop = |gateway| Hop { port: endpoint.port, interface: endpoint.interface.clone(), gateway };
+        Self {
+            priority: endpoint.priority,
+            internal: network.internal,
+            both_families: Family::ALL.into_iter().all(|family| endpoint.address(family).is_some()),
+            network: &endpoint.network,
+            hops: describe::default_gateways(network, &endpoint.addresses).into_iter().map(hop).collect(),
+        }
+    }
+
+    fn rank(&self) -> (Reverse<i32>, bool, bool, &'a str) {
+        (Reverse(self.priority), self.internal, !self.both_families, self.network)
+    }
+}
+
+/// The endpoint by which what comes from outside enters a sandbox: the one that provides the default route of
+/// the family; if none does, the first in the same order that has an address of it.
+pub fn entrance<'a>(
+    family: Family,
+    endpoints: impl Iterator<Item = (&'a Endpoint, &'a Network)>,
+) -> Option<(&'a Endpoint, &'a Network)> {
+    let endpoints = endpoints.filter(|(endpoint, _)| endpoint.address(family).is_some());
+    endpoints.min_by_key(|(endpoint, network)| {
+        let claim = Claim::of(endpoint, network);
+        let provides = claim.hops.iter().any(|hop| Family::of(hop.gateway) == family);
+        (!provides, claim.rank())
+    })
+}
+
 /// Where a default route may lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop {
@@ -46,13 +77,11 @@ pub struct DefaultRoutes {
 impl DefaultRoutes {
     /// Those of a sandbox with these endpoints, each with its network.
     pub fn of<'a>(endpoints: impl Iterator<Item = (&'a Endpoint, &'a Network)>) -> Self {
-        Self::choose(endpoints.map(|(endpoint, network)| claim(endpoint, network)).collect())
+        Self::choose(endpoints.map(|(endpoint, network)| Claim::of(endpoint, network)).collect())
     }
 
     fn choose(mut claims: Vec<Claim<'_>>) -> Self {
-        claims.sort_by_key(|claim| {
-            (Reverse(claim.priority), claim.internal, !claim.both_families, claim.network)
-        });
+        claims.sort_by_key(Claim::rank);
         let mut routes = Self::default();
         for hop in claims.into_iter().flat_map(|claim| claim.hops) {
             let family = Family::of(hop.gateway);
@@ -69,20 +98,8 @@ impl DefaultRoutes {
 
     /// Adds what an endpoint that leaves may have provided.
     pub fn without(mut self, endpoint: &Endpoint, network: &Network) -> Self {
-        self.unwanted.extend(claim(endpoint, network).hops);
+        self.unwanted.extend(Claim::of(endpoint, network).hops);
         self
-    }
-}
-
-fn claim<'a>(endpoint: &'a Endpoint, network: &Network) -> Claim<'a> {
-    let hop = |gateway| Hop { port: endpoint.port, interface: endpoint.interface.clone(), gateway };
-    let has = |family| endpoint.addresses.iter().any(|net| Family::of(net.addr()) == family);
-    Claim {
-        priority: endpoint.priority,
-        internal: network.internal,
-        both_families: Family::ALL.into_iter().all(has),
-        network: &endpoint.network,
-        hops: describe::default_gateways(network, &endpoint.addresses).into_iter().map(hop).collect(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! among the endpoints it has then.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -53,6 +54,13 @@ impl Cleanup {
     /// Destroys what is left of an interface, beside whatever else goes on.
     pub fn destroy(&mut self, remains: Remains) {
         self.0.push(spawn_blocking(|| remains.destroy()));
+    }
+
+    /// Closes descriptors, which may be many, beside whatever else goes on.
+    pub fn close(&mut self, descriptors: Vec<OwnedFd>) {
+        if !descriptors.is_empty() {
+            self.0.push(spawn_blocking(|| drop(descriptors)));
+        }
     }
 
     /// Waits for this, too.
@@ -111,6 +119,7 @@ impl Control {
         if let Err(error) = self.settle(sandbox, &routes).await {
             tracing::warn!("sandbox {sandbox:?} may be without a default route now: {error}");
         }
+        self.lead_again(sandbox).await;
         self.remove_endpoint(leaving).await
     }
 
@@ -146,6 +155,7 @@ impl Control {
             return Err(error);
         }
         self.state.sandbox(sandbox)?.endpoints.push(endpoint);
+        self.lead_again(sandbox).await;
         announce::start(self.link.clone(), reserved.port, announcements);
         Ok(())
     }
@@ -334,11 +344,10 @@ impl Control {
 
     pub(super) fn show_endpoint(&self, sandbox: &str, endpoint: &Endpoint) -> types::Endpoint {
         let network = &self.state.networks[&endpoint.network];
-        let of = |family| endpoint.addresses.iter().find(|net| Family::of(net.addr()) == family);
-        let address = |family| of(family).map(|net| net.addr().to_string()).unwrap_or_default();
-        let prefix = |family| of(family).map(IpNet::prefix_len).unwrap_or_default();
+        let address = |family| endpoint.address(family).map(|net| net.addr().to_string()).unwrap_or_default();
+        let prefix = |family| endpoint.address(family).map(|net| net.prefix_len()).unwrap_or_default();
         let gateway = |family| {
-            let gateway = of(family).and_then(|net| network.pools.gateway_of(net.addr()));
+            let gateway = endpoint.address(family).and_then(|net| network.pools.gateway_of(net.addr()));
             gateway.map(|gateway| gateway.to_string()).unwrap_or_default()
         };
         types::Endpoint {
@@ -359,6 +368,7 @@ impl Control {
             mtu: network.options.mtu,
             aliases: endpoint.aliases.clone(),
             gw_priority: endpoint.priority,
+            ports: self.show_ports_at(sandbox, endpoint.port),
         }
     }
 }

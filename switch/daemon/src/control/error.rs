@@ -67,6 +67,8 @@ codes! {
     DescriptorNotFound = 404 "descriptor-not-found",
     /// The sandbox has no endpoint on the network.
     NotConnected = 404 "not-connected",
+    /// The sandbox does not publish the port.
+    PortNotFound = 404 "port-not-found",
     /// The route does not take this method.
     MethodNotAllowed = 405 "method-not-allowed",
     /// A network, a sandbox or a namespace has this name.
@@ -77,6 +79,8 @@ codes! {
     AddressInUse = 409 "address-in-use",
     /// The MAC address belongs to an endpoint of the network.
     MacInUse = 409 "mac-in-use",
+    /// Another sandbox or another program has the port of the host.
+    PortInUse = 409 "port-in-use",
     /// Every address of the network's subnets is in use.
     AddressesExhausted = 409 "addresses-exhausted",
     /// The subnet overlaps that of another network.

@@ -33,6 +33,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{NetworkId, PortId};
+use vswitch_nat::Binding;
 use vswitch_nat::Wanted;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
@@ -98,6 +99,8 @@ struct State {
     /// The way out, with a packet socket.
     uplink: Option<(UplinkSpec, OwnedFd)>,
     grants: Vec<Grant>,
+    /// Published ports.
+    bindings: Vec<Binding>,
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
@@ -143,6 +146,7 @@ impl Link {
             ports: BTreeMap::new(),
             uplink: None,
             grants: Vec::new(),
+            bindings: Vec::new(),
             kept: None,
             host_addresses: Vec::new(),
             running: None,
@@ -171,6 +175,7 @@ impl Link {
             ports: memory.ports,
             uplink: None,
             grants: Vec::new(),
+            bindings: memory.bindings,
             kept: memory.kept,
             host_addresses: Vec::new(),
             running: None,
@@ -377,6 +382,32 @@ impl Link {
         networks.flat_map(|network| network.subnets_in_sight().collect::<Vec<_>>()).collect()
     }
 
+    /// The published ports the datapath has.
+    pub async fn bindings(&self) -> Vec<Binding> {
+        self.shared.state.lock().await.bindings.clone()
+    }
+
+    /// Publishes ports.
+    ///
+    /// # Errors
+    /// [`LinkError`]; then they are not published.
+    pub async fn add_binding(&self, binding: Binding) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.bindings.push(binding);
+        let done = self.tell(&mut state, Command::AddBinding(binding), None).await;
+        done.inspect_err(|_| state.bindings.retain(|known| *known != binding))
+    }
+
+    /// Ends a publication.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will not have it.
+    pub async fn remove_binding(&self, binding: Binding) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        state.bindings.retain(|known| *known != binding);
+        self.tell(&mut state, Command::RemoveBinding(binding), None).await
+    }
+
     /// Removes a port and closes its descriptor.
     ///
     /// # Errors
@@ -551,6 +582,9 @@ impl Link {
         }
         must(&channel, &Command::Grant(state.grants.clone()), None).await?;
         self.serve_claims(&channel).await?;
+        for binding in &state.bindings {
+            must(&channel, &Command::AddBinding(*binding), None).await?;
+        }
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));
         state.running = Some(Running { channel, process, watcher });

@@ -16,6 +16,7 @@
 //! | [`uplink`] [`claims`] | the way out of the host, and the ports held for it |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
+//! | [`publish`] | ports of the host that lead to sandboxes |
 //! | [`announce`] | telling a network of a new endpoint |
 //! | [`state`] [`records`] | what there is, and what of it was touched |
 //! | [`store`] [`reconcile`] | what survives, and what is made of it after a start |
@@ -49,6 +50,7 @@ pub mod networks;
 pub mod observe;
 pub mod options;
 pub mod predefined;
+pub mod publish;
 pub mod reconcile;
 pub mod records;
 pub mod resolver;
@@ -78,6 +80,7 @@ use files::Files;
 use interface::{FarSide, Remains, failed};
 use link::{Link, LinkOptions};
 use names::Id;
+use publish::claims::Claims;
 use resolver::Resolver;
 use state::State;
 use store::Store;
@@ -108,6 +111,7 @@ pub struct Control {
     store: Store,
     /// What is left of each port's interface to destroy when it goes.
     remains: BTreeMap<PortId, Remains>,
+    claims: Claims,
     link: Link,
     far: Option<FarSide>,
     files: Files,
@@ -169,6 +173,7 @@ impl Control {
             state,
             store,
             remains: BTreeMap::new(),
+            claims: Claims::default(),
             link: link.map_err(|error| failed("start the datapath", &error))?,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),
@@ -216,8 +221,13 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// A port takes a handful of descriptors in this process; the usual soft limit of 1,024 is few.
+/// A port takes a handful of descriptors in this process, and a published one another; the usual soft limit
+/// of 1,024 is few. Who may have more than the hard limit has as many as the kernel allows.
 fn raise_descriptor_limit() {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    if most.is_some_and(|most| setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok()) {
+        return;
+    }
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

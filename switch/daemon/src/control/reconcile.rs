@@ -54,6 +54,7 @@ impl Control {
                 tracing::warn!("sandbox {name:?} could not be restored: {error}");
             }
         }
+        self.restore_published().await;
         self.files.restore(&self.state);
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::interface::{failed, refused};
 use super::mode::{self, Mode};
 use super::names;
 use super::networks::DEFAULT_NETWORK;
+use super::publish::{self, DISCARDED, Wishes};
 use super::state::{Place, Sandbox};
 
 impl Control {
@@ -22,14 +23,34 @@ impl Control {
         names::check("sandbox", &wish.name)?;
         wish.hostname.iter().try_for_each(|hostname| names::check("host", hostname))?;
         self.refuse_taken(&wish.name)?;
+        let wishes = Wishes::parse(&wish.publish, &wish.expose, wish.publish_all)?;
+        let mut warnings = Vec::new();
         match mode::Wish::parse(wish.networks)? {
             mode::Wish::Networks(networks) => {
                 self.create_connected(&wish.name, wish.hostname, networks).await?;
+                self.grant_or_drop(&wish.name, wishes).await?;
             }
-            mode::Wish::Host => self.create_using(&wish.name, wish.hostname, Mode::Host)?,
-            mode::Wish::Shared(other) => self.create_sharing(&wish.name, wish.hostname, &other)?,
+            mode::Wish::Host => {
+                if !wishes.specs.is_empty() {
+                    warnings.push(DISCARDED.to_owned());
+                }
+                self.create_using(&wish.name, wish.hostname, Mode::Host)?;
+            }
+            mode::Wish::Shared(other) => {
+                wishes.refuse_shared(&other)?;
+                self.create_sharing(&wish.name, wish.hostname, &other)?;
+            }
         }
-        self.sandbox(&wish.name)
+        Ok(types::Sandbox { warnings, ..self.sandbox(&wish.name)? })
+    }
+
+    /// Publishes what a new sandbox wishes; if it cannot be, there is no sandbox.
+    async fn grant_or_drop(&mut self, name: &str, wishes: Wishes) -> Result<()> {
+        let granted = self.grant(name, wishes).await;
+        if granted.is_err() {
+            self.drop_sandbox(name).await.done().await;
+        }
+        granted
     }
 
     /// Makes a sandbox with a network namespace of its own.
@@ -96,6 +117,7 @@ impl Control {
     pub async fn attach(&mut self, wish: types::Attach) -> Result<types::Sandbox> {
         names::check("sandbox", &wish.name)?;
         self.refuse_taken(&wish.name)?;
+        let wishes = Wishes::parse(&wish.publish, &wish.expose, wish.publish_all)?;
         let network = self.state.network_name(wish.network.as_deref().unwrap_or(DEFAULT_NETWORK))?;
         let (place, source) = find_source(&wish)?;
         let sandbox = self.new_sandbox(place)?;
@@ -104,6 +126,7 @@ impl Control {
             self.drop_sandbox(&wish.name).await.done().await;
             return Err(error);
         }
+        self.grant_or_drop(&wish.name, wishes).await?;
         self.sandbox(&wish.name)
     }
 
@@ -145,6 +168,10 @@ impl Control {
     pub(super) async fn drop_sandbox(&mut self, name: &str) -> Cleanup {
         let mut cleanup = Cleanup::default();
         let Some(mut sandbox) = self.state.sandboxes.remove(name) else { return cleanup };
+        if let Err(error) = self.bind(sandbox.number, Vec::new()).await {
+            tracing::warn!("published ports of sandbox {name:?} may still lead somewhere: {error}");
+        }
+        cleanup.join(self.release(std::mem::take(&mut sandbox.published)));
         for endpoint in std::mem::take(&mut sandbox.endpoints) {
             cleanup.join(self.remove_endpoint(endpoint).await);
         }
@@ -169,6 +196,8 @@ impl Control {
             hostname_path: shown(files.hostname),
             resolv_conf_path: shown(files.resolv_conf),
             endpoints: sandbox.endpoints.iter().map(|endpoint| self.show_endpoint(name, endpoint)).collect(),
+            ports: publish::published::show(&sandbox.published, &sandbox.exposed, |_| true),
+            warnings: Vec::new(),
         }
     }
 
@@ -207,6 +236,8 @@ impl Control {
             place,
             made: false,
             endpoints: Vec::new(),
+            published: Vec::new(),
+            exposed: Vec::new(),
         })
     }
 

@@ -17,11 +17,13 @@ use vswitch_sys::netns::NetNs;
 use super::api::types::Map;
 use super::error::{Code, Error, Result};
 use super::host_port::HostPort;
-use super::ipam::Pools;
+use super::ipam::{Family, Pools};
 use super::mode::Mode;
 use super::names::Id;
 use super::options::{NetworkOptions, PortType, Sysctl};
 use super::predefined::{self, PREDEFINED};
+use super::publish::published::Published;
+use super::publish::spec::Exposed;
 use super::records::Records;
 use super::rules::Rules;
 use crate::datapath::wiring::UPLINK;
@@ -98,6 +100,12 @@ pub struct Sandbox {
     pub made: bool,
     /// Its endpoints, in the order they were made.
     pub endpoints: Vec<Endpoint>,
+    /// Its published ports, in the order they were published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<Published>,
+    /// The ports that it is said to serve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<Exposed>,
 }
 
 /// Where a network namespace is.
@@ -252,6 +260,13 @@ impl State {
             network.macs.remove(&mac);
         }
         self.port_numbers.give_back(port.0);
+    }
+}
+
+impl Endpoint {
+    /// Its address of a family.
+    pub fn address(&self, family: Family) -> Option<IpNet> {
+        self.addresses.iter().copied().find(|net| Family::of(net.addr()) == family)
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 use vswitch_engine::Network;
 use vswitch_frame::{NetworkId, PortId};
+use vswitch_nat::Binding;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
@@ -49,6 +50,8 @@ pub struct Memory {
     pub networks: BTreeMap<NetworkId, Network>,
     /// Its ports and their descriptors.
     pub ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    /// Its published ports.
+    pub bindings: Vec<Binding>,
     /// What it was handed to keep.
     pub kept: Option<OwnedFd>,
 }
@@ -130,8 +133,17 @@ async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
         let (Reply::Port(id, spec), Some(fd)) = (&reply, fd) else { return Err(wrong(&reply)) };
         ports.insert(*id, (spec.clone(), fd));
     }
+    let mut bindings: Vec<Binding> = Vec::new();
+    loop {
+        let (reply, _) = question(Recall::NextBinding(bindings.last().copied())).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let Reply::Binding(binding) = reply else { return Err(wrong(&reply)) };
+        bindings.push(binding);
+    }
     let (_, kept) = question(Recall::Kept).await?;
-    Ok(Memory { options: *options, counters: Counters::map(counters)?, networks, ports, kept })
+    Ok(Memory { options: *options, counters: Counters::map(counters)?, networks, ports, bindings, kept })
 }
 
 fn wrong(reply: &Reply) -> io::Error {

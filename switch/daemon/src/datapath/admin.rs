@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vswitch_engine::{Port, Station};
 use vswitch_frame::{Accepts, Mac, NetworkId, PortId};
+use vswitch_nat::{Binding, BindingError};
 use vswitch_sys::clock;
 use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
@@ -71,11 +72,7 @@ impl Datapath {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
-            Command::SetHostAddresses(addresses) => {
-                self.set_way_out(self.outside.spec(), addresses.clone());
-                self.switch.set_host_addresses(addresses);
-                Reply::Done
-            }
+            Command::SetHostAddresses(addresses) => self.set_host_addresses(addresses),
             Command::SetUplink(spec) => self.set_uplink(spec, fd),
             Command::SetClaims => match fd {
                 Some(fd) => self.set_claims(fd),
@@ -89,6 +86,11 @@ impl Datapath {
             Command::RemovePort(port) => {
                 self.switch.remove_port(port);
                 self.close(port);
+                Reply::Done
+            }
+            Command::AddBinding(binding) => self.add_binding(binding),
+            Command::RemoveBinding(binding) => {
+                self.nat.remove_binding(&binding);
                 Reply::Done
             }
             Command::SetRules(rules) => {
@@ -125,6 +127,12 @@ impl Datapath {
         Reply::Done
     }
 
+    fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) -> Reply {
+        self.set_way_out(self.outside.spec(), addresses.clone());
+        self.switch.set_host_addresses(addresses);
+        Reply::Done
+    }
+
     fn set_claims(&mut self, channel: OwnedFd) -> Reply {
         self.outside.set_claims(channel);
         Reply::Done
@@ -136,6 +144,14 @@ impl Datapath {
         }
         self.outside.granted();
         Reply::Done
+    }
+
+    fn add_binding(&mut self, binding: Binding) -> Reply {
+        match self.nat.add_binding(binding) {
+            Ok(()) => Reply::Done,
+            Err(BindingError::Taken(same)) if same == binding => Reply::Done,
+            Err(error) => Reply::Refused(error.to_string()),
+        }
     }
 
     fn set_uplink(&mut self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Reply {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
+use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
 
 use super::wiring::{Grant, UplinkSpec};
@@ -50,6 +51,10 @@ pub enum Command {
     Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.
     RemovePort(PortId),
+    /// Publishes ports; those that are published already go on.
+    AddBinding(Binding),
+    /// Ends a publication, with its flows.
+    RemoveBinding(Binding),
     /// Puts these rules in place of all there are; those known by their number go on counting.
     SetRules(Vec<Rule>),
     /// Asks what each rule has decided about.
@@ -73,6 +78,8 @@ pub enum Recall {
     NextNetwork(Option<NetworkId>),
     /// The port behind this one, with its descriptor; the first one, if none is named.
     NextPort(Option<PortId>),
+    /// The published ports behind these, in the order of the datapath; the first, if none are named.
+    NextBinding(Option<Binding>),
     /// What was handed over to be kept. It rides along with the answer, if there is anything.
     Kept,
 }
@@ -137,6 +144,8 @@ pub enum Reply {
     Network(NetworkId, Network),
     /// A port, as it was told.
     Port(PortId, PortSpec),
+    /// Published ports, as they were told.
+    Binding(Binding),
 }
 
 /// Rules a table may have, so that it fits one message.

@@ -61,6 +61,12 @@ impl Datapath {
                     None => self.reply(&Reply::Done, None),
                 }
             }
+            Recall::NextBinding(after) => {
+                let mut bindings = self.nat.bindings();
+                let behind = after.is_none_or(|after| bindings.any(|binding| *binding == after));
+                let found = bindings.next().filter(|_| behind);
+                self.reply(&found.map_or(Reply::Done, |binding| Reply::Binding(*binding)), None);
+            }
             Recall::Kept => self.reply(&Reply::Done, self.memory.kept.as_ref().map(AsFd::as_fd)),
         }
     }

@@ -42,6 +42,9 @@ pub fn router(handle: Handle) -> Router {
         .route("/sandboxes/attach", post(attach))
         .route("/sandboxes/{id}", get(inspect_sandbox).delete(remove_sandbox))
         .route("/sandboxes/{id}/detach", post(detach))
+        .route("/sandboxes/{id}/ports", get(ports))
+        .route("/sandboxes/{id}/publish", post(publish))
+        .route("/sandboxes/{id}/unpublish", post(unpublish))
         .route("/endpoints", get(list_endpoints))
         .route("/fdb", get(fdb))
         .route("/rules", get(list_rules).post(add_rule))
@@ -157,6 +160,26 @@ async fn detach(State(handle): State<Handle>, Path(id): Path<String>) -> Result<
     let cleanup = handle.run(async move |control| control.detach(&id).await).await?;
     cleanup.done().await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn ports(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Ports> {
+    handle.run(async move |control| control.ports(&id)).await.map(Json)
+}
+
+async fn publish(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+    body: Read<types::Specs>,
+) -> Answer<types::Ports> {
+    handle.run(async move |control| control.publish(&id, &body.0.specs).await).await.map(Json)
+}
+
+async fn unpublish(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+    body: Read<types::Specs>,
+) -> Answer<types::Ports> {
+    handle.run(async move |control| control.unpublish(&id, &body.0.specs).await).await.map(Json)
 }
 
 async fn list_endpoints(State(handle): State<Handle>) -> Answer<Vec<types::Endpoint>> {

@@ -244,7 +244,7 @@ pub struct Connect {
 }
 
 /// Body of `POST /sandboxes/create`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct SandboxCreate {
     /// Its name.
@@ -256,6 +256,37 @@ pub struct SandboxCreate {
     /// `container:OTHER`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<NetworkWish>>,
+    /// The ports to publish, as in `8080:80/tcp`.
+    #[serde(default)]
+    pub publish: Vec<String>,
+    /// The ports it serves, as in `80/tcp`.
+    #[serde(default)]
+    pub expose: Vec<String>,
+    /// Whether to publish what it serves.
+    #[serde(default)]
+    pub publish_all: bool,
+}
+
+/// Body of `POST /sandboxes/{id}/publish` and `POST /sandboxes/{id}/unpublish`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Specs {
+    /// Published ports, as in `8080:80/tcp`.
+    pub specs: Vec<String>,
+}
+
+/// Published ports by port and protocol of the container, as in `80/tcp`; null for those that are only said
+/// to be served.
+pub type Ports = BTreeMap<String, Option<Vec<PortBinding>>>;
+
+/// A port of the host that leads to one of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PortBinding {
+    /// The address; the unspecified one is every address of its family.
+    pub host_ip: String,
+    /// The port.
+    pub host_port: String,
 }
 
 /// A network a new sandbox shall be connected to.
@@ -291,6 +322,15 @@ pub struct Attach {
     /// What the endpoint shall be like.
     #[serde(default)]
     pub endpoint_config: EndpointConfig,
+    /// The ports to publish, as in `8080:80/tcp`.
+    #[serde(default)]
+    pub publish: Vec<String>,
+    /// The ports it serves, as in `80/tcp`.
+    #[serde(default)]
+    pub expose: Vec<String>,
+    /// Whether to publish what it serves.
+    #[serde(default)]
+    pub publish_all: bool,
 }
 
 /// A TAP or packet socket of another process.
@@ -330,6 +370,11 @@ pub struct Sandbox {
     pub resolv_conf_path: String,
     /// Its endpoints, in the order they were made.
     pub endpoints: Vec<Endpoint>,
+    /// Its published ports.
+    pub ports: Ports,
+    /// What of the request has no effect, in the answer to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// An endpoint.
@@ -378,6 +423,8 @@ pub struct Endpoint {
     pub aliases: Vec<String>,
     /// The higher, the rather it provides the default route of its sandbox.
     pub gw_priority: i32,
+    /// The published ports of its sandbox that lead to it.
+    pub ports: Ports,
 }
 
 /// A line of a forwarding table.

@@ -1,0 +1,339 @@
+//! Published ports: ports of the host that lead to a sandbox.
+//!
+//! # Theory of operation
+//! A [`spec`] says what is wanted. It becomes records ([`published`]) of the sandbox in the state, each a range
+//! of ports with a number for every port. A port is claimed first ([`claims`]): whoever else has it is found
+//! out then, and [`owner`] says who. Then the datapath is told where the record leads: to the endpoint by which
+//! what comes from outside enters the sandbox, for each family. When endpoints come and go it is told anew.
+//!
+//! A record is the sandbox's until it is unpublished. After a start its ports are claimed again; one that
+//! somebody else has taken meanwhile leads nowhere, and the log says so.
+
+pub mod claims;
+mod owner;
+pub mod published;
+pub mod spec;
+
+use std::net::IpAddr;
+
+use vswitch_frame::PortId;
+use vswitch_nat::Binding;
+
+use super::Control;
+use super::api::types;
+use super::default_route;
+use super::endpoints::Cleanup;
+use super::error::{Code, Error, Result};
+use super::ipam::{Family, Pool};
+use super::mode::Mode;
+use super::state::{Endpoint, Network};
+use published::{Choice, Published, Target, Want, show, wants};
+use spec::{Exposed, Protocol, Spec};
+
+/// What Docker's client says of ports of a sandbox that uses the host's network.
+pub const DISCARDED: &str = "Published ports are discarded when using host network mode";
+
+/// What a new sandbox is to publish, and what it is said to serve.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// To be published.
+    pub specs: Vec<Spec>,
+    /// Said to be served.
+    pub exposed: Vec<Exposed>,
+}
+
+impl Wishes {
+    /// Reads them. With `all`, what is exposed is published, too, unless a spec names it.
+    ///
+    /// # Errors
+    /// For the first that makes no sense.
+    pub fn parse(publish: &[String], expose: &[String], all: bool) -> Result<Self> {
+        let mut specs = parse(publish)?;
+        let exposed = expose.iter().map(|text| text.parse::<Exposed>().map_err(invalid));
+        let exposed: Vec<Exposed> = exposed.collect::<Result<_>>()?;
+        if all {
+            let named = specs.clone();
+            let is_named = |one: &Spec| {
+                named.iter().any(|spec| {
+                    spec.protocol == one.protocol
+                        && spec.container.first <= one.container.first
+                        && one.container.last <= spec.container.last
+                })
+            };
+            specs.extend(exposed.iter().copied().map(Spec::from).filter(|one| !is_named(one)));
+        }
+        Ok(Self { specs, exposed })
+    }
+
+    /// Refuses them for a sandbox that shares the network of another one, whose business they are.
+    ///
+    /// # Errors
+    /// When there are any.
+    pub fn refuse_shared(&self, other: &str) -> Result<()> {
+        let what = match (self.specs.is_empty(), self.exposed.is_empty()) {
+            (true, true) => return Ok(()),
+            (false, _) => "publishing",
+            (true, false) => "exposing",
+        };
+        let message = format!(
+            "conflicting options: port {what} and the container type network mode: publish ports of {other:?}"
+        );
+        Err(Error::new(Code::InvalidArgument, message))
+    }
+}
+
+impl Control {
+    /// Publishes ports of a sandbox.
+    pub async fn publish(&mut self, key: &str, specs: &[String]) -> Result<types::Ports> {
+        let specs = parse(specs)?;
+        let name = self.state.sandbox_name(key)?;
+        match &self.state.sandboxes[&name].mode {
+            Mode::Own => {}
+            Mode::Host => {
+                let message = format!("{DISCARDED}: sandbox {name:?} has all ports of the host anyway");
+                return Err(Error::new(Code::NetworkMode, message));
+            }
+            Mode::Shared(other) => {
+                let message =
+                    format!("sandbox {name:?} shares the network of {other:?}: publish ports of {other:?}");
+                return Err(Error::new(Code::NetworkMode, message));
+            }
+        }
+        self.publish_all_of(&name, &specs).await?;
+        self.ports(&name)
+    }
+
+    /// Ends the publication of ports of a sandbox.
+    pub async fn unpublish(&mut self, key: &str, specs: &[String]) -> Result<types::Ports> {
+        let specs = parse(specs)?;
+        let name = self.state.sandbox_name(key)?;
+        let sandbox = self.state.sandbox(&name)?;
+        let missing = specs.iter().find(|spec| !sandbox.published.iter().any(|one| one.is_of(spec)));
+        if let Some(spec) = missing {
+            let message =
+                format!("sandbox {name:?} does not publish {spec} as a whole: see \"vswitch port {name}\"");
+            return Err(Error::new(Code::PortNotFound, message));
+        }
+        let (ended, kept) =
+            sandbox.published.iter().partition(|one| specs.iter().any(|spec| one.is_of(spec)));
+        sandbox.published = kept;
+        self.lead_again(&name).await;
+        self.release(ended).done().await;
+        self.ports(&name)
+    }
+
+    /// The published and exposed ports of a sandbox.
+    pub fn ports(&self, key: &str) -> Result<types::Ports> {
+        let name = self.state.sandbox_name(key)?;
+        let sandbox = &self.state.sandboxes[&name];
+        Ok(show(&sandbox.published, &sandbox.exposed, |_| true))
+    }
+
+    /// The published ports that lead to the endpoint at a port: those on addresses of a family that enters
+    /// there, or of one that has no entrance, and is relayed.
+    pub(super) fn show_ports_at(&self, sandbox: &str, port: PortId) -> types::Ports {
+        let Some(sandbox_of) = self.state.sandboxes.get(sandbox) else { return types::Ports::new() };
+        let by = |family| self.entrance(sandbox, family).map(|(endpoint, _)| endpoint.port);
+        let [v4, v6] = Family::ALL.map(by);
+        show(&sandbox_of.published, &[], |host| {
+            let (own, other) = if host.is_ipv4() { (v4, v6) } else { (v6, v4) };
+            own.or(other) == Some(port)
+        })
+    }
+
+    /// Publishes what a new sandbox wishes, once it has its endpoints.
+    pub(super) async fn grant(&mut self, name: &str, wishes: Wishes) -> Result<()> {
+        self.state.sandbox(name)?.exposed = wishes.exposed;
+        self.publish_all_of(name, &wishes.specs).await
+    }
+
+    /// Publishes all of these, or none.
+    async fn publish_all_of(&mut self, name: &str, specs: &[Spec]) -> Result<()> {
+        let before = self.state.sandbox(name)?.published.len();
+        let mut outcome = Ok(());
+        for spec in specs {
+            outcome = self.claim(name, spec).await;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if outcome.is_ok() {
+            outcome = self.lead(name).await;
+        }
+        if outcome.is_err() {
+            let added = self.state.sandbox(name)?.published.split_off(before);
+            self.lead_again(name).await;
+            self.release(added).done().await;
+        }
+        outcome
+    }
+
+    /// Claims what is wanted and notes it as published.
+    async fn claim(&mut self, name: &str, spec: &Spec) -> Result<()> {
+        let preferred = self.entrance(name, Family::V4).map(|(_, network)| network.options.host_binding);
+        let preferred = preferred.filter(|address| !address.is_unspecified()).map(IpAddr::from);
+        for want in wants(spec, preferred).map_err(invalid)? {
+            let (published, sockets) = self.choose(want).await?;
+            self.claims.hold(published, sockets);
+            self.state.sandbox(name)?.published.push(published);
+        }
+        Ok(())
+    }
+
+    async fn choose(&self, want: Want) -> Result<(Published, Vec<std::os::fd::OwnedFd>)> {
+        match want.choice {
+            Choice::Exactly(ports) => {
+                let published = want.with(ports);
+                self.refuse_published(&published)?;
+                // Nothing holds ports of SCTP but our own record of them: many kernels have no such socket.
+                let sockets = match want.protocol {
+                    Protocol::Sctp => Vec::new(),
+                    Protocol::Tcp | Protocol::Udp => claims::take(published).await?,
+                };
+                Ok((published, sockets))
+            }
+            Choice::From(pool) => {
+                for port in pool.first..=pool.last {
+                    let published = want.with(spec::Ports::one(port));
+                    if self.refuse_published(&published).is_err() {
+                        continue;
+                    }
+                    match claims::take(published).await {
+                        Err(error) if error.code == Code::PortInUse => {}
+                        outcome => return Ok((published, outcome?)),
+                    }
+                }
+                let place = want.with(pool).place();
+                let message = format!("Bind for {place} failed: all ports are allocated: choose other ports");
+                Err(Error::new(Code::PortInUse, message))
+            }
+            Choice::Any => claims::take_any(want).await,
+        }
+    }
+
+    fn refuse_published(&self, wanted: &Published) -> Result<()> {
+        for (name, sandbox) in self.state.sandboxes.iter() {
+            if sandbox.published.iter().any(|one| one.overlaps(wanted)) {
+                let place = wanted.place();
+                let message = format!(
+                    "Bind for {place} failed: port is already allocated: sandbox {name:?} publishes it, choose \
+                     another port"
+                );
+                return Err(Error::new(Code::PortInUse, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the claims of ports that are published no longer.
+    pub(super) fn release(&mut self, published: Vec<Published>) -> Cleanup {
+        let mut cleanup = Cleanup::default();
+        cleanup.close(published.iter().flat_map(|one| self.claims.release(one)).collect());
+        cleanup
+    }
+
+    /// Has published ports lead where they are to lead now.
+    pub(super) async fn lead_again(&mut self, name: &str) {
+        if let Err(error) = self.lead(name).await {
+            tracing::warn!("published ports of sandbox {name:?} may lead nowhere now: {error}");
+        }
+    }
+
+    async fn lead(&mut self, name: &str) -> Result<()> {
+        let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
+        let targets: Vec<Target> =
+            Family::ALL.into_iter().filter_map(|family| self.target(name, family)).collect();
+        let claimed = sandbox.published.iter().filter(|one| self.claims.holds(one));
+        let wanted = claimed.flat_map(|one| one.bindings(sandbox.number, &targets)).collect();
+        let number = sandbox.number;
+        self.bind(number, wanted).await
+    }
+
+    /// Has a sandbox have these bindings and no others.
+    pub(super) async fn bind(&self, sandbox: u16, mut wanted: Vec<Binding>) -> Result<()> {
+        let down = |error| Error::new(Code::Internal, format!("cannot publish ports: {error}"));
+        let known = self.link.bindings().await;
+        for binding in known.into_iter().filter(|binding| binding.sandbox == u32::from(sandbox)) {
+            match wanted.iter().position(|one| *one == binding) {
+                Some(index) => drop(wanted.remove(index)),
+                None => self.link.remove_binding(binding).await.map_err(down)?,
+            }
+        }
+        for binding in wanted {
+            self.link.add_binding(binding).await.map_err(down)?;
+        }
+        Ok(())
+    }
+
+    /// After a start: claims again what is published, and has the datapath know just that.
+    pub(super) async fn restore_published(&mut self) {
+        for (name, sandbox) in self.state.sandboxes.clone() {
+            for published in sandbox.published {
+                let taken = match published.protocol {
+                    Protocol::Sctp => Ok(Vec::new()),
+                    Protocol::Tcp | Protocol::Udp => claims::take(published).await,
+                };
+                match taken {
+                    Ok(sockets) => self.claims.hold(published, sockets),
+                    Err(error) => tracing::warn!(
+                        "a published port of sandbox {name:?} leads nowhere: {error}; when it is free, unpublish \
+                         and publish it"
+                    ),
+                }
+            }
+            self.lead_again(&name).await;
+        }
+        let numbers: Vec<u32> = self.state.sandboxes.values().map(|sandbox| sandbox.number.into()).collect();
+        let known = self.link.bindings().await;
+        for binding in known.into_iter().filter(|binding| !numbers.contains(&binding.sandbox)) {
+            if let Err(error) = self.link.remove_binding(binding).await {
+                tracing::warn!("the datapath could not forget a published port: {error}");
+            }
+        }
+    }
+
+    /// The endpoint by which what comes from outside enters a sandbox, and its network.
+    fn entrance(&self, sandbox: &str, family: Family) -> Option<(&Endpoint, &Network)> {
+        let endpoints = &self.state.sandboxes.get(sandbox)?.endpoints;
+        let networks = &self.state.networks;
+        default_route::entrance(
+            family,
+            endpoints.iter().filter_map(|endpoint| Some((endpoint, networks.get(&endpoint.network)?))),
+        )
+    }
+
+    fn target(&self, sandbox: &str, family: Family) -> Option<Target> {
+        let (endpoint, network) = self.entrance(sandbox, family)?;
+        let address = endpoint.address(family)?.addr();
+        let pool = network.pools.iter().find(|pool| pool.subnet().contains(&address));
+        Some(Target { network: network.number, address, gateway: pool.map(Pool::gateway)? })
+    }
+}
+
+fn parse(specs: &[String]) -> Result<Vec<Spec>> {
+    specs.iter().map(|text| text.parse().map_err(invalid)).collect()
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(Code::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_exposed_is_published_unless_it_is_already() {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let (publish, expose) =
+            (texts(&["8080:80", "8000-8010:80-90/udp"]), texts(&["80", "443", "85/udp", "85"]));
+        let shown = |all| {
+            let wishes = Wishes::parse(&publish, &expose, all).expect("wishes");
+            wishes.specs.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(false), ["8080:80/tcp", "8000-8010:80-90/udp"]);
+        assert_eq!(shown(true)[2..], ["443/tcp", "85/tcp"]);
+        assert!(Wishes::parse(&publish, &[], true).expect("wishes").refuse_shared("other").is_err());
+        assert!(Wishes::default().refuse_shared("other").is_ok());
+    }
+}
