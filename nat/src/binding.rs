@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use vswitch_frame::NetworkId;
 
@@ -87,6 +88,11 @@ impl Binding {
         self.host_port.saturating_add(self.ports.saturating_sub(1))
     }
 
+    /// The host's ports.
+    pub fn host_ports(&self) -> RangeInclusive<u16> {
+        self.host_port..=self.last()
+    }
+
     fn key(&self) -> Key {
         (self.protocol, Address::from(self.host), self.host_port)
     }
@@ -115,7 +121,7 @@ impl Binding {
     pub(crate) fn holds(&self, end: &End) -> bool {
         let host = Address::from(self.host) == end.address
             || self.host.is_unspecified() && self.host.is_ipv4() == end.address.is_v4();
-        host && self.protocol == end.protocol && (self.host_port..=self.last()).contains(&end.port)
+        host && self.protocol == end.protocol && self.host_ports().contains(&end.port)
     }
 }
 

@@ -33,8 +33,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{NetworkId, PortId};
-use vswitch_nat::Binding;
-use vswitch_nat::Wanted;
+use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
@@ -395,6 +394,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.bindings.push(binding);
         let done = self.tell(&mut state, Command::AddBinding(binding), None).await;
+        self.shared.admission.notify_one();
         done.inspect_err(|_| state.bindings.retain(|known| *known != binding))
     }
 
@@ -405,6 +405,7 @@ impl Link {
     pub async fn remove_binding(&self, binding: Binding) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         state.bindings.retain(|known| *known != binding);
+        self.shared.admission.notify_one();
         self.tell(&mut state, Command::RemoveBinding(binding), None).await
     }
 

@@ -148,7 +148,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
-    let uplink = Uplink::start(control.link.clone(), options.uplink.clone()).await;
+    let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
     let uplink = uplink.map_err(|error| failed("follow the uplink", &error))?;
     eprintln!("vswitch: ready on {}", options.socket.display());
     let follower = tokio::spawn(host_addresses::follow(control.link.clone()));

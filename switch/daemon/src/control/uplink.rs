@@ -23,7 +23,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use vswitch_engine::{Hop, Route};
 use vswitch_frame::Mac;
-use vswitch_nat::{Protocol, Wanted};
+use vswitch_nat::{Binding, Protocol, Wanted};
 use vswitch_sys::filter::{Admission, Program};
 use vswitch_sys::netlink::watch::AddressWatch;
 use vswitch_sys::netlink::{self, Address, Netlink};
@@ -32,6 +32,7 @@ use vswitch_sys::packet;
 use super::claims::{Claims, Lendable};
 use super::host_addresses::reachable;
 use super::link::Link;
+use super::publish;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// The sandbox that is shown for the uplink's port. No sandbox can have this name.
@@ -90,6 +91,8 @@ pub struct Uplink {
     choice: Choice,
     watch: AsyncFd<AddressWatch>,
     claims: Claims,
+    /// Those of published ports.
+    published: publish::claims::Claims,
     told: Option<Found>,
     socket: Option<OwnedFd>,
     admitted: Option<Program>,
@@ -100,12 +103,13 @@ impl Uplink {
     ///
     /// # Errors
     /// When the kernel does not tell what changes.
-    pub async fn start(link: Link, choice: Choice) -> io::Result<Self> {
+    pub async fn start(link: Link, choice: Choice, published: publish::claims::Claims) -> io::Result<Self> {
         // The watch comes first, so that no change falls between it and the first look.
         let watch = AddressWatch::open_with_routes()?.into_async()?;
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         let claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
-        let mut uplink = Self { link, choice, watch, claims, told: None, socket: None, admitted: None };
+        let mut uplink =
+            Self { link, choice, watch, claims, published, told: None, socket: None, admitted: None };
         uplink.look_again().await;
         Ok(uplink)
     }
@@ -145,9 +149,11 @@ impl Uplink {
         let Some(found) = found else {
             (self.told, self.socket, self.admitted) = (None, None, None);
             self.claims.settle(0, &[]);
+            self.published.set_uplinks(&[]);
             return self.link.set_uplink(None, None).await.map_err(io::Error::other);
         };
         self.claims.settle(found.index, &found.own());
+        self.published.set_uplinks(&[found.index]);
         let is_same = self.told.as_ref().is_some_and(|told| told.index == found.index);
         let (spec, name) = (found.spec.clone(), found.name.clone());
         let first = self.claim_first(&found);
@@ -222,10 +228,16 @@ impl Uplink {
 
     async fn program(&self) -> Program {
         let subnets = self.link.reachable_subnets().await;
+        let bindings = self.link.bindings().await;
+        let ports = |protocol| {
+            let published = bindings.iter().filter(|binding| binding.protocol == protocol);
+            let published = published.map(Binding::host_ports);
+            self.claims.all_ranges(protocol).into_iter().chain(published).collect()
+        };
         Program::admitting(&Admission {
             own: self.told.as_ref().map(|found| found.host.clone()).unwrap_or_default(),
-            tcp: self.claims.all_ranges(Protocol::Tcp),
-            udp: self.claims.all_ranges(Protocol::Udp),
+            tcp: ports(Protocol::Tcp),
+            udp: ports(Protocol::Udp),
             subnets,
         })
     }

@@ -4,14 +4,18 @@
 //! One socket a port and protocol: a range of N ports takes N descriptors, so that each port is nobody
 //! else's and shows in `ss`. At the limit of descriptors a range is refused as a whole, before clients of the
 //! control socket find none left.
+//!
+//! Nobody accepts yet what comes from the host itself: a connection waits, and further ones are not answered.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::task::spawn_blocking;
 use vswitch_sys::claim::{self, Host, Kind};
+use vswitch_sys::filter::Program;
 
 use super::owner;
 use super::published::{Published, Want};
@@ -22,49 +26,103 @@ use crate::control::interface::failed;
 /// The part of all descriptors that claims leave to everything else: one of so many.
 const LEFT_PART: u64 = 16;
 
-/// The claims of all published ports.
-#[derive(Debug, Default)]
+/// The claims of all published ports. Clones are the same.
+#[derive(Clone, Debug, Default)]
 pub struct Claims {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     held: BTreeMap<Published, Vec<OwnedFd>>,
+    /// The interfaces by which no claim hears anything, by index.
+    uplinks: Vec<u32>,
 }
 
 impl Claims {
-    /// Keeps the sockets of published ports.
-    pub fn hold(&mut self, published: Published, sockets: Vec<OwnedFd>) {
-        self.held.insert(published, sockets);
+    /// Claims all ports of what is to be published, or none. Ports of SCTP are noted only: many kernels have no
+    /// such sockets.
+    ///
+    /// # Errors
+    /// `PortInUse` when somebody has one of them; one line that says why it cannot be had.
+    pub async fn take(&self, published: Published) -> Result<()> {
+        if published.protocol == Protocol::Sctp {
+            self.keep(published, Vec::new(), &[]);
+            return Ok(());
+        }
+        let (ports, uplinks) = (published.host_ports, self.uplinks());
+        let (sockets, uplinks) = blocking(move || {
+            let claimed = (ports.first..=ports.last).map(|port| claim_one(&published, port, &uplinks));
+            Ok((claimed.collect::<Result<Vec<_>>>()?, uplinks))
+        })
+        .await?;
+        self.keep(published, sockets, &uplinks);
+        Ok(())
+    }
+
+    /// Claims a port of the kernel's choice, and says what is to be published there.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub async fn take_any(&self, want: Want) -> Result<Published> {
+        let uplinks = self.uplinks();
+        let (published, socket, uplinks) = blocking(move || {
+            let socket = claim_one(&want.with(Ports { first: 0, last: 0 }), 0, &uplinks)?;
+            let port =
+                claim::port(&socket).map_err(|error| failed("ask for the port of a socket", &error))?;
+            Ok((want.with(Ports::one(port)), socket, uplinks))
+        })
+        .await?;
+        self.keep(published, vec![socket], &uplinks);
+        Ok(published)
     }
 
     /// Whether the ports are ours.
     pub fn holds(&self, published: &Published) -> bool {
-        self.held.contains_key(published)
+        self.shared().held.contains_key(published)
     }
 
     /// Gives back the sockets of ports that are published no longer: closing them makes the ports free.
-    pub fn release(&mut self, published: &Published) -> Vec<OwnedFd> {
-        self.held.remove(published).unwrap_or_default()
+    pub fn release(&self, published: &Published) -> Vec<OwnedFd> {
+        self.shared().held.remove(published).unwrap_or_default()
+    }
+
+    /// Has claims hear nothing by these interfaces, and all else, from now on.
+    pub fn set_uplinks(&self, uplinks: &[u32]) {
+        let mut shared = self.shared();
+        if shared.uplinks != uplinks {
+            shared.uplinks = uplinks.to_vec();
+            shared.held.values().for_each(|sockets| deafen(sockets, uplinks));
+        }
+    }
+
+    fn uplinks(&self) -> Vec<u32> {
+        self.shared().uplinks.clone()
+    }
+
+    /// Keeps sockets that were made deaf to `uplinks`, which may have changed since.
+    fn keep(&self, published: Published, sockets: Vec<OwnedFd>, uplinks: &[u32]) {
+        let mut shared = self.shared();
+        if shared.uplinks != uplinks {
+            deafen(&sockets, &shared.uplinks);
+        }
+        shared.held.insert(published, sockets);
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Claims all ports of what is to be published, or none.
-///
-/// # Errors
-/// `PortInUse` when somebody has one of them; one line that says why it cannot be had.
-pub async fn take(published: Published) -> Result<Vec<OwnedFd>> {
-    let ports = published.host_ports;
-    blocking(move || (ports.first..=ports.last).map(|port| claim_one(&published, port)).collect()).await
-}
-
-/// Claims a port of the kernel's choice.
-///
-/// # Errors
-/// As [`take`].
-pub async fn take_any(want: Want) -> Result<(Published, Vec<OwnedFd>)> {
-    blocking(move || {
-        let sockets = claim_one(&want.with(Ports { first: 0, last: 0 }), 0)?;
-        let port = claim::port(&sockets).map_err(|error| failed("ask for the port of a socket", &error))?;
-        Ok((want.with(Ports::one(port)), vec![sockets]))
-    })
-    .await
+fn deafen(sockets: &[OwnedFd], uplinks: &[u32]) {
+    let filter = Program::deaf_to(uplinks);
+    let mut failure = None;
+    for socket in sockets {
+        failure = filter.attach(socket.as_fd()).err().or(failure);
+    }
+    if let Some(error) = failure {
+        tracing::warn!("published ports may answer the uplink themselves: {error}");
+    }
 }
 
 /// Does what takes long beside whatever else goes on.
@@ -73,7 +131,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     done.unwrap_or_else(|error| Err(Error::new(Code::Internal, format!("cannot claim ports: {error}"))))
 }
 
-fn claim_one(published: &Published, port: u16) -> Result<OwnedFd> {
+fn claim_one(published: &Published, port: u16, uplinks: &[u32]) -> Result<OwnedFd> {
     let kind = match published.protocol {
         Protocol::Tcp => Kind::Tcp,
         Protocol::Udp => Kind::Udp,
@@ -81,7 +139,7 @@ fn claim_one(published: &Published, port: u16) -> Result<OwnedFd> {
     };
     let host = published.host.map_or(Host::Both, Host::One);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    let claimed = claim::claim(kind, host, port, &[]);
+    let claimed = claim::claim(kind, host, port, uplinks);
     let within = |socket: &OwnedFd| {
         u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number < limit - limit / LEFT_PART)
     };
@@ -118,5 +176,61 @@ fn refusal(published: &Published, port: u16, limit: u64, error: &io::Error) -> E
             Error::new(Code::LimitReached, message)
         }
         _ => failed(&format!("bind {place}"), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::publish::published::Choice;
+
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn want(protocol: Protocol) -> Want {
+        Want { host: Some(HOST), protocol, choice: Choice::Any, container_port: 80 }
+    }
+
+    /// How many datagrams wait at the socket of a published port; then none does.
+    fn waiting(claims: &Claims, published: &Published) -> usize {
+        let socket = claims.shared().held[published][0].try_clone().expect("descriptor");
+        let socket = UdpSocket::from(socket);
+        std::iter::from_fn(|| socket.recv(&mut [0; 8]).ok()).count()
+    }
+
+    #[tokio::test]
+    async fn claims_are_deaf_to_uplinks_whenever_these_change() {
+        let claims = Claims::default();
+        let published = claims.take_any(want(Protocol::Udp)).await.expect("claim");
+        let port = published.host_ports.first;
+        let loopback = nix::net::if_::if_nametoindex("lo").expect("lo");
+        for (uplinks, expected) in [(vec![], 1), (vec![loopback], 0), (vec![loopback + 1000], 1)] {
+            claims.set_uplinks(&uplinks);
+            let other = UdpSocket::bind((HOST, 0)).expect("bind");
+            other.set_read_timeout(Some(Duration::from_secs(5))).expect("time-out");
+            other.send_to(b"1", (HOST, port)).expect("send");
+            other.send_to(b"2", other.local_addr().expect("address")).expect("send");
+            other.recv(&mut [0; 8]).expect("what came second");
+            assert_eq!(waiting(&claims, &published), expected, "{uplinks:?}");
+        }
+        assert!(claims.holds(&published));
+        drop(claims.release(&published));
+        UdpSocket::bind((HOST, port)).expect("it is free again");
+    }
+
+    #[tokio::test]
+    async fn a_range_is_claimed_as_a_whole_or_not_at_all() {
+        let claims = Claims::default();
+        let taken = claims.take_any(want(Protocol::Tcp)).await.expect("claim").host_ports.first;
+        let range = Ports { first: taken, last: taken.saturating_add(3) };
+        let error = claims.take(want(Protocol::Tcp).with(range)).await.expect_err("one is taken");
+        assert_eq!(error.code, Code::PortInUse);
+        let expected = format!("Bind for 127.0.0.1:{taken} failed: port is already allocated: ");
+        assert!(error.message.starts_with(&expected), "{error}");
+        assert!(error.message.contains(&format!("(pid {}) has it", std::process::id())), "{error}");
+        assert!(!claims.holds(&want(Protocol::Tcp).with(range)));
+        claims.take(want(Protocol::Sctp).with(range)).await.expect("no socket");
     }
 }

@@ -28,7 +28,7 @@ use super::ipam::{Family, Pool};
 use super::mode::Mode;
 use super::state::{Endpoint, Network};
 use published::{Choice, Published, Target, Want, show, wants};
-use spec::{Exposed, Protocol, Spec};
+use spec::{Exposed, Spec};
 
 /// What Docker's client says of ports of a sandbox that uses the host's network.
 pub const DISCARDED: &str = "Published ports are discarded when using host network mode";
@@ -173,24 +173,20 @@ impl Control {
         let preferred = self.entrance(name, Family::V4).map(|(_, network)| network.options.host_binding);
         let preferred = preferred.filter(|address| !address.is_unspecified()).map(IpAddr::from);
         for want in wants(spec, preferred).map_err(invalid)? {
-            let (published, sockets) = self.choose(want).await?;
-            self.claims.hold(published, sockets);
+            let published = self.choose(want).await?;
             self.state.sandbox(name)?.published.push(published);
         }
         Ok(())
     }
 
-    async fn choose(&self, want: Want) -> Result<(Published, Vec<std::os::fd::OwnedFd>)> {
+    /// Claims what is wanted.
+    async fn choose(&self, want: Want) -> Result<Published> {
         match want.choice {
             Choice::Exactly(ports) => {
                 let published = want.with(ports);
                 self.refuse_published(&published)?;
-                // Nothing holds ports of SCTP but our own record of them: many kernels have no such socket.
-                let sockets = match want.protocol {
-                    Protocol::Sctp => Vec::new(),
-                    Protocol::Tcp | Protocol::Udp => claims::take(published).await?,
-                };
-                Ok((published, sockets))
+                self.claims.take(published).await?;
+                Ok(published)
             }
             Choice::From(pool) => {
                 for port in pool.first..=pool.last {
@@ -198,16 +194,16 @@ impl Control {
                     if self.refuse_published(&published).is_err() {
                         continue;
                     }
-                    match claims::take(published).await {
+                    match self.claims.take(published).await {
                         Err(error) if error.code == Code::PortInUse => {}
-                        outcome => return Ok((published, outcome?)),
+                        outcome => return outcome.map(|()| published),
                     }
                 }
                 let place = want.with(pool).place();
                 let message = format!("Bind for {place} failed: all ports are allocated: choose other ports");
                 Err(Error::new(Code::PortInUse, message))
             }
-            Choice::Any => claims::take_any(want).await,
+            Choice::Any => self.claims.take_any(want).await,
         }
     }
 
@@ -269,16 +265,11 @@ impl Control {
     pub(super) async fn restore_published(&mut self) {
         for (name, sandbox) in self.state.sandboxes.clone() {
             for published in sandbox.published {
-                let taken = match published.protocol {
-                    Protocol::Sctp => Ok(Vec::new()),
-                    Protocol::Tcp | Protocol::Udp => claims::take(published).await,
-                };
-                match taken {
-                    Ok(sockets) => self.claims.hold(published, sockets),
-                    Err(error) => tracing::warn!(
+                if let Err(error) = self.claims.take(published).await {
+                    tracing::warn!(
                         "a published port of sandbox {name:?} leads nowhere: {error}; when it is free, unpublish \
                          and publish it"
-                    ),
+                    );
                 }
             }
             self.lead_again(&name).await;
