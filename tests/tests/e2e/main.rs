@@ -13,6 +13,7 @@ mod durability;
 mod gateway;
 mod harness;
 mod host_port;
+mod inbound;
 mod ipam;
 mod isolation;
 mod learning;

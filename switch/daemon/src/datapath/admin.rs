@@ -119,18 +119,17 @@ impl Datapath {
         Reply::Done
     }
 
-    fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) -> Reply {
-        let spec = self.outside.spec();
-        self.set_way_out(spec, addresses.clone());
-        self.switch.set_host_addresses(addresses);
-        Reply::Done
-    }
-
     fn set_station(&mut self, port: PortId, station: Station) -> Reply {
         if let Some(spec) = self.memory.specs.get_mut(&port) {
             spec.station = station.clone();
         }
         self.switch.set_station(port, station);
+        Reply::Done
+    }
+
+    fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) -> Reply {
+        self.set_way_out(self.outside.spec(), addresses.clone());
+        self.switch.set_host_addresses(addresses);
         Reply::Done
     }
 

@@ -7,6 +7,7 @@ mod answers;
 mod craft;
 mod errors;
 mod garbage;
+mod outside;
 mod routing;
 mod stack;
 
@@ -87,13 +88,16 @@ struct Fates {
     flood: Vec<Vec<u8>>,
     /// Questions for names.
     names: Vec<Vec<u8>>,
+    /// What leaves the networks of the host, and whether it is to be masqueraded.
+    outbound: Vec<(bool, Vec<u8>)>,
     drop: Vec<(DropReason, PortId)>,
 }
 
 impl Fates {
     /// The one frame there is, which goes to a port.
     fn only(self, port: PortId) -> Vec<u8> {
-        assert!(self.flood.is_empty() && self.names.is_empty() && self.drop.is_empty(), "{self:?}");
+        let others = (self.flood.len(), self.names.len(), self.outbound.len(), self.drop.len());
+        assert_eq!(others, (0, 0, 0, 0), "{self:?}");
         self.answer(port)
     }
 
@@ -178,12 +182,14 @@ impl Bench {
         let forward = self.verdicts.forward.drain(..).map(|(port, frame)| (port, bytes(frame))).collect();
         let flood = self.verdicts.flood.drain(..).map(&mut bytes).collect();
         let names = self.verdicts.names.drain(..).map(&mut bytes).collect();
+        let outbound = self.verdicts.outbound.drain(..);
+        let outbound = outbound.map(|out| (out.masqueraded, bytes(out.frame))).collect();
         let mut drop = Vec::new();
         for (reason, port, frame) in self.verdicts.drop.drain(..) {
             drop.push((reason, port));
             self.pool.free(frame);
         }
         assert_eq!(self.pool.available(), self.pool.capacity());
-        Fates { forward, flood, names, drop }
+        Fates { forward, flood, names, outbound, drop }
     }
 }

@@ -1,0 +1,91 @@
+//! Published ports as the world and other containers reach them.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use vswitch_tests::namespace::inside;
+use vswitch_tests::outside::{FAR, HOST, Outside};
+use vswitch_tests::talk;
+use vswitch_tests::world::{Container, World};
+
+use super::VSWITCH;
+
+const SILENCE: Duration = Duration::from_secs(20);
+const BOTH: [&str; 5] = ["--ipv6", "--subnet", "10.77.0.0/24", "--subnet", "fd77::/64"];
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn connected() -> (World, Outside) {
+    World::start_prepared(VSWITCH, Outside::behind)
+}
+
+/// A sandbox on a network of both families that publishes ports.
+fn server(world: &World, options: &[&str]) -> Container {
+    world.network("net1", &[&BOTH[..], options].concat());
+    world.sandbox("web", &["--network", "net1", "-p", "8080:80", "-p", "5353:53/udp"])
+}
+
+/// Asks a server at its published ports from somewhere; says whom the server saw, by TCP and by UDP.
+fn ask(from: &Path, server: &Container, host: IpAddr) -> [IpAddr; 2] {
+    let any: IpAddr = if host.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let listener = inside(&server.path, || TcpListener::bind((any, 80))).expect("bind");
+    let mut connection = talk::connect(from, (host, 8080).into());
+    let (mut accepted, by_tcp) = listener.accept().expect("accept");
+    connection.write_all(b"hello").expect("send");
+    let mut said = [0; 5];
+    accepted.read_exact(&mut said).expect("receive");
+    accepted.write_all(&said).expect("send");
+    connection.read_exact(&mut said).expect("receive");
+
+    let socket = inside(&server.path, || UdpSocket::bind((any, 53))).expect("bind");
+    let client = inside(from, || UdpSocket::bind((any, 0))).expect("bind");
+    for socket in [&socket, &client] {
+        socket.set_read_timeout(Some(SILENCE)).expect("timeout");
+    }
+    client.send_to(b"question", SocketAddr::new(host, 5353)).expect("send");
+    let mut buffer = [0; 16];
+    let (length, by_udp) = socket.recv_from(&mut buffer).expect("the question");
+    socket.send_to(&buffer[..length], by_udp).expect("send");
+    let (_, peer) = client.recv_from(&mut buffer).expect("the answer");
+    assert_eq!(peer, SocketAddr::new(host, 5353), "the answer is the host's");
+    [by_tcp.ip(), by_udp.ip()]
+}
+
+#[test]
+fn the_world_reaches_published_ports_and_is_seen() {
+    let (world, outside) = connected();
+    let web = server(&world, &[]);
+    for (host, router) in HOST.into_iter().zip(vswitch_tests::outside::ROUTERS) {
+        assert_eq!(ask(&outside.path(), &web, address(host)), [address(router); 2]);
+    }
+    assert!(talk::is_silent(&outside.path(), web.ipv4()), "nothing else leads there");
+}
+
+#[test]
+fn an_internal_network_may_publish_but_not_leave() {
+    let (world, outside) = connected();
+    let web = server(&world, &["--internal"]);
+    web.ip(&["route", "add", "default", "via", "10.77.0.1"]);
+    ask(&outside.path(), &web, address(HOST[0]));
+    web.cannot_ping(address(FAR[0]));
+}
+
+#[test]
+fn containers_reach_ports_that_their_own_host_publishes() {
+    let (world, outside) = connected();
+    let web = server(&world, &[]);
+    let neighbour = world.attach("neighbour", &["--network", "net1"]);
+    world.network("net2", &["--ipv6", "--subnet", "10.78.0.0/24", "--subnet", "fd78::/64"]);
+    let stranger = world.attach("stranger", &["--network", "net2"]);
+    for (host, gateway) in HOST.into_iter().zip(["10.77.0.1", "fd77::1"]) {
+        for client in [&neighbour, &stranger, &web] {
+            let seen = ask(&client.path, &web, address(host));
+            assert_eq!(seen, [address(gateway); 2], "{} by {host}", client.name);
+        }
+    }
+    drop(outside);
+}
