@@ -2,23 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use vswitch_tests::namespace::must;
-use vswitch_tests::world::World;
+use vswitch_tests::outside::{HOST, Outside, ROUTERS};
+use vswitch_tests::wait::{self, DEADLINE};
+use vswitch_tests::world::{World, send_signal};
 
-use super::world;
+use super::{VSWITCH, world};
 
 /// Whether a program on the host can have a port of this address.
 fn is_free(world: &World, protocol: &str, address: &str, port: u16) -> bool {
-    let address: IpAddr = address.parse().expect("an address");
+    let wanted = (self::address(address), port);
     let bound = world.host().inside(|| match protocol {
-        "tcp" => TcpListener::bind((address, port)).map(drop),
-        _ => UdpSocket::bind((address, port)).map(drop),
+        "tcp" => TcpListener::bind(wanted).map(drop),
+        _ => UdpSocket::bind(wanted).map(drop),
     });
     match bound {
         Ok(()) => true,
@@ -192,7 +194,7 @@ fn they_are_there_again_after_any_end() {
     assert!(is_free(&world, "tcp", "0.0.0.0", 8080));
     world.start_again();
     held(&world);
-    vswitch_tests::world::send_signal(world.datapath_pid(), Signal::SIGKILL);
+    send_signal(world.datapath_pid(), Signal::SIGKILL);
     held(&world);
     assert!(world.stop(Signal::SIGTERM).success());
     let taken = world.host().inside(|| TcpListener::bind("0.0.0.0:8080")).expect("bind");
@@ -248,4 +250,69 @@ fn who_has_no_network_of_its_own_publishes_nothing() {
         assert_eq!(refusal.message.lines().count(), 1, "{}", refusal.message);
     }
     world.vswitch(&["sandbox", "rm", &helper]);
+}
+
+/// Lets the world open a connection to a published port and ask it something; `None` if it is refused.
+fn visit(outside: &Outside, server: &TcpListener, target: SocketAddr) -> Option<IpAddr> {
+    let connected = outside.namespace().inside(|| TcpStream::connect_timeout(&target, DEADLINE));
+    let mut client = match connected {
+        Ok(client) => client,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{target}");
+            return None;
+        }
+    };
+    let (mut connection, peer) = server.accept().expect("accept");
+    let mut said = [0; 5];
+    client.write_all(b"hello").expect("send");
+    connection.read_exact(&mut said).expect("receive");
+    connection.write_all(&said).expect("send");
+    client.read_exact(&mut said).expect("receive");
+    assert_eq!(&said, b"hello");
+    Some(peer.ip().to_canonical())
+}
+
+#[test]
+fn the_world_comes_in_by_published_ports_with_its_own_address() {
+    let (mut world, outside) = World::start_prepared(VSWITCH, Outside::behind);
+    world.network("lan", &["--subnet", "10.77.0.0/24", "--subnet", "fd77::/64"]);
+    let web = world.sandbox("web", &["--network", "lan", "-p", "8080:80", "-p", "5353:53/udp"]);
+    let server = web.inside(|| TcpListener::bind("[::]:80")).expect("bind");
+    let datagrams = web.inside(|| UdpSocket::bind("[::]:53")).expect("bind");
+    datagrams.set_read_timeout(Some(DEADLINE)).expect("time-out");
+    let pairs = || HOST.into_iter().zip(ROUTERS).map(|pair| <[_; 2]>::from(pair).map(address));
+    let all_come_in = |port: u16| {
+        for [host, client] in pairs() {
+            assert_eq!(visit(&outside, &server, (host, port).into()), Some(client), "{host}");
+        }
+    };
+    all_come_in(8080);
+    for [host, client] in pairs() {
+        let socket = outside.namespace().inside(|| UdpSocket::bind((client, 0))).expect("bind");
+        socket.set_read_timeout(Some(DEADLINE)).expect("time-out");
+        socket.send_to(b"question", (host, 5353)).expect("send");
+        let mut buffer = [0; 16];
+        let (length, peer) = datagrams.recv_from(&mut buffer).expect("the question");
+        assert_eq!((&buffer[..length], peer.ip().to_canonical()), (&b"question"[..], client));
+        datagrams.send_to(b"answer", peer).expect("send");
+        let (length, peer) = socket.recv_from(&mut buffer).expect("the answer");
+        assert_eq!((&buffer[..length], peer), (&b"answer"[..], (host, 5353).into()));
+    }
+    world.vswitch(&["publish", &web.name, "9000:80"]);
+    all_come_in(9000);
+    world.stop(Signal::SIGKILL);
+    world.start_again();
+    all_come_in(8080);
+    send_signal(world.datapath_pid(), Signal::SIGKILL);
+    wait::until_equal("another datapath", &1, || world.restarts());
+    all_come_in(9000);
+    world.vswitch(&["unpublish", &web.name, "8080:80"]);
+    for [host, _] in pairs() {
+        assert_eq!(visit(&outside, &server, (host, 8080).into()), None);
+        assert_eq!(visit(&outside, &server, (host, 80).into()), None, "only what is published leads in");
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
 }

@@ -29,7 +29,8 @@ pub(super) struct PublishArgs {
 /// Publish ports of a running sandbox
 ///
 /// Without a port of the host the kernel chooses a free one; a range on the host for one port is a pool to
-/// choose from. Without an address it is every address of the host, IPv4 and IPv6.
+/// choose from. Without an address it is every address of the host, IPv4 and IPv6. Prints all that the sandbox
+/// publishes then.
 ///
 /// Examples:
 ///   vswitch publish web 8080:80
@@ -85,23 +86,32 @@ pub(super) struct Port {
 
 impl Publish {
     pub(super) async fn run(self, client: &Client) -> Outcome {
-        change(client, "/publish", self.specs, self.json).await
+        let ports = self.specs.send(client, "/publish").await?;
+        if self.json.json {
+            return print_json(&ports);
+        }
+        print(&format!("{}\n", summary(&ports)));
+        Ok(ExitCode::SUCCESS)
     }
 }
 
 impl Unpublish {
     pub(super) async fn run(self, client: &Client) -> Outcome {
-        change(client, "/unpublish", self.specs, self.json).await
+        let ports = self.specs.send(client, "/unpublish").await?;
+        if self.json.json {
+            return print_json(&ports);
+        }
+        print(&format!("{}\n", self.specs.sandbox));
+        Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn change(client: &Client, route: &str, Specs { sandbox, specs }: Specs, json: Json) -> Outcome {
-    let ports: Ports = client.post(&path("/sandboxes/", &sandbox, route), &types::Specs { specs }).await?;
-    if json.json {
-        return print_json(&ports);
+impl Specs {
+    /// Has them published or not; says what is published then.
+    async fn send(&self, client: &Client, route: &str) -> Result<Ports, Failure> {
+        let body = types::Specs { specs: self.specs.clone() };
+        client.post(&path("/sandboxes/", &self.sandbox, route), &body).await
     }
-    print(&lines(&ports));
-    Ok(ExitCode::SUCCESS)
 }
 
 impl Port {
