@@ -141,6 +141,8 @@ impl Uplink {
             return;
         }
         if let Err(error) = self.change(found).await {
+            // The next change is another try.
+            self.told = None;
             tracing::warn!("containers do not reach the world: {error}");
         }
     }
