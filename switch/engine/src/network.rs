@@ -1,6 +1,6 @@
 //! What control says about a network and about who is behind a port.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use vswitch_frame::Mac;
@@ -21,6 +21,10 @@ pub struct Network {
     pub icc: bool,
     /// Whether what leaves it gets an address of the host.
     pub masquerade: bool,
+    /// The address of the host that it gets then, for IPv4; `None` for the uplink's.
+    pub source_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub source_v6: Option<Ipv6Addr>,
     /// Who may reach its containers directly, over IPv4.
     pub mode_v4: GatewayMode,
     /// Who may reach its containers directly, over IPv6.

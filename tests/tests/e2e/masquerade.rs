@@ -191,7 +191,7 @@ fn without_masquerade_containers_leave_with_their_own_addresses() {
         container.cannot_ping(address(far));
         let (subnet, router) = if own.is_ipv4() { ("10.77.0.0/24", HOST[0]) } else { ("fd77::/64", HOST[1]) };
         outside.namespace().ip(&["route", "add", subnet, "via", router]);
-        container.pings(address(far));
+        wait::until("an answer", || talk::answers(&container.path, address(far)).then_some(()));
         asks(&container.path, &outside, address(far), own);
         assert!(talk::is_silent(&outside.path(), own), "{own} is protected");
     }
@@ -229,4 +229,14 @@ fn the_way_out_survives_the_datapath_and_follows_the_host() {
     let stats = world.json(&["stats"]);
     let uplink = stats["Ports"].as_array().into_iter().flatten().find(|port| port["Sandbox"] == "(uplink)");
     assert!(uplink.is_some_and(|port| port["Interface"] == UPLINK), "{stats}");
+}
+
+#[test]
+fn a_network_leaves_with_the_address_that_was_chosen_for_it() {
+    let (world, outside) = connected();
+    world.host().ip(&["address", "add", "203.0.113.7/24", "dev", UPLINK]);
+    world.network("net1", &["--subnet", "10.77.0.0/24", "-o", "com.docker.network.host_ipv4=203.0.113.7"]);
+    let container = world.attach("a", &["--network", "net1"]);
+    wait::until("the chosen address", || talk::answers(&container.path, address(FAR[0])).then_some(()));
+    asks(&container.path, &outside, address(FAR[0]), address("203.0.113.7"));
 }

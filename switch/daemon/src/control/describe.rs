@@ -20,6 +20,8 @@ pub fn network(name: &str, network: &Network) -> engine::Network {
         internal: network.internal,
         icc: options.icc,
         masquerade: options.masquerade,
+        source_v4: options.host_v4,
+        source_v6: options.host_v6,
         mode_v4: options.mode_v4,
         mode_v6: options.mode_v6,
         port_security: options.port_security,

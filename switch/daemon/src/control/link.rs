@@ -374,6 +374,14 @@ impl Link {
         self.shared.admission.notified().await;
     }
 
+    /// The addresses of the host that networks leave with instead of the uplink's.
+    pub async fn source_addresses(&self) -> Vec<IpAddr> {
+        let state = self.shared.state.lock().await;
+        let of =
+            |network: &Network| [network.source_v4.map(IpAddr::from), network.source_v6.map(IpAddr::from)];
+        state.networks.values().flat_map(of).flatten().collect()
+    }
+
     /// The subnets whose addresses mean containers beyond the host, too.
     pub async fn reachable_subnets(&self) -> Vec<IpNet> {
         let state = self.shared.state.lock().await;

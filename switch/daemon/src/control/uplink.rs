@@ -126,7 +126,7 @@ impl Uplink {
                     self.look_again().await;
                 }
                 wanted = self.link.wanted() => self.grant(&wanted).await,
-                () = self.link.admission_changed() => self.admit().await,
+                () = self.link.admission_changed() => self.follow_networks().await,
             }
         }
     }
@@ -141,6 +141,8 @@ impl Uplink {
             return;
         }
         if let Err(error) = self.change(found).await {
+            // The next change is another try.
+            self.told = None;
             tracing::warn!("containers do not reach the world: {error}");
         }
     }
@@ -152,11 +154,11 @@ impl Uplink {
             self.published.set_uplinks(&[]);
             return self.link.set_uplink(None, None).await.map_err(io::Error::other);
         };
-        self.claims.settle(found.index, &found.own());
+        self.claims.settle(found.index, &found.host);
         self.published.set_uplinks(&[found.index]);
         let is_same = self.told.as_ref().is_some_and(|told| told.index == found.index);
         let (spec, name) = (found.spec.clone(), found.name.clone());
-        let first = self.claim_first(&found);
+        let first = self.claim_first(&found).await;
         self.told = Some(found);
         let program = self.program().await;
         let mut rides_along = None;
@@ -174,11 +176,21 @@ impl Uplink {
         Ok(())
     }
 
-    /// Claims ports at addresses without any; says at which there are some now.
-    fn claim_first(&mut self, found: &Found) -> Vec<(Protocol, IpAddr)> {
+    /// Networks or published ports are not what they were.
+    async fn follow_networks(&mut self) {
+        let Some(found) = self.told.clone() else { return };
+        let claimed = self.claim_first(&found).await;
+        self.admit().await;
+        self.tell_granted(&claimed).await;
+    }
+
+    /// Claims ports at addresses that flows leave with; says at which there are some now.
+    async fn claim_first(&mut self, found: &Found) -> Vec<(Protocol, IpAddr)> {
         let lendable = Lendable::look();
         let mut claimed = Vec::new();
-        for address in found.own() {
+        let chosen = self.link.source_addresses().await.into_iter();
+        let chosen = chosen.filter(|address| found.host.contains(address));
+        for address in found.own().into_iter().chain(chosen) {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 if !self.claims.has(protocol, address) {
                     self.claims.claim(&Wanted { protocol, address, ports: CLAIMS_FIRST }, &lendable);
@@ -191,10 +203,10 @@ impl Uplink {
 
     /// Claims what the datapath wants, and says what there is.
     async fn grant(&mut self, wanted: &[Wanted]) {
-        let own = self.told.as_ref().map(Found::own).unwrap_or_default();
+        let host = self.told.as_ref().map(|found| found.host.clone()).unwrap_or_default();
         let lendable = Lendable::look();
         let mut claimed = Vec::new();
-        for wanted in wanted.iter().filter(|wanted| own.contains(&wanted.address)) {
+        for wanted in wanted.iter().filter(|wanted| host.contains(&wanted.address)) {
             self.claims.claim(wanted, &lendable);
             claimed.push((wanted.protocol, wanted.address));
         }
@@ -312,4 +324,73 @@ fn described(route: &netlink::Route, uplink: u32) -> Route {
         (false, _) => Hop::Elsewhere,
     };
     Route { destination: route.destination, hop }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, mac: Mac, up: bool) -> netlink::Link {
+        let (name, kind) = (name.to_owned(), String::new());
+        netlink::Link { index, name, mac: Some(mac), mtu: 1500, txqueuelen: 0, up, master: None, kind }
+    }
+
+    fn route(destination: &str, gateway: Option<&str>, index: u32) -> netlink::Route {
+        let gateway = gateway.map(|text| text.parse().expect("an address"));
+        let destination = destination.parse().expect("a net");
+        netlink::Route { destination, gateway, index: Some(index), is_static: false }
+    }
+
+    fn address(index: u32, net: &str) -> Address {
+        Address { index, net: net.parse().expect("a net") }
+    }
+
+    #[test]
+    fn the_uplink_is_where_the_default_route_leads() {
+        let mac = |last| Mac([2, 0, 0, 0, 0, last]);
+        let links = [
+            link(1, "lo", Mac::ZERO, true),
+            link(2, "eth0", mac(2), true),
+            link(3, "eth1", mac(3), true),
+            link(4, "eth2", mac(4), false),
+        ];
+        let routes = [
+            route("0.0.0.0/0", Some("192.0.2.1"), 2),
+            route("192.0.2.0/24", None, 2),
+            route("10.0.0.0/8", None, 3),
+            route("fe80::/64", None, 2),
+        ];
+        let addresses = [
+            address(1, "127.0.0.1/8"),
+            address(2, "198.51.100.2/24"),
+            address(2, "192.0.2.2/24"),
+            address(2, "fe80::2/64"),
+            address(3, "10.0.0.2/8"),
+        ];
+        let find = |choice: &str| {
+            let choice = choice.parse().unwrap_or_default();
+            super::find(&choice, &links, &routes, &addresses)
+        };
+        let auto = find("auto").expect("an uplink");
+        let described =
+            |destination: &str, hop| Route { destination: destination.parse().expect("a net"), hop };
+        let expected = UplinkSpec {
+            mac: mac(2),
+            mtu: 1500,
+            v4: Some([192, 0, 2, 2].into()),
+            v6: None,
+            routes: vec![
+                described("0.0.0.0/0", Hop::Router([192, 0, 2, 1].into())),
+                described("192.0.2.0/24", Hop::Link),
+                described("10.0.0.0/8", Hop::Elsewhere),
+            ],
+        };
+        assert_eq!((auto.name.as_str(), auto.index, auto.spec), ("eth0", 2, expected));
+        let hosts = [[198, 51, 100, 2], [192, 0, 2, 2], [10, 0, 0, 2]].map(IpAddr::from);
+        assert_eq!(auto.host, hosts);
+        assert_eq!(find("eth1").map(|found| found.spec.v4), Some(Some([10, 0, 0, 2].into())));
+        for none in ["none", "lo", "eth2", "eth9"] {
+            assert_eq!(find(none), None, "{none}");
+        }
+    }
 }

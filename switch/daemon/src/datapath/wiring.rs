@@ -212,9 +212,9 @@ impl Wiring<'_> {
     /// Gives every packet that leaves a fate. Returns how many frames were made meanwhile.
     pub(super) fn leave(&mut self, ingress: PortId) -> usize {
         let mut outbound = std::mem::take(&mut self.verdicts.outbound);
-        for Outbound { network, sandbox, masqueraded, frame } in outbound.drain(..) {
+        for Outbound { network, sandbox, masqueraded, address, frame } in outbound.drain(..) {
             let leaving = if masqueraded { Leaving::Masqueraded } else { Leaving::Plain };
-            let from = Inside { port: ingress, network, sandbox, leaving, address: None };
+            let from = Inside { port: ingress, network, sandbox, leaving, address };
             self.nat.outbound(frame, from, self.now, &mut self.outside.verdicts);
         }
         self.verdicts.outbound = outbound;

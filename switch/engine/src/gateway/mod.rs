@@ -45,6 +45,8 @@ mod packet;
 mod route;
 mod site;
 
+use std::net::IpAddr;
+
 use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Pool, PortId};
 
@@ -84,7 +86,7 @@ enum Onward {
     /// To whoever answers questions for names.
     Names,
     /// Out of the networks of this host; see [`Outbound`](outside::Outbound).
-    Outside { network: NetworkId, sandbox: u32, masqueraded: bool },
+    Outside { network: NetworkId, sandbox: u32, masqueraded: bool, address: Option<IpAddr> },
 }
 
 /// Why a frame for the gateway goes nowhere.
@@ -141,8 +143,8 @@ impl Switch {
             match self.fate(ingress, &mut frame, now) {
                 Ok(Onward::To(egress)) => forward.push((egress, frame)),
                 Ok(Onward::Names) => names.push(frame),
-                Ok(Onward::Outside { network, sandbox, masqueraded }) => {
-                    outbound.push(Outbound { network, sandbox, masqueraded, frame });
+                Ok(Onward::Outside { network, sandbox, masqueraded, address }) => {
+                    outbound.push(Outbound { network, sandbox, masqueraded, address, frame });
                 }
                 Err(Refused { reason, port, complaint }) => {
                     let error =

@@ -56,6 +56,8 @@ pub struct Outbound {
     pub sandbox: u32,
     /// Whether it gets an address of the host.
     pub masqueraded: bool,
+    /// Which one; `None` for the uplink's.
+    pub address: Option<IpAddr>,
     /// The packet; its time to live has been counted down.
     pub frame: Frame,
 }
@@ -85,6 +87,14 @@ impl Network {
     /// Whether what leaves it for outside gets an address of the host.
     pub(crate) fn masquerades(&self, family: Family) -> bool {
         self.masquerade && self.mode(family) != GatewayMode::Routed
+    }
+
+    /// The address of the host that what leaves it gets; `None` for the uplink's.
+    fn source(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.source_v4.map(IpAddr::from),
+            Family::V6 => self.source_v6.map(IpAddr::from),
+        }
     }
 
     /// Its subnets of which addresses may be seen outside: where containers leave with their own, or can be reached by
@@ -139,8 +149,9 @@ impl Switch {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
         }
         route::count_down(frame);
-        let masqueraded = site.network.masquerades(family(frame));
-        Ok(Onward::Outside { network: site.id(), sandbox: sandbox(&site), masqueraded })
+        let family = family(frame);
+        let (masqueraded, address) = (site.network.masquerades(family), site.network.source(family));
+        Ok(Onward::Outside { network: site.id(), sandbox: sandbox(&site), masqueraded, address })
     }
 
     /// Takes a parsed packet into the network of its target, and moves it to `forward` or `drop`. `ingress` is the port
