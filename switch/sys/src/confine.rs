@@ -30,16 +30,14 @@ macro_rules! allowed {
 }
 
 allowed! {
-    read = libc::SYS_read, "a frame from a TAP, or bytes of a relayed connection";
-    write = libc::SYS_write, "a frame into a TAP, or bytes of a relayed connection; a panic's last words";
+    read = libc::SYS_read, "a frame from a TAP";
+    write = libc::SYS_write, "a frame into a TAP; a panic's last words";
     recvmmsg = libc::SYS_recvmmsg, "frames from a packet socket";
     sendmmsg = libc::SYS_sendmmsg, "frames into a packet socket";
-    recvmsg = libc::SYS_recvmsg, "a command and its descriptor, or an answer for a name, from control; a relayed datagram";
-    sendmsg = libc::SYS_sendmsg, "a reply, or a question for a name, to control; a relayed datagram";
-    accept4 = libc::SYS_accept4, "the next control, when the one before has died; a connection to relay";
-    getsockopt = libc::SYS_getsockopt, "whether that control is root; whether a relayed connection has failed";
-    setsockopt = libc::SYS_setsockopt, "no delay on a relayed connection; a reset at its end";
-    shutdown = libc::SYS_shutdown, "the end of one direction of a relayed connection";
+    recvmsg = libc::SYS_recvmsg, "a command and its descriptor, or an answer for a name, from control";
+    sendmsg = libc::SYS_sendmsg, "a reply, or a question for a name, to control";
+    accept4 = libc::SYS_accept4, "the next control, when the one before has died";
+    getsockopt = libc::SYS_getsockopt, "whether that one is root";
     epoll_wait = SYS_EPOLL_WAIT, "sleep until a descriptor is ready";
     epoll_ctl = libc::SYS_epoll_ctl, "wait for a new port, or no longer";
     sched_yield = libc::SYS_sched_yield, "let others run between two looks";
