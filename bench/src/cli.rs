@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::contender::outside;
+use crate::contender::{outside, overlay};
 use crate::error::BenchError;
 use crate::results::{Results, Road};
 use crate::{attach, c2c, chart, endpoints, names};
@@ -30,6 +30,16 @@ enum Command {
     Masquerade(c2c::Rounds),
     /// From the world outside to a published port, the switch beside the kernel's DNAT
     Published(c2c::Rounds),
+    /// From host to host, the switch beside the kernel's bridge and vxlan
+    ///
+    /// Example: vswitch-bench overlay --underlay udp-gso --only tcp1,udp1,pingpong
+    Overlay {
+        /// What the NICs between the hosts can
+        #[arg(long, value_enum, default_value_t)]
+        underlay: Underlay,
+        #[command(flatten)]
+        rounds: c2c::Rounds,
+    },
     /// How long attaching a container takes through the control socket, the last like the first
     Attach {
         /// How many to attach, one after another
@@ -73,6 +83,28 @@ enum Command {
     },
 }
 
+/// What the NICs between two hosts can.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Underlay {
+    /// Segment what tunnels carry, and UDP
+    #[default]
+    TunnelGso,
+    /// Segment UDP, but nothing inside it
+    UdpGso,
+    /// Neither
+    Plain,
+}
+
+impl Underlay {
+    fn road(self) -> Road {
+        match self {
+            Self::TunnelGso => Road::OverlayTunnelGso,
+            Self::UdpGso => Road::OverlayUdpGso,
+            Self::Plain => Road::OverlayPlain,
+        }
+    }
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     match run(&Cli::parse().command) {
@@ -89,6 +121,9 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::C2c(options) => c2c::run(options),
         Command::Masquerade(rounds) => rounds.run(Road::Masquerade, || outside::contenders(Road::Masquerade)),
         Command::Published(rounds) => rounds.run(Road::Published, || outside::contenders(Road::Published)),
+        Command::Overlay { underlay, rounds } => {
+            rounds.run(underlay.road(), || overlay::contenders(underlay.road()))
+        }
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),

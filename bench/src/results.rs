@@ -20,6 +20,12 @@ pub enum Road {
     Masquerade,
     /// From the world outside to a container's published port.
     Published,
+    /// From host to host over VXLAN, where NICs segment what tunnels carry.
+    OverlayTunnelGso,
+    /// The same where they segment UDP, but nothing inside it.
+    OverlayUdpGso,
+    /// The same where they segment neither.
+    OverlayPlain,
 }
 
 /// Everything a run measured.

@@ -120,7 +120,9 @@ fn places(road: Road, container: &NetNs, address: IpAddr, world: &NetNs) -> io::
     let inside = place(container, address);
     let outside = place(world, WORLD.into());
     Ok(match road {
-        Road::C2c | Road::Masquerade => [inside, outside],
+        Road::C2c | Road::Masquerade | Road::OverlayTunnelGso | Road::OverlayUdpGso | Road::OverlayPlain => {
+            [inside, outside]
+        }
         Road::Published => [outside, Place { reached_at: Some(HOST.into()), ..inside }],
     })
 }

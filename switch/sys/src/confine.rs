@@ -32,8 +32,8 @@ macro_rules! allowed {
 allowed! {
     read = libc::SYS_read, "a frame from a TAP";
     write = libc::SYS_write, "a frame into a TAP; a panic's last words";
-    recvmmsg = libc::SYS_recvmmsg, "frames from a packet socket";
-    sendmmsg = libc::SYS_sendmmsg, "frames into a packet socket";
+    recvmmsg = libc::SYS_recvmmsg, "frames from a packet socket, packets of tunnels";
+    sendmmsg = libc::SYS_sendmmsg, "frames into a packet socket, packets of tunnels";
     recvmsg = libc::SYS_recvmsg, "a command and its descriptor, or an answer for a name, from control";
     sendmsg = libc::SYS_sendmsg, "a reply, or a question for a name, to control";
     accept4 = libc::SYS_accept4, "the next control, when the one before has died";
