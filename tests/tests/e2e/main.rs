@@ -29,6 +29,7 @@ mod port_security;
 mod ports;
 mod protocols;
 mod publish;
+mod relay;
 mod restart;
 mod rules;
 

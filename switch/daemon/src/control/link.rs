@@ -14,6 +14,7 @@
 //! [`survivor`]: super::survivor
 
 mod process;
+mod relays;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,13 +35,15 @@ use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-pub(super) use process::ask;
 use process::{Watched, must, random_seed, unexpected, watch};
+pub(super) use process::{ask, ask_with};
+pub use relays::Relay;
 
 use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
+use crate::datapath::relays::Relayed;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// Where the datapath listens for the next control, in the state directory.
@@ -100,6 +103,8 @@ struct State {
     grants: Vec<Grant>,
     /// Published ports.
     bindings: Vec<Binding>,
+    /// Their sockets.
+    relays: BTreeMap<Relayed, Relay>,
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
@@ -140,6 +145,7 @@ impl Link {
             uplink: None,
             grants: Vec::new(),
             bindings: Vec::new(),
+            relays: BTreeMap::new(),
             kept: None,
             host_addresses: Vec::new(),
             running: None,
@@ -169,6 +175,7 @@ impl Link {
             uplink: None,
             grants: Vec::new(),
             bindings: memory.bindings,
+            relays: memory.relays,
             kept: memory.kept,
             host_addresses: Vec::new(),
             running: None,
@@ -483,6 +490,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.ports.clear();
+        state.relays.clear();
         (state.uplink, state.kept) = (None, None);
         let _ = std::fs::remove_file(&state.socket);
         if let Some(Running { channel, process, watcher }) = state.running.take() {

@@ -67,6 +67,12 @@ impl Datapath {
                 let found = bindings.next().filter(|_| behind);
                 self.reply(&found.map_or(Reply::Done, |binding| Reply::Binding(*binding)), None);
             }
+            Recall::NextSockets(after) => match self.relays.sockets_behind(after) {
+                Some((relayed, targets, first, fds)) => {
+                    self.reply_with(&Reply::Sockets(relayed, targets, first), &fds);
+                }
+                None => self.reply(&Reply::Done, None),
+            },
             Recall::Kept => self.reply(&Reply::Done, self.memory.kept.as_ref().map(AsFd::as_fd)),
         }
     }

@@ -42,6 +42,7 @@ mod error;
 mod ndp;
 pub mod outside;
 mod packet;
+mod relayed;
 mod route;
 mod site;
 
