@@ -43,6 +43,7 @@ use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
+use crate::datapath::flows::{FlowPage, FlowQuery};
 use crate::datapath::relays::Relayed;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
@@ -447,6 +448,26 @@ impl Link {
                 return Ok(table);
             }
         }
+    }
+
+    /// A page of the flows.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn flows(&self, query: FlowQuery) -> Result<FlowPage, LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let reply = self.ask(&mut state, &Command::ReadFlows(query), None).await?;
+        if let Reply::Flows(page) = reply { Ok(page) } else { Err(unexpected(reply)) }
+    }
+
+    /// How many flows there are, what was counted of them, and how many there may be.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn flow_count(&self) -> Result<(vswitch_nat::Stats, usize), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let reply = self.ask(&mut state, &Command::CountFlows, None).await?;
+        if let Reply::FlowCount(stats, limit) = reply { Ok((stats, limit)) } else { Err(unexpected(reply)) }
     }
 
     /// Puts these rules in place of all there are.

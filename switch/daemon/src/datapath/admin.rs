@@ -121,6 +121,8 @@ impl Datapath {
             }
             Command::ReadRules => Reply::Rules(self.switch.rule_counts().collect()),
             Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
+            Command::ReadFlows(query) => Reply::Flows(query.answer(&mut self.nat, clock::now())),
+            Command::CountFlows => Reply::FlowCount(self.nat.stats(), self.nat.flow_limit()),
         };
         self.reply(&reply, None);
     }

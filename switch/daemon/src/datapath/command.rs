@@ -11,6 +11,7 @@ use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
 
+use super::flows::{FlowPage, FlowQuery};
 use super::relays::{Relayed, Targets};
 use super::wiring::{Grant, UplinkSpec};
 
@@ -74,6 +75,10 @@ pub enum Command {
         /// The last address of the page before; `None` asks for the first page.
         after: Option<Mac>,
     },
+    /// Asks for a page of the flows.
+    ReadFlows(FlowQuery),
+    /// Asks how many flows there are, and what was counted of them.
+    CountFlows,
 }
 
 /// What a control asks a datapath that it did not start.
@@ -148,6 +153,10 @@ pub enum Reply {
     Table(Vec<TableEntry>),
     /// What each rule has decided about, by its number, in the order of the rules.
     Rules(Vec<(u32, Count)>),
+    /// A page of the flows.
+    Flows(FlowPage),
+    /// How many flows there are, of at most how many, and what was counted of them.
+    FlowCount(vswitch_nat::Stats, usize),
     /// How it runs.
     Options(Options),
     /// A network, as it was told.

@@ -25,11 +25,13 @@
 //! | [`recall`] | tells the next control what the last one has told |
 //! | [`command`] | those commands |
 //! | [`counters`] | what is counted |
+//! | [`flows`] | pages of the translator's flows |
 
 mod admin;
 pub mod command;
 pub mod counters;
 mod dns;
+pub mod flows;
 mod line;
 mod neighbours;
 mod ports;

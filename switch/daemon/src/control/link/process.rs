@@ -53,9 +53,10 @@ impl Link {
         tracing::warn!(pid = state.latest, "the datapath does not answer; starting another");
         self.relaunch(state).await?;
         match (command, &state.running) {
-            (Command::ReadTable { .. } | Command::ReadRules, Some(running)) => {
-                Ok(ask(&running.channel, command, None).await?.0)
-            }
+            (
+                Command::ReadTable { .. } | Command::ReadRules | Command::ReadFlows(_) | Command::CountFlows,
+                Some(running),
+            ) => Ok(ask(&running.channel, command, None).await?.0),
             _ => Ok(Reply::Done),
         }
     }
