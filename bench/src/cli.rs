@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::contender::outside;
 use crate::error::BenchError;
+use crate::figure::Test;
 use crate::results::{Results, Road};
 use crate::{attach, c2c, chart, endpoints, names};
 
@@ -30,6 +31,8 @@ enum Command {
     Masquerade(c2c::Rounds),
     /// From the world outside to a published port, the switch beside the kernel's DNAT
     Published(c2c::Rounds),
+    /// New TCP connections per second to a published port, then from a container to the world, beside the kernel
+    Connrate(c2c::Rounds),
     /// How long attaching a container takes through the control socket, the last like the first
     Attach {
         /// How many to attach, one after another
@@ -87,8 +90,11 @@ pub fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), BenchError> {
     match command {
         Command::C2c(options) => c2c::run(options),
-        Command::Masquerade(rounds) => rounds.run(Road::Masquerade, || outside::contenders(Road::Masquerade)),
-        Command::Published(rounds) => rounds.run(Road::Published, || outside::contenders(Road::Published)),
+        Command::Masquerade(rounds) => rounds.run(&[Road::Masquerade], &Test::BULK, outside::contenders),
+        Command::Published(rounds) => rounds.run(&[Road::Published], &Test::BULK, outside::contenders),
+        Command::Connrate(rounds) => {
+            rounds.run(&[Road::Published, Road::Masquerade], &[Test::Connections], outside::contenders)
+        }
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),
