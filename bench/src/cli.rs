@@ -9,7 +9,7 @@ use crate::contender::outside;
 use crate::error::BenchError;
 use crate::figure::Test;
 use crate::results::{Results, Road};
-use crate::{attach, c2c, chart, endpoints, names};
+use crate::{attach, c2c, chart, endpoints, names, ports};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
 ///
@@ -66,6 +66,15 @@ enum Command {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
     },
+    /// Publishing a large range of ports, TCP and UDP: how long it takes, and the memory of both processes
+    Ports {
+        /// How many of each
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(1..=40_000))]
+        count: u16,
+        /// How often
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+        rounds: u16,
+    },
     /// Draw the results of c2c as an SVG chart
     Chart {
         /// What c2c wrote with --json
@@ -99,6 +108,7 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),
         Command::Names { rounds, seconds } => names::run(usize::from(*rounds), *seconds),
+        Command::Ports { count, rounds } => ports::run(usize::from(*count), usize::from(*rounds)),
         Command::Chart { results, output } => {
             let drawn = chart::draw(&Results::read(results)?);
             std::fs::write(output, drawn).map_err(|error| BenchError::File {
