@@ -8,6 +8,7 @@ mod bad_input;
 mod confinement;
 mod connect;
 mod demo;
+mod direct;
 mod documents;
 mod durability;
 mod flows;

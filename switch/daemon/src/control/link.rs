@@ -323,24 +323,20 @@ impl Link {
         self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
-    /// Says what the way out is and the name of its interface, or that there is none. `fd` is a packet socket on it, if
+    /// Says what the way out is, or that there is none. `fd` is a packet socket on it, if
     /// it is another interface than before.
     ///
     /// # Errors
     /// [`LinkError::Down`]; the next datapath will be told.
-    pub async fn set_uplink(
-        &self,
-        uplink: Option<(String, UplinkSpec)>,
-        fd: Option<OwnedFd>,
-    ) -> Result<(), LinkError> {
+    pub async fn set_uplink(&self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
-        let (name, spec) = uplink.unzip();
         if spec.is_none() {
             state.grants.clear();
         }
         let rides_along = fd.as_ref().map(OwnedFd::try_clone).transpose()?;
         let before = state.uplink.take().map(|(_, fd)| fd);
         state.uplink = spec.clone().zip(fd.or(before));
+        let name = spec.as_ref().map(|spec| spec.interface.clone());
         *self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner) = name;
         let rides_along = rides_along.as_ref().map(AsFd::as_fd);
         self.tell(&mut state, Command::SetUplink(spec), rides_along).await
@@ -384,11 +380,11 @@ impl Link {
         state.networks.values().flat_map(of).flatten().collect()
     }
 
-    /// The subnets whose addresses mean containers beyond the host, too.
-    pub async fn reachable_subnets(&self) -> Vec<IpNet> {
+    /// The subnets whose addresses mean containers beyond an interface of the host, too.
+    pub async fn reachable_subnets(&self, interface: Option<&str>) -> Vec<IpNet> {
         let state = self.shared.state.lock().await;
         let networks = state.networks.values();
-        networks.flat_map(|network| network.subnets_in_sight().collect::<Vec<_>>()).collect()
+        networks.flat_map(|network| network.subnets_in_sight(interface).collect::<Vec<_>>()).collect()
     }
 
     /// The published ports the datapath has.

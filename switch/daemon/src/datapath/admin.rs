@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use vswitch_engine::{Port, Station};
+use vswitch_engine::{Port, PublishedPorts, Station};
 use vswitch_frame::{Accepts, Mac, NetworkId, PortId};
 use vswitch_nat::{Binding, BindingError};
 use vswitch_sys::clock;
@@ -104,7 +104,9 @@ impl Datapath {
             }
             Command::AddBinding(binding) => self.add_binding(binding),
             Command::RemoveBinding(binding) => {
-                self.nat.remove_binding(&binding);
+                if self.nat.remove_binding(&binding) {
+                    self.switch.unpublish(&published(&binding));
+                }
                 Reply::Done
             }
             Command::LeadTo(relayed, targets) => {
@@ -172,7 +174,10 @@ impl Datapath {
 
     fn add_binding(&mut self, binding: Binding) -> Reply {
         match self.nat.add_binding(binding) {
-            Ok(()) => Reply::Done,
+            Ok(()) => {
+                self.switch.publish(published(&binding));
+                Reply::Done
+            }
             Err(BindingError::Taken(same)) if same == binding => Reply::Done,
             Err(error) => Reply::Refused(error.to_string()),
         }
@@ -239,6 +244,13 @@ impl Datapath {
         entries.truncate(TABLE_PAGE);
         entries
     }
+}
+
+/// The container's side of published ports.
+fn published(binding: &Binding) -> PublishedPorts {
+    let Binding { network, container: address, protocol, container_port: first, ports, .. } = *binding;
+    let ports = first..=first.saturating_add(ports.saturating_sub(1));
+    PublishedPorts { network, address, protocol: protocol as u8, ports }
 }
 
 fn millis(duration: std::time::Duration) -> u64 {
