@@ -28,6 +28,20 @@ pub enum Road {
     OverlayPlain,
 }
 
+impl Road {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Road::C2c => "c2c",
+            Road::Masquerade => "masquerade",
+            Road::Published => "published",
+            Road::OverlayTunnelGso => "overlay --underlay tunnel-gso",
+            Road::OverlayUdpGso => "overlay --underlay udp-gso",
+            Road::OverlayPlain => "overlay --underlay plain",
+        }
+    }
+}
+
 /// Everything a run measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {

@@ -2,7 +2,7 @@
 
 use vswitch_frame::{DropReason, Frame, PortId};
 
-use crate::gateway::outside::Outbound;
+use crate::gateway::outside::{MadeError, Outbound};
 use crate::snoop::Audience;
 
 /// Frames by fate. [`Switch::process`](crate::Switch::process) appends, the caller drains; kept between
@@ -26,6 +26,8 @@ pub struct Verdicts {
     /// Frames that a tunnel has no room for, with its port and how much room it has: [`Switch::serve`](crate::Switch::serve)
     /// tells their senders and drops them.
     pub too_big: Vec<(PortId, usize, Frame)>,
+    /// ICMP errors made here for senders outside or behind a translator, for whoever has these.
+    pub errors: Vec<MadeError>,
     /// Frames that go nowhere, with the port at which that is counted: the one they came from, or the
     /// one they were meant for if the reason is named `Tx…`.
     pub drop: Vec<(DropReason, PortId, Frame)>,
@@ -35,7 +37,8 @@ impl Verdicts {
     /// How many frames there are in all vectors.
     pub fn len(&self) -> usize {
         let to_one = self.forward.len() + self.local.len() + self.names.len() + self.drop.len();
-        to_one + self.flood.len() + self.multicast.len() + self.outbound.len() + self.too_big.len()
+        let to_many = self.flood.len() + self.multicast.len();
+        to_one + to_many + self.outbound.len() + self.too_big.len() + self.errors.len()
     }
 
     /// Whether no vector holds a frame.

@@ -12,6 +12,8 @@ use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
 use vswitch_vxlan::{Record, Vni};
 
+use super::flows::{FlowPage, FlowQuery};
+use super::relays::{Relayed, Targets};
 use super::wiring::{Grant, UplinkSpec};
 
 /// Something control wants done.
@@ -56,16 +58,41 @@ pub enum Command {
     AddBinding(Binding),
     /// Ends a publication, with its flows.
     RemoveBinding(Binding),
+    /// About the sockets of published ports.
+    Relay(RelayCommand),
+    /// About tunnels.
+    Tunnel(TunnelCommand),
+    /// Puts these rules in place of all there are; those known by their number go on counting.
+    SetRules(Vec<Rule>),
+    /// Asks for something; changes nothing.
+    Read(Question),
+}
+
+/// What control wants done about the sockets of published ports, at which relays' clients come in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RelayCommand {
+    /// Hands over sockets of a published range, from this one of its sockets on: the next
+    /// [`CHUNK`](super::relays::CHUNK), or as many as there are left.
+    AddSockets(Relayed, usize),
+    /// Says where a published range leads whose sockets were all handed over.
+    LeadTo(Relayed, Targets),
+    /// Closes the sockets of a published range.
+    CloseSockets(Relayed),
+}
+
+/// What control wants done about tunnels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum TunnelCommand {
     /// Sends and receives the packets of tunnels through the socket that rides along.
-    SetTunnelSocket(TunnelSocket),
+    SetSocket(TunnelSocket),
     /// Closes such a socket.
-    CloseTunnelSocket(TunnelSocket),
+    CloseSocket(TunnelSocket),
     /// Makes the tunnel of a network, without peers.
-    AddTunnel(NetworkId, TunnelSpec),
+    Add(NetworkId, TunnelSpec),
     /// Says the MTU of the underlay of a network's tunnel, in bytes.
-    SetTunnelMtu(NetworkId, u32),
+    SetMtu(NetworkId, u32),
     /// Removes the tunnel of a network with all it knows.
-    RemoveTunnel(NetworkId),
+    Remove(NetworkId),
     /// Makes an address a VTEP of a network; one that is already is no error.
     AddPeer(NetworkId, IpAddr),
     /// Takes that back.
@@ -74,17 +101,24 @@ pub enum Command {
     SetRecords(NetworkId, Vec<Record>),
     /// Says that an endpoint of a network is gone, as of a version.
     ForgetRecord(NetworkId, Mac, u64),
-    /// Puts these rules in place of all there are; those known by their number go on counting.
-    SetRules(Vec<Rule>),
+}
+
+/// What control asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Question {
     /// Asks what each rule has decided about.
-    ReadRules,
+    Rules,
     /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.
-    ReadTable {
+    Table {
         /// The network.
         network: NetworkId,
         /// The last address of the page before; `None` asks for the first page.
         after: Option<Mac>,
     },
+    /// Asks for a page of the flows.
+    Flows(FlowQuery),
+    /// Asks how many flows there are, and what was counted of them.
+    CountFlows,
 }
 
 /// What a control asks a datapath that it did not start.
@@ -99,6 +133,8 @@ pub enum Recall {
     NextPort(Option<PortId>),
     /// The published ports behind these, in the order of the datapath; the first, if none are named.
     NextBinding(Option<Binding>),
+    /// The sockets of published ranges behind this one; the first, if none is named. They ride along with the answer.
+    NextSockets(Option<(Relayed, usize)>),
     /// The tunnel of the first network behind this one; the first tunnel, if none is named.
     NextTunnel(Option<NetworkId>),
     /// A page of the records of a tunnel: those behind `after`, in the order of their MAC addresses.
@@ -211,6 +247,10 @@ pub enum Reply {
     Table(Vec<TableEntry>),
     /// What each rule has decided about, by its number, in the order of the rules.
     Rules(Vec<(u32, Count)>),
+    /// A page of the flows.
+    Flows(FlowPage),
+    /// How many flows there are, of at most how many, and what was counted of them.
+    FlowCount(vswitch_nat::Stats, usize),
     /// How it runs.
     Options(Options),
     /// A network, as it was told.
@@ -219,6 +259,8 @@ pub enum Reply {
     Port(PortId, PortSpec),
     /// Published ports, as they were told.
     Binding(Binding),
+    /// Sockets of a published range, where it leads, and the first of them.
+    Sockets(Relayed, Targets, usize),
     /// A tunnel, as it was told, and its peers.
     Tunnel(NetworkId, TunnelSpec, Vec<IpAddr>),
     /// A page of the records of a tunnel; the last one is empty.

@@ -13,10 +13,12 @@
 //! |---|---|
 //! | [`turn`] | the loop: receive, decide, transmit, rest |
 //! | [`ports`] | the ports and which of them are ready |
+//! | [`reserved`] | those that no endpoint has |
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`wiring`] | the way out: the switch, the translator and the uplink |
 //! | [`tunnels`] | networks that span hosts: the switch, VXLAN and its sockets |
 //! | [`neighbours`] | who has which address on the uplink's link |
+//! | [`relays`] | the proxy, and the sockets at which its clients come in |
 //! | [`dns`] | answers questions for names |
 //! | [`speak`] | frames of the switch's own |
 //! | [`rest`] | spin or sleep |
@@ -26,15 +28,19 @@
 //! | [`recall`] | tells the next control what the last one has told |
 //! | [`command`] | those commands |
 //! | [`counters`] | what is counted |
+//! | [`flows`] | pages of the translator's flows |
 
 mod admin;
 pub mod command;
 pub mod counters;
 mod dns;
+pub mod flows;
 mod line;
 mod neighbours;
 mod ports;
 mod recall;
+pub mod relays;
+pub mod reserved;
 mod rest;
 mod speak;
 mod transmit;
@@ -47,6 +53,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use nix::sys::resource::{Resource, getrlimit};
 use vswitch_sys::confine;
 use vswitch_sys::poll::Poller;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
@@ -82,7 +89,9 @@ fn run() -> io::Result<()> {
     poller.add(channel.as_fd(), CHANNEL)?;
     let (listener, options, counters) = receive_start(&channel, &mut poller)?;
     let line = Line::new(channel, listener, &poller)?;
-    let mut datapath = Datapath::new(options, counters, poller, line);
+    let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let mut datapath = Datapath::new(options, counters, poller, line, descriptors);
     confine::enter()?;
     datapath.reply(&Reply::Done, None);
     datapath.run()

@@ -67,6 +67,12 @@ impl Datapath {
                 let found = bindings.next().filter(|_| behind);
                 self.reply(&found.map_or(Reply::Done, |binding| Reply::Binding(*binding)), None);
             }
+            Recall::NextSockets(after) => match self.relays.sockets_behind(after) {
+                Some((relayed, targets, first, fds)) => {
+                    self.reply_with(&Reply::Sockets(relayed, targets, first), &fds);
+                }
+                None => self.reply(&Reply::Done, None),
+            },
             Recall::NextTunnel(after) => {
                 let found = self.overlay.next(after);
                 let reply =
