@@ -311,6 +311,37 @@ fn the_underlays_mtu_is_followed() {
 }
 
 #[test]
+fn a_connection_outlives_a_change_of_the_underlays_mtu() {
+    let underlay = Underlay::new();
+    let ([one, other], [a, b]) = two(&underlay, Family::V4, &[]);
+    for (to, mtu) in [(b.ipv4(), "1400"), (b.ipv6(), "1360")] {
+        let before = sent(&one);
+        thread::scope(|scope| {
+            let transfer = scope.spawn(|| a.transfers(&b, to, 128 * MEGABYTE));
+            wait::until("traffic", || (sent(&one) > before + 100).then_some(()));
+            for world in [&one, &other] {
+                world.host().ip(&["link", "set", "wan0", "mtu", mtu]);
+            }
+            transfer.join().expect("the transfer survives");
+        });
+    }
+}
+
+#[test]
+fn another_port_can_be_agreed_on() {
+    let underlay = Underlay::new();
+    let worlds = [1, 2].map(|number| {
+        let arguments = ["--vxlan-port", "8472"].map(str::to_owned).to_vec();
+        let (world, ()) = World::start_with(VSWITCH, arguments, |host| underlay.connect(host, number));
+        span(&world, number, &[3 - number], Family::V4, &[]);
+        world
+    });
+    let (a, b) = (container(&worlds[0], "a"), container(&worlds[1], "b"));
+    a.pings(b.ipv4());
+    worlds[0].host().inside(|| UdpSocket::bind(("0.0.0.0", VXLAN_PORT)).expect("the other port is free"));
+}
+
+#[test]
 fn a_removed_network_leaves_the_port_to_others() {
     let underlay = Underlay::new();
     let world = underlay.host(1);
