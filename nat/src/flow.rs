@@ -124,6 +124,12 @@ pub enum Origin {
     Filtered,
 }
 
+impl Origin {
+    /// Every origin.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Outbound, Self::Overloaded, Self::Published, Self::Inbound, Self::Hairpin, Self::Filtered];
+}
+
 /// What is remembered of a flow: plain data, indices instead of pointers.
 ///
 /// A packet of one side is translated into the reverse of the other side's tuple.

@@ -315,8 +315,13 @@ impl Nat {
         if let Some(attempt) = self.filtered_flow(flow.tuple(Side::Initiator)) {
             self.remove(attempt);
         }
-        *self.charged.entry(flow.sandbox).or_default() += 1;
+        self.charge(flow.sandbox);
         self.flows.insert(flow)
+    }
+
+    /// Counts one more flow of a sandbox.
+    pub(crate) fn charge(&mut self, sandbox: u32) {
+        *self.charged.entry(sandbox).or_default() += 1;
     }
 
     /// Removes a flow with all it held.

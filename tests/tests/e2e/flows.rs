@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use vswitch_tests::namespace::inside;
 use vswitch_tests::outside::{FAR, HOST, Outside, ROUTERS};
-use vswitch_tests::world::{Container, World};
+use vswitch_tests::world::{Container, World, send_signal};
 use vswitch_tests::{talk, wait};
 
 use super::VSWITCH;
@@ -87,4 +88,60 @@ fn flows_are_shown_counted_and_ended() {
     wait::until("closed connections are no more established", || {
         flows(&world, &["--state", "ESTABLISHED"]).is_empty().then_some(())
     });
+}
+
+/// Moves bytes both ways through a connection, while something is done; says when both have got all.
+fn transfer_over(ends: &[TcpStream; 2], meanwhile: impl FnOnce(&dyn Fn() -> bool)) {
+    const BYTES: usize = 256 << 20;
+    let run = |mut reader: &TcpStream, mut writer: &TcpStream, reads: u64, writes: u64| {
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || talk::send(&mut writer, writes, BYTES));
+            talk::check(&mut reader, reads, BYTES).expect("receive");
+            writing.join().expect("no panic").expect("send");
+        });
+    };
+    let [one, other] = ends;
+    for end in ends {
+        end.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("time-out");
+    }
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| run(one, one, 1, 2));
+        let second = scope.spawn(|| run(other, other, 2, 1));
+        meanwhile(&|| first.is_finished() || second.is_finished());
+        first.join().expect("the transfer survives");
+        second.join().expect("the transfer survives");
+    });
+}
+
+fn received(world: &World, container: &Container) -> u64 {
+    world.counters(container)["ReceivedBytes"].as_u64().expect("a counter")
+}
+
+/// Waits until a container has sent so many bytes more.
+fn more_is_moved(world: &World, container: &Container, bytes: u64) {
+    let start = received(world, container);
+    wait::until("traffic", || (received(world, container) > start + bytes).then_some(()));
+}
+
+#[test]
+fn connections_outlive_a_killed_datapath() {
+    let (world, outside, web) = connected();
+    let server = inside(&web.path, || TcpListener::bind(("::", 80))).expect("bind");
+    for (far, host) in FAR.into_iter().zip(HOST) {
+        let listener = talk::listen(&outside.path(), address(far));
+        let away = listener.local_addr().expect("bound");
+        let out = converse(&web.path, &listener, away);
+        let inbound = converse(&outside.path(), &server, (address(host), 8080).into());
+        for ends in [out, inbound] {
+            transfer_over(&ends, |is_over| {
+                let before = world.restarts();
+                for number in 1..=3 {
+                    more_is_moved(&world, &web, 4 << 20);
+                    send_signal(world.datapath_pid(), Signal::SIGKILL);
+                    wait::until_equal("another datapath", &(before + number), || world.restarts());
+                }
+                assert!(!is_over(), "the transfer was over before the datapath was back");
+            });
+        }
+    }
 }

@@ -9,7 +9,7 @@
 //! When control dies the datapath goes on, and the next control takes up with it ([`survivor`]): then what
 //! it was told is what is kept here at first.
 //!
-//! Counters lie in memory shared by both ends and survive either.
+//! Counters lie in memory shared by both ends and survive either. So do flows: the next datapath goes on with them.
 //!
 //! [`survivor`]: super::survivor
 
@@ -42,6 +42,7 @@ use super::survivor::{self, PATIENCE, Survivor};
 use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
 use crate::datapath::counters::{Counters, PortCounters};
 use crate::datapath::flows::{FlowPage, FlowQuery};
+use crate::datapath::mirror::Mirror;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// Where the datapath listens for the next control, in the state directory.
@@ -76,6 +77,7 @@ pub struct Link {
 #[derive(Debug)]
 struct Shared {
     counters: Counters,
+    mirror: Mirror,
     resolver: Resolver,
     pid: AtomicU32,
     restarts: AtomicU64,
@@ -147,7 +149,7 @@ impl Link {
             latest: 0,
             stopped: false,
         };
-        let link = Self::of(Counters::new()?, resolver, state);
+        let link = Self::of(Counters::new()?, Mirror::new()?, resolver, state);
         let mut state = link.shared.state.lock().await;
         link.launch(&mut state).await?;
         drop(state);
@@ -176,7 +178,7 @@ impl Link {
             latest: pid,
             stopped: false,
         };
-        let link = Self::of(memory.counters, resolver, state);
+        let link = Self::of(memory.counters, memory.mirror, resolver, state);
         let mut state = link.shared.state.lock().await;
         let watched = Watched::Found(process.try_clone()?.into_async()?);
         let watcher = tokio::spawn(watch(link.clone(), watched, pid));
@@ -184,6 +186,8 @@ impl Link {
         // Ports that were claimed for the last control are no more.
         must(&channel, &Command::SetUplink(None), None).await?;
         link.serve_claims(&channel).await?;
+        // The control before may have died over telling it.
+        must(&channel, &Command::Begin, None).await?;
         state.running = Some(Running { channel, process, watcher });
         link.shared.pid.store(pid, Relaxed);
         link.tell(&mut state, Command::SetPoll(poll), None).await.map_err(io::Error::other)?;
@@ -191,7 +195,7 @@ impl Link {
         Ok(link)
     }
 
-    fn of(counters: Counters, resolver: Resolver, state: State) -> Self {
+    fn of(counters: Counters, mirror: Mirror, resolver: Resolver, state: State) -> Self {
         let (wants, wanted) = mpsc::unbounded_channel();
         let shared = Shared {
             uplink_name: std::sync::Mutex::new(None),
@@ -199,6 +203,7 @@ impl Link {
             wants,
             wanted: Mutex::new(wanted),
             counters,
+            mirror,
             resolver,
             pid: AtomicU32::new(0),
             restarts: AtomicU64::new(0),

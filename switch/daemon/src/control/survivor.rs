@@ -20,6 +20,7 @@ use vswitch_sys::seqpacket::Channel;
 use super::link::ask;
 use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, VERSION};
 use crate::datapath::counters::Counters;
+use crate::datapath::mirror::Mirror;
 
 const ESRCH: i32 = 3;
 
@@ -46,6 +47,8 @@ pub struct Memory {
     pub options: Options,
     /// What it counts in.
     pub counters: Counters,
+    /// Where it writes down flows.
+    pub mirror: Mirror,
     /// Its networks.
     pub networks: BTreeMap<NetworkId, Network>,
     /// Its ports and their descriptors.
@@ -112,7 +115,9 @@ async fn connect(socket: &Path) -> io::Result<Option<Channel>> {
 async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
     let question = |recall| async move { ask(channel, &Command::Recall(recall), None).await };
     let (reply, fd) = question(Recall::Options(VERSION.to_owned())).await?;
-    let (Reply::Options(options), Some(counters)) = (&reply, fd) else { return Err(wrong(&reply)) };
+    let (&Reply::Options(options), Some(counters)) = (&reply, fd) else { return Err(wrong(&reply)) };
+    let (reply, mirror) = question(Recall::Mirror).await?;
+    let mirror = Mirror::map(mirror.ok_or_else(|| wrong(&reply))?)?;
     let mut networks = BTreeMap::new();
     loop {
         let last = networks.last_key_value().map(|(id, _)| *id);
@@ -143,7 +148,8 @@ async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
         bindings.push(binding);
     }
     let (_, kept) = question(Recall::Kept).await?;
-    Ok(Memory { options: *options, counters: Counters::map(counters)?, networks, ports, bindings, kept })
+    let counters = Counters::map(counters)?;
+    Ok(Memory { options, counters, mirror, networks, ports, bindings, kept })
 }
 
 fn wrong(reply: &Reply) -> io::Error {

@@ -38,8 +38,9 @@ impl Datapath {
 
     fn carry_out(&mut self, command: Command, fd: Option<OwnedFd>) {
         let reply = match command {
-            Command::Listen | Command::Start(_) => Reply::Refused("already started".into()),
+            Command::Listen | Command::Mirror | Command::Start(_) => Reply::Refused("already started".into()),
             Command::Recall(question) => return self.recall(question),
+            Command::Begin => self.begin(clock::now()),
             Command::Keep => {
                 self.memory.kept = fd;
                 Reply::Done
@@ -102,6 +103,8 @@ impl Datapath {
             Command::ReadFlows(query) => Reply::Flows(query.answer(&mut self.nat, clock::now())),
             Command::CountFlows => Reply::FlowCount(self.nat.stats(), self.nat.flow_limit()),
         };
+        // What is answered is written down.
+        self.mirror.follow(&mut self.nat);
         self.reply(&reply, None);
     }
 

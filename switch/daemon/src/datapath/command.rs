@@ -19,8 +19,13 @@ use super::wiring::{Grant, UplinkSpec};
 pub enum Command {
     /// The first command: where the next control will come in. A bound socket rides along.
     Listen,
-    /// The second command: how to run. The descriptor of the counters rides along.
+    /// The second command: where flows are written down, for a datapath that comes after this one. The descriptor of that
+    /// memory rides along.
+    Mirror,
+    /// The third command: how to run. The descriptor of the counters rides along.
     Start(Options),
+    /// What there is was told: takes up the flows of the datapath before, and begins to move frames.
+    Begin,
     /// Asks what this datapath was told before.
     Recall(Recall),
     /// Hands over the private namespace of veth pairs, to be kept for the next control.
@@ -85,6 +90,8 @@ pub enum Recall {
     NextPort(Option<PortId>),
     /// The published ports behind these, in the order of the datapath; the first, if none are named.
     NextBinding(Option<Binding>),
+    /// Where flows are written down: the descriptor of that memory rides along with the answer.
+    Mirror,
     /// What was handed over to be kept. It rides along with the answer, if there is anything.
     Kept,
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 
-use vswitch_frame::{NetworkId, PortId};
+use vswitch_engine::Station;
+use vswitch_frame::{Instant, NetworkId, PortId};
 
 use super::command::{Options, PortSpec, Recall, Reply, VERSION};
 use super::turn::Datapath;
@@ -18,13 +19,15 @@ pub(crate) struct Memory {
     pub(crate) specs: BTreeMap<PortId, PortSpec>,
     /// What control handed over to be kept.
     pub(crate) kept: Option<OwnedFd>,
+    /// Whether control said that it has told everything.
+    pub(crate) begun: bool,
     /// Whether control said that it is over.
     pub(crate) stopped: bool,
 }
 
 impl Memory {
     pub(crate) fn new(options: Options) -> Self {
-        Self { options, specs: BTreeMap::new(), kept: None, stopped: false }
+        Self { options, specs: BTreeMap::new(), kept: None, begun: false, stopped: false }
     }
 }
 
@@ -32,6 +35,24 @@ impl Datapath {
     /// Whether there is nothing left to do: control said so, or there is neither a control nor a port.
     pub(crate) fn is_over(&self) -> bool {
         self.memory.stopped || (self.line.is_dead() && self.memory.specs.is_empty())
+    }
+
+    /// Takes up the flows of the datapath before, of those containers that are still there, and begins to move frames.
+    pub(crate) fn begin(&mut self, now: Instant) -> Reply {
+        if self.memory.begun {
+            return Reply::Done;
+        }
+        let mut owners = BTreeMap::new();
+        for spec in self.memory.specs.values() {
+            if let Station::Container(endpoint) = &spec.station {
+                let addresses = endpoint.addresses.iter().map(|net| (spec.network, net.addr()));
+                owners.extend(addresses.map(|key| (key, endpoint.sandbox)));
+            }
+        }
+        let owner = |network, address| owners.get(&(network, address)).copied();
+        self.mirror.restore(&mut self.nat, now, &owner);
+        self.memory.begun = true;
+        Reply::Done
     }
 
     /// Answers a question of control's.
@@ -67,6 +88,7 @@ impl Datapath {
                 let found = bindings.next().filter(|_| behind);
                 self.reply(&found.map_or(Reply::Done, |binding| Reply::Binding(*binding)), None);
             }
+            Recall::Mirror => self.reply(&Reply::Done, Some(self.mirror.as_fd())),
             Recall::Kept => self.reply(&Reply::Done, self.memory.kept.as_ref().map(AsFd::as_fd)),
         }
     }

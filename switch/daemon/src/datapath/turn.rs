@@ -22,6 +22,7 @@ use super::command::Options;
 use super::counters::{Counter, Counters};
 use super::dns::{Origin, Resolver};
 use super::line::Line;
+use super::mirror::Mirror;
 use super::ports::Ports;
 use super::recall::Memory;
 use super::rest::Rest;
@@ -48,6 +49,7 @@ pub(crate) struct Datapath {
     pub(crate) counters: Counters,
     pub(crate) resolver: Resolver,
     pub(crate) nat: Nat,
+    pub(crate) mirror: Mirror,
     pub(super) outside: Outside,
     pub(crate) rest: Rest,
     pub(super) transmit: Transmit,
@@ -59,7 +61,13 @@ pub(crate) struct Datapath {
 }
 
 impl Datapath {
-    pub(crate) fn new(options: Options, counters: Counters, poller: Poller, line: Line) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        counters: Counters,
+        mirror: Mirror,
+        poller: Poller,
+        line: Line,
+    ) -> Self {
         Self {
             switch: Switch::new(Limits::default(), options.seed),
             ports: Ports::new(),
@@ -69,6 +77,7 @@ impl Datapath {
             counters,
             resolver: Resolver::new(options.seed),
             nat: wiring::translator(options.seed),
+            mirror,
             outside: Outside::new(),
             transmit: Transmit::new(Coalescer::new(options.seed)),
             rest: Rest::new(options.poll),
@@ -96,8 +105,12 @@ impl Datapath {
         }
     }
 
-    /// Lets every port that is ready give one burst; says whether there was any frame.
+    /// Lets every port that is ready give one burst; says whether there was any frame. Until everything was told none does:
+    /// the kernel's queues hold what comes.
     fn turn(&mut self, now: Instant) -> bool {
+        if !self.memory.begun {
+            return false;
+        }
         let mut worked = false;
         for _ in 0..self.ports.ready_count() {
             let Some(ingress) = self.ports.next_ready() else { break };
@@ -169,8 +182,9 @@ impl Datapath {
         Wiring { switch, nat, outside, verdicts, pool, counters, now }
     }
 
-    /// Drops what goes nowhere, and sends what goes to one port each.
+    /// Drops what goes nowhere, and sends what goes to one port each. What they have changed is written down before.
     pub(super) fn send_to_one(&mut self) {
+        self.mirror.follow(&mut self.nat);
         for (reason, port, frame) in self.verdicts.drop.drain(..) {
             self.counters.drop(port, reason, 1);
             self.pool.free(frame);
