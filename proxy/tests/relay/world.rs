@@ -25,6 +25,7 @@ pub(crate) fn binding(container: &str) -> Binding {
     let container: IpAddr = container.parse().expect("address");
     let gateway = if container.is_ipv4() { "172.17.0.1" } else { "fd00::1" };
     Binding {
+        publication: 1,
         network: NETWORK,
         container: (container, PORT).into(),
         container_mac: Mac([2; 6]),

@@ -8,6 +8,7 @@ mod bad_input;
 mod confinement;
 mod connect;
 mod demo;
+mod direct;
 mod documents;
 mod durability;
 mod flows;
@@ -30,6 +31,7 @@ mod port_security;
 mod ports;
 mod protocols;
 mod publish;
+mod relay;
 mod restart;
 mod rules;
 

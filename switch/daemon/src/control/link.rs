@@ -14,6 +14,7 @@
 //! [`survivor`]: super::survivor
 
 mod process;
+mod relays;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,8 +35,9 @@ use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-pub(super) use process::ask;
 use process::{Watched, must, random_seed, unexpected, watch};
+pub(super) use process::{ask, ask_with};
+pub use relays::Relay;
 
 use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
@@ -43,6 +45,7 @@ use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABL
 use crate::datapath::counters::{Counters, PortCounters};
 use crate::datapath::flows::{FlowPage, FlowQuery};
 use crate::datapath::mirror::Mirror;
+use crate::datapath::relays::Relayed;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// Where the datapath listens for the next control, in the state directory.
@@ -103,6 +106,8 @@ struct State {
     grants: Vec<Grant>,
     /// Published ports.
     bindings: Vec<Binding>,
+    /// Their sockets.
+    relays: BTreeMap<Relayed, Relay>,
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
@@ -143,6 +148,7 @@ impl Link {
             uplink: None,
             grants: Vec::new(),
             bindings: Vec::new(),
+            relays: BTreeMap::new(),
             kept: None,
             host_addresses: Vec::new(),
             running: None,
@@ -172,6 +178,7 @@ impl Link {
             uplink: None,
             grants: Vec::new(),
             bindings: memory.bindings,
+            relays: memory.relays,
             kept: memory.kept,
             host_addresses: Vec::new(),
             running: None,
@@ -321,24 +328,20 @@ impl Link {
         self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
-    /// Says what the way out is and the name of its interface, or that there is none. `fd` is a packet socket on it, if
+    /// Says what the way out is, or that there is none. `fd` is a packet socket on it, if
     /// it is another interface than before.
     ///
     /// # Errors
     /// [`LinkError::Down`]; the next datapath will be told.
-    pub async fn set_uplink(
-        &self,
-        uplink: Option<(String, UplinkSpec)>,
-        fd: Option<OwnedFd>,
-    ) -> Result<(), LinkError> {
+    pub async fn set_uplink(&self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
-        let (name, spec) = uplink.unzip();
         if spec.is_none() {
             state.grants.clear();
         }
         let rides_along = fd.as_ref().map(OwnedFd::try_clone).transpose()?;
         let before = state.uplink.take().map(|(_, fd)| fd);
         state.uplink = spec.clone().zip(fd.or(before));
+        let name = spec.as_ref().map(|spec| spec.interface.clone());
         *self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner) = name;
         let rides_along = rides_along.as_ref().map(AsFd::as_fd);
         self.tell(&mut state, Command::SetUplink(spec), rides_along).await
@@ -382,11 +385,11 @@ impl Link {
         state.networks.values().flat_map(of).flatten().collect()
     }
 
-    /// The subnets whose addresses mean containers beyond the host, too.
-    pub async fn reachable_subnets(&self) -> Vec<IpNet> {
+    /// The subnets whose addresses mean containers beyond an interface of the host, too.
+    pub async fn reachable_subnets(&self, interface: Option<&str>) -> Vec<IpNet> {
         let state = self.shared.state.lock().await;
         let networks = state.networks.values();
-        networks.flat_map(|network| network.subnets_in_sight().collect::<Vec<_>>()).collect()
+        networks.flat_map(|network| network.subnets_in_sight(interface).collect::<Vec<_>>()).collect()
     }
 
     /// The published ports the datapath has.
@@ -509,6 +512,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.ports.clear();
+        state.relays.clear();
         (state.uplink, state.kept) = (None, None);
         let _ = std::fs::remove_file(&state.socket);
         if let Some(Running { channel, process, watcher }) = state.running.take() {

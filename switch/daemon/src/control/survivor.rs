@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -17,10 +18,11 @@ use vswitch_nat::Binding;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-use super::link::ask;
+use super::link::{Relay, ask, ask_with};
 use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, VERSION};
 use crate::datapath::counters::Counters;
 use crate::datapath::mirror::Mirror;
+use crate::datapath::relays::{Relayed, Targets};
 
 const ESRCH: i32 = 3;
 
@@ -55,6 +57,8 @@ pub struct Memory {
     pub ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     /// Its published ports.
     pub bindings: Vec<Binding>,
+    /// The sockets of those.
+    pub relays: BTreeMap<Relayed, Relay>,
     /// What it was handed to keep.
     pub kept: Option<OwnedFd>,
 }
@@ -147,9 +151,31 @@ async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
         let Reply::Binding(binding) = reply else { return Err(wrong(&reply)) };
         bindings.push(binding);
     }
+    let relays = remember_relays(channel).await?;
     let (_, kept) = question(Recall::Kept).await?;
     let counters = Counters::map(counters)?;
-    Ok(Memory { options, counters, mirror, networks, ports, bindings, kept })
+    Ok(Memory { options, counters, mirror, networks, ports, bindings, relays, kept })
+}
+
+async fn remember_relays(channel: &AsyncFd<Channel>) -> io::Result<BTreeMap<Relayed, Relay>> {
+    let mut all: BTreeMap<Relayed, (Targets, Vec<OwnedFd>)> = BTreeMap::new();
+    let mut last = None;
+    loop {
+        let recall = Command::Recall(Recall::NextSockets(last));
+        let (reply, fds) = ask_with(channel, &recall, &[]).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let Reply::Sockets(relayed, targets, first) = reply else { return Err(wrong(&reply)) };
+        let (_, sockets) = all.entry(relayed).or_insert_with(|| (targets, Vec::new()));
+        if fds.is_empty() || sockets.len() != first {
+            return Err(io::Error::other("sockets of published ports are missing"));
+        }
+        sockets.extend(fds);
+        last = Some((relayed, sockets.len() - 1));
+    }
+    let relay = |(relayed, (targets, sockets))| (relayed, Relay { sockets: Arc::new(sockets), targets });
+    Ok(all.into_iter().map(relay).collect())
 }
 
 fn wrong(reply: &Reply) -> io::Error {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use vswitch_engine::{Port, Station};
+use vswitch_engine::{Port, PublishedPorts, Station};
 use vswitch_frame::{Accepts, Mac, NetworkId, PortId};
 use vswitch_nat::{Binding, BindingError};
 use vswitch_sys::clock;
@@ -12,6 +12,7 @@ use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
 use super::RESOLVER;
 use super::command::{Command, PortSpec, Reply, TABLE_PAGE, TableEntry};
+use super::relays::Relayed;
 use super::turn::Datapath;
 use super::wiring::{Grant, UPLINK, UplinkSpec};
 
@@ -19,11 +20,12 @@ impl Datapath {
     /// Carries out the next command, if there is one, and answers it; says whether there was.
     pub(crate) fn carry_out_next(&mut self) -> bool {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-        let Some((length, fd)) = self.line.receive(&mut buffer, &self.poller) else {
+        let Some((length, fds)) = self.line.receive(&mut buffer, &self.poller) else {
             return false;
         };
         match serde_json::from_slice(&buffer[..length]) {
-            Ok(command) => self.carry_out(command, fd),
+            Ok(Command::AddSockets(relayed, first)) => self.add_sockets(relayed, first, fds),
+            Ok(command) => self.carry_out(command, fds.into_iter().next()),
             Err(error) => self.reply(&Reply::Refused(format!("not a command: {error}")), None),
         }
         true
@@ -31,14 +33,26 @@ impl Datapath {
 
     /// Sends a reply and the descriptor that rides along.
     pub(crate) fn reply(&self, reply: &Reply, fd: Option<BorrowedFd<'_>>) {
+        self.reply_with(reply, fd.as_slice());
+    }
+
+    /// Sends a reply and the descriptors that ride along.
+    pub(crate) fn reply_with(&self, reply: &Reply, fds: &[BorrowedFd<'_>]) {
         if let Ok(text) = serde_json::to_vec(reply) {
-            self.line.send(&text, fd);
+            self.line.send(&text, fds);
         }
+    }
+
+    fn add_sockets(&mut self, relayed: Relayed, first: usize, fds: Vec<OwnedFd>) {
+        let added = self.relays.add_sockets(relayed, first, fds, &self.poller, clock::now());
+        self.reply(&added.map_or_else(|error| Reply::Refused(error.to_string()), |()| Reply::Done), None);
     }
 
     fn carry_out(&mut self, command: Command, fd: Option<OwnedFd>) {
         let reply = match command {
-            Command::Listen | Command::Mirror | Command::Start(_) => Reply::Refused("already started".into()),
+            Command::Listen | Command::Mirror | Command::Start(_) | Command::AddSockets(..) => {
+                Reply::Refused("already started".into())
+            }
             Command::Recall(question) => return self.recall(question),
             Command::Begin => self.begin(clock::now()),
             Command::Keep => {
@@ -91,7 +105,17 @@ impl Datapath {
             }
             Command::AddBinding(binding) => self.add_binding(binding),
             Command::RemoveBinding(binding) => {
-                self.nat.remove_binding(&binding);
+                if self.nat.remove_binding(&binding) {
+                    self.switch.unpublish(&published(&binding));
+                }
+                Reply::Done
+            }
+            Command::LeadTo(relayed, targets) => {
+                self.relays.lead_to(relayed, targets, &mut self.pool, clock::now());
+                Reply::Done
+            }
+            Command::CloseSockets(relayed) => {
+                self.relays.end(relayed, &self.poller, &mut self.pool, clock::now());
                 Reply::Done
             }
             Command::SetRules(rules) => {
@@ -153,7 +177,10 @@ impl Datapath {
 
     fn add_binding(&mut self, binding: Binding) -> Reply {
         match self.nat.add_binding(binding) {
-            Ok(()) => Reply::Done,
+            Ok(()) => {
+                self.switch.publish(published(&binding));
+                Reply::Done
+            }
             Err(BindingError::Taken(same)) if same == binding => Reply::Done,
             Err(error) => Reply::Refused(error.to_string()),
         }
@@ -220,6 +247,13 @@ impl Datapath {
         entries.truncate(TABLE_PAGE);
         entries
     }
+}
+
+/// The container's side of published ports.
+fn published(binding: &Binding) -> PublishedPorts {
+    let Binding { network, container: address, protocol, container_port: first, ports, .. } = *binding;
+    let ports = first..=first.saturating_add(ports.saturating_sub(1));
+    PublishedPorts { network, address, protocol: protocol as u8, ports }
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

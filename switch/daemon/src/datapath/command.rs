@@ -12,6 +12,7 @@ use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
 
 use super::flows::{FlowPage, FlowQuery};
+use super::relays::{Relayed, Targets};
 use super::wiring::{Grant, UplinkSpec};
 
 /// Something control wants done.
@@ -61,6 +62,13 @@ pub enum Command {
     AddBinding(Binding),
     /// Ends a publication, with its flows.
     RemoveBinding(Binding),
+    /// Hands over sockets of a published range, from this one of its sockets on: the next
+    /// [`CHUNK`](super::relays::CHUNK), or as many as there are left.
+    AddSockets(Relayed, usize),
+    /// Says where a published range leads whose sockets were all handed over.
+    LeadTo(Relayed, Targets),
+    /// Closes the sockets of a published range.
+    CloseSockets(Relayed),
     /// Puts these rules in place of all there are; those known by their number go on counting.
     SetRules(Vec<Rule>),
     /// Asks what each rule has decided about.
@@ -92,6 +100,8 @@ pub enum Recall {
     NextBinding(Option<Binding>),
     /// Where flows are written down: the descriptor of that memory rides along with the answer.
     Mirror,
+    /// The sockets of published ranges behind this one; the first, if none is named. They ride along with the answer.
+    NextSockets(Option<(Relayed, usize)>),
     /// What was handed over to be kept. It rides along with the answer, if there is anything.
     Kept,
 }
@@ -162,6 +172,8 @@ pub enum Reply {
     Port(PortId, PortSpec),
     /// Published ports, as they were told.
     Binding(Binding),
+    /// Sockets of a published range, where it leads, and the first of them.
+    Sockets(Relayed, Targets, usize),
 }
 
 /// Rules a table may have, so that it fits one message.

@@ -16,6 +16,7 @@
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`wiring`] | the way out: the switch, the translator and the uplink |
 //! | [`neighbours`] | who has which address on the uplink's link |
+//! | [`relays`] | the proxy, and the sockets at which its clients come in |
 //! | [`dns`] | answers questions for names |
 //! | [`speak`] | frames of the switch's own |
 //! | [`rest`] | spin or sleep |
@@ -37,6 +38,7 @@ pub mod mirror;
 mod neighbours;
 mod ports;
 mod recall;
+pub mod relays;
 mod rest;
 mod speak;
 mod transmit;
@@ -47,6 +49,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use nix::sys::resource::{Resource, getrlimit};
 use vswitch_sys::confine;
 use vswitch_sys::poll::Poller;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
@@ -81,7 +84,9 @@ fn run() -> io::Result<()> {
     poller.add(channel.as_fd(), CHANNEL)?;
     let Start { listener, mirror, options, counters } = receive_start(&channel, &mut poller)?;
     let line = Line::new(channel, listener, &poller)?;
-    let mut datapath = Datapath::new(options, counters, mirror, poller, line);
+    let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let mut datapath = Datapath::new(options, counters, mirror, poller, line, descriptors);
     confine::enter()?;
     datapath.reply(&Reply::Done, None);
     datapath.run()

@@ -89,6 +89,12 @@ impl Datapath {
                 self.reply(&found.map_or(Reply::Done, |binding| Reply::Binding(*binding)), None);
             }
             Recall::Mirror => self.reply(&Reply::Done, Some(self.mirror.as_fd())),
+            Recall::NextSockets(after) => match self.relays.sockets_behind(after) {
+                Some((relayed, targets, first, fds)) => {
+                    self.reply_with(&Reply::Sockets(relayed, targets, first), &fds);
+                }
+                None => self.reply(&Reply::Done, None),
+            },
             Recall::Kept => self.reply(&Reply::Done, self.memory.kept.as_ref().map(AsFd::as_fd)),
         }
     }

@@ -25,6 +25,7 @@ use super::line::Line;
 use super::mirror::Mirror;
 use super::ports::Ports;
 use super::recall::Memory;
+use super::relays::Relays;
 use super::rest::Rest;
 use super::transmit::Transmit;
 use super::wiring::{self, HELD_MAX, Outside, UPLINK, Wiring};
@@ -51,6 +52,7 @@ pub(crate) struct Datapath {
     pub(crate) nat: Nat,
     pub(crate) mirror: Mirror,
     pub(super) outside: Outside,
+    pub(crate) relays: Relays,
     pub(crate) rest: Rest,
     pub(super) transmit: Transmit,
     pub(super) pool: Pool,
@@ -61,12 +63,14 @@ pub(crate) struct Datapath {
 }
 
 impl Datapath {
+    /// One that has nothing yet. `descriptors` is how many the process may have.
     pub(crate) fn new(
         options: Options,
         counters: Counters,
         mirror: Mirror,
         poller: Poller,
         line: Line,
+        descriptors: usize,
     ) -> Self {
         Self {
             switch: Switch::new(Limits::default(), options.seed),
@@ -79,6 +83,7 @@ impl Datapath {
             nat: wiring::translator(options.seed),
             mirror,
             outside: Outside::new(),
+            relays: Relays::new(options.seed.rotate_left(32), descriptors),
             transmit: Transmit::new(Coalescer::new(options.seed)),
             rest: Rest::new(options.poll),
             pool: Pool::new(SLOTS),
@@ -93,7 +98,7 @@ impl Datapath {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         loop {
             let now = clock::now();
-            let worked = self.turn(now);
+            let worked = self.turn(now) | self.relay(now);
             self.resolve(now);
             self.attend(now);
             if self.commands_waiting && !self.carry_out_commands() {
@@ -162,8 +167,12 @@ impl Datapath {
         self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         debug_assert_eq!(received, self.verdicts.len());
 
+        let made = self.relays.held();
+        let Self { relays, switch, verdicts, pool, counters, .. } = self;
+        relays.take(ingress, switch, verdicts, pool, counters, now);
+        let made = self.relays.held() - made;
         self.wiring(now).turn_back(ingress);
-        let made = self.switch.serve(ingress, &mut self.verdicts, &mut self.pool, now);
+        let made = made + self.switch.serve(ingress, &mut self.verdicts, &mut self.pool, now);
         let origin = Origin { switch: &self.switch, ingress, now };
         let made = made + self.resolver.serve(origin, &mut self.verdicts, &mut self.pool);
         made + self.wiring(now).leave(ingress)
@@ -195,7 +204,7 @@ impl Datapath {
 
     /// Frames that are held; zero in release builds, where nobody checks.
     fn held_for_check(&self) -> usize {
-        if cfg!(debug_assertions) { self.outside.held(&self.nat) } else { 0 }
+        if cfg!(debug_assertions) { self.outside.held(&self.nat) + self.relays.held() } else { 0 }
     }
 
     fn check_slots(&self) {
@@ -211,6 +220,18 @@ impl Datapath {
         }
     }
 
+    /// Does what is due of relays; says whether there was any frame.
+    fn relay(&mut self, now: Instant) -> bool {
+        if !self.relays.is_pressed(now) {
+            return false;
+        }
+        let Self { relays, switch, verdicts, pool, counters, poller, .. } = self;
+        let worked = relays.work(switch, verdicts, pool, counters, poller, now);
+        self.send_to_one();
+        self.check_slots();
+        worked
+    }
+
     /// Does what is due on the way out.
     fn attend(&mut self, now: Instant) {
         self.outside.ask_for_claims(&self.nat, now);
@@ -223,18 +244,20 @@ impl Datapath {
 
     /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
-        let pressing = self.ports.ready_count() > 0 || self.commands_waiting;
-        let times = [self.switch.poll_at(), self.resolver.poll_at(), self.outside.poll_at(&self.nat)];
+        let pressing = self.ports.ready_count() > 0 || self.commands_waiting || self.relays.is_pressed(now);
+        let outside = self.outside.poll_at(&self.nat);
+        let times = [self.switch.poll_at(), self.resolver.poll_at(), outside, self.relays.poll_at()];
         let wake_at = times.into_iter().flatten().min();
         let timeout = self.rest.timeout(pressing, worked, now, wake_at);
-        let Self { ports, commands_waiting, resolver, poller, .. } = self;
+        let Self { ports, commands_waiting, resolver, relays, poller, .. } = self;
         let mut found = pressing;
         poller.wait(timeout, |number| {
             found = true;
             match u16::try_from(number) {
                 Ok(port) => ports.set_ready(PortId(port)),
                 Err(_) if number == RESOLVER => resolver.set_ready(),
-                Err(_) => *commands_waiting |= matches!(number, CHANNEL | LISTENER),
+                Err(_) if matches!(number, CHANNEL | LISTENER) => *commands_waiting = true,
+                Err(_) => relays.set_ready(number, now),
             }
         })?;
         if !found && timeout.is_some_and(|timeout| timeout.is_zero()) {
