@@ -15,6 +15,7 @@
 
 mod process;
 mod relays;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,10 +39,13 @@ use vswitch_sys::seqpacket::Channel;
 use process::{Watched, must, random_seed, unexpected, watch};
 pub(super) use process::{ask, ask_with};
 pub use relays::Relay;
+pub use tunnels::KnownTunnel;
 
 use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
-use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
+use crate::datapath::command::{
+    Command, Options, PollMode, PortSpec, Question, Reply, TABLE_PAGE, TableEntry, TunnelSocket,
+};
 use crate::datapath::counters::{Counters, PortCounters};
 use crate::datapath::flows::{FlowPage, FlowQuery};
 use crate::datapath::mirror::Mirror;
@@ -111,6 +115,9 @@ struct State {
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
+    tunnels: BTreeMap<NetworkId, KnownTunnel>,
+    /// The sockets that they share.
+    tunnel_sockets: BTreeMap<TunnelSocket, OwnedFd>,
     running: Option<Running>,
     /// The datapath started or found last, dead or alive: only its watcher may replace it.
     latest: u32,
@@ -151,6 +158,8 @@ impl Link {
             relays: BTreeMap::new(),
             kept: None,
             host_addresses: Vec::new(),
+            tunnels: BTreeMap::new(),
+            tunnel_sockets: BTreeMap::new(),
             running: None,
             latest: 0,
             stopped: false,
@@ -181,6 +190,8 @@ impl Link {
             relays: memory.relays,
             kept: memory.kept,
             host_addresses: Vec::new(),
+            tunnels: memory.tunnels,
+            tunnel_sockets: memory.tunnel_sockets,
             running: None,
             latest: pid,
             stopped: false,
@@ -275,6 +286,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.networks.remove(&network);
         state.ports.retain(|_, (spec, _)| spec.network != network);
+        state.tunnels.remove(&network);
         self.shared.admission.notify_one();
         self.tell(&mut state, Command::RemoveNetwork(network), None).await
     }
@@ -441,7 +453,8 @@ impl Link {
         let mut table: Vec<TableEntry> = Vec::new();
         loop {
             let after = table.last().map(|entry| entry.mac);
-            let reply = self.ask(&mut state, &Command::ReadTable { network, after }, None).await?;
+            let reply =
+                self.ask(&mut state, &Command::Read(Question::Table { network, after }), None).await?;
             let Reply::Table(page) = reply else { return Err(unexpected(reply)) };
             let last = page.len() < TABLE_PAGE;
             table.extend(page);
@@ -457,7 +470,7 @@ impl Link {
     /// [`LinkError`].
     pub async fn flows(&self, query: FlowQuery) -> Result<FlowPage, LinkError> {
         let mut state = self.shared.state.lock().await;
-        let reply = self.ask(&mut state, &Command::ReadFlows(query), None).await?;
+        let reply = self.ask(&mut state, &Command::Read(Question::Flows(query)), None).await?;
         if let Reply::Flows(page) = reply { Ok(page) } else { Err(unexpected(reply)) }
     }
 
@@ -467,7 +480,7 @@ impl Link {
     /// [`LinkError`].
     pub async fn flow_count(&self) -> Result<(vswitch_nat::Stats, usize), LinkError> {
         let mut state = self.shared.state.lock().await;
-        let reply = self.ask(&mut state, &Command::CountFlows, None).await?;
+        let reply = self.ask(&mut state, &Command::Read(Question::CountFlows), None).await?;
         if let Reply::FlowCount(stats, limit) = reply { Ok((stats, limit)) } else { Err(unexpected(reply)) }
     }
 
@@ -487,7 +500,7 @@ impl Link {
     /// [`LinkError`].
     pub async fn rule_counts(&self) -> Result<BTreeMap<u32, Count>, LinkError> {
         let mut state = self.shared.state.lock().await;
-        let reply = self.ask(&mut state, &Command::ReadRules, None).await?;
+        let reply = self.ask(&mut state, &Command::Read(Question::Rules), None).await?;
         let Reply::Rules(counts) = reply else { return Err(unexpected(reply)) };
         Ok(counts.into_iter().collect())
     }
@@ -513,6 +526,7 @@ impl Link {
         state.stopped = true;
         state.ports.clear();
         state.relays.clear();
+        state.tunnel_sockets.clear();
         (state.uplink, state.kept) = (None, None);
         let _ = std::fs::remove_file(&state.socket);
         if let Some(Running { channel, process, watcher }) = state.running.take() {

@@ -11,10 +11,10 @@ use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
 use super::RESOLVER;
-use super::command::{Command, PortSpec, Reply, TABLE_PAGE, TableEntry};
-use super::relays::Relayed;
+use super::command::{Command, PortSpec, Question, RelayCommand, Reply, TABLE_PAGE, TableEntry};
+use super::reserved::UPLINK;
 use super::turn::Datapath;
-use super::wiring::{Grant, UPLINK, UplinkSpec};
+use super::wiring::{Grant, UplinkSpec};
 
 impl Datapath {
     /// Carries out the next command, if there is one, and answers it; says whether there was.
@@ -24,8 +24,7 @@ impl Datapath {
             return false;
         };
         match serde_json::from_slice(&buffer[..length]) {
-            Ok(Command::AddSockets(relayed, first)) => self.add_sockets(relayed, first, fds),
-            Ok(command) => self.carry_out(command, fds.into_iter().next()),
+            Ok(command) => self.carry_out(command, fds),
             Err(error) => self.reply(&Reply::Refused(format!("not a command: {error}")), None),
         }
         true
@@ -43,20 +42,14 @@ impl Datapath {
         }
     }
 
-    fn add_sockets(&mut self, relayed: Relayed, first: usize, fds: Vec<OwnedFd>) {
-        let added = self.relays.add_sockets(relayed, first, fds, &self.poller, clock::now());
-        self.reply(&added.map_or_else(|error| Reply::Refused(error.to_string()), |()| Reply::Done), None);
-    }
-
-    fn carry_out(&mut self, command: Command, fd: Option<OwnedFd>) {
+    fn carry_out(&mut self, command: Command, fds: Vec<OwnedFd>) {
+        let one = |fds: Vec<OwnedFd>| fds.into_iter().next();
         let reply = match command {
-            Command::Listen | Command::Mirror | Command::Start(_) | Command::AddSockets(..) => {
-                Reply::Refused("already started".into())
-            }
+            Command::Listen | Command::Mirror | Command::Start(_) => Reply::Refused("already started".into()),
             Command::Recall(question) => return self.recall(question),
             Command::Begin => self.begin(clock::now()),
             Command::Keep => {
-                self.memory.kept = fd;
+                self.memory.kept = one(fds);
                 Reply::Done
             }
             Command::SetPoll(poll) => {
@@ -73,23 +66,24 @@ impl Datapath {
                 Err(refusal) => Reply::Refused(refusal.to_string()),
             },
             Command::RemoveNetwork(network) => {
+                self.overlay.remove(network);
                 for port in self.switch.remove_network(network) {
                     self.close(port);
                 }
                 Reply::Done
             }
-            Command::AddPort(port, spec) => match fd {
+            Command::AddPort(port, spec) => match one(fds) {
                 Some(fd) => self.add_port(port, spec, fd),
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
             Command::SetStation(port, station) => self.set_station(port, station),
-            Command::SetResolver => match fd {
+            Command::SetResolver => match one(fds) {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
             Command::SetHostAddresses(addresses) => self.set_host_addresses(addresses),
-            Command::SetUplink(spec) => self.set_uplink(spec, fd),
-            Command::SetClaims => match fd {
+            Command::SetUplink(spec) => self.set_uplink(spec, one(fds)),
+            Command::SetClaims => match one(fds) {
                 Some(fd) => self.set_claims(fd),
                 None => Reply::Refused("claims need a channel".into()),
             },
@@ -99,8 +93,7 @@ impl Datapath {
                 Reply::Done
             }
             Command::RemovePort(port) => {
-                self.switch.remove_port(port);
-                self.close(port);
+                self.remove_port(port);
                 Reply::Done
             }
             Command::AddBinding(binding) => self.add_binding(binding),
@@ -110,26 +103,43 @@ impl Datapath {
                 }
                 Reply::Done
             }
-            Command::LeadTo(relayed, targets) => {
-                self.relays.lead_to(relayed, targets, &mut self.pool, clock::now());
-                Reply::Done
-            }
-            Command::CloseSockets(relayed) => {
-                self.relays.end(relayed, &self.poller, &mut self.pool, clock::now());
-                Reply::Done
-            }
+            Command::Relay(command) => self.carry_out_for_relays(command, fds),
+            Command::Tunnel(command) => self.carry_out_for_tunnels(command, one(fds)),
             Command::SetRules(rules) => {
                 self.switch.set_rules(rules);
                 Reply::Done
             }
-            Command::ReadRules => Reply::Rules(self.switch.rule_counts().collect()),
-            Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
-            Command::ReadFlows(query) => Reply::Flows(query.answer(&mut self.nat, clock::now())),
-            Command::CountFlows => Reply::FlowCount(self.nat.stats(), self.nat.flow_limit()),
+            Command::Read(question) => self.read(question),
         };
         // What is answered is written down.
         self.mirror.follow(&mut self.nat);
         self.reply(&reply, None);
+    }
+
+    fn carry_out_for_relays(&mut self, command: RelayCommand, fds: Vec<OwnedFd>) -> Reply {
+        let now = clock::now();
+        match command {
+            RelayCommand::AddSockets(relayed, first) => {
+                let added = self.relays.add_sockets(relayed, first, fds, &self.poller, now);
+                return added.map_or_else(|error| Reply::Refused(error.to_string()), |()| Reply::Done);
+            }
+            RelayCommand::LeadTo(relayed, targets) => {
+                self.relays.lead_to(relayed, targets, &mut self.pool, now);
+            }
+            RelayCommand::CloseSockets(relayed) => {
+                self.relays.end(relayed, &self.poller, &mut self.pool, now)
+            }
+        }
+        Reply::Done
+    }
+
+    fn read(&mut self, question: Question) -> Reply {
+        match question {
+            Question::Rules => Reply::Rules(self.switch.rule_counts().collect()),
+            Question::Table { network, after } => Reply::Table(self.table_page(network, after)),
+            Question::Flows(query) => Reply::Flows(query.answer(&mut self.nat, clock::now())),
+            Question::CountFlows => Reply::FlowCount(self.nat.stats(), self.nat.flow_limit()),
+        }
     }
 
     fn add_port(&mut self, id: PortId, spec: PortSpec, fd: OwnedFd) -> Reply {
@@ -222,7 +232,7 @@ impl Datapath {
     }
 
     /// Closes a port's descriptor. Control has a duplicate, so it must leave the poller first.
-    fn close(&mut self, id: PortId) {
+    pub(super) fn close(&mut self, id: PortId) {
         self.memory.specs.remove(&id);
         self.resolver.forget_port(id);
         if let Some(port) = self.ports.remove(id) {
