@@ -13,6 +13,7 @@
 //!
 //! [`survivor`]: super::survivor
 
+mod claims;
 mod process;
 mod relays;
 mod tunnels;
@@ -36,6 +37,7 @@ use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
+pub use claims::Claim;
 use process::{Watched, must, random_seed, unexpected, watch};
 pub(super) use process::{ask, ask_with};
 pub use relays::Relay;
@@ -43,6 +45,7 @@ pub use tunnels::KnownTunnel;
 
 use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
+use crate::datapath::claims::Claimed;
 use crate::datapath::command::{
     Command, Options, PollMode, PortSpec, Question, Reply, TABLE_PAGE, TableEntry, TunnelSocket,
 };
@@ -108,6 +111,8 @@ struct State {
     /// The way out, with a packet socket.
     uplink: Option<(UplinkSpec, OwnedFd)>,
     grants: Vec<Grant>,
+    /// The sockets of claimed ports, which control has, too.
+    claims: BTreeMap<Claimed, Arc<OwnedFd>>,
     /// Published ports.
     bindings: Vec<Binding>,
     /// Their sockets.
@@ -154,6 +159,7 @@ impl Link {
             ports: BTreeMap::new(),
             uplink: None,
             grants: Vec::new(),
+            claims: BTreeMap::new(),
             bindings: Vec::new(),
             relays: BTreeMap::new(),
             kept: None,
@@ -184,8 +190,9 @@ impl Link {
             networks: memory.networks,
             rules: Vec::new(),
             ports: memory.ports,
-            uplink: None,
+            uplink: memory.uplink,
             grants: Vec::new(),
+            claims: memory.claims,
             bindings: memory.bindings,
             relays: memory.relays,
             kept: memory.kept,
@@ -201,8 +208,6 @@ impl Link {
         let watched = Watched::Found(process.try_clone()?.into_async()?);
         let watcher = tokio::spawn(watch(link.clone(), watched, pid));
         link.serve_resolver(&channel).await?;
-        // Ports that were claimed for the last control are no more.
-        must(&channel, &Command::SetUplink(None), None).await?;
         link.serve_claims(&channel).await?;
         // The control before may have died over telling it.
         must(&channel, &Command::Begin, None).await?;
@@ -526,6 +531,7 @@ impl Link {
         state.stopped = true;
         state.ports.clear();
         state.relays.clear();
+        state.claims.clear();
         state.tunnel_sockets.clear();
         (state.uplink, state.kept) = (None, None);
         let _ = std::fs::remove_file(&state.socket);

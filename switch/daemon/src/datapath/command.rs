@@ -12,6 +12,7 @@ use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
 use vswitch_vxlan::{Record, Vni};
 
+use super::claims::{ClaimCommand, Claimed};
 use super::flows::{FlowPage, FlowQuery};
 use super::relays::{Relayed, Targets};
 use super::wiring::{Grant, UplinkSpec};
@@ -55,6 +56,8 @@ pub enum Command {
     SetClaims,
     /// Says which ports were claimed.
     Grant(Vec<Grant>),
+    /// About the sockets of claimed ports.
+    Claims(ClaimCommand),
     /// Says in its network where the addresses of the container behind a port are.
     Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.
@@ -69,7 +72,7 @@ pub enum Command {
     Tunnel(TunnelCommand),
     /// Puts these rules in place of all there are; those known by their number go on counting.
     SetRules(Vec<Rule>),
-    /// Asks for something; changes nothing.
+    /// Asks for something.
     Read(Question),
 }
 
@@ -153,6 +156,10 @@ pub enum Recall {
     },
     /// The socket of tunnels behind this one, which rides along; the first one, if none is named.
     NextTunnelSocket(Option<TunnelSocket>),
+    /// The way out; its packet socket rides along with the answer.
+    Uplink,
+    /// The claims behind this one, with their sockets; the first ones, if none is named.
+    NextClaims(Option<Claimed>),
     /// What was handed over to be kept. It rides along with the answer, if there is anything.
     Kept,
 }
@@ -266,6 +273,10 @@ pub enum Reply {
     Port(PortId, PortSpec),
     /// Published ports, as they were told.
     Binding(Binding),
+    /// The way out, as it was told.
+    Uplink(UplinkSpec),
+    /// Claims whose sockets ride along; none behind the last.
+    Claims(Vec<Claimed>),
     /// Sockets of a published range, where it leads, and the first of them.
     Sockets(Relayed, Targets, usize),
     /// A tunnel, as it was told, and its peers.

@@ -28,10 +28,12 @@
 //! | [`recall`] | tells the next control what the last one has told |
 //! | [`command`] | those commands |
 //! | [`counters`] | what is counted |
+//! | [`claims`] | sockets kept for the next control |
 //! | [`flows`] | pages of the translator's flows |
 //! | [`mirror`] | flows, written down for the next datapath |
 
 mod admin;
+pub mod claims;
 pub mod command;
 pub mod counters;
 mod dns;

@@ -8,6 +8,7 @@ use vswitch_engine::Station;
 use vswitch_frame::{Instant, NetworkId, PortId};
 
 use super::command::{Options, PortSpec, RECORDS_MAX, Recall, Reply, VERSION};
+use super::reserved::UPLINK;
 use super::turn::Datapath;
 
 /// What was told and is not remembered elsewhere.
@@ -109,6 +110,14 @@ impl Datapath {
                 Some((which, fd)) => self.reply(&Reply::TunnelSocket(which), Some(fd)),
                 None => self.reply(&Reply::Done, None),
             },
+            Recall::Uplink => match self.outside.spec().zip(self.ports.get(UPLINK)) {
+                Some((spec, port)) => self.reply(&Reply::Uplink(spec), Some(port.device.as_fd())),
+                None => self.reply(&Reply::Done, None),
+            },
+            Recall::NextClaims(after) => {
+                let (claimed, fds) = self.claims.behind(after);
+                self.reply_with(&Reply::Claims(claimed), &fds);
+            }
             Recall::Kept => self.reply(&Reply::Done, self.memory.kept.as_ref().map(AsFd::as_fd)),
         }
     }

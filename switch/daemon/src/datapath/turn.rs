@@ -18,6 +18,7 @@ use vswitch_sys::device::{Budget, Left};
 use vswitch_sys::packet::Vectors;
 use vswitch_sys::poll::Poller;
 
+use super::claims::Claims;
 use super::command::Options;
 use super::counters::{Counter, Counters};
 use super::dns::{Origin, Resolver};
@@ -53,6 +54,7 @@ pub(crate) struct Datapath {
     pub(crate) resolver: Resolver,
     pub(crate) nat: Nat,
     pub(crate) mirror: Mirror,
+    pub(crate) claims: Claims,
     pub(super) outside: Outside,
     pub(crate) relays: Relays,
     pub(super) overlay: Overlay,
@@ -85,6 +87,7 @@ impl Datapath {
             resolver: Resolver::new(options.seed),
             nat: wiring::translator(options.seed),
             mirror,
+            claims: Claims::default(),
             outside: Outside::new(),
             relays: Relays::new(options.seed.rotate_left(32), descriptors),
             overlay: Overlay::new(options.seed),

@@ -129,6 +129,7 @@ impl Link {
             }
         }
         must(&channel, &Command::Begin, None).await?;
+        super::claims::hand_over_all(&channel, state).await?;
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));
         state.running = Some(Running { channel, process, watcher });
