@@ -219,22 +219,3 @@ impl Listed {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mapping::{Mapping, Permit};
-
-    /// Indices have a word and a control byte a bucket, and buckets are a power of two of which seven
-    /// eighths may be in use.
-    #[test]
-    fn a_flow_with_its_mapping_and_indices_takes_250_bytes() {
-        let flows: usize = 200_000;
-        let buckets = |entries: usize| (entries * 8).div_ceil(7).next_power_of_two();
-        let indices = buckets(2 * flows) * 5 + 2 * buckets(flows) * 5;
-        let permits = buckets(flows) * (size_of::<Permit>() + 1);
-        let records = flows * (size_of::<Flow>() + size_of::<Mapping>());
-        let each = (records + indices + permits) / flows;
-        assert!(each <= 250, "{each} bytes");
-    }
-}

@@ -237,6 +237,11 @@ impl Nat {
         self.limits.flows
     }
 
+    /// Bytes that flows, mappings and all their indices take.
+    pub fn bytes(&self) -> usize {
+        self.flows.bytes() + self.mappings.bytes()
+    }
+
     /// Every mapping: inside and outside end, as address and port.
     pub fn mappings(&self) -> impl Iterator<Item = Mapped> {
         self.mappings.iter().map(|mapping| Mapped {

@@ -2,8 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! * **Records** are a slab of plain data that never shrinks; free ones are a list.
-//! * **Index.** One hash table holds every flow twice, under the tuple of either side: one look-up finds the
+//! * **Records** are a slab of plain data that never shrinks; free ones are a list. Its addresses are reserved for the limit,
+//!   and take memory once used.
+//! * **Index.** One hash table ([`Index`]) holds every flow twice, under the tuple of either side: one look-up finds the
 //!   flow of a packet and which side sent it. An entry is a record's number and the side, in 32 bits.
 //! * **Queues.** A class has one time-out, so a list in the order of use is a list in the order of expiry:
 //!   to refresh is to move to the end, to expire is to look at the front. All are of constant cost.
@@ -14,11 +15,11 @@
 use std::hint::black_box;
 use std::ops::Range;
 
-use hashbrown::HashTable;
 use vswitch_frame::Instant;
 use vswitch_frame::hash::SeededHash;
 
 use crate::flow::{Class, Flow, Side};
+use crate::index::Index;
 use crate::limits::Timeouts;
 use crate::tick::Tick;
 use crate::tuple::Tuple;
@@ -50,7 +51,7 @@ pub(crate) struct Table {
     vacant: u32,
     len: usize,
     limit: usize,
-    index: HashTable<u32>,
+    index: Index<u32>,
     queues: [Queue; Class::ALL.len()],
     hash: SeededHash,
     /// Records that have changed; `None` while nobody wants to know.
@@ -65,7 +66,7 @@ impl Table {
             vacant: NONE,
             len: 0,
             limit,
-            index: HashTable::with_capacity(limit * 2),
+            index: Index::new(),
             queues: [Queue { oldest: NONE, newest: NONE }; Class::ALL.len()],
             hash,
             changed: None,
@@ -95,7 +96,7 @@ impl Table {
         for tuple in tuples {
             let hash = self.hash.of_words(&tuple.words());
             // The tag of the first entry that fits is almost always that of the flow; its tuple is not compared.
-            let Some(entry) = self.index.iter_hash(hash).next() else { continue };
+            let Some(entry) = self.index.likely(hash) else { continue };
             let flow = &self.records[(entry >> 1) as usize];
             black_box((flow.tuples[0].kind, flow.tuples[1].kind, flow.class));
         }
@@ -153,6 +154,11 @@ impl Table {
                 record.newer = std::mem::replace(&mut self.vacant, at);
             }
         }
+    }
+
+    /// Bytes that it takes; of records those that were ever used.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.records[..]) + self.index.bytes()
     }
 
     pub(crate) fn note_changes(&mut self) {

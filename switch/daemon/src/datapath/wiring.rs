@@ -42,7 +42,7 @@ pub(super) const HELD_MAX: usize = WAITING_MAX + FRAGMENTS_WAITING;
 const FRAGMENTS_WAITING: usize = 64;
 
 /// Flows there may be.
-pub(super) const FLOWS: usize = 200_000;
+pub(super) const FLOWS: usize = 1_000_000;
 
 /// Time after which claims that did not come are asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
