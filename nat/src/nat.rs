@@ -237,6 +237,11 @@ impl Nat {
         self.limits.flows
     }
 
+    /// Bytes that flows, mappings and all their indices take.
+    pub fn bytes(&self) -> usize {
+        self.flows.bytes() + self.mappings.bytes()
+    }
+
     /// Every mapping: inside and outside end, as address and port.
     pub fn mappings(&self) -> impl Iterator<Item = Mapped> {
         self.mappings.iter().map(|mapping| Mapped {
@@ -245,6 +250,11 @@ impl Nat {
             inside: (mapping.inside.ip(), mapping.inside_port),
             outside: (mapping.outside.ip(), mapping.outside_port),
         })
+    }
+
+    /// Whether there is any mapping.
+    pub fn has_mappings(&self) -> bool {
+        self.mappings.len() > 0
     }
 
     /// What there is, and what was counted.
@@ -315,8 +325,13 @@ impl Nat {
         if let Some(attempt) = self.filtered_flow(flow.tuple(Side::Initiator)) {
             self.remove(attempt);
         }
-        *self.charged.entry(flow.sandbox).or_default() += 1;
+        self.charge(flow.sandbox);
         self.flows.insert(flow)
+    }
+
+    /// Counts one more flow of a sandbox.
+    pub(crate) fn charge(&mut self, sandbox: u32) {
+        *self.charged.entry(sandbox).or_default() += 1;
     }
 
     /// Removes a flow with all it held.
