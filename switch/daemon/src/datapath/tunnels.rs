@@ -427,3 +427,109 @@ fn reason_of(errno: Errno) -> DropReason {
         DropReason::TxRefused
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use vswitch_engine::{Network, Port, Station};
+    use vswitch_frame::{GroupId, Pool};
+
+    use super::*;
+
+    const NETWORK: NetworkId = NetworkId(0);
+    const CONTAINER: PortId = PortId(1);
+    const TUNNEL: PortId = PortId(2);
+    const ASKER: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const OWNER: Mac = Mac([2, 0, 0, 0, 0, 9]);
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+
+    /// A network with a container and a tunnel, which are in these groups.
+    fn made(groups: [GroupId; 2]) -> (Overlay, Switch) {
+        let mut overlay = Overlay::new(1);
+        let spec = TunnelSpec {
+            port: TUNNEL,
+            group: groups[1],
+            vni: Vni::new(5).expect("24 bits"),
+            local: LOCAL,
+            underlay_mtu: 1500,
+            learning: false,
+        };
+        let mtu = overlay.add(NETWORK, spec).expect("the first");
+        assert_eq!(mtu, 1450);
+        let (_, tunnel) = overlay.of(NETWORK).expect("made");
+        tunnel.add_peer(PEER).expect("another host");
+        let addresses = vec![Ipv4Addr::new(10, 0, 0, 9).into()];
+        tunnel.table.set(Record { mac: OWNER, addresses, vtep: PEER, version: 1 });
+        let mut switch = Switch::new(vswitch_engine::Limits::default(), 1);
+        switch.add_network(NETWORK, Network::default()).expect("new");
+        for (id, group, station) in
+            [(CONTAINER, groups[0], Station::Unknown), (TUNNEL, groups[1], Station::Tunnel)]
+        {
+            let port = Port { network: NETWORK, group, mtu, addresses: Vec::new(), station };
+            switch.add_port(id, port).expect("new");
+        }
+        (overlay, switch)
+    }
+
+    /// A question of the container's for the address that ends in `last`.
+    fn question(pool: &mut Pool, last: u8) -> Frame {
+        let head = [0, 1, 8, 0, 6, 4, 0, 1];
+        let arp = [&head[..], &ASKER.0, &[10, 0, 0, 1], &[0; 6], &[10, 0, 0, last]].concat();
+        let mut frame = pool.take().expect("a slot");
+        frame.fill(&[&Mac::BROADCAST.0[..], &ASKER.0, &[8, 6], &arp].concat());
+        frame.parse().expect("a frame");
+        frame
+    }
+
+    #[test]
+    fn what_a_record_answers_is_not_carried() {
+        let mut pool = Pool::new(4);
+        let (mut overlay, switch) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        let mut verdicts = Verdicts::default();
+        verdicts.flood.extend([question(&mut pool, 9), question(&mut pool, 8)]);
+        overlay.answer(CONTAINER, &switch, &mut verdicts);
+        assert_eq!((verdicts.forward.len(), verdicts.flood.len()), (1, 1));
+        let (egress, reply) = &verdicts.forward[0];
+        assert_eq!((*egress, reply.source(), reply.destination()), (CONTAINER, OWNER, ASKER));
+    }
+
+    #[test]
+    fn nobody_is_told_of_who_is_behind_a_wall() {
+        let mut pool = Pool::new(4);
+        let (mut overlay, switch) = made([GroupId::containers_of(NETWORK); 2]);
+        let mut verdicts = Verdicts::default();
+        verdicts.flood.push(question(&mut pool, 9));
+        overlay.answer(CONTAINER, &switch, &mut verdicts);
+        assert_eq!((verdicts.forward.len(), verdicts.flood.len()), (0, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_counted() {
+        let mut pool = Pool::new(4);
+        let counters = Counters::new().expect("memory");
+        let (mut overlay, _) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        overlay.send(TUNNEL, &[question(&mut pool, 9)], &counters);
+        let counted = counters.read(TUNNEL);
+        assert_eq!((counted.sent_frames, counted.drops[DropReason::TxRefused.index()]), (0, 1));
+    }
+
+    #[test]
+    fn sockets_are_told_in_order_and_closed_by_port() {
+        let fd = || OwnedFd::from(std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
+        let (mut overlay, _) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        let receiver = TunnelSocket::Receiver { port: 4789 };
+        let sender = |index| TunnelSocket::Sender { local: LOCAL, index };
+        let all = [receiver, sender(0), sender(3)];
+        all.into_iter().for_each(|which| assert!(overlay.set_socket(which, fd()).is_none()));
+        let mut told = Vec::new();
+        while let Some((which, _)) = overlay.next_socket(told.last().copied()) {
+            told.push(which);
+        }
+        assert_eq!(told, all);
+        assert!(overlay.close_socket(TunnelSocket::Receiver { port: 8472 }).is_none(), "another one");
+        assert!(overlay.is_ready() && overlay.close_socket(receiver).is_some());
+        assert!(!overlay.is_ready());
+    }
+}
