@@ -118,7 +118,7 @@ fn publish(rules: &str) -> String {
 fn places(road: Road, container: &NetNs, address: IpAddr, world: &NetNs) -> io::Result<[Place; 2]> {
     let (inside, outside) = (place(container, address), place(world, WORLD.into()));
     Ok(match road {
-        Road::C2c | Road::Masquerade => {
+        Road::C2c | Road::Masquerade | Road::OverlayTunnelGso | Road::OverlayUdpGso | Road::OverlayPlain => {
             choose_ports(container, SOURCE_PORTS)?;
             [inside, outside]
         }

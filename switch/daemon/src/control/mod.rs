@@ -107,6 +107,8 @@ pub struct RunOptions {
     pub resolv_conf: PathBuf,
     /// Which interface leads out of the host.
     pub uplink: uplink::Choice,
+    /// The UDP port of tunnels.
+    pub vxlan_port: u16,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -183,7 +185,7 @@ impl Control {
             store,
             remains: BTreeMap::new(),
             claims: Claims::default(),
-            tunnels: Tunnels::new(link.clone()),
+            tunnels: Tunnels::new(link.clone(), options.vxlan_port),
             link,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),
