@@ -2,8 +2,9 @@
 //! process lives.
 //!
 //! One socket a port and protocol: a range of N ports takes N descriptors, so that each port is nobody
-//! else's and shows in `ss`. At the limit of descriptors a range is refused as a whole, before clients of the
-//! control socket find none left.
+//! else's and shows in `ss`. At the limit of descriptors, which the daemon raises as far as it may, a large range is
+//! held on shelves ([`vswitch_sys::shelf`]), as a whole; a small one is refused, before clients of the control socket
+//! find none left.
 //!
 //! Nobody accepts yet what comes from the host itself: a connection waits, and further ones are not answered.
 
@@ -16,6 +17,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::task::spawn_blocking;
 use vswitch_sys::claim::{self, Host, Kind};
 use vswitch_sys::filter::Program;
+use vswitch_sys::shelf::Shelf;
 
 use super::owner;
 use super::published::{Published, Want};
@@ -26,6 +28,9 @@ use crate::control::interface::failed;
 /// The part of all descriptors that claims leave to everything else: one of so many.
 const LEFT_PART: u64 = 16;
 
+/// Ports of a range that is worth a thread, where this process has not as many descriptors left.
+const LARGE: u16 = 1024;
+
 /// The claims of all published ports. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
@@ -34,9 +39,17 @@ pub struct Claims {
 
 #[derive(Debug, Default)]
 struct Shared {
-    held: BTreeMap<Published, Vec<OwnedFd>>,
+    held: BTreeMap<Published, Claim>,
     /// The interfaces by which no claim hears anything, by index.
     uplinks: Vec<u32>,
+}
+
+/// The sockets of a published range. Closing them, which its end does, makes the ports free.
+#[derive(Debug, Default)]
+pub struct Claim {
+    sockets: Vec<OwnedFd>,
+    /// Instead of these, if this process could not have as many.
+    shelves: Vec<Shelf>,
 }
 
 impl Claims {
@@ -47,16 +60,12 @@ impl Claims {
     /// `PortInUse` when somebody has one of them; one line that says why it cannot be had.
     pub async fn take(&self, published: Published) -> Result<()> {
         if published.protocol == Protocol::Sctp {
-            self.keep(published, Vec::new(), &[]);
+            self.keep(published, Claim::default(), &[]);
             return Ok(());
         }
-        let (ports, uplinks) = (published.host_ports, self.uplinks());
-        let (sockets, uplinks) = blocking(move || {
-            let claimed = (ports.first..=ports.last).map(|port| claim_one(&published, port, &uplinks));
-            Ok((claimed.collect::<Result<Vec<_>>>()?, uplinks))
-        })
-        .await?;
-        self.keep(published, sockets, &uplinks);
+        let uplinks = self.uplinks();
+        let (claim, uplinks) = blocking(move || Ok((Claim::of(&published, &uplinks)?, uplinks))).await?;
+        self.keep(published, claim, &uplinks);
         Ok(())
     }
 
@@ -73,7 +82,7 @@ impl Claims {
             Ok((want.with(Ports::one(port)), socket, uplinks))
         })
         .await?;
-        self.keep(published, vec![socket], &uplinks);
+        self.keep(published, Claim { sockets: vec![socket], ..Claim::default() }, &uplinks);
         Ok(published)
     }
 
@@ -82,9 +91,9 @@ impl Claims {
         self.shared().held.contains_key(published)
     }
 
-    /// Gives back the sockets of ports that are published no longer: closing them makes the ports free.
-    pub fn release(&self, published: &Published) -> Vec<OwnedFd> {
-        self.shared().held.remove(published).unwrap_or_default()
+    /// Gives back the sockets of ports that are published no longer.
+    pub fn release(&self, published: &Published) -> Option<Claim> {
+        self.shared().held.remove(published)
     }
 
     /// Has claims hear nothing by these interfaces, and all else, from now on.
@@ -92,7 +101,7 @@ impl Claims {
         let mut shared = self.shared();
         if shared.uplinks != uplinks {
             shared.uplinks = uplinks.to_vec();
-            shared.held.values().for_each(|sockets| deafen(sockets, uplinks));
+            shared.held.values().for_each(|claim| claim.deafen(uplinks));
         }
     }
 
@@ -101,12 +110,12 @@ impl Claims {
     }
 
     /// Keeps sockets that were made deaf to `uplinks`, which may have changed since.
-    fn keep(&self, published: Published, sockets: Vec<OwnedFd>, uplinks: &[u32]) {
+    fn keep(&self, published: Published, claim: Claim, uplinks: &[u32]) {
         let mut shared = self.shared();
         if shared.uplinks != uplinks {
-            deafen(&sockets, &shared.uplinks);
+            claim.deafen(&shared.uplinks);
         }
-        shared.held.insert(published, sockets);
+        shared.held.insert(published, claim);
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -114,15 +123,59 @@ impl Claims {
     }
 }
 
-fn deafen(sockets: &[OwnedFd], uplinks: &[u32]) {
-    let filter = Program::deaf_to(uplinks);
-    let mut failure = None;
-    for socket in sockets {
-        failure = filter.attach(socket.as_fd()).err().or(failure);
+impl Claim {
+    /// Claims all ports of a range.
+    fn of(published: &Published, uplinks: &[u32]) -> Result<Self> {
+        let ports = published.host_ports;
+        let sockets = (ports.first..=ports.last).map(|port| claim_one(published, port, uplinks));
+        match sockets.collect::<Result<_>>() {
+            Ok(sockets) => Ok(Self { sockets, ..Self::default() }),
+            Err(error) if error.code == Code::LimitReached && ports.rest() >= LARGE => {
+                Self::on_shelves(published, uplinks)
+            }
+            Err(error) => Err(error),
+        }
     }
-    if let Some(error) = failure {
-        tracing::warn!("published ports may answer the uplink themselves: {error}");
+
+    fn on_shelves(published: &Published, uplinks: &[u32]) -> Result<Self> {
+        let down = |error| failed("hold ports beyond the limit of descriptors", &error);
+        let (mut shelves, mut next) = (Vec::new(), Some(published.host_ports.first));
+        while let Some(first) = next {
+            let shelf = Shelf::new().map_err(down)?;
+            let (published, uplinks) = (*published, uplinks.to_vec());
+            next = shelf.work(move |held| fill(held, &published, first, &uplinks)).map_err(down)??;
+            shelves.push(shelf);
+        }
+        Ok(Self { shelves, ..Self::default() })
     }
+
+    /// Has its sockets hear nothing by these interfaces, and all else.
+    fn deafen(&self, uplinks: &[u32]) {
+        let filter = Program::deaf_to(uplinks);
+        let attach = |sockets: &[OwnedFd], filter: &Program| {
+            sockets.iter().filter_map(|socket| filter.attach(socket.as_fd()).err()).last()
+        };
+        let mut failure = attach(&self.sockets, &filter);
+        for shelf in &self.shelves {
+            let filter = filter.clone();
+            failure = shelf.work(move |held| attach(held, &filter)).unwrap_or_else(Some).or(failure);
+        }
+        if let Some(error) = failure {
+            tracing::warn!("published ports may answer the uplink themselves: {error}");
+        }
+    }
+}
+
+/// Claims ports from `first` on until there is no room, and says which is then the next.
+fn fill(held: &mut Vec<OwnedFd>, published: &Published, first: u16, uplinks: &[u32]) -> Result<Option<u16>> {
+    for port in first..=published.host_ports.last {
+        match claim_one(published, port, uplinks) {
+            Ok(socket) => held.push(socket),
+            Err(error) if error.code == Code::LimitReached && port > first => return Ok(Some(port)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// Does what takes long beside whatever else goes on.
@@ -195,7 +248,7 @@ mod tests {
 
     /// How many datagrams wait at the socket of a published port; then none does.
     fn waiting(claims: &Claims, published: &Published) -> usize {
-        let socket = claims.shared().held[published][0].try_clone().expect("descriptor");
+        let socket = claims.shared().held[published].sockets[0].try_clone().expect("descriptor");
         let socket = UdpSocket::from(socket);
         std::iter::from_fn(|| socket.recv(&mut [0; 8]).ok()).count()
     }
@@ -232,5 +285,29 @@ mod tests {
         assert!(error.message.contains(&format!("(pid {}) has it", std::process::id())), "{error}");
         assert!(!claims.holds(&want(Protocol::Tcp).with(range)));
         claims.take(want(Protocol::Sctp).with(range)).await.expect("no socket");
+    }
+
+    #[tokio::test]
+    async fn what_is_on_a_shelf_is_held_and_deaf_as_well() {
+        let claims = Claims::default();
+        let published = claims.take_any(want(Protocol::Udp)).await.expect("claim");
+        let port = published.host_ports.first;
+        let error = Claim::on_shelves(&published, &[]).expect_err("it is taken");
+        assert_eq!(error.code, Code::PortInUse);
+        drop(claims.release(&published));
+        let claim = Claim::on_shelves(&published, &[]).expect("claim");
+        UdpSocket::bind((HOST, port)).expect_err("it is held");
+        let sender = UdpSocket::bind((HOST, 0)).expect("bind");
+        let loopback = nix::net::if_::if_nametoindex("lo").expect("lo");
+        for (uplinks, heard) in [(vec![], true), (vec![loopback], false)] {
+            claim.deafen(&uplinks);
+            sender.send_to(b"1", (HOST, port)).expect("send");
+            let receive = |held: &mut Vec<OwnedFd>| {
+                UdpSocket::from(held[0].try_clone().expect("descriptor")).recv(&mut [0; 8]).is_ok()
+            };
+            assert_eq!(claim.shelves[0].work(receive).expect("work"), heard, "{uplinks:?}");
+        }
+        drop(claim);
+        UdpSocket::bind((HOST, port)).expect("it is free again");
     }
 }

@@ -224,7 +224,7 @@ impl Control {
     /// Gives up the claims of ports that are published no longer.
     pub(super) fn release(&mut self, published: Vec<Published>) -> Cleanup {
         let mut cleanup = Cleanup::default();
-        cleanup.close(published.iter().flat_map(|one| self.claims.release(one)).collect());
+        cleanup.close(published.iter().filter_map(|one| self.claims.release(one)).collect());
         cleanup
     }
 
