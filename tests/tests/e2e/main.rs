@@ -8,8 +8,10 @@ mod bad_input;
 mod confinement;
 mod connect;
 mod demo;
+mod direct;
 mod documents;
 mod durability;
+mod flows;
 mod gateway;
 mod harness;
 mod host_port;
@@ -29,6 +31,7 @@ mod port_security;
 mod ports;
 mod protocols;
 mod publish;
+mod relay;
 mod restart;
 mod rules;
 

@@ -2,11 +2,13 @@
 //! process lives.
 //!
 //! One socket a port and protocol: a range of N ports takes N descriptors, so that each port is nobody
-//! else's and shows in `ss`. At the limit of descriptors, which the daemon raises as far as it may, a large range is
-//! held on shelves ([`vswitch_sys::shelf`]), as a whole; a small one is refused, before clients of the control socket
-//! find none left.
+//! else's and shows in `ss`. At the limit of descriptors, which the daemon raises as far as it may, a small range is
+//! refused as a whole, before clients of the control socket find none left. A large one is held on shelves
+//! ([`vswitch_sys::shelf`]), out of the datapath's reach: what arrives by the uplink is translated, but nobody serves clients
+//! that only a socket hears.
 //!
-//! Nobody accepts yet what comes from the host itself: a connection waits, and further ones are not answered.
+//! The datapath serves them, and has a duplicate of each: what one of the two processes held when it died is taken up from
+//! the other. What arrives by the uplink is left to the translator where it translates, and dropped by the socket.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::task::spawn_blocking;
 use vswitch_sys::claim::{self, Host, Kind};
-use vswitch_sys::filter::Program;
+use vswitch_sys::filter::{Families, Program};
 use vswitch_sys::shelf::Shelf;
 
 use super::owner;
@@ -28,7 +30,7 @@ use crate::control::interface::failed;
 /// The part of all descriptors that claims leave to everything else: one of so many.
 const LEFT_PART: u64 = 16;
 
-/// Ports of a range that is worth a thread, where this process has not as many descriptors left.
+/// Ports of a range that is worth a thread, where a process has not as many descriptors left.
 const LARGE: u16 = 1024;
 
 /// The claims of all published ports. Clones are the same.
@@ -40,16 +42,18 @@ pub struct Claims {
 #[derive(Debug, Default)]
 struct Shared {
     held: BTreeMap<Published, Claim>,
-    /// The interfaces by which no claim hears anything, by index.
-    uplinks: Vec<u32>,
+    /// The interfaces by which no claim hears what is translated, by index; `None` until somebody has looked for them.
+    uplinks: Option<Vec<u32>>,
 }
 
 /// The sockets of a published range. Closing them, which its end does, makes the ports free.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Claim {
-    sockets: Vec<OwnedFd>,
+    sockets: Arc<Vec<OwnedFd>>,
     /// Instead of these, if this process could not have as many.
     shelves: Vec<Shelf>,
+    /// The families of which they hear nothing by the uplinks.
+    translated: Families,
 }
 
 impl Claims {
@@ -60,7 +64,7 @@ impl Claims {
     /// `PortInUse` when somebody has one of them; one line that says why it cannot be had.
     pub async fn take(&self, published: Published) -> Result<()> {
         if published.protocol == Protocol::Sctp {
-            self.keep(published, Claim::default(), &[]);
+            self.keep(published, Claim::new(Vec::new()), &[]);
             return Ok(());
         }
         let uplinks = self.uplinks();
@@ -82,7 +86,7 @@ impl Claims {
             Ok((want.with(Ports::one(port)), socket, uplinks))
         })
         .await?;
-        self.keep(published, Claim { sockets: vec![socket], ..Claim::default() }, &uplinks);
+        self.keep(published, Claim::new(vec![socket]), &uplinks);
         Ok(published)
     }
 
@@ -91,29 +95,54 @@ impl Claims {
         self.shared().held.contains_key(published)
     }
 
+    /// Takes up the sockets of ports that were claimed by another process.
+    pub fn take_up(&self, published: Published, sockets: Arc<Vec<OwnedFd>>) {
+        self.keep(published, Claim::new(sockets), &[]);
+    }
+
+    /// The sockets of ports that are ours, in the order of ports; `None` if they are on shelves, too.
+    pub fn sockets(&self, published: &Published) -> Option<Arc<Vec<OwnedFd>>> {
+        let shared = self.shared();
+        let claim = shared.held.get(published).filter(|claim| claim.shelves.is_empty())?;
+        Some(Arc::clone(&claim.sockets))
+    }
+
+    /// Has the sockets of ports hear by the uplinks what is not of these families, from now on.
+    pub fn set_translated(&self, published: &Published, translated: Families) {
+        let mut shared = self.shared();
+        let Shared { held, uplinks } = &mut *shared;
+        if let Some(claim) = held.get_mut(published)
+            && claim.translated != translated
+        {
+            claim.translated = translated;
+            // Sockets that were taken up are as they were until then.
+            uplinks.iter().for_each(|uplinks| claim.deafen(uplinks));
+        }
+    }
+
     /// Gives back the sockets of ports that are published no longer.
     pub fn release(&self, published: &Published) -> Option<Claim> {
         self.shared().held.remove(published)
     }
 
-    /// Has claims hear nothing by these interfaces, and all else, from now on.
+    /// Has claims hear nothing by these interfaces of what is translated, and all else, from now on.
     pub fn set_uplinks(&self, uplinks: &[u32]) {
         let mut shared = self.shared();
-        if shared.uplinks != uplinks {
-            shared.uplinks = uplinks.to_vec();
+        if shared.uplinks.as_deref() != Some(uplinks) {
+            shared.uplinks = Some(uplinks.to_vec());
             shared.held.values().for_each(|claim| claim.deafen(uplinks));
         }
     }
 
     fn uplinks(&self) -> Vec<u32> {
-        self.shared().uplinks.clone()
+        self.shared().uplinks.clone().unwrap_or_default()
     }
 
     /// Keeps sockets that were made deaf to `uplinks`, which may have changed since.
     fn keep(&self, published: Published, claim: Claim, uplinks: &[u32]) {
         let mut shared = self.shared();
-        if shared.uplinks != uplinks {
-            claim.deafen(&shared.uplinks);
+        if let Some(now) = shared.uplinks.as_deref().filter(|now| *now != uplinks) {
+            claim.deafen(now);
         }
         shared.held.insert(published, claim);
     }
@@ -124,13 +153,18 @@ impl Claims {
 }
 
 impl Claim {
+    fn new(sockets: impl Into<Arc<Vec<OwnedFd>>>) -> Self {
+        Self { sockets: sockets.into(), shelves: Vec::new(), translated: Families::BOTH }
+    }
+
     /// Claims all ports of a range.
     fn of(published: &Published, uplinks: &[u32]) -> Result<Self> {
         let ports = published.host_ports;
         let sockets = (ports.first..=ports.last).map(|port| claim_one(published, port, uplinks));
-        match sockets.collect::<Result<_>>() {
-            Ok(sockets) => Ok(Self { sockets, ..Self::default() }),
-            Err(error) if error.code == Code::LimitReached && ports.rest() >= LARGE => {
+        match sockets.collect::<Result<Vec<_>>>() {
+            Ok(sockets) => Ok(Self::new(sockets)),
+            Err(error) if error.code == Code::LimitReached && is_large(published) => {
+                warn_unserved(published, &error);
                 Self::on_shelves(published, uplinks)
             }
             Err(error) => Err(error),
@@ -146,14 +180,15 @@ impl Claim {
             next = shelf.work(move |held| fill(held, &published, first, &uplinks)).map_err(down)??;
             shelves.push(shelf);
         }
-        Ok(Self { shelves, ..Self::default() })
+        Ok(Self { shelves, ..Self::new(Vec::new()) })
     }
 
-    /// Has its sockets hear nothing by these interfaces, and all else.
+    /// Has its sockets hear nothing by these interfaces of what is translated, and all else.
     fn deafen(&self, uplinks: &[u32]) {
-        let filter = Program::deaf_to(uplinks);
+        let filter = Program::deaf_to(uplinks, self.translated);
         let attach = |sockets: &[OwnedFd], filter: &Program| {
-            sockets.iter().filter_map(|socket| filter.attach(socket.as_fd()).err()).last()
+            let each = |failure, socket: &OwnedFd| filter.attach(socket.as_fd()).err().or(failure);
+            sockets.iter().fold(None, each)
         };
         let mut failure = attach(&self.sockets, &filter);
         for shelf in &self.shelves {
@@ -164,6 +199,20 @@ impl Claim {
             tracing::warn!("published ports may answer the uplink themselves: {error}");
         }
     }
+}
+
+/// Whether a range is published even where there are not enough descriptors to serve clients that only its sockets hear.
+pub(super) fn is_large(published: &Published) -> bool {
+    published.host_ports.rest() >= LARGE
+}
+
+/// Says that a large range has no descriptors, and what that means.
+pub(super) fn warn_unserved(published: &Published, error: &Error) {
+    tracing::warn!(
+        "clients on this host itself are not served at {}/{}: {error}",
+        published.place(),
+        published.protocol
+    );
 }
 
 /// Claims ports from `first` on until there is no room, and says which is then the next.
@@ -193,6 +242,7 @@ fn claim_one(published: &Published, port: u16, uplinks: &[u32]) -> Result<OwnedF
     let host = published.host.map_or(Host::Both, Host::One);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     let claimed = claim::claim(kind, host, port, uplinks);
+    let claimed = claimed.and_then(|socket| claim::make_room(&socket, kind).map(|()| socket));
     let within = |socket: &OwnedFd| {
         u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number < limit - limit / LEFT_PART)
     };
@@ -248,7 +298,7 @@ mod tests {
 
     /// How many datagrams wait at the socket of a published port; then none does.
     fn waiting(claims: &Claims, published: &Published) -> usize {
-        let socket = claims.shared().held[published].sockets[0].try_clone().expect("descriptor");
+        let socket = claims.sockets(published).expect("claimed")[0].try_clone().expect("descriptor");
         let socket = UdpSocket::from(socket);
         std::iter::from_fn(|| socket.recv(&mut [0; 8]).ok()).count()
     }
@@ -307,7 +357,9 @@ mod tests {
             };
             assert_eq!(claim.shelves[0].work(receive).expect("work"), heard, "{uplinks:?}");
         }
-        drop(claim);
+        claims.keep(published, claim, &[]);
+        assert!(claims.holds(&published) && claims.sockets(&published).is_none());
+        drop(claims.release(&published));
         UdpSocket::bind((HOST, port)).expect("it is free again");
     }
 }
