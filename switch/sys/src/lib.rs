@@ -5,7 +5,7 @@
 //! | used by | modules |
 //! |---|---|
 //! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
-//! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] |
+//! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`shelf`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 
 pub mod claim;
@@ -23,6 +23,7 @@ pub mod poll;
 pub mod random;
 pub mod seqpacket;
 pub mod shared;
+pub mod shelf;
 pub mod socket;
 pub mod stream;
 pub mod tap;

@@ -235,7 +235,7 @@ impl Control {
                 tracing::warn!("the datapath could not close a published port: {error}");
             }
         }
-        cleanup.close(published.iter().flat_map(|one| self.claims.release(one)).collect());
+        cleanup.close(published.iter().filter_map(|one| self.claims.release(one)).collect());
         cleanup
     }
 
