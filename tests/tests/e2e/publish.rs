@@ -191,7 +191,7 @@ fn they_are_there_again_after_any_end() {
         assert!(!is_free(world, "tcp", "0.0.0.0", 8080));
     };
     world.stop(Signal::SIGKILL);
-    assert!(is_free(&world, "tcp", "0.0.0.0", 8080));
+    assert!(!is_free(&world, "tcp", "0.0.0.0", 8080), "the datapath has it");
     world.start_again();
     held(&world);
     send_signal(world.datapath_pid(), Signal::SIGKILL);

@@ -12,7 +12,7 @@ use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
 use super::RESOLVER;
 use super::command::{Command, PortSpec, Reply, TABLE_PAGE, TableEntry};
-use super::relays::Relayed;
+use super::relays::{Relayed, Targets};
 use super::turn::Datapath;
 use super::wiring::{Grant, UPLINK, UplinkSpec};
 
@@ -41,6 +41,16 @@ impl Datapath {
         if let Ok(text) = serde_json::to_vec(reply) {
             self.line.send(&text, fds);
         }
+    }
+
+    fn lead_to(&mut self, relayed: Relayed, targets: Targets) -> Reply {
+        self.relays.lead_to(relayed, targets, &mut self.pool, clock::now());
+        Reply::Done
+    }
+
+    fn close_sockets(&mut self, relayed: Relayed) -> Reply {
+        self.relays.end(relayed, &self.poller, &mut self.pool, clock::now());
+        Reply::Done
     }
 
     fn add_sockets(&mut self, relayed: Relayed, first: usize, fds: Vec<OwnedFd>) {
@@ -107,14 +117,8 @@ impl Datapath {
                 self.nat.remove_binding(&binding);
                 Reply::Done
             }
-            Command::LeadTo(relayed, targets) => {
-                self.relays.lead_to(relayed, targets, &mut self.pool, clock::now());
-                Reply::Done
-            }
-            Command::CloseSockets(relayed) => {
-                self.relays.end(relayed, &self.poller, &mut self.pool, clock::now());
-                Reply::Done
-            }
+            Command::LeadTo(relayed, targets) => self.lead_to(relayed, targets),
+            Command::CloseSockets(relayed) => self.close_sockets(relayed),
             Command::SetRules(rules) => {
                 self.switch.set_rules(rules);
                 Reply::Done
