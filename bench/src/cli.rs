@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::contender::outside;
+use crate::contender::{local, outside};
 use crate::error::BenchError;
 use crate::results::{Results, Road};
 use crate::{attach, c2c, chart, endpoints, names};
@@ -30,6 +30,14 @@ enum Command {
     Masquerade(c2c::Rounds),
     /// From the world outside to a published port, the switch beside the kernel's DNAT
     Published(c2c::Rounds),
+    /// From a program of the host to a port published on 127.0.0.1, the switch beside docker-proxy
+    Proxy {
+        /// The program docker-proxy [default: where packages put it]
+        #[arg(long, value_name = "FILE")]
+        docker_proxy: Option<PathBuf>,
+        #[command(flatten)]
+        rounds: c2c::Rounds,
+    },
     /// How long attaching a container takes through the control socket, the last like the first
     Attach {
         /// How many to attach, one after another
@@ -89,6 +97,9 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::C2c(options) => c2c::run(options),
         Command::Masquerade(rounds) => rounds.run(Road::Masquerade, || outside::contenders(Road::Masquerade)),
         Command::Published(rounds) => rounds.run(Road::Published, || outside::contenders(Road::Published)),
+        Command::Proxy { docker_proxy, rounds } => {
+            rounds.run(Road::Proxy, || local::contenders(docker_proxy.as_deref()))
+        }
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),

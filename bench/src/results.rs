@@ -20,6 +20,8 @@ pub enum Road {
     Masquerade,
     /// From the world outside to a container's published port.
     Published,
+    /// From a program of the host to a port published on its loopback address.
+    Proxy,
 }
 
 /// Everything a run measured.

@@ -101,7 +101,9 @@ fn bar(road: Road, port_type: PortType, peer: Peer, figure: Figure) -> Option<Ba
         (Road::Masquerade, Figure::Udp1) => (1.5, Some(2.5)),
         (Road::Published, Figure::Udp1) => (1.5, Some(2.2)),
         (Road::Published, Figure::PingpongP50) => (0.7, Some(0.5)),
-        (Road::Masquerade | Road::Published, _) => return None,
+        (Road::Proxy, Figure::Tcp1) => (1.0, Some(1.2)),
+        (Road::Proxy, Figure::Udp1) => (3.0, Some(5.0)),
+        (Road::Masquerade | Road::Published | Road::Proxy, _) => return None,
     };
     Some(Bar { at_least, aim })
 }

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod docker_rules;
+pub mod local;
 pub mod outside;
 mod ovs;
 mod switch;
@@ -39,6 +40,9 @@ pub enum Peer {
     /// The kernel's bridge, routing, MASQUERADE and DNAT, with the iptables rules Docker installs
     #[value(skip)]
     Kernel,
+    /// docker-proxy in front of the kernel's bridge
+    #[value(skip)]
+    DockerProxy,
 }
 
 /// One of those that are measured.
@@ -61,6 +65,7 @@ impl std::fmt::Display for Who {
             Who::Peer(Peer::Ovs) => "ovs",
             Who::Peer(Peer::OvsTso) => "ovs-tso",
             Who::Peer(Peer::Kernel) => "kernel",
+            Who::Peer(Peer::DockerProxy) => "docker-proxy",
         })
     }
 }
@@ -90,6 +95,7 @@ impl Contender {
             Who::Peer(Peer::Ovs) => ovs::contender(false),
             Who::Peer(Peer::OvsTso) => ovs::contender(true),
             Who::Peer(Peer::Kernel) => outside::kernel(Road::Masquerade),
+            Who::Peer(Peer::DockerProxy) => local::kernel(None),
         }
     }
 

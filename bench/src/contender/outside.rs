@@ -121,7 +121,7 @@ fn places(road: Road, container: &NetNs, address: IpAddr, world: &NetNs) -> io::
     let outside = place(world, WORLD.into());
     Ok(match road {
         Road::C2c | Road::Masquerade => [inside, outside],
-        Road::Published => [outside, Place { reached_at: Some(HOST.into()), ..inside }],
+        Road::Published | Road::Proxy => [outside, Place { reached_at: Some(HOST.into()), ..inside }],
     })
 }
 
