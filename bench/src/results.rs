@@ -24,6 +24,18 @@ pub enum Road {
     Proxy,
 }
 
+impl Road {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Road::C2c => "c2c",
+            Road::Masquerade => "masquerade",
+            Road::Published => "published",
+            Road::Proxy => "proxy",
+        }
+    }
+}
+
 /// Everything a run measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {

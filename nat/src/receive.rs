@@ -16,7 +16,7 @@ use crate::tcp;
 use crate::tick::Tick;
 use crate::too_big;
 use crate::tuple::{Address, Protocol, Realm};
-use crate::verdict::{Fate, Inside, Verdicts};
+use crate::verdict::{Fate, Inside, Leaving, Verdicts};
 
 /// Where a frame came from.
 #[derive(Clone, Copy, Debug)]
@@ -191,6 +191,7 @@ impl Nat {
             return match from {
                 Arrival::Outside(_) => Fate::Host,
                 Arrival::Inside(_) if self.host.contains(&error.ip.target) => Fate::Host,
+                Arrival::Inside(Inside { leaving: Leaving::Plain, .. }) => Fate::Plain,
                 Arrival::Inside(_) => Fate::Dropped(DropReason::NatNoFlow),
             };
         };

@@ -5,10 +5,8 @@
 //! ```
 //! Docker has one docker-proxy for each published port, and nothing else serves the loopback address.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netns::{NetNs, run_in};
@@ -76,9 +74,6 @@ pub(super) fn kernel(docker_proxy: Option<&Path>) -> Result<Contender, BenchErro
             programs.push(relay(&host, &program, protocol, port, own.address)?);
         }
     }
-    for port in PORTS.0..=PORTS.1 {
-        wait_until_served(&host, port)?;
-    }
     let places = places(&host, &container, own.address)?;
     Ok(Contender {
         who: Who::Peer(Peer::DockerProxy),
@@ -88,7 +83,7 @@ pub(super) fn kernel(docker_proxy: Option<&Path>) -> Result<Contender, BenchErro
     })
 }
 
-/// Starts docker-proxy for a port. It says on descriptor 3 that it is ready, and must have that.
+/// Starts docker-proxy for a port, and waits until it says on descriptor 3 that it listens.
 fn relay(
     host: &NetNs,
     program: &Path,
@@ -99,27 +94,10 @@ fn relay(
     let (program, port) = (program.to_string_lossy(), port.to_string());
     let (from, to) = (HOST.to_string(), container.to_string());
     let own = ["-proto", protocol, "-host-ip", &from, "-host-port", &port];
-    let words = ["-c", "exec \"$@\" 3>/dev/null", "sh", &program];
+    let words = ["-c", "exec \"$@\" 3>&1 >/dev/null", "sh", &program];
     let theirs = ["-container-ip", &to, "-container-port", &port];
     let words = words.into_iter().chain(own).chain(theirs);
-    Program::new(host, "sh", words, MEND)?.spawn()
-}
-
-/// Waits until both sockets of a port are somebody's.
-fn wait_until_served(host: &NetNs, port: u16) -> Result<(), BenchError> {
-    const PAUSE: Duration = Duration::from_millis(20);
-    const TRIES: usize = 500;
-    for _ in 0..TRIES {
-        let free = run_in(host, || {
-            [TcpListener::bind((HOST, port)).map(drop), UdpSocket::bind((HOST, port)).map(drop)]
-        })?;
-        if free.iter().all(|one| one.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse)) {
-            return Ok(());
-        }
-        std::thread::sleep(PAUSE);
-    }
-    let said = format!("it does not serve port {port}");
-    Err(BenchError::Program { name: "docker-proxy".to_owned(), said, mend: MEND })
+    Program::new(host, "sh", words, MEND)?.spawn_and_wait_for("0")
 }
 
 /// The host is the source; the container is reached at the host's loopback address.

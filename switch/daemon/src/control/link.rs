@@ -15,6 +15,7 @@
 
 mod process;
 mod relays;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,11 +39,15 @@ use vswitch_sys::seqpacket::Channel;
 use process::{Watched, must, random_seed, unexpected, watch};
 pub(super) use process::{ask, ask_with};
 pub use relays::Relay;
+pub use tunnels::KnownTunnel;
 
 use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
-use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
+use crate::datapath::command::{
+    Command, Options, PollMode, PortSpec, Question, Reply, TABLE_PAGE, TableEntry, TunnelSocket,
+};
 use crate::datapath::counters::{Counters, PortCounters};
+use crate::datapath::flows::{FlowPage, FlowQuery};
 use crate::datapath::relays::Relayed;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
@@ -108,6 +113,9 @@ struct State {
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
+    tunnels: BTreeMap<NetworkId, KnownTunnel>,
+    /// The sockets that they share.
+    tunnel_sockets: BTreeMap<TunnelSocket, OwnedFd>,
     running: Option<Running>,
     /// The datapath started or found last, dead or alive: only its watcher may replace it.
     latest: u32,
@@ -148,6 +156,8 @@ impl Link {
             relays: BTreeMap::new(),
             kept: None,
             host_addresses: Vec::new(),
+            tunnels: BTreeMap::new(),
+            tunnel_sockets: BTreeMap::new(),
             running: None,
             latest: 0,
             stopped: false,
@@ -178,6 +188,8 @@ impl Link {
             relays: memory.relays,
             kept: memory.kept,
             host_addresses: Vec::new(),
+            tunnels: memory.tunnels,
+            tunnel_sockets: memory.tunnel_sockets,
             running: None,
             latest: pid,
             stopped: false,
@@ -269,6 +281,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.networks.remove(&network);
         state.ports.retain(|_, (spec, _)| spec.network != network);
+        state.tunnels.remove(&network);
         self.shared.admission.notify_one();
         self.tell(&mut state, Command::RemoveNetwork(network), None).await
     }
@@ -322,24 +335,20 @@ impl Link {
         self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
-    /// Says what the way out is and the name of its interface, or that there is none. `fd` is a packet socket on it, if
+    /// Says what the way out is, or that there is none. `fd` is a packet socket on it, if
     /// it is another interface than before.
     ///
     /// # Errors
     /// [`LinkError::Down`]; the next datapath will be told.
-    pub async fn set_uplink(
-        &self,
-        uplink: Option<(String, UplinkSpec)>,
-        fd: Option<OwnedFd>,
-    ) -> Result<(), LinkError> {
+    pub async fn set_uplink(&self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
-        let (name, spec) = uplink.unzip();
         if spec.is_none() {
             state.grants.clear();
         }
         let rides_along = fd.as_ref().map(OwnedFd::try_clone).transpose()?;
         let before = state.uplink.take().map(|(_, fd)| fd);
         state.uplink = spec.clone().zip(fd.or(before));
+        let name = spec.as_ref().map(|spec| spec.interface.clone());
         *self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner) = name;
         let rides_along = rides_along.as_ref().map(AsFd::as_fd);
         self.tell(&mut state, Command::SetUplink(spec), rides_along).await
@@ -383,11 +392,11 @@ impl Link {
         state.networks.values().flat_map(of).flatten().collect()
     }
 
-    /// The subnets whose addresses mean containers beyond the host, too.
-    pub async fn reachable_subnets(&self) -> Vec<IpNet> {
+    /// The subnets whose addresses mean containers beyond an interface of the host, too.
+    pub async fn reachable_subnets(&self, interface: Option<&str>) -> Vec<IpNet> {
         let state = self.shared.state.lock().await;
         let networks = state.networks.values();
-        networks.flat_map(|network| network.subnets_in_sight().collect::<Vec<_>>()).collect()
+        networks.flat_map(|network| network.subnets_in_sight(interface).collect::<Vec<_>>()).collect()
     }
 
     /// The published ports the datapath has.
@@ -439,7 +448,8 @@ impl Link {
         let mut table: Vec<TableEntry> = Vec::new();
         loop {
             let after = table.last().map(|entry| entry.mac);
-            let reply = self.ask(&mut state, &Command::ReadTable { network, after }, None).await?;
+            let reply =
+                self.ask(&mut state, &Command::Read(Question::Table { network, after }), None).await?;
             let Reply::Table(page) = reply else { return Err(unexpected(reply)) };
             let last = page.len() < TABLE_PAGE;
             table.extend(page);
@@ -447,6 +457,26 @@ impl Link {
                 return Ok(table);
             }
         }
+    }
+
+    /// A page of the flows.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn flows(&self, query: FlowQuery) -> Result<FlowPage, LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let reply = self.ask(&mut state, &Command::Read(Question::Flows(query)), None).await?;
+        if let Reply::Flows(page) = reply { Ok(page) } else { Err(unexpected(reply)) }
+    }
+
+    /// How many flows there are, what was counted of them, and how many there may be.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn flow_count(&self) -> Result<(vswitch_nat::Stats, usize), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let reply = self.ask(&mut state, &Command::Read(Question::CountFlows), None).await?;
+        if let Reply::FlowCount(stats, limit) = reply { Ok((stats, limit)) } else { Err(unexpected(reply)) }
     }
 
     /// Puts these rules in place of all there are.
@@ -465,7 +495,7 @@ impl Link {
     /// [`LinkError`].
     pub async fn rule_counts(&self) -> Result<BTreeMap<u32, Count>, LinkError> {
         let mut state = self.shared.state.lock().await;
-        let reply = self.ask(&mut state, &Command::ReadRules, None).await?;
+        let reply = self.ask(&mut state, &Command::Read(Question::Rules), None).await?;
         let Reply::Rules(counts) = reply else { return Err(unexpected(reply)) };
         Ok(counts.into_iter().collect())
     }
@@ -491,6 +521,7 @@ impl Link {
         state.stopped = true;
         state.ports.clear();
         state.relays.clear();
+        state.tunnel_sockets.clear();
         (state.uplink, state.kept) = (None, None);
         let _ = std::fs::remove_file(&state.socket);
         if let Some(Running { channel, process, watcher }) = state.running.take() {

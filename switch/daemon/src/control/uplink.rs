@@ -70,7 +70,6 @@ impl FromStr for Choice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
     index: u32,
-    name: String,
     /// The host's addresses that mean it elsewhere.
     host: Vec<IpAddr>,
     spec: UplinkSpec,
@@ -157,7 +156,7 @@ impl Uplink {
         self.claims.settle(found.index, &found.host);
         self.published.set_uplinks(&[found.index]);
         let is_same = self.told.as_ref().is_some_and(|told| told.index == found.index);
-        let (spec, name) = (found.spec.clone(), found.name.clone());
+        let spec = found.spec.clone();
         let first = self.claim_first(&found).await;
         self.told = Some(found);
         let program = self.program().await;
@@ -165,13 +164,12 @@ impl Uplink {
         if let (true, Some(socket)) = (is_same, &self.socket) {
             program.attach(socket.as_fd())?;
         } else {
-            let socket = packet::open_filtered(&name, &program)?;
+            let socket = packet::open_filtered(&spec.interface, &program)?;
             rides_along = Some(socket.try_clone()?);
             self.socket = Some(socket);
         }
         self.admitted = Some(program);
-        let spec = Some((name, spec));
-        self.link.set_uplink(spec, rides_along).await.map_err(io::Error::other)?;
+        self.link.set_uplink(Some(spec), rides_along).await.map_err(io::Error::other)?;
         self.tell_granted(&first).await;
         Ok(())
     }
@@ -239,7 +237,8 @@ impl Uplink {
     }
 
     async fn program(&self) -> Program {
-        let subnets = self.link.reachable_subnets().await;
+        let interface = self.told.as_ref().map(|found| found.spec.interface.as_str());
+        let subnets = self.link.reachable_subnets(interface).await;
         let bindings = self.link.bindings().await;
         let ports = |protocol| {
             let published = bindings.iter().filter(|binding| binding.protocol == protocol);
@@ -303,10 +302,10 @@ fn find(
         own(false).and_then(|address| if let IpAddr::V6(address) = address { Some(address) } else { None });
     let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
     let routes = routes.iter().filter(|route| beyond_the_link(route)).take(ROUTES_MAX);
-    let routes = routes.map(|route| described(route, link.index)).collect();
+    let routes = routes.map(|route| described(route, links, link.index)).collect();
     let host = addresses.iter().map(|address| address.net.addr()).filter(reachable).collect();
-    let spec = UplinkSpec { mac, mtu, v4, v6, routes };
-    Some(Found { index: link.index, name: link.name.clone(), host, spec })
+    let spec = UplinkSpec { interface: link.name.clone(), mac, mtu, v4, v6, routes };
+    Some(Found { index: link.index, host, spec })
 }
 
 /// Whether a route is for packets that may be passed on.
@@ -317,13 +316,15 @@ fn beyond_the_link(route: &netlink::Route) -> bool {
     }
 }
 
-fn described(route: &netlink::Route, uplink: u32) -> Route {
+fn described(route: &netlink::Route, links: &[netlink::Link], uplink: u32) -> Route {
+    let link = links.iter().find(|link| route.index == Some(link.index));
+    let interface = link.map(|link| link.name.clone()).unwrap_or_default();
     let hop = match (route.index == Some(uplink), route.gateway) {
         (true, Some(router)) => Hop::Router(router),
         (true, None) => Hop::Link,
         (false, _) => Hop::Elsewhere,
     };
-    Route { destination: route.destination, hop }
+    Route { destination: route.destination, interface, hop }
 }
 
 #[cfg(test)]
@@ -372,9 +373,12 @@ mod tests {
             super::find(&choice, &links, &routes, &addresses)
         };
         let auto = find("auto").expect("an uplink");
-        let described =
-            |destination: &str, hop| Route { destination: destination.parse().expect("a net"), hop };
+        let described = |destination: &str, hop| {
+            let interface = if hop == Hop::Elsewhere { "eth1" } else { "eth0" };
+            Route { destination: destination.parse().expect("a net"), interface: interface.to_owned(), hop }
+        };
         let expected = UplinkSpec {
+            interface: "eth0".to_owned(),
             mac: mac(2),
             mtu: 1500,
             v4: Some([192, 0, 2, 2].into()),
@@ -385,7 +389,7 @@ mod tests {
                 described("10.0.0.0/8", Hop::Elsewhere),
             ],
         };
-        assert_eq!((auto.name.as_str(), auto.index, auto.spec), ("eth0", 2, expected));
+        assert_eq!((auto.index, auto.spec), (2, expected));
         let hosts = [[198, 51, 100, 2], [192, 0, 2, 2], [10, 0, 0, 2]].map(IpAddr::from);
         assert_eq!(auto.host, hosts);
         assert_eq!(find("eth1").map(|found| found.spec.v4), Some(Some([10, 0, 0, 2].into())));

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use vswitch_engine::{Port, Station};
+use vswitch_engine::{Port, PublishedPorts, Station};
 use vswitch_frame::{Accepts, Mac, NetworkId, PortId};
 use vswitch_nat::{Binding, BindingError};
 use vswitch_sys::clock;
@@ -11,10 +11,10 @@ use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
 use super::RESOLVER;
-use super::command::{Command, PortSpec, Reply, TABLE_PAGE, TableEntry};
-use super::relays::{Relayed, Targets};
+use super::command::{Command, PortSpec, Question, RelayCommand, Reply, TABLE_PAGE, TableEntry};
+use super::reserved::UPLINK;
 use super::turn::Datapath;
-use super::wiring::{Grant, UPLINK, UplinkSpec};
+use super::wiring::{Grant, UplinkSpec};
 
 impl Datapath {
     /// Carries out the next command, if there is one, and answers it; says whether there was.
@@ -24,8 +24,7 @@ impl Datapath {
             return false;
         };
         match serde_json::from_slice(&buffer[..length]) {
-            Ok(Command::AddSockets(relayed, first)) => self.add_sockets(relayed, first, fds),
-            Ok(command) => self.carry_out(command, fds.into_iter().next()),
+            Ok(command) => self.carry_out(command, fds),
             Err(error) => self.reply(&Reply::Refused(format!("not a command: {error}")), None),
         }
         true
@@ -43,29 +42,13 @@ impl Datapath {
         }
     }
 
-    fn lead_to(&mut self, relayed: Relayed, targets: Targets) -> Reply {
-        self.relays.lead_to(relayed, targets, &mut self.pool, clock::now());
-        Reply::Done
-    }
-
-    fn close_sockets(&mut self, relayed: Relayed) -> Reply {
-        self.relays.end(relayed, &self.poller, &mut self.pool, clock::now());
-        Reply::Done
-    }
-
-    fn add_sockets(&mut self, relayed: Relayed, first: usize, fds: Vec<OwnedFd>) {
-        let added = self.relays.add_sockets(relayed, first, fds, &self.poller, clock::now());
-        self.reply(&added.map_or_else(|error| Reply::Refused(error.to_string()), |()| Reply::Done), None);
-    }
-
-    fn carry_out(&mut self, command: Command, fd: Option<OwnedFd>) {
+    fn carry_out(&mut self, command: Command, fds: Vec<OwnedFd>) {
+        let one = |fds: Vec<OwnedFd>| fds.into_iter().next();
         let reply = match command {
-            Command::Listen | Command::Start(_) | Command::AddSockets(..) => {
-                Reply::Refused("already started".into())
-            }
+            Command::Listen | Command::Start(_) => Reply::Refused("already started".into()),
             Command::Recall(question) => return self.recall(question),
             Command::Keep => {
-                self.memory.kept = fd;
+                self.memory.kept = one(fds);
                 Reply::Done
             }
             Command::SetPoll(poll) => {
@@ -82,23 +65,24 @@ impl Datapath {
                 Err(refusal) => Reply::Refused(refusal.to_string()),
             },
             Command::RemoveNetwork(network) => {
+                self.overlay.remove(network);
                 for port in self.switch.remove_network(network) {
                     self.close(port);
                 }
                 Reply::Done
             }
-            Command::AddPort(port, spec) => match fd {
+            Command::AddPort(port, spec) => match one(fds) {
                 Some(fd) => self.add_port(port, spec, fd),
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
             Command::SetStation(port, station) => self.set_station(port, station),
-            Command::SetResolver => match fd {
+            Command::SetResolver => match one(fds) {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
             Command::SetHostAddresses(addresses) => self.set_host_addresses(addresses),
-            Command::SetUplink(spec) => self.set_uplink(spec, fd),
-            Command::SetClaims => match fd {
+            Command::SetUplink(spec) => self.set_uplink(spec, one(fds)),
+            Command::SetClaims => match one(fds) {
                 Some(fd) => self.set_claims(fd),
                 None => Reply::Refused("claims need a channel".into()),
             },
@@ -108,25 +92,51 @@ impl Datapath {
                 Reply::Done
             }
             Command::RemovePort(port) => {
-                self.switch.remove_port(port);
-                self.close(port);
+                self.remove_port(port);
                 Reply::Done
             }
             Command::AddBinding(binding) => self.add_binding(binding),
             Command::RemoveBinding(binding) => {
-                self.nat.remove_binding(&binding);
+                if self.nat.remove_binding(&binding) {
+                    self.switch.unpublish(&published(&binding));
+                }
                 Reply::Done
             }
-            Command::LeadTo(relayed, targets) => self.lead_to(relayed, targets),
-            Command::CloseSockets(relayed) => self.close_sockets(relayed),
+            Command::Relay(command) => self.carry_out_for_relays(command, fds),
+            Command::Tunnel(command) => self.carry_out_for_tunnels(command, one(fds)),
             Command::SetRules(rules) => {
                 self.switch.set_rules(rules);
                 Reply::Done
             }
-            Command::ReadRules => Reply::Rules(self.switch.rule_counts().collect()),
-            Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
+            Command::Read(question) => self.read(question),
         };
         self.reply(&reply, None);
+    }
+
+    fn carry_out_for_relays(&mut self, command: RelayCommand, fds: Vec<OwnedFd>) -> Reply {
+        let now = clock::now();
+        match command {
+            RelayCommand::AddSockets(relayed, first) => {
+                let added = self.relays.add_sockets(relayed, first, fds, &self.poller, now);
+                return added.map_or_else(|error| Reply::Refused(error.to_string()), |()| Reply::Done);
+            }
+            RelayCommand::LeadTo(relayed, targets) => {
+                self.relays.lead_to(relayed, targets, &mut self.pool, now);
+            }
+            RelayCommand::CloseSockets(relayed) => {
+                self.relays.end(relayed, &self.poller, &mut self.pool, now)
+            }
+        }
+        Reply::Done
+    }
+
+    fn read(&mut self, question: Question) -> Reply {
+        match question {
+            Question::Rules => Reply::Rules(self.switch.rule_counts().collect()),
+            Question::Table { network, after } => Reply::Table(self.table_page(network, after)),
+            Question::Flows(query) => Reply::Flows(query.answer(&mut self.nat, clock::now())),
+            Question::CountFlows => Reply::FlowCount(self.nat.stats(), self.nat.flow_limit()),
+        }
     }
 
     fn add_port(&mut self, id: PortId, spec: PortSpec, fd: OwnedFd) -> Reply {
@@ -174,7 +184,10 @@ impl Datapath {
 
     fn add_binding(&mut self, binding: Binding) -> Reply {
         match self.nat.add_binding(binding) {
-            Ok(()) => Reply::Done,
+            Ok(()) => {
+                self.switch.publish(published(&binding));
+                Reply::Done
+            }
             Err(BindingError::Taken(same)) if same == binding => Reply::Done,
             Err(error) => Reply::Refused(error.to_string()),
         }
@@ -216,7 +229,7 @@ impl Datapath {
     }
 
     /// Closes a port's descriptor. Control has a duplicate, so it must leave the poller first.
-    fn close(&mut self, id: PortId) {
+    pub(super) fn close(&mut self, id: PortId) {
         self.memory.specs.remove(&id);
         self.resolver.forget_port(id);
         if let Some(port) = self.ports.remove(id) {
@@ -241,6 +254,13 @@ impl Datapath {
         entries.truncate(TABLE_PAGE);
         entries
     }
+}
+
+/// The container's side of published ports.
+fn published(binding: &Binding) -> PublishedPorts {
+    let Binding { network, container: address, protocol, container_port: first, ports, .. } = *binding;
+    let ports = first..=first.saturating_add(ports.saturating_sub(1));
+    PublishedPorts { network, address, protocol: protocol as u8, ports }
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

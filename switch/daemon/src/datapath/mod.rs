@@ -13,8 +13,10 @@
 //! |---|---|
 //! | [`turn`] | the loop: receive, decide, transmit, rest |
 //! | [`ports`] | the ports and which of them are ready |
+//! | [`reserved`] | those that no endpoint has |
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`wiring`] | the way out: the switch, the translator and the uplink |
+//! | [`tunnels`] | networks that span hosts: the switch, VXLAN and its sockets |
 //! | [`neighbours`] | who has which address on the uplink's link |
 //! | [`relays`] | the proxy, and the sockets at which its clients come in |
 //! | [`dns`] | answers questions for names |
@@ -22,22 +24,28 @@
 //! | [`rest`] | spin or sleep |
 //! | [`line`] | the connection to control, and where the next control comes in |
 //! | [`admin`] | carries out control's commands between turns |
+//! | [`tunnel_admin`] | those about tunnels |
 //! | [`recall`] | tells the next control what the last one has told |
 //! | [`command`] | those commands |
 //! | [`counters`] | what is counted |
+//! | [`flows`] | pages of the translator's flows |
 
 mod admin;
 pub mod command;
 pub mod counters;
 mod dns;
+pub mod flows;
 mod line;
 mod neighbours;
 mod ports;
 mod recall;
 pub mod relays;
+pub mod reserved;
 mod rest;
 mod speak;
 mod transmit;
+mod tunnel_admin;
+pub mod tunnels;
 mod turn;
 pub mod wiring;
 
@@ -61,6 +69,8 @@ const CHANNEL: usize = usize::MAX;
 const LISTENER: usize = usize::MAX - 1;
 /// The number of the channel on which names are asked.
 const RESOLVER: usize = usize::MAX - 2;
+/// The number of the receiving socket of tunnels.
+const TUNNEL_SOCKET: usize = usize::MAX - 3;
 
 /// Runs the datapath until it is told to stop. Standard input is the channel to control.
 pub fn main() -> ExitCode {

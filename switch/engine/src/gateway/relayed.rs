@@ -16,7 +16,7 @@ impl Switch {
         &mut self,
         port: PortId,
         network: NetworkId,
-        frame: Frame,
+        mut frame: Frame,
         verdicts: &mut Verdicts,
         now: Instant,
     ) {
@@ -24,7 +24,11 @@ impl Switch {
         if self.hosts.contains(&source) || self.ports.any_subnet_contains(source) {
             self.deliver(port, network, frame, verdicts);
         } else {
-            self.enter(port, Some(network), frame, verdicts, now);
+            // Nobody is told what comes to nothing: the relay's own time-outs notice.
+            match self.entrance(port, Some(network), &mut frame, now) {
+                Ok(egress) => verdicts.forward.push((egress, frame)),
+                Err(refused) => verdicts.drop.push((refused.reason, refused.port.unwrap_or(port), frame)),
+            }
         }
     }
 }

@@ -53,9 +53,7 @@ impl Link {
         tracing::warn!(pid = state.latest, "the datapath does not answer; starting another");
         self.relaunch(state).await?;
         match (command, &state.running) {
-            (Command::ReadTable { .. } | Command::ReadRules, Some(running)) => {
-                Ok(ask(&running.channel, command, None).await?.0)
-            }
+            (Command::Read(_), Some(running)) => Ok(ask(&running.channel, command, None).await?.0),
             _ => Ok(Reply::Done),
         }
     }
@@ -111,6 +109,7 @@ impl Link {
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
         }
+        super::tunnels::tell_all(&channel, state).await?;
         if let Some((spec, fd)) = &state.uplink {
             must(&channel, &Command::SetUplink(Some(spec.clone())), Some(fd.as_fd())).await?;
         }

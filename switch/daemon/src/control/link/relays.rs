@@ -10,7 +10,7 @@ use vswitch_sys::seqpacket::Channel;
 
 use super::process::{ask_with, unexpected};
 use super::{Link, LinkError};
-use crate::datapath::command::{Command, Reply};
+use crate::datapath::command::{Command, RelayCommand, Reply};
 use crate::datapath::relays::{CHUNK, Relayed, Targets};
 
 /// A published range: its sockets in the order of ports, and where their clients lead.
@@ -61,7 +61,7 @@ impl Link {
         if state.relays.remove(&relayed).is_none() {
             return Ok(());
         }
-        self.tell(&mut state, Command::CloseSockets(relayed), None).await
+        self.tell(&mut state, Command::Relay(RelayCommand::CloseSockets(relayed)), None).await
     }
 
     /// The sockets that the datapath has.
@@ -79,13 +79,15 @@ pub(super) async fn hand_over(
 ) -> Result<(), LinkError> {
     for (nth, sockets) in relay.sockets.chunks(CHUNK).enumerate() {
         let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-        done(ask_with(channel, &Command::AddSockets(relayed, nth * CHUNK), &fds).await?.0)?;
+        done(
+            ask_with(channel, &Command::Relay(RelayCommand::AddSockets(relayed, nth * CHUNK)), &fds).await?.0,
+        )?;
     }
     lead_to(channel, relayed, relay.targets).await
 }
 
 async fn lead_to(channel: &AsyncFd<Channel>, relayed: Relayed, targets: Targets) -> Result<(), LinkError> {
-    done(ask_with(channel, &Command::LeadTo(relayed, targets), &[]).await?.0)
+    done(ask_with(channel, &Command::Relay(RelayCommand::LeadTo(relayed, targets)), &[]).await?.0)
 }
 
 fn done(reply: Reply) -> Result<(), LinkError> {

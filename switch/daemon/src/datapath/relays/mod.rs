@@ -28,12 +28,10 @@ use vswitch_sys::poll::Poller;
 use vswitch_sys::stream::Stream;
 
 use super::counters::{Counter, Counters};
+use super::reserved::RELAY;
 use sockets::Sockets;
 pub use sockets::{CHUNK, SocketsError};
 pub use spec::{Relayed, Target, Targets, Transport};
-
-/// The port at which relays are counted. No endpoint ever has it.
-pub const RELAY: PortId = PortId(4093);
 
 /// The numbers by which listening sockets are waited for are odd and behind this one, those of the proxy's descriptors
 /// even. Ports have those before it.
