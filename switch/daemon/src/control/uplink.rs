@@ -93,6 +93,8 @@ pub struct Uplink {
     /// Those of published ports.
     published: publish::claims::Claims,
     told: Option<Found>,
+    /// Whether that is what the datapath was told.
+    is_told: bool,
     socket: Option<OwnedFd>,
     admitted: Option<Program>,
 }
@@ -106,9 +108,12 @@ impl Uplink {
         // The watch comes first, so that no change falls between it and the first look.
         let watch = AddressWatch::open_with_routes()?.into_async()?;
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-        let claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
-        let mut uplink =
-            Self { link, choice, watch, claims, published, told: None, socket: None, admitted: None };
+        let mut claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
+        // A datapath that outlived its control has these.
+        claims.take_up(link.claims().await);
+        let socket = link.uplink().await?.map(|(_, socket)| socket);
+        let (told, is_told, admitted) = (None, false, None);
+        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, socket, admitted };
         uplink.look_again().await;
         Ok(uplink)
     }
@@ -136,11 +141,13 @@ impl Uplink {
             tracing::warn!("the uplink cannot be looked at: {error}");
             self.told.clone()
         });
-        if found == self.told {
+        if self.is_told && found == self.told {
             return;
         }
-        if let Err(error) = self.change(found).await {
-            // The next change is another try.
+        let changed = self.change(found).await;
+        // The next change is another try.
+        self.is_told = changed.is_ok();
+        if let Err(error) = changed {
             self.told = None;
             tracing::warn!("containers do not reach the world: {error}");
         }
@@ -149,15 +156,16 @@ impl Uplink {
     async fn change(&mut self, found: Option<Found>) -> io::Result<()> {
         let Some(found) = found else {
             (self.told, self.socket, self.admitted) = (None, None, None);
-            self.claims.settle(0, &[]);
+            self.settle(0, &[]).await;
             self.published.set_uplinks(&[]);
             return self.link.set_uplink(None, None).await.map_err(io::Error::other);
         };
-        self.claims.settle(found.index, &found.host);
+        self.settle(found.index, &found.host).await;
         self.published.set_uplinks(&[found.index]);
-        let is_same = self.told.as_ref().is_some_and(|told| told.index == found.index);
+        let bound = self.socket.as_ref().and_then(|socket| packet::interface(socket).ok());
+        let is_same = bound == Some(found.index);
         let spec = found.spec.clone();
-        let first = self.claim_first(&found).await;
+        self.claim_first(&found).await;
         self.told = Some(found);
         let program = self.program().await;
         let mut rides_along = None;
@@ -170,7 +178,7 @@ impl Uplink {
         }
         self.admitted = Some(program);
         self.link.set_uplink(Some(spec), rides_along).await.map_err(io::Error::other)?;
-        self.tell_granted(&first).await;
+        self.tell_granted(&self.claims.held()).await;
         Ok(())
     }
 
@@ -213,12 +221,25 @@ impl Uplink {
         self.tell_granted(&claimed).await;
     }
 
-    async fn tell_granted(&self, claimed: &[(Protocol, IpAddr)]) {
+    /// Lets go of claims at other addresses than these.
+    async fn settle(&mut self, index: u32, addresses: &[IpAddr]) {
+        self.claims.settle(index, addresses);
+        if let Err(error) = self.link.keep_claims_only_at(addresses).await {
+            tracing::warn!("the datapath keeps sockets of ports that are not claimed any more: {error}");
+        }
+    }
+
+    async fn tell_granted(&mut self, claimed: &[(Protocol, IpAddr)]) {
         let grants = claimed.iter().map(|&(protocol, address)| {
             let ports = self.claims.ranges(protocol, address);
             Grant { protocol, address, ports }
         });
-        if let Err(error) = self.link.grant(grants.collect()).await {
+        let grants = grants.collect();
+        // No port is used that would not outlive this process, if that can be had.
+        if let Err(error) = self.link.keep_claims(self.claims.take_fresh()).await {
+            tracing::warn!("claimed ports do not outlive this process: {error}");
+        }
+        if let Err(error) = self.link.grant(grants).await {
             tracing::warn!("the datapath was not told of claimed ports: {error}");
         }
     }

@@ -41,6 +41,9 @@ pub(super) const HELD_MAX: usize = WAITING_MAX + FRAGMENTS_WAITING;
 /// Fragments that wait for the first of their datagram.
 const FRAGMENTS_WAITING: usize = 64;
 
+/// Flows there may be.
+pub(super) const FLOWS: usize = 1_000_000;
+
 /// Time after which claims that did not come are asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -87,9 +90,12 @@ pub(crate) struct Outside {
     asked: Option<Instant>,
 }
 
-/// A translator without an uplink. `seed` is secret and random.
+/// A translator without an uplink, whose changes the mirror follows. `seed` is secret and random.
 pub(super) fn translator(seed: u64) -> Nat {
-    Nat::new(Limits { fragments_waiting: FRAGMENTS_WAITING, ..Limits::default() }, seed)
+    let limits = Limits { flows: FLOWS, fragments_waiting: FRAGMENTS_WAITING, ..Limits::default() };
+    let mut nat = Nat::new(limits, seed);
+    nat.note_changes();
+    nat
 }
 
 impl Outside {
