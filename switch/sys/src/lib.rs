@@ -11,6 +11,7 @@
 pub mod claim;
 pub mod clock;
 pub mod confine;
+pub mod datagrams;
 pub mod device;
 pub mod etc;
 pub mod filter;

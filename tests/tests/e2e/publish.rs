@@ -196,8 +196,7 @@ fn they_are_there_again_after_any_end() {
         assert!(!is_free(world, "tcp", "0.0.0.0", 8080));
     };
     world.stop(Signal::SIGKILL);
-    // The datapath lives, and has the socket, too.
-    assert!(!is_free(&world, "tcp", "0.0.0.0", 8080));
+    assert!(!is_free(&world, "tcp", "0.0.0.0", 8080), "the datapath has it");
     world.start_again();
     held(&world);
     send_signal(world.datapath_pid(), Signal::SIGKILL);

@@ -36,6 +36,8 @@ use crate::datapath::relays::Relayed;
 use published::{Choice, Published, Target, Want, show, wants};
 use spec::{Exposed, Spec};
 
+/// The sandbox that is shown for relays. No sandbox can have this name.
+pub const RELAYS: &str = "(relay)";
 /// What Docker's client says of ports of a sandbox that uses the host's network.
 pub const DISCARDED: &str = "Published ports are discarded when using host network mode";
 
