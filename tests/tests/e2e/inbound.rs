@@ -69,8 +69,18 @@ fn the_world_reaches_published_ports_and_is_seen() {
 fn an_internal_network_may_publish_but_not_leave() {
     let (world, outside) = connected();
     let web = server(&world, &["--internal"]);
+    assert_eq!(web.ip(&["route", "show", "default"]), "", "it has no way back");
+    for (host, gateway) in HOST.into_iter().zip(["10.77.0.1", "fd77::1"]) {
+        assert_eq!(ask(&outside.path(), &web, address(host)), [address(gateway); 2]);
+        let listener = inside(&web.path, || TcpListener::bind("[::]:80")).expect("bind");
+        let client = talk::connect(&outside.path(), (address(host), 8080).into());
+        let (server, _) = listener.accept().expect("accept");
+        std::thread::scope(|scope| {
+            scope.spawn(|| talk::send(&mut &server, 1, 5 << 20).expect("send"));
+            talk::check(&mut &client, 1, 5 << 20).expect("receive");
+        });
+    }
     web.ip(&["route", "add", "default", "via", "10.77.0.1"]);
-    ask(&outside.path(), &web, address(HOST[0]));
     web.cannot_ping(address(FAR[0]));
 }
 

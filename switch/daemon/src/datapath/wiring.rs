@@ -190,8 +190,8 @@ impl Wiring<'_> {
         self.outside.spec = spec;
     }
 
-    /// Takes of what is for the gateway or the host what leads back inside: to a published port or to somebody's mapping, or is
-    /// an answer to such. It is the translator's until [`leave`](Self::leave) gives it a fate.
+    /// Takes of what is for the gateway or the host what leads back inside: to a published port or to somebody's mapping; and
+    /// what answers such, or a client outside who is hidden behind the gateway. It is the translator's until [`leave`](Self::leave) gives it a fate.
     pub(super) fn turn_back(&mut self, ingress: PortId) {
         let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.mappings().next().is_some();
         if self.verdicts.local.is_empty() || !leads_anywhere {
@@ -200,10 +200,10 @@ impl Wiring<'_> {
         let Self { switch, nat, outside, verdicts, now, .. } = self;
         let back = |frame: &mut Frame| {
             let host = target(frame).filter(|target| outside.host.contains(target));
-            let (network, _) = host.and_then(|_| switch.sender(ingress, frame))?;
-            nat.destination(frame, Realm::network(network))
+            let Some((network, _)) = host.and_then(|_| switch.sender(ingress, frame)) else { return false };
+            nat.destination(frame, Realm::network(network)).is_some() || nat.has_flow_of(frame, network)
         };
-        let taken: Vec<Frame> = verdicts.local.extract_if(.., |frame| back(frame).is_some()).collect();
+        let taken: Vec<Frame> = verdicts.local.extract_if(.., |frame| back(frame)).collect();
         for frame in taken {
             let (network, sandbox) = switch.sender(ingress, &frame).unwrap_or_default();
             // Whether it may go there is asked of policy.

@@ -279,7 +279,10 @@ impl Switch {
             packet::check_ipv4_header(frame)?;
         }
         let (sender, _) = packet::addresses(frame);
-        if self.ports.get(ingress).is_none() && self.is_impossible_outside(sender) {
+        // The translator puts the gateway in the place of clients to whom a container has no way back.
+        let stands_for_client = network
+            .is_some_and(|network| self.bindings.find(network, sender) == Some((network, Owner::Gateway)));
+        if self.ports.get(ingress).is_none() && !stands_for_client && self.is_impossible_outside(sender) {
             return Err(DropReason::Martian.into());
         }
         let egress = self.behind(network, frame)?;

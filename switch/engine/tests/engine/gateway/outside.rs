@@ -133,6 +133,20 @@ fn answers_come_back_to_who_has_asked() {
     assert_eq!(enter(&mut bench, false, &stray).forward.len(), 1);
 }
 
+#[test]
+fn the_gateway_stands_for_clients_that_were_translated() {
+    let mut bench = bench(|network| network.internal = true);
+    for (translated, source, enters) in [
+        (true, "10.1.0.1", true),
+        (false, "10.1.0.1", false),
+        (true, "10.2.0.1", false),
+        (true, "10.1.0.2", false),
+    ] {
+        let fates = enter(&mut bench, translated, &craft::ping(TO_HOST, source, "10.1.0.5", 64));
+        assert_eq!(fates.forward.len(), usize::from(enters), "{source}, {translated}: {fates:?}");
+    }
+}
+
 /// A packet of either family, from somebody outside to Alice, and her answer.
 fn dialogue(far: [&str; 2]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     [("10.1.0.5", far[0]), ("fd01::5", far[1])].into_iter().map(|(own, far)| {
