@@ -32,6 +32,8 @@ mod protocols;
 mod publish;
 mod restart;
 mod rules;
+mod uplink;
+mod uplink_input;
 
 use vswitch_tests::world::World;
 
