@@ -6,8 +6,9 @@ use vswitch_frame::Instant;
 
 use crate::limits::Timeouts;
 use crate::mapping::MappingId;
+use crate::tcp::{self, TcpState};
 use crate::tick::Tick;
-use crate::tuple::Tuple;
+use crate::tuple::{Protocol, Tuple};
 
 /// One of the two ends of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +179,10 @@ pub struct Listed {
     pub origin: Origin,
     /// Its state.
     pub class: Class,
+    /// Where its connection is, if it is one of TCP.
+    pub state: Option<TcpState>,
+    /// Whether the target has sent anything.
+    pub answered: bool,
     /// The sandbox it is charged to.
     pub sandbox: u32,
     /// Time since its first packet.
@@ -198,6 +203,8 @@ impl Listed {
             target,
             origin: flow.origin,
             class: flow.class,
+            state: (initiator.protocol == Protocol::Tcp).then(|| tcp::state(flow.handshake)),
+            answered: flow.seen & Side::Target.bit() != 0,
             sandbox: flow.sandbox,
             age: Tick::at(now).since(flow.born),
             left: flow.used.after(flow.class.timeout(timeouts)).instant().since(now),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use vswitch_frame::hash::{SeededHash, spread};
 use vswitch_frame::{DropReason, Instant, NetworkId, Pool, PortId};
@@ -213,6 +214,30 @@ impl Nat {
     /// Every flow, in no order.
     pub fn flows(&self, now: Instant) -> impl Iterator<Item = Listed> {
         self.flows.iter().map(move |(_, flow)| Listed::new(flow, &self.limits.timeouts, now))
+    }
+
+    /// How many records of flows there are. A record has a flow or none, and keeps its number.
+    pub fn records(&self) -> u32 {
+        self.flows.records()
+    }
+
+    /// The flows that some records have, each with the number of its record.
+    pub fn flows_in(&self, records: Range<u32>, now: Instant) -> impl Iterator<Item = (u32, Listed)> {
+        let flows = self.flows.iter_in(records);
+        flows.map(move |(id, flow)| (id.number(), Listed::new(flow, &self.limits.timeouts, now)))
+    }
+
+    /// Ends the flow that a record has, if it has one.
+    pub fn end_flow(&mut self, record: u32) {
+        let found = self.flows.iter_in(record..record.saturating_add(1)).next().map(|(id, _)| id);
+        if let Some(id) = found {
+            self.remove(id);
+        }
+    }
+
+    /// How many flows there may be.
+    pub fn flow_limit(&self) -> usize {
+        self.limits.flows
     }
 
     /// Every mapping: inside and outside end, as address and port.

@@ -10,6 +10,7 @@
 //! * **At the limit** the flow longest unused of those that are not established makes room.
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use hashbrown::HashTable;
 use vswitch_frame::Instant;
@@ -26,6 +27,13 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// A flow's number: good until the flow is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlowId(u32);
+
+impl FlowId {
+    /// The number of its record.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Queue {
@@ -224,9 +232,21 @@ impl Table {
         flow.used.after(flow.class.timeout(timeouts)).instant()
     }
 
+    /// How many records there are, with flows and without.
+    pub(crate) fn records(&self) -> u32 {
+        u32::try_from(self.records.len()).unwrap_or(NONE)
+    }
+
     /// Every flow, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (FlowId, &Flow)> {
-        let records = (0u32..).zip(&self.records);
+        self.iter_in(0..NONE)
+    }
+
+    /// The flows of some records, by their numbers.
+    pub(crate) fn iter_in(&self, numbers: Range<u32>) -> impl Iterator<Item = (FlowId, &Flow)> {
+        let end = numbers.end.min(self.records()) as usize;
+        let records = self.records.get(numbers.start as usize..end).unwrap_or_default();
+        let records = (numbers.start..).zip(records);
         records.filter(|(_, flow)| flow.class != Class::Vacant).map(|(at, flow)| (FlowId(at), flow))
     }
 }

@@ -80,7 +80,7 @@ fn table(container: [u8; 4]) -> Vec<(&'static str, Vec<Vec<u8>>, DropReason)> {
     let whole = udp(WORLD, HOST_V4, [999, PUBLISHED], &[0x1f; 100]);
     let piece = |at: u16, end: u16| {
         let payload = &whole[usize::from(at)..usize::from(end)];
-        ipv4(WORLD, HOST_V4, 17, at / 8 | 0x2000, payload)
+        ipv4(WORLD, HOST_V4, 17, (at / 8) | 0x2000, payload)
     };
     let unreachable = {
         let mut message = [&[3, 3, 0, 0, 0, 0, 0, 0][..], &datagram(HOST_V4, WORLD, 53)].concat();

@@ -10,6 +10,7 @@ mod demo;
 mod endpoint;
 mod exec;
 mod fdb;
+mod flows;
 mod network;
 mod network_flag;
 mod ps;
@@ -74,6 +75,7 @@ enum ClientCommand {
     Port(publish::Port),
     Ps(ps::Ps),
     Fdb(fdb::Fdb),
+    Flows(Box<flows::Flows>),
     #[command(subcommand)]
     Rule(rule::Rule),
     Stats(stats::Stats),
@@ -134,6 +136,7 @@ fn talk(command: ClientCommand, client: &Client) -> Outcome {
             ClientCommand::Port(port) => port.run(client).await,
             ClientCommand::Ps(ps) => ps.run(client).await,
             ClientCommand::Fdb(fdb) => fdb.run(client).await,
+            ClientCommand::Flows(flows) => flows.run(client).await,
             ClientCommand::Rule(rule) => rule.run(client).await,
             ClientCommand::Stats(stats) => stats.run(client).await,
             ClientCommand::Version(version) => version.run(client).await,

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use vswitch_nat::{Protocol, Wanted};
 use vswitch_sys::claim;
-use vswitch_sys::filter::Program;
+use vswitch_sys::filter::{Families, Program};
 
 /// The ports that a host lends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Claims {
         self.pools.retain(|(_, address), _| addresses.contains(address));
         if self.uplink != uplink {
             self.uplink = uplink;
-            let filter = Program::deaf_to(&[uplink]);
+            let filter = Program::deaf_to(&[uplink], Families::BOTH);
             for socket in self.pools.values().flat_map(BTreeMap::values) {
                 if let Err(error) = filter.attach(socket.as_fd()) {
                     tracing::warn!("a claimed port may answer the uplink: {error}");

@@ -14,6 +14,8 @@
 //! [`survivor`]: super::survivor
 
 mod process;
+mod relays;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,13 +36,19 @@ use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-pub(super) use process::ask;
 use process::{Watched, must, random_seed, unexpected, watch};
+pub(super) use process::{ask, ask_with};
+pub use relays::Relay;
+pub use tunnels::KnownTunnel;
 
 use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
-use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
+use crate::datapath::command::{
+    Command, Options, PollMode, PortSpec, Question, Reply, TABLE_PAGE, TableEntry, TunnelSocket,
+};
 use crate::datapath::counters::{Counters, PortCounters};
+use crate::datapath::flows::{FlowPage, FlowQuery};
+use crate::datapath::relays::Relayed;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// Where the datapath listens for the next control, in the state directory.
@@ -100,9 +108,14 @@ struct State {
     grants: Vec<Grant>,
     /// Published ports.
     bindings: Vec<Binding>,
+    /// Their sockets.
+    relays: BTreeMap<Relayed, Relay>,
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
+    tunnels: BTreeMap<NetworkId, KnownTunnel>,
+    /// The sockets that they share.
+    tunnel_sockets: BTreeMap<TunnelSocket, OwnedFd>,
     running: Option<Running>,
     /// The datapath started or found last, dead or alive: only its watcher may replace it.
     latest: u32,
@@ -140,8 +153,11 @@ impl Link {
             uplink: None,
             grants: Vec::new(),
             bindings: Vec::new(),
+            relays: BTreeMap::new(),
             kept: None,
             host_addresses: Vec::new(),
+            tunnels: BTreeMap::new(),
+            tunnel_sockets: BTreeMap::new(),
             running: None,
             latest: 0,
             stopped: false,
@@ -169,8 +185,11 @@ impl Link {
             uplink: None,
             grants: Vec::new(),
             bindings: memory.bindings,
+            relays: memory.relays,
             kept: memory.kept,
             host_addresses: Vec::new(),
+            tunnels: memory.tunnels,
+            tunnel_sockets: memory.tunnel_sockets,
             running: None,
             latest: pid,
             stopped: false,
@@ -262,6 +281,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.networks.remove(&network);
         state.ports.retain(|_, (spec, _)| spec.network != network);
+        state.tunnels.remove(&network);
         self.shared.admission.notify_one();
         self.tell(&mut state, Command::RemoveNetwork(network), None).await
     }
@@ -428,7 +448,8 @@ impl Link {
         let mut table: Vec<TableEntry> = Vec::new();
         loop {
             let after = table.last().map(|entry| entry.mac);
-            let reply = self.ask(&mut state, &Command::ReadTable { network, after }, None).await?;
+            let reply =
+                self.ask(&mut state, &Command::Read(Question::Table { network, after }), None).await?;
             let Reply::Table(page) = reply else { return Err(unexpected(reply)) };
             let last = page.len() < TABLE_PAGE;
             table.extend(page);
@@ -436,6 +457,26 @@ impl Link {
                 return Ok(table);
             }
         }
+    }
+
+    /// A page of the flows.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn flows(&self, query: FlowQuery) -> Result<FlowPage, LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let reply = self.ask(&mut state, &Command::Read(Question::Flows(query)), None).await?;
+        if let Reply::Flows(page) = reply { Ok(page) } else { Err(unexpected(reply)) }
+    }
+
+    /// How many flows there are, what was counted of them, and how many there may be.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn flow_count(&self) -> Result<(vswitch_nat::Stats, usize), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let reply = self.ask(&mut state, &Command::Read(Question::CountFlows), None).await?;
+        if let Reply::FlowCount(stats, limit) = reply { Ok((stats, limit)) } else { Err(unexpected(reply)) }
     }
 
     /// Puts these rules in place of all there are.
@@ -454,7 +495,7 @@ impl Link {
     /// [`LinkError`].
     pub async fn rule_counts(&self) -> Result<BTreeMap<u32, Count>, LinkError> {
         let mut state = self.shared.state.lock().await;
-        let reply = self.ask(&mut state, &Command::ReadRules, None).await?;
+        let reply = self.ask(&mut state, &Command::Read(Question::Rules), None).await?;
         let Reply::Rules(counts) = reply else { return Err(unexpected(reply)) };
         Ok(counts.into_iter().collect())
     }
@@ -479,6 +520,8 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.ports.clear();
+        state.relays.clear();
+        state.tunnel_sockets.clear();
         (state.uplink, state.kept) = (None, None);
         let _ = std::fs::remove_file(&state.socket);
         if let Some(Running { channel, process, watcher }) = state.running.take() {

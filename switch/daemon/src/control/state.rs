@@ -21,12 +21,13 @@ use super::ipam::{Family, Pools};
 use super::mode::Mode;
 use super::names::Id;
 use super::options::{NetworkOptions, PortType, Sysctl};
+use super::overlay::Overlay;
 use super::predefined::{self, PREDEFINED};
 use super::publish::published::Published;
 use super::publish::spec::Exposed;
 use super::records::Records;
 use super::rules::Rules;
-use crate::datapath::wiring::UPLINK;
+use crate::datapath::reserved::PORTS_FREE;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -73,6 +74,9 @@ pub struct Network {
     pub labels: Map,
     /// Its port to the host.
     pub host_port: Option<HostPort>,
+    /// What makes it span hosts, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
     /// Its addresses.
     pub pools: Pools,
     /// MAC addresses of its gateway and its endpoints.
@@ -156,7 +160,7 @@ impl Default for State {
             namespaces: Records::default(),
             rules: Rules::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
-            port_numbers: Numbers::new(UPLINK.index()),
+            port_numbers: Numbers::new(PORTS_FREE),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
         }
     }
@@ -179,12 +183,14 @@ impl State {
         let endpoint_ports = endpoints().map(|endpoint| endpoint.port.0);
         let host_ports =
             networks.values().filter_map(|network| network.host_port.as_ref()).map(|host| host.port.0);
+        let tunnels =
+            networks.values().filter_map(|network| network.overlay.as_ref()).map(|overlay| overlay.port.0);
         Self {
             network_numbers: Numbers::without(
                 NetworkId::LIMIT,
                 networks.values().map(|network| network.number.0),
             ),
-            port_numbers: Numbers::without(UPLINK.index(), endpoint_ports.chain(host_ports)),
+            port_numbers: Numbers::without(PORTS_FREE, endpoint_ports.chain(host_ports).chain(tunnels)),
             sandbox_numbers: Numbers::without(
                 usize::from(u16::MAX),
                 sandboxes.values().map(|sandbox| sandbox.number),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -17,9 +18,10 @@ use vswitch_nat::Binding;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-use super::link::ask;
-use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, VERSION};
+use super::link::{KnownTunnel, Relay, ask, ask_with};
+use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, TunnelSocket, VERSION};
 use crate::datapath::counters::Counters;
+use crate::datapath::relays::{Relayed, Targets};
 
 const ESRCH: i32 = 3;
 
@@ -52,6 +54,12 @@ pub struct Memory {
     pub ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     /// Its published ports.
     pub bindings: Vec<Binding>,
+    /// The sockets of those.
+    pub relays: BTreeMap<Relayed, Relay>,
+    /// Its tunnels.
+    pub tunnels: BTreeMap<NetworkId, KnownTunnel>,
+    /// The sockets that they share.
+    pub tunnel_sockets: BTreeMap<TunnelSocket, OwnedFd>,
     /// What it was handed to keep.
     pub kept: Option<OwnedFd>,
 }
@@ -142,8 +150,69 @@ async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
         let Reply::Binding(binding) = reply else { return Err(wrong(&reply)) };
         bindings.push(binding);
     }
+    let relays = remember_relays(channel).await?;
+    let (tunnels, tunnel_sockets) = remember_tunnels(channel).await?;
     let (_, kept) = question(Recall::Kept).await?;
-    Ok(Memory { options: *options, counters: Counters::map(counters)?, networks, ports, bindings, kept })
+    let (options, counters) = (*options, Counters::map(counters)?);
+    Ok(Memory { options, counters, networks, ports, bindings, relays, tunnels, tunnel_sockets, kept })
+}
+
+async fn remember_relays(channel: &AsyncFd<Channel>) -> io::Result<BTreeMap<Relayed, Relay>> {
+    let mut all: BTreeMap<Relayed, (Targets, Vec<OwnedFd>)> = BTreeMap::new();
+    let mut last = None;
+    loop {
+        let recall = Command::Recall(Recall::NextSockets(last));
+        let (reply, fds) = ask_with(channel, &recall, &[]).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let Reply::Sockets(relayed, targets, first) = reply else { return Err(wrong(&reply)) };
+        let (_, sockets) = all.entry(relayed).or_insert_with(|| (targets, Vec::new()));
+        if fds.is_empty() || sockets.len() != first {
+            return Err(io::Error::other("sockets of published ports are missing"));
+        }
+        sockets.extend(fds);
+        last = Some((relayed, sockets.len() - 1));
+    }
+    let relay = |(relayed, (targets, sockets))| (relayed, Relay { sockets: Arc::new(sockets), targets });
+    Ok(all.into_iter().map(relay).collect())
+}
+
+type Tunnels = (BTreeMap<NetworkId, KnownTunnel>, BTreeMap<TunnelSocket, OwnedFd>);
+
+async fn remember_tunnels(channel: &AsyncFd<Channel>) -> io::Result<Tunnels> {
+    let question = |recall| async move { ask(channel, &Command::Recall(recall), None).await };
+    let mut tunnels = BTreeMap::new();
+    loop {
+        let last = tunnels.last_key_value().map(|(id, _)| *id);
+        let (reply, _) = question(Recall::NextTunnel(last)).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let Reply::Tunnel(network, spec, peers) = reply else { return Err(wrong(&reply)) };
+        let mut records = BTreeMap::new();
+        loop {
+            let after = records.last_key_value().map(|(mac, _)| *mac);
+            let (reply, _) = question(Recall::Records { network, after }).await?;
+            let Reply::Records(page) = reply else { return Err(wrong(&reply)) };
+            if page.is_empty() {
+                break;
+            }
+            records.extend(page.into_iter().map(|record| (record.mac, record)));
+        }
+        tunnels.insert(network, KnownTunnel { spec, peers: peers.into_iter().collect(), records });
+    }
+    let mut sockets = BTreeMap::new();
+    loop {
+        let last = sockets.last_key_value().map(|(socket, _)| *socket);
+        let (reply, fd) = question(Recall::NextTunnelSocket(last)).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let (Reply::TunnelSocket(socket), Some(fd)) = (&reply, fd) else { return Err(wrong(&reply)) };
+        sockets.insert(*socket, fd);
+    }
+    Ok((tunnels, sockets))
 }
 
 fn wrong(reply: &Reply) -> io::Error {

@@ -11,19 +11,20 @@ use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
 use super::RESOLVER;
-use super::command::{Command, PortSpec, Reply, TABLE_PAGE, TableEntry};
+use super::command::{Command, PortSpec, Question, RelayCommand, Reply, TABLE_PAGE, TableEntry};
+use super::reserved::UPLINK;
 use super::turn::Datapath;
-use super::wiring::{Grant, UPLINK, UplinkSpec};
+use super::wiring::{Grant, UplinkSpec};
 
 impl Datapath {
     /// Carries out the next command, if there is one, and answers it; says whether there was.
     pub(crate) fn carry_out_next(&mut self) -> bool {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-        let Some((length, fd)) = self.line.receive(&mut buffer, &self.poller) else {
+        let Some((length, fds)) = self.line.receive(&mut buffer, &self.poller) else {
             return false;
         };
         match serde_json::from_slice(&buffer[..length]) {
-            Ok(command) => self.carry_out(command, fd),
+            Ok(command) => self.carry_out(command, fds),
             Err(error) => self.reply(&Reply::Refused(format!("not a command: {error}")), None),
         }
         true
@@ -31,17 +32,23 @@ impl Datapath {
 
     /// Sends a reply and the descriptor that rides along.
     pub(crate) fn reply(&self, reply: &Reply, fd: Option<BorrowedFd<'_>>) {
+        self.reply_with(reply, fd.as_slice());
+    }
+
+    /// Sends a reply and the descriptors that ride along.
+    pub(crate) fn reply_with(&self, reply: &Reply, fds: &[BorrowedFd<'_>]) {
         if let Ok(text) = serde_json::to_vec(reply) {
-            self.line.send(&text, fd);
+            self.line.send(&text, fds);
         }
     }
 
-    fn carry_out(&mut self, command: Command, fd: Option<OwnedFd>) {
+    fn carry_out(&mut self, command: Command, fds: Vec<OwnedFd>) {
+        let one = |fds: Vec<OwnedFd>| fds.into_iter().next();
         let reply = match command {
             Command::Listen | Command::Start(_) => Reply::Refused("already started".into()),
             Command::Recall(question) => return self.recall(question),
             Command::Keep => {
-                self.memory.kept = fd;
+                self.memory.kept = one(fds);
                 Reply::Done
             }
             Command::SetPoll(poll) => {
@@ -58,23 +65,24 @@ impl Datapath {
                 Err(refusal) => Reply::Refused(refusal.to_string()),
             },
             Command::RemoveNetwork(network) => {
+                self.overlay.remove(network);
                 for port in self.switch.remove_network(network) {
                     self.close(port);
                 }
                 Reply::Done
             }
-            Command::AddPort(port, spec) => match fd {
+            Command::AddPort(port, spec) => match one(fds) {
                 Some(fd) => self.add_port(port, spec, fd),
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
             Command::SetStation(port, station) => self.set_station(port, station),
-            Command::SetResolver => match fd {
+            Command::SetResolver => match one(fds) {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
             Command::SetHostAddresses(addresses) => self.set_host_addresses(addresses),
-            Command::SetUplink(spec) => self.set_uplink(spec, fd),
-            Command::SetClaims => match fd {
+            Command::SetUplink(spec) => self.set_uplink(spec, one(fds)),
+            Command::SetClaims => match one(fds) {
                 Some(fd) => self.set_claims(fd),
                 None => Reply::Refused("claims need a channel".into()),
             },
@@ -84,8 +92,7 @@ impl Datapath {
                 Reply::Done
             }
             Command::RemovePort(port) => {
-                self.switch.remove_port(port);
-                self.close(port);
+                self.remove_port(port);
                 Reply::Done
             }
             Command::AddBinding(binding) => self.add_binding(binding),
@@ -95,14 +102,41 @@ impl Datapath {
                 }
                 Reply::Done
             }
+            Command::Relay(command) => self.carry_out_for_relays(command, fds),
+            Command::Tunnel(command) => self.carry_out_for_tunnels(command, one(fds)),
             Command::SetRules(rules) => {
                 self.switch.set_rules(rules);
                 Reply::Done
             }
-            Command::ReadRules => Reply::Rules(self.switch.rule_counts().collect()),
-            Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
+            Command::Read(question) => self.read(question),
         };
         self.reply(&reply, None);
+    }
+
+    fn carry_out_for_relays(&mut self, command: RelayCommand, fds: Vec<OwnedFd>) -> Reply {
+        let now = clock::now();
+        match command {
+            RelayCommand::AddSockets(relayed, first) => {
+                let added = self.relays.add_sockets(relayed, first, fds, &self.poller, now);
+                return added.map_or_else(|error| Reply::Refused(error.to_string()), |()| Reply::Done);
+            }
+            RelayCommand::LeadTo(relayed, targets) => {
+                self.relays.lead_to(relayed, targets, &mut self.pool, now);
+            }
+            RelayCommand::CloseSockets(relayed) => {
+                self.relays.end(relayed, &self.poller, &mut self.pool, now)
+            }
+        }
+        Reply::Done
+    }
+
+    fn read(&mut self, question: Question) -> Reply {
+        match question {
+            Question::Rules => Reply::Rules(self.switch.rule_counts().collect()),
+            Question::Table { network, after } => Reply::Table(self.table_page(network, after)),
+            Question::Flows(query) => Reply::Flows(query.answer(&mut self.nat, clock::now())),
+            Question::CountFlows => Reply::FlowCount(self.nat.stats(), self.nat.flow_limit()),
+        }
     }
 
     fn add_port(&mut self, id: PortId, spec: PortSpec, fd: OwnedFd) -> Reply {
@@ -195,7 +229,7 @@ impl Datapath {
     }
 
     /// Closes a port's descriptor. Control has a duplicate, so it must leave the poller first.
-    fn close(&mut self, id: PortId) {
+    pub(super) fn close(&mut self, id: PortId) {
         self.memory.specs.remove(&id);
         self.resolver.forget_port(id);
         if let Some(port) = self.ports.remove(id) {

@@ -13,29 +13,39 @@
 //! |---|---|
 //! | [`turn`] | the loop: receive, decide, transmit, rest |
 //! | [`ports`] | the ports and which of them are ready |
+//! | [`reserved`] | those that no endpoint has |
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`wiring`] | the way out: the switch, the translator and the uplink |
+//! | [`tunnels`] | networks that span hosts: the switch, VXLAN and its sockets |
 //! | [`neighbours`] | who has which address on the uplink's link |
+//! | [`relays`] | the proxy, and the sockets at which its clients come in |
 //! | [`dns`] | answers questions for names |
 //! | [`speak`] | frames of the switch's own |
 //! | [`rest`] | spin or sleep |
 //! | [`line`] | the connection to control, and where the next control comes in |
 //! | [`admin`] | carries out control's commands between turns |
+//! | [`tunnel_admin`] | those about tunnels |
 //! | [`recall`] | tells the next control what the last one has told |
 //! | [`command`] | those commands |
 //! | [`counters`] | what is counted |
+//! | [`flows`] | pages of the translator's flows |
 
 mod admin;
 pub mod command;
 pub mod counters;
 mod dns;
+pub mod flows;
 mod line;
 mod neighbours;
 mod ports;
 mod recall;
+pub mod relays;
+pub mod reserved;
 mod rest;
 mod speak;
 mod transmit;
+mod tunnel_admin;
+pub mod tunnels;
 mod turn;
 pub mod wiring;
 
@@ -43,6 +53,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use nix::sys::resource::{Resource, getrlimit};
 use vswitch_sys::confine;
 use vswitch_sys::poll::Poller;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
@@ -58,6 +69,8 @@ const CHANNEL: usize = usize::MAX;
 const LISTENER: usize = usize::MAX - 1;
 /// The number of the channel on which names are asked.
 const RESOLVER: usize = usize::MAX - 2;
+/// The number of the receiving socket of tunnels.
+const TUNNEL_SOCKET: usize = usize::MAX - 3;
 
 /// Runs the datapath until it is told to stop. Standard input is the channel to control.
 pub fn main() -> ExitCode {
@@ -76,7 +89,9 @@ fn run() -> io::Result<()> {
     poller.add(channel.as_fd(), CHANNEL)?;
     let (listener, options, counters) = receive_start(&channel, &mut poller)?;
     let line = Line::new(channel, listener, &poller)?;
-    let mut datapath = Datapath::new(options, counters, poller, line);
+    let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let mut datapath = Datapath::new(options, counters, poller, line, descriptors);
     confine::enter()?;
     datapath.reply(&Reply::Done, None);
     datapath.run()

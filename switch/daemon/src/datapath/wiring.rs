@@ -34,10 +34,7 @@ use vswitch_sys::seqpacket::Channel;
 
 use super::counters::Counters;
 use super::neighbours::{Neighbours, Next, Own, WAITING_MAX};
-
-/// The uplink's port: the last, which no endpoint ever has.
-pub const UPLINK: PortId = PortId(4095);
-const _: () = assert!(UPLINK.index() + 1 == PortId::LIMIT);
+use super::reserved::UPLINK;
 
 /// Frames held at most at the end of a burst.
 pub(super) const HELD_MAX: usize = WAITING_MAX + FRAGMENTS_WAITING;

@@ -43,6 +43,7 @@ mod forwarded;
 mod ndp;
 pub mod outside;
 mod packet;
+mod relayed;
 mod route;
 mod site;
 

@@ -268,7 +268,7 @@ impl Switch {
         unroutable || self.hosts.contains(&sender) || self.ports.any_subnet_contains(sender)
     }
 
-    fn entrance(
+    pub(super) fn entrance(
         &mut self,
         ingress: PortId,
         network: Option<NetworkId>,
@@ -370,7 +370,7 @@ impl Switch {
 fn sandbox(site: &Site<'_>) -> u32 {
     match &site.from.station {
         Station::Container(endpoint) => endpoint.sandbox,
-        Station::Unknown | Station::Host => 0,
+        Station::Unknown | Station::Host | Station::Tunnel => 0,
     }
 }
 
@@ -389,13 +389,13 @@ mod tests {
             Route { destination: destination.parse().expect("net"), interface: interface.to_owned(), hop }
         };
         let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
-        let mut out = WayOut::default();
-        out.routes = vec![
+        let routes = vec![
             route("0.0.0.0/0", Hop::Router(ip("192.0.2.1"))),
             route("192.0.2.0/24", Hop::Link),
             route("10.0.0.0/8", Hop::Elsewhere),
             route("10.9.0.0/16", Hop::Router(ip("192.0.2.2"))),
         ];
+        let mut out = WayOut { routes, ..WayOut::default() };
         out.sort();
         for (target, hop) in [
             ("198.51.100.1", Some("192.0.2.1")),

@@ -15,6 +15,7 @@ use vswitch_nat::Wanted;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
+use super::relays::hand_over;
 use super::{Link, LinkError, Running, State};
 use crate::datapath::command::{Command, Reply};
 
@@ -52,9 +53,7 @@ impl Link {
         tracing::warn!(pid = state.latest, "the datapath does not answer; starting another");
         self.relaunch(state).await?;
         match (command, &state.running) {
-            (Command::ReadTable { .. } | Command::ReadRules, Some(running)) => {
-                Ok(ask(&running.channel, command, None).await?.0)
-            }
+            (Command::Read(_), Some(running)) => Ok(ask(&running.channel, command, None).await?.0),
             _ => Ok(Reply::Done),
         }
     }
@@ -110,6 +109,7 @@ impl Link {
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
         }
+        super::tunnels::tell_all(&channel, state).await?;
         if let Some((spec, fd)) = &state.uplink {
             must(&channel, &Command::SetUplink(Some(spec.clone())), Some(fd.as_fd())).await?;
         }
@@ -117,6 +117,14 @@ impl Link {
         self.serve_claims(&channel).await?;
         for binding in &state.bindings {
             must(&channel, &Command::AddBinding(*binding), None).await?;
+        }
+        for (relayed, relay) in &state.relays {
+            match hand_over(&channel, *relayed, relay).await {
+                // The world reaches the port all the same.
+                Err(LinkError::Refused(why)) => tracing::warn!("a published port is not relayed: {why}"),
+                Err(LinkError::Down(error)) => return Err(error),
+                Ok(()) => {}
+            }
         }
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));
@@ -186,13 +194,23 @@ pub(in crate::control) async fn ask(
     command: &Command,
     fd: Option<BorrowedFd<'_>>,
 ) -> io::Result<(Reply, Option<OwnedFd>)> {
+    let (reply, fds) = ask_with(channel, command, fd.as_slice()).await?;
+    Ok((reply, fds.into_iter().next()))
+}
+
+/// The same, with any number of descriptors that ride along.
+pub(in crate::control) async fn ask_with(
+    channel: &AsyncFd<Channel>,
+    command: &Command,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<(Reply, Vec<OwnedFd>)> {
     let message = serde_json::to_vec(command)?;
-    channel.get_ref().send(&message, fd.as_slice())?;
+    channel.get_ref().send(&message, fds)?;
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     loop {
         let mut guard = channel.readable().await?;
-        match channel.get_ref().receive(&mut buffer)? {
-            Some((length, fd)) => return Ok((serde_json::from_slice(&buffer[..length])?, fd)),
+        match channel.get_ref().receive_all(&mut buffer)? {
+            Some((length, fds)) => return Ok((serde_json::from_slice(&buffer[..length])?, fds)),
             None => guard.clear_ready(),
         }
     }
