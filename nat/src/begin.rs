@@ -232,6 +232,8 @@ impl Nat {
     ) -> Result<(MappingId, Tuple), Fate> {
         let known = self.mappings.by_inside(&tuple.source_end());
         let mapping = match known {
+            // By another way out it has another address; a mapping has one.
+            Some(mapping) if self.is_elsewhere(mapping, from) => None,
             Some(mapping) => Some(mapping),
             None => self.map(tuple, from).map_err(Fate::Dropped)?,
         };
@@ -248,6 +250,13 @@ impl Nat {
             self.release(mapping);
         }
         self.overload(tuple, from, seen).map_err(Fate::Dropped)
+    }
+
+    /// Whether a mapping is at another address than what leaves now is to get.
+    fn is_elsewhere(&self, mapping: MappingId, from: &Inside) -> bool {
+        let outside = self.mappings.get(mapping).outside;
+        let told = from.address.and_then(|_| self.outside_address(from, outside.is_v4()).ok());
+        told.is_some_and(|address| address != outside)
     }
 
     /// Makes a mapping; `None` when no port is free.

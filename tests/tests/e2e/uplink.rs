@@ -1,10 +1,16 @@
-//! Which interface leads out: none, or one by name.
+//! Which interfaces lead out: none, one by name, or several.
 
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use vswitch_tests::outside::{FAR, Outside, ROUTERS, UPLINK};
-use vswitch_tests::wait;
-use vswitch_tests::world::World;
-use vswitch_tests::{namespace::Namespace, talk};
+use vswitch_tests::namespace::Namespace;
+use vswitch_tests::outside::{FAR, HOST, Outside, ROUTERS, UPLINK};
+use vswitch_tests::talk;
+use vswitch_tests::wait::{self, DEADLINE};
+use vswitch_tests::world::{World, send_signal};
 
 use super::VSWITCH;
 
@@ -21,7 +27,7 @@ fn without_an_uplink_containers_reach_this_host_only() {
     let [one, two] = ["one", "two"].map(|name| world.attach(name, &[]));
     assert_eq!(uplink(&world), None);
     one.pings(two.ipv4());
-    one.pings(vswitch_tests::outside::HOST[0].parse().expect("an address"));
+    one.pings(HOST[0].parse().expect("an address"));
     for far in [ROUTERS[0], FAR[0]] {
         one.cannot_ping(far.parse().expect("an address"));
     }
@@ -82,4 +88,92 @@ fn an_uplink_by_name_may_come_and_go() {
     wait::until("a way out", || talk::answers(&container.path, far).then_some(()));
     assert_eq!(uplink(&world).as_deref(), Some("later0"));
     drop(outside);
+}
+
+/// Whom somebody hears a datagram of a container's from.
+fn heard_from(server: &UdpSocket, client: &UdpSocket) -> IpAddr {
+    server.set_read_timeout(Some(DEADLINE)).expect("time-out");
+    client.set_read_timeout(Some(DEADLINE)).expect("time-out");
+    client.send_to(b"question", server.local_addr().expect("bound")).expect("send");
+    let mut buffer = [0; 16];
+    let (_, peer) = server.recv_from(&mut buffer).expect("the question");
+    server.send_to(b"answer", peer).expect("send");
+    let (_, from) = client.recv_from(&mut buffer).expect("the answer");
+    assert_eq!(Ok(from), server.local_addr().map_err(|error| error.kind()));
+    peer.ip()
+}
+
+/// Visits a published port of the host from somewhere, and says whom the container sees.
+fn visit(from: &Namespace, own: &str, host: &str, server: &TcpListener) -> IpAddr {
+    let bound = from.inside(|| {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--max-time", "10", "--interface", own, &format!("http://{host}:8080/")]);
+        command.stdout(Stdio::piped()).spawn()
+    });
+    let mut curl = bound.expect("curl is installed");
+    let (mut connection, peer) = server.accept().expect("accept");
+    let answer = "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    connection.write_all(answer.as_bytes()).expect("send");
+    // Read to the end, so that closing does not reset.
+    connection.shutdown(std::net::Shutdown::Write).expect("shutdown");
+    let _ = connection.read_to_end(&mut Vec::new());
+    assert!(curl.wait().expect("our child").success(), "{own} to {host}");
+    peer.ip()
+}
+
+#[test]
+fn of_several_uplinks_routes_choose_and_answers_go_the_way_they_came() {
+    let (world, (outside, second)) = World::start_with(VSWITCH, &["--uplink", "up0,up1"], |host| {
+        let both = two_ways(host);
+        host.ip(&["route", "add", "default", "via", "198.18.0.2", "metric", "200"]);
+        both.1.ip(&["address", "add", "198.51.101.9/32", "dev", "lo"]);
+        both
+    });
+    let names: Vec<_> = ports_of(&world, "(uplink)").iter().map(|port| port["Interface"].clone()).collect();
+    assert_eq!(names, ["up0", "up1"]);
+    let web = world.sandbox("web", &["-p", "8080:80"]);
+    let address = |text: &str| -> IpAddr { text.parse().expect("an address") };
+    // One end of a container's has two addresses outside.
+    let client = web.inside(|| UdpSocket::bind("0.0.0.0:0")).expect("bind");
+    for _ in 0..2 {
+        for (namespace, there, host) in
+            [(outside.namespace(), FAR[0], HOST[0]), (&second, "198.51.100.9", "198.18.0.1")]
+        {
+            let server = namespace.inside(|| UdpSocket::bind((there, 0))).expect("bind");
+            assert_eq!(heard_from(&server, &client), address(host));
+        }
+    }
+    let server = web.inside(|| TcpListener::bind("0.0.0.0:80")).expect("bind");
+    for (namespace, own, host) in [
+        (outside.namespace(), ROUTERS[0], HOST[0]),
+        (&second, "198.18.0.2", "198.18.0.1"),
+        (&second, "198.51.100.9", "198.18.0.1"),
+        // By the host's first route the answer would go to who does not know this one.
+        (&second, "198.51.101.9", "198.18.0.1"),
+    ] {
+        assert_eq!(visit(namespace, own, host, &server), address(own), "{own} to {host}");
+    }
+    world.host().ip(&["link", "set", "up1", "down"]);
+    wait::until("one uplink less", || (ports_of(&world, "(uplink)").len() == 1).then_some(()));
+    web.pings(address(FAR[0]));
+    world.host().ip(&["link", "set", "up1", "up"]);
+    wait::until("two again", || (ports_of(&world, "(uplink)").len() == 2).then_some(()));
+    let restarts = world.restarts();
+    send_signal(world.datapath_pid(), Signal::SIGKILL);
+    wait::until("another datapath", || (world.restarts() > restarts).then_some(()));
+    for target in [FAR[0], "198.18.0.2"] {
+        web.pings(address(target));
+    }
+}
+
+#[test]
+fn uplinks_that_contradict_each_other_are_refused() {
+    let world = super::world();
+    for (words, named) in
+        [("up0,none", "none stands alone"), ("up0,up0", "twice"), ("a,b,c,d,e", "5 uplinks")]
+    {
+        let refusal = world.refused(&["run", "--uplink", words]);
+        assert_eq!(refusal.message.lines().count(), 1, "{}", refusal.message);
+        assert!(refusal.message.contains(named), "{words}: {}", refusal.message);
+    }
 }

@@ -29,9 +29,10 @@ pub(super) struct Run {
     /// core, answer fastest (busy); never spin (sleep)
     #[arg(long, value_enum, default_value_t)]
     poll: PollMode,
-    /// The interface that leads out of the host: that of the default route (auto), one by name, or none
-    #[arg(long, value_name = "auto|none|IFACE", default_value = "auto")]
-    uplink: Choice,
+    /// The interface that leads out of the host: that of the default route (auto), none, or by name; of several the
+    /// host's routes choose, and what answers leaves by the one it was asked at
+    #[arg(long, value_name = "auto|none|IFACE", value_delimiter = ',', default_value = "auto")]
+    uplink: Vec<String>,
     /// The file that names the host's name servers
     #[arg(long, value_name = "PATH", default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
@@ -46,6 +47,7 @@ impl Run {
             .with_target(false)
             .init();
         let Self { state_dir, poll, uplink, resolv_conf } = self;
+        let uplink = Choice::parse(&uplink).map_err(Failure)?;
         let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }

@@ -56,8 +56,8 @@ impl Lendable {
 #[derive(Debug)]
 pub struct Claims {
     pools: BTreeMap<(Protocol, IpAddr), BTreeMap<u16, OwnedFd>>,
-    /// The interface from which they hear nothing, by index.
-    uplink: u32,
+    /// The interfaces from which they hear nothing, by index.
+    uplinks: Vec<u32>,
     /// Most claims there may be, as each takes a descriptor.
     limit: usize,
 }
@@ -65,15 +65,15 @@ pub struct Claims {
 impl Claims {
     /// No claims, and room for so many.
     pub fn new(limit: usize) -> Self {
-        Self { pools: BTreeMap::new(), uplink: 0, limit }
+        Self { pools: BTreeMap::new(), uplinks: Vec::new(), limit }
     }
 
-    /// Goes on with these addresses only, on another interface perhaps.
-    pub fn settle(&mut self, uplink: u32, addresses: &[IpAddr]) {
+    /// Goes on with these addresses only, on other interfaces perhaps.
+    pub fn settle(&mut self, uplinks: &[u32], addresses: &[IpAddr]) {
         self.pools.retain(|(_, address), _| addresses.contains(address));
-        if self.uplink != uplink {
-            self.uplink = uplink;
-            let filter = Program::deaf_to(&[uplink], Families::BOTH);
+        if self.uplinks != uplinks {
+            self.uplinks = uplinks.to_vec();
+            let filter = Program::deaf_to(uplinks, Families::BOTH);
             for socket in self.pools.values().flat_map(BTreeMap::values) {
                 if let Err(error) = filter.attach(socket.as_fd()) {
                     tracing::warn!("a claimed port may answer the uplink: {error}");
@@ -100,7 +100,7 @@ impl Claims {
             if pool.contains_key(&port) {
                 continue;
             }
-            match claim(protocol, SocketAddr::new(address, port), self.uplink) {
+            match claim(protocol, SocketAddr::new(address, port), &self.uplinks) {
                 Ok(socket) => {
                     pool.insert(port, socket);
                     missing -= 1;
@@ -127,10 +127,10 @@ impl Claims {
     }
 }
 
-fn claim(protocol: Protocol, address: SocketAddr, uplink: u32) -> io::Result<OwnedFd> {
+fn claim(protocol: Protocol, address: SocketAddr, uplinks: &[u32]) -> io::Result<OwnedFd> {
     match protocol {
-        Protocol::Tcp => claim::tcp(address, &[uplink]),
-        Protocol::Udp => claim::udp(address, &[uplink]),
+        Protocol::Tcp => claim::tcp(address, uplinks),
+        Protocol::Udp => claim::udp(address, uplinks),
         Protocol::Icmp | Protocol::Icmp6 | Protocol::Sctp => Err(io::ErrorKind::Unsupported.into()),
     }
 }
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(claims.all_ranges(Protocol::Udp), claimed);
         let own = claimed.first().map(|range| *range.start()).expect("a claim");
         assert!(std::net::UdpSocket::bind((address, own)).is_err(), "nobody else can bind it");
-        claims.settle(1, &[]);
+        claims.settle(&[1], &[]);
         assert!(!claims.has(Protocol::Udp, address));
         assert!(std::net::UdpSocket::bind((address, own)).is_ok());
     }

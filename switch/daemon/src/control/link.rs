@@ -49,6 +49,7 @@ use crate::datapath::command::{
 use crate::datapath::counters::{Counters, PortCounters};
 use crate::datapath::flows::{FlowPage, FlowQuery};
 use crate::datapath::relays::Relayed;
+use crate::datapath::reserved::UPLINKS_MAX;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// Where the datapath listens for the next control, in the state directory.
@@ -87,7 +88,7 @@ struct Shared {
     pid: AtomicU32,
     restarts: AtomicU64,
     state: Mutex<State>,
-    uplink_name: std::sync::Mutex<Option<String>>,
+    uplink_names: std::sync::Mutex<BTreeMap<u16, String>>,
     /// Tells that other packets from the uplink are the switch's than before.
     admission: Notify,
     /// What the datapath wants to be claimed.
@@ -104,7 +105,7 @@ struct State {
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     /// The way out, with a packet socket.
-    uplink: Option<(UplinkSpec, OwnedFd)>,
+    uplinks: BTreeMap<u16, (UplinkSpec, OwnedFd)>,
     grants: Vec<Grant>,
     /// Published ports.
     bindings: Vec<Binding>,
@@ -150,7 +151,7 @@ impl Link {
             networks: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
-            uplink: None,
+            uplinks: BTreeMap::new(),
             grants: Vec::new(),
             bindings: Vec::new(),
             relays: BTreeMap::new(),
@@ -182,7 +183,7 @@ impl Link {
             networks: memory.networks,
             rules: Vec::new(),
             ports: memory.ports,
-            uplink: None,
+            uplinks: BTreeMap::new(),
             grants: Vec::new(),
             bindings: memory.bindings,
             relays: memory.relays,
@@ -200,7 +201,9 @@ impl Link {
         let watcher = tokio::spawn(watch(link.clone(), watched, pid));
         link.serve_resolver(&channel).await?;
         // Ports that were claimed for the last control are no more.
-        must(&channel, &Command::SetUplink(None), None).await?;
+        for place in 0..UPLINKS_MAX {
+            must(&channel, &Command::SetUplink(place, None), None).await?;
+        }
         link.serve_claims(&channel).await?;
         state.running = Some(Running { channel, process, watcher });
         link.shared.pid.store(pid, Relaxed);
@@ -212,7 +215,7 @@ impl Link {
     fn of(counters: Counters, resolver: Resolver, state: State) -> Self {
         let (wants, wanted) = mpsc::unbounded_channel();
         let shared = Shared {
-            uplink_name: std::sync::Mutex::new(None),
+            uplink_names: std::sync::Mutex::default(),
             admission: Notify::new(),
             wants,
             wanted: Mutex::new(wanted),
@@ -335,28 +338,33 @@ impl Link {
         self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
-    /// Says what the way out is, or that there is none. `fd` is a packet socket on it, if
+    /// Says what the uplink is at a place in the list of them, or that there is none. `fd` is a packet socket on it, if
     /// it is another interface than before.
     ///
     /// # Errors
     /// [`LinkError::Down`]; the next datapath will be told.
-    pub async fn set_uplink(&self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Result<(), LinkError> {
+    pub async fn set_uplink(
+        &self,
+        place: u16,
+        spec: Option<UplinkSpec>,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
-        if spec.is_none() {
+        let rides_along = fd.as_ref().map(OwnedFd::try_clone).transpose()?;
+        let before = state.uplinks.remove(&place).map(|(_, fd)| fd);
+        state.uplinks.extend(spec.clone().zip(fd.or(before)).map(|told| (place, told)));
+        if state.uplinks.is_empty() {
             state.grants.clear();
         }
-        let rides_along = fd.as_ref().map(OwnedFd::try_clone).transpose()?;
-        let before = state.uplink.take().map(|(_, fd)| fd);
-        state.uplink = spec.clone().zip(fd.or(before));
-        let name = spec.as_ref().map(|spec| spec.interface.clone());
-        *self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        let names = state.uplinks.iter().map(|(place, (spec, _))| (*place, spec.interface.clone())).collect();
+        *self.shared.uplink_names.lock().unwrap_or_else(PoisonError::into_inner) = names;
         let rides_along = rides_along.as_ref().map(AsFd::as_fd);
-        self.tell(&mut state, Command::SetUplink(spec), rides_along).await
+        self.tell(&mut state, Command::SetUplink(place, spec), rides_along).await
     }
 
-    /// The name of the interface that leads out of the host, if there is one.
-    pub fn uplink_name(&self) -> Option<String> {
-        self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The names of the interfaces that lead out of the host, by their places.
+    pub fn uplink_names(&self) -> BTreeMap<u16, String> {
+        self.shared.uplink_names.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says all ports that are claimed for some protocols at some addresses.
@@ -522,7 +530,7 @@ impl Link {
         state.ports.clear();
         state.relays.clear();
         state.tunnel_sockets.clear();
-        (state.uplink, state.kept) = (None, None);
+        (state.uplinks, state.kept) = (BTreeMap::new(), None);
         let _ = std::fs::remove_file(&state.socket);
         if let Some(Running { channel, process, watcher }) = state.running.take() {
             if !matches!(timeout(PATIENCE, ask(&channel, &Command::Stop, None)).await, Ok(Ok(_))) {

@@ -43,9 +43,9 @@ pub enum Command {
     SetResolver,
     /// Says which addresses the host has beside those of gateways.
     SetHostAddresses(Vec<IpAddr>),
-    /// Says what the way out of the host is, if there is one. The packet socket of another interface than before rides
-    /// along.
-    SetUplink(Option<UplinkSpec>),
+    /// Says what the uplink is at this place in the list of them, if there is one. The packet socket of another interface
+    /// than before rides along.
+    SetUplink(u16, Option<UplinkSpec>),
     /// Asks for claims over the channel that rides along: each message is a list of [`vswitch_nat::Wanted`].
     SetClaims,
     /// Says which ports were claimed.

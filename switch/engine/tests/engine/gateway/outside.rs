@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vswitch_engine::{Hop, PublishedPorts, Route, WayOut};
+use vswitch_engine::{Hop, PublishedPorts, Route, Uplink, WayOut};
 
 use super::craft::{self, Link};
 use super::*;
@@ -28,7 +28,8 @@ fn bench(change: impl Fn(&mut Network)) -> Bench {
     ];
     let addresses = vec![ip("192.0.2.9"), ip("2001:db8:1::9")];
     bench.switch.set_host_addresses(addresses.clone());
-    bench.switch.set_way_out(WayOut { interface: Some("eth0".to_owned()), addresses, routes });
+    let uplinks = vec![Uplink { port: UPLINK, interface: "eth0".to_owned(), addresses }];
+    bench.switch.set_way_out(WayOut { uplinks, routes });
     bench
 }
 
