@@ -124,6 +124,12 @@ pub enum Origin {
     Filtered,
 }
 
+impl Origin {
+    /// Every origin.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Outbound, Self::Overloaded, Self::Published, Self::Inbound, Self::Hairpin, Self::Filtered];
+}
+
 /// What is remembered of a flow: plain data, indices instead of pointers.
 ///
 /// A packet of one side is translated into the reverse of the other side's tuple.
@@ -211,24 +217,5 @@ impl Listed {
             frames: flow.frames,
             bytes: flow.bytes,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mapping::{Mapping, Permit};
-
-    /// Indices have a word and a control byte a bucket, and buckets are a power of two of which seven
-    /// eighths may be in use.
-    #[test]
-    fn a_flow_with_its_mapping_and_indices_takes_250_bytes() {
-        let flows: usize = 200_000;
-        let buckets = |entries: usize| (entries * 8).div_ceil(7).next_power_of_two();
-        let indices = buckets(2 * flows) * 5 + 2 * buckets(flows) * 5;
-        let permits = buckets(flows) * (size_of::<Permit>() + 1);
-        let records = flows * (size_of::<Flow>() + size_of::<Mapping>());
-        let each = (records + indices + permits) / flows;
-        assert!(each <= 250, "{each} bytes");
     }
 }

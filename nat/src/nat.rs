@@ -240,6 +240,11 @@ impl Nat {
         self.limits.flows
     }
 
+    /// Bytes that flows, mappings and all their indices take.
+    pub fn bytes(&self) -> usize {
+        self.flows.bytes() + self.mappings.bytes()
+    }
+
     /// Every mapping: inside and outside end, as address and port.
     pub fn mappings(&self) -> impl Iterator<Item = Mapped> {
         self.mappings.iter().map(|mapping| Mapped {
@@ -318,8 +323,13 @@ impl Nat {
         if let Some(attempt) = self.filtered_flow(flow.tuple(Side::Initiator)) {
             self.remove(attempt);
         }
-        *self.charged.entry(flow.sandbox).or_default() += 1;
+        self.charge(flow.sandbox);
         self.flows.insert(flow)
+    }
+
+    /// Counts one more flow of a sandbox.
+    pub(crate) fn charge(&mut self, sandbox: u32) {
+        *self.charged.entry(sandbox).or_default() += 1;
     }
 
     /// Removes a flow with all it held.

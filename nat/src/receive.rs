@@ -155,6 +155,7 @@ impl Nat {
     /// Translates a packet of a flow, and notes it.
     fn carry(&mut self, frame: &mut Frame, packet: &Named, id: FlowId, side: Side, now: Instant) -> Fate {
         let flow = self.flows.get_mut(id);
+        let before = (flow.handshake, flow.seen);
         let at = side.index();
         flow.frames[at] = flow.frames[at].saturating_add(1);
         flow.bytes[at] += (packet.ip.end - packet.ip.at) as u64;
@@ -166,10 +167,14 @@ impl Nat {
             }
         }
         let class = advance(flow, side, packet);
+        let is_noted = before == (flow.handshake, flow.seen);
         // Only the inside keeps a mapping alive (RFC 4787, REQ-6); a publication needs no keeping.
         let refreshes = packet.tuple.realm != Realm::OUTSIDE || flow.origin == Origin::Published;
         if refreshes || flow.class != class {
             self.flows.refresh(id, class, Tick::at(now));
+        }
+        if !is_noted {
+            self.flows.note(id.number());
         }
         rewrite::translate(frame, packet, &new);
         if new.source != packet.tuple.source && rewrite::has_identification(frame.bytes(), &packet.ip) {

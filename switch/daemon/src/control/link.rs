@@ -9,10 +9,11 @@
 //! When control dies the datapath goes on, and the next control takes up with it ([`survivor`]): then what
 //! it was told is what is kept here at first.
 //!
-//! Counters lie in memory shared by both ends and survive either.
+//! Counters lie in memory shared by both ends and survive either. So do flows: the next datapath goes on with them.
 //!
 //! [`survivor`]: super::survivor
 
+mod claims;
 mod process;
 mod relays;
 mod tunnels;
@@ -36,6 +37,7 @@ use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
+pub use claims::Claim;
 use process::{Watched, must, random_seed, unexpected, watch};
 pub(super) use process::{ask, ask_with};
 pub use relays::Relay;
@@ -43,13 +45,14 @@ pub use tunnels::KnownTunnel;
 
 use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
+use crate::datapath::claims::Claimed;
 use crate::datapath::command::{
     Command, Options, PollMode, PortSpec, Question, Reply, TABLE_PAGE, TableEntry, TunnelSocket,
 };
 use crate::datapath::counters::{Counters, PortCounters};
 use crate::datapath::flows::{FlowPage, FlowQuery};
+use crate::datapath::mirror::Mirror;
 use crate::datapath::relays::Relayed;
-use crate::datapath::reserved::UPLINKS_MAX;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// Where the datapath listens for the next control, in the state directory.
@@ -84,6 +87,7 @@ pub struct Link {
 #[derive(Debug)]
 struct Shared {
     counters: Counters,
+    mirror: Mirror,
     resolver: Resolver,
     pid: AtomicU32,
     restarts: AtomicU64,
@@ -107,6 +111,8 @@ struct State {
     /// The way out, with a packet socket.
     uplinks: BTreeMap<u16, (UplinkSpec, OwnedFd)>,
     grants: Vec<Grant>,
+    /// The sockets of claimed ports, which control has, too.
+    claims: BTreeMap<Claimed, Arc<OwnedFd>>,
     /// Published ports.
     bindings: Vec<Binding>,
     /// Their sockets.
@@ -153,6 +159,7 @@ impl Link {
             ports: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             grants: Vec::new(),
+            claims: BTreeMap::new(),
             bindings: Vec::new(),
             relays: BTreeMap::new(),
             kept: None,
@@ -163,7 +170,7 @@ impl Link {
             latest: 0,
             stopped: false,
         };
-        let link = Self::of(Counters::new()?, resolver, state);
+        let link = Self::of(Counters::new()?, Mirror::new()?, resolver, state);
         let mut state = link.shared.state.lock().await;
         link.launch(&mut state).await?;
         drop(state);
@@ -183,8 +190,9 @@ impl Link {
             networks: memory.networks,
             rules: Vec::new(),
             ports: memory.ports,
-            uplinks: BTreeMap::new(),
+            uplinks: memory.uplinks,
             grants: Vec::new(),
+            claims: memory.claims,
             bindings: memory.bindings,
             relays: memory.relays,
             kept: memory.kept,
@@ -195,16 +203,14 @@ impl Link {
             latest: pid,
             stopped: false,
         };
-        let link = Self::of(memory.counters, resolver, state);
+        let link = Self::of(memory.counters, memory.mirror, resolver, state);
         let mut state = link.shared.state.lock().await;
         let watched = Watched::Found(process.try_clone()?.into_async()?);
         let watcher = tokio::spawn(watch(link.clone(), watched, pid));
         link.serve_resolver(&channel).await?;
-        // Ports that were claimed for the last control are no more.
-        for place in 0..UPLINKS_MAX {
-            must(&channel, &Command::SetUplink(place, None), None).await?;
-        }
         link.serve_claims(&channel).await?;
+        // The control before may have died over telling it.
+        must(&channel, &Command::Begin, None).await?;
         state.running = Some(Running { channel, process, watcher });
         link.shared.pid.store(pid, Relaxed);
         link.tell(&mut state, Command::SetPoll(poll), None).await.map_err(io::Error::other)?;
@@ -212,7 +218,7 @@ impl Link {
         Ok(link)
     }
 
-    fn of(counters: Counters, resolver: Resolver, state: State) -> Self {
+    fn of(counters: Counters, mirror: Mirror, resolver: Resolver, state: State) -> Self {
         let (wants, wanted) = mpsc::unbounded_channel();
         let shared = Shared {
             uplink_names: std::sync::Mutex::default(),
@@ -220,6 +226,7 @@ impl Link {
             wants,
             wanted: Mutex::new(wanted),
             counters,
+            mirror,
             resolver,
             pid: AtomicU32::new(0),
             restarts: AtomicU64::new(0),
@@ -529,6 +536,7 @@ impl Link {
         state.stopped = true;
         state.ports.clear();
         state.relays.clear();
+        state.claims.clear();
         state.tunnel_sockets.clear();
         (state.uplinks, state.kept) = (BTreeMap::new(), None);
         let _ = std::fs::remove_file(&state.socket);

@@ -112,7 +112,7 @@ impl Seen {
 #[derive(Debug)]
 struct Heard {
     socket: OwnedFd,
-    admitted: Program,
+    admitted: Option<Program>,
 }
 
 /// Follows the uplink; see the [module](self).
@@ -125,8 +125,10 @@ pub struct Uplink {
     /// Those of published ports.
     published: publish::claims::Claims,
     told: Seen,
+    /// Whether that is what the datapath was told.
+    is_told: bool,
     /// By the place of the uplink.
-    sockets: BTreeMap<usize, Heard>,
+    sockets: BTreeMap<u16, Heard>,
 }
 
 impl Uplink {
@@ -138,9 +140,13 @@ impl Uplink {
         // The watch comes first, so that no change falls between it and the first look.
         let watch = AddressWatch::open_with_routes()?.into_async()?;
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-        let claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
-        let mut uplink =
-            Self { link, choice, watch, claims, published, told: Seen::default(), sockets: BTreeMap::new() };
+        let mut claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
+        // A datapath that outlived its control has these.
+        claims.take_up(link.claims().await);
+        let sockets = link.uplink_sockets().await?.into_iter();
+        let sockets = sockets.map(|(place, socket)| (place, Heard { socket, admitted: None })).collect();
+        let (told, is_told) = (Seen::default(), false);
+        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, sockets };
         uplink.look_again().await;
         Ok(uplink)
     }
@@ -168,46 +174,47 @@ impl Uplink {
             tracing::warn!("the uplink cannot be looked at: {error}");
             self.told.clone()
         });
-        if seen == self.told {
+        if self.is_told && seen == self.told {
             return;
         }
-        let before = std::mem::replace(&mut self.told, seen.clone());
+        self.told = seen.clone();
         let indices: Vec<u32> = seen.found().map(|found| found.index).collect();
-        self.claims.settle(&indices, &seen.host);
+        self.settle(&indices, &seen.host).await;
         self.published.set_uplinks(&indices);
-        let first = self.claim_first().await;
-        for (place, found) in seen.uplinks.into_iter().enumerate() {
-            let was = before.uplinks.get(place).cloned().flatten();
-            if let Err(error) = self.change(place, was, found).await {
+        self.claim_first().await;
+        self.is_told = true;
+        let mut found = seen.uplinks.into_iter();
+        for place in 0..UPLINKS_MAX {
+            if let Err(error) = self.change(place, found.next().flatten()).await {
                 // The next change is another try.
-                self.told.uplinks[place] = None;
-                self.sockets.remove(&place);
+                self.is_told = false;
                 tracing::warn!("containers do not reach the world: {error}");
             }
         }
-        self.tell_granted(&first).await;
+        self.tell_granted(&self.claims.held()).await;
     }
 
     /// Says what an uplink is now.
-    async fn change(&mut self, place: usize, was: Option<Found>, found: Option<Found>) -> io::Result<()> {
-        let number = u16::try_from(place).map_err(io::Error::other)?;
+    async fn change(&mut self, place: u16, found: Option<Found>) -> io::Result<()> {
         let Some(found) = found else {
-            let gone = self.sockets.remove(&place).is_some() || was.is_some();
-            let told = if gone { self.link.set_uplink(number, None, None).await } else { Ok(()) };
+            let gone = self.sockets.remove(&place).is_some();
+            let told = if gone { self.link.set_uplink(place, None, None).await } else { Ok(()) };
             return told.map_err(io::Error::other);
         };
         let program = self.program(&found.spec.interface).await;
-        let is_same = was.as_ref().is_some_and(|was| was.index == found.index);
+        let heard = self.sockets.get_mut(&place);
+        let bound = heard.as_ref().and_then(|heard| packet::interface(&heard.socket).ok());
+        let is_same = bound == Some(found.index);
         let mut rides_along = None;
-        if let (true, Some(heard)) = (is_same, self.sockets.get_mut(&place)) {
+        if let (true, Some(heard)) = (is_same, heard) {
             program.attach(heard.socket.as_fd())?;
-            heard.admitted = program;
+            heard.admitted = Some(program);
         } else {
             let socket = packet::open_filtered(&found.spec.interface, &program)?;
             rides_along = Some(socket.try_clone()?);
-            self.sockets.insert(place, Heard { socket, admitted: program });
+            self.sockets.insert(place, Heard { socket, admitted: Some(program) });
         }
-        self.link.set_uplink(number, Some(found.spec), rides_along).await.map_err(io::Error::other)
+        self.link.set_uplink(place, Some(found.spec), rides_along).await.map_err(io::Error::other)
     }
 
     /// Networks or published ports are not what they were.
@@ -249,26 +256,38 @@ impl Uplink {
         self.tell_granted(&claimed).await;
     }
 
-    async fn tell_granted(&self, claimed: &[(Protocol, IpAddr)]) {
+    /// Lets go of claims at other addresses than these.
+    async fn settle(&mut self, indices: &[u32], addresses: &[IpAddr]) {
+        self.claims.settle(indices, addresses);
+        if let Err(error) = self.link.keep_claims_only_at(addresses).await {
+            tracing::warn!("the datapath keeps sockets of ports that are not claimed any more: {error}");
+        }
+    }
+
+    async fn tell_granted(&mut self, claimed: &[(Protocol, IpAddr)]) {
         let grants = claimed.iter().map(|&(protocol, address)| {
             let ports = self.claims.ranges(protocol, address);
             Grant { protocol, address, ports }
         });
-        if let Err(error) = self.link.grant(grants.collect()).await {
+        let grants = grants.collect();
+        // No port is used that would not outlive this process, if that can be had.
+        if let Err(error) = self.link.keep_claims(self.claims.take_fresh()).await {
+            tracing::warn!("claimed ports do not outlive this process: {error}");
+        }
+        if let Err(error) = self.link.grant(grants).await {
             tracing::warn!("the datapath was not told of claimed ports: {error}");
         }
     }
 
     /// Lets the sockets hear what is the switch's now.
     async fn admit(&mut self) {
-        for (place, found) in self.told.uplinks.clone().into_iter().enumerate() {
+        for (place, found) in (0..UPLINKS_MAX).zip(self.told.uplinks.clone()) {
             let Some(Found { spec, .. }) = found else { continue };
             let program = self.program(&spec.interface).await;
-            let Some(heard) = self.sockets.get_mut(&place).filter(|heard| heard.admitted != program) else {
-                continue;
-            };
+            let is_new = |heard: &&mut Heard| heard.admitted.as_ref() != Some(&program);
+            let Some(heard) = self.sockets.get_mut(&place).filter(is_new) else { continue };
             match program.attach(heard.socket.as_fd()) {
-                Ok(()) => heard.admitted = program,
+                Ok(()) => heard.admitted = Some(program),
                 Err(error) => tracing::warn!("the uplink's filter cannot be changed: {error}"),
             }
         }

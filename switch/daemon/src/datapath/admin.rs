@@ -11,6 +11,7 @@ use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
 use super::RESOLVER;
+use super::claims::ClaimCommand;
 use super::command::{Command, PortSpec, Question, RelayCommand, Reply, TABLE_PAGE, TableEntry};
 use super::reserved::{self, UPLINKS_MAX};
 use super::turn::Datapath;
@@ -45,8 +46,9 @@ impl Datapath {
     fn carry_out(&mut self, command: Command, fds: Vec<OwnedFd>) {
         let one = |fds: Vec<OwnedFd>| fds.into_iter().next();
         let reply = match command {
-            Command::Listen | Command::Start(_) => Reply::Refused("already started".into()),
+            Command::Listen | Command::Mirror | Command::Start(_) => Reply::Refused("already started".into()),
             Command::Recall(question) => return self.recall(question),
+            Command::Begin => self.begin(clock::now()),
             Command::Keep => {
                 self.memory.kept = one(fds);
                 Reply::Done
@@ -87,6 +89,7 @@ impl Datapath {
                 None => Reply::Refused("claims need a channel".into()),
             },
             Command::Grant(grants) => self.grant(grants),
+            Command::Claims(command) => self.carry_out_for_claims(command, fds),
             Command::Announce(port) => {
                 self.announce(port);
                 Reply::Done
@@ -96,12 +99,7 @@ impl Datapath {
                 Reply::Done
             }
             Command::AddBinding(binding) => self.add_binding(binding),
-            Command::RemoveBinding(binding) => {
-                if self.nat.remove_binding(&binding) {
-                    self.switch.unpublish(&published(&binding));
-                }
-                Reply::Done
-            }
+            Command::RemoveBinding(binding) => self.remove_binding(&binding),
             Command::Relay(command) => self.carry_out_for_relays(command, fds),
             Command::Tunnel(command) => self.carry_out_for_tunnels(command, one(fds)),
             Command::SetRules(rules) => {
@@ -110,7 +108,13 @@ impl Datapath {
             }
             Command::Read(question) => self.read(question),
         };
+        // What is answered is written down.
+        self.mirror.follow(&mut self.nat);
         self.reply(&reply, None);
+    }
+
+    fn carry_out_for_claims(&mut self, command: ClaimCommand, fds: Vec<OwnedFd>) -> Reply {
+        self.claims.carry_out(command, fds).map_or_else(Reply::Refused, |()| Reply::Done)
     }
 
     fn carry_out_for_relays(&mut self, command: RelayCommand, fds: Vec<OwnedFd>) -> Reply {
@@ -191,6 +195,13 @@ impl Datapath {
             Err(BindingError::Taken(same)) if same == binding => Reply::Done,
             Err(error) => Reply::Refused(error.to_string()),
         }
+    }
+
+    fn remove_binding(&mut self, binding: &Binding) -> Reply {
+        if self.nat.remove_binding(binding) {
+            self.switch.unpublish(&published(binding));
+        }
+        Reply::Done
     }
 
     fn set_uplink(&mut self, place: u16, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Reply {

@@ -12,6 +12,7 @@ use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
 use vswitch_vxlan::{Record, Vni};
 
+use super::claims::{ClaimCommand, Claimed};
 use super::flows::{FlowPage, FlowQuery};
 use super::relays::{Relayed, Targets};
 use super::wiring::{Grant, UplinkSpec};
@@ -21,8 +22,13 @@ use super::wiring::{Grant, UplinkSpec};
 pub enum Command {
     /// The first command: where the next control will come in. A bound socket rides along.
     Listen,
-    /// The second command: how to run. The descriptor of the counters rides along.
+    /// The second command: where flows are written down, for a datapath that comes after this one. The descriptor of that
+    /// memory rides along.
+    Mirror,
+    /// The third command: how to run. The descriptor of the counters rides along.
     Start(Options),
+    /// What there is was told: takes up the flows of the datapath before, and begins to move frames.
+    Begin,
     /// Asks what this datapath was told before.
     Recall(Recall),
     /// Hands over the private namespace of veth pairs, to be kept for the next control.
@@ -50,6 +56,8 @@ pub enum Command {
     SetClaims,
     /// Says which ports were claimed.
     Grant(Vec<Grant>),
+    /// About the sockets of claimed ports.
+    Claims(ClaimCommand),
     /// Says in its network where the addresses of the container behind a port are.
     Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.
@@ -64,7 +72,7 @@ pub enum Command {
     Tunnel(TunnelCommand),
     /// Puts these rules in place of all there are; those known by their number go on counting.
     SetRules(Vec<Rule>),
-    /// Asks for something; changes nothing.
+    /// Asks for something.
     Read(Question),
 }
 
@@ -133,6 +141,8 @@ pub enum Recall {
     NextPort(Option<PortId>),
     /// The published ports behind these, in the order of the datapath; the first, if none are named.
     NextBinding(Option<Binding>),
+    /// Where flows are written down: the descriptor of that memory rides along with the answer.
+    Mirror,
     /// The sockets of published ranges behind this one; the first, if none is named. They ride along with the answer.
     NextSockets(Option<(Relayed, usize)>),
     /// The tunnel of the first network behind this one; the first tunnel, if none is named.
@@ -146,6 +156,10 @@ pub enum Recall {
     },
     /// The socket of tunnels behind this one, which rides along; the first one, if none is named.
     NextTunnelSocket(Option<TunnelSocket>),
+    /// The uplink at this place; its packet socket rides along with the answer.
+    Uplink(u16),
+    /// The claims behind this one, with their sockets; the first ones, if none is named.
+    NextClaims(Option<Claimed>),
     /// What was handed over to be kept. It rides along with the answer, if there is anything.
     Kept,
 }
@@ -259,6 +273,10 @@ pub enum Reply {
     Port(PortId, PortSpec),
     /// Published ports, as they were told.
     Binding(Binding),
+    /// The way out, as it was told.
+    Uplink(UplinkSpec),
+    /// Claims whose sockets ride along; none behind the last.
+    Claims(Vec<Claimed>),
     /// Sockets of a published range, where it leads, and the first of them.
     Sockets(Relayed, Targets, usize),
     /// A tunnel, as it was told, and its peers.

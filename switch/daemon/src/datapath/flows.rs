@@ -118,7 +118,7 @@ impl FlowQuery {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use vswitch_frame::{Frame, Pool, PortId};
@@ -128,11 +128,16 @@ mod tests {
     use super::*;
     use crate::datapath::command::Reply;
 
-    const NETWORK: NetworkId = NetworkId(3);
-    const HOST: [u8; 4] = [192, 0, 2, 1];
+    pub(in crate::datapath) const NETWORK: NetworkId = NetworkId(3);
+    pub(in crate::datapath) const HOST: [u8; 4] = [192, 0, 2, 1];
 
     /// A datagram of IPv4, its UDP checksum left out.
-    fn datagram(pool: &mut Pool, source: [u8; 4], port: u16, target: [u8; 4]) -> Frame {
+    pub(in crate::datapath) fn datagram(
+        pool: &mut Pool,
+        source: [u8; 4],
+        port: u16,
+        target: [u8; 4],
+    ) -> Frame {
         let mut frame = pool.take().expect("a slot");
         let mut ip = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
         ip.extend(source);

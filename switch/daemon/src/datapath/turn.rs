@@ -18,10 +18,12 @@ use vswitch_sys::device::{Budget, Left};
 use vswitch_sys::packet::Vectors;
 use vswitch_sys::poll::Poller;
 
+use super::claims::Claims;
 use super::command::Options;
 use super::counters::{Counter, Counters};
 use super::dns::{Origin, Resolver};
 use super::line::Line;
+use super::mirror::Mirror;
 use super::ports::Ports;
 use super::recall::Memory;
 use super::relays::Relays;
@@ -51,6 +53,8 @@ pub(crate) struct Datapath {
     pub(crate) counters: Counters,
     pub(crate) resolver: Resolver,
     pub(crate) nat: Nat,
+    pub(crate) mirror: Mirror,
+    pub(crate) claims: Claims,
     pub(super) outside: Outside,
     pub(crate) relays: Relays,
     pub(super) overlay: Overlay,
@@ -68,6 +72,7 @@ impl Datapath {
     pub(crate) fn new(
         options: Options,
         counters: Counters,
+        mirror: Mirror,
         poller: Poller,
         line: Line,
         descriptors: usize,
@@ -81,6 +86,8 @@ impl Datapath {
             counters,
             resolver: Resolver::new(options.seed),
             nat: wiring::translator(options.seed),
+            mirror,
+            claims: Claims::default(),
             outside: Outside::new(),
             relays: Relays::new(options.seed.rotate_left(32), descriptors),
             overlay: Overlay::new(options.seed),
@@ -111,8 +118,12 @@ impl Datapath {
         }
     }
 
-    /// Lets every port that is ready give one burst; says whether there was any frame.
+    /// Lets every port that is ready give one burst; says whether there was any frame. Until everything was told none does:
+    /// the kernel's queues hold what comes.
     fn turn(&mut self, now: Instant) -> bool {
+        if !self.memory.begun {
+            return false;
+        }
         let mut worked = false;
         for _ in 0..self.ports.ready_count() {
             let Some(ingress) = self.ports.next_ready() else { break };
@@ -241,8 +252,9 @@ impl Datapath {
         Wiring { switch, nat, outside, verdicts, pool, counters, now }
     }
 
-    /// Drops what goes nowhere, and sends what goes to one port each.
+    /// Drops what goes nowhere, and sends what goes to one port each. What they have changed is written down before.
     pub(super) fn send_to_one(&mut self) {
+        self.mirror.follow(&mut self.nat);
         for (reason, port, frame) in self.verdicts.drop.drain(..) {
             self.counters.drop(port, reason, 1);
             self.pool.free(frame);

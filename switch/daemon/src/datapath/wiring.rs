@@ -43,6 +43,9 @@ pub(super) const HELD_MAX: usize = WAITING_MAX * UPLINKS_MAX as usize + FRAGMENT
 /// Fragments that wait for the first of their datagram.
 const FRAGMENTS_WAITING: usize = 64;
 
+/// Flows there may be.
+pub(super) const FLOWS: usize = 1_000_000;
+
 /// Time after which claims that did not come are asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -104,9 +107,12 @@ pub(crate) struct Outside {
     asked: Option<Instant>,
 }
 
-/// A translator without an uplink. `seed` is secret and random.
+/// A translator without an uplink, whose changes the mirror follows. `seed` is secret and random.
 pub(super) fn translator(seed: u64) -> Nat {
-    Nat::new(Limits { fragments_waiting: FRAGMENTS_WAITING, ..Limits::default() }, seed)
+    let limits = Limits { flows: FLOWS, fragments_waiting: FRAGMENTS_WAITING, ..Limits::default() };
+    let mut nat = Nat::new(limits, seed);
+    nat.note_changes();
+    nat
 }
 
 impl Outside {
@@ -154,6 +160,11 @@ impl Outside {
     pub(super) fn held(&self, nat: &Nat) -> usize {
         let waiting: usize = self.uplinks.values().map(|uplink| uplink.neighbours.waiting()).sum();
         waiting + nat.stats().fragments_waiting
+    }
+
+    /// What control said the uplink at a port is.
+    pub(super) fn spec(&self, port: PortId) -> Option<UplinkSpec> {
+        self.uplinks.get(&port).map(|uplink| uplink.spec.clone())
     }
 
     /// When there is something to do; see [`Wiring::poll`].

@@ -64,8 +64,9 @@ impl Link {
             return Err(io::Error::other("it was stopped"));
         }
         if let Some(running) = state.running.take() {
-            // One that lives but does not answer must not go on beside the next.
+            // One that lives but does not answer must not go on beside the next, and write down flows.
             let _ = running.process.kill();
+            running.process.into_async()?.readable().await?.retain_ready();
         }
         self.launch(state).await?;
         self.shared.restarts.fetch_add(1, Relaxed);
@@ -96,6 +97,7 @@ impl Link {
         let process = Pidfd::open(pid)?;
         let channel = ours.into_async()?;
         must(&channel, &Command::Listen, Some(listener.as_fd())).await?;
+        must(&channel, &Command::Mirror, Some(self.shared.mirror.as_fd())).await?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
         if let Some(kept) = &state.kept {
             must(&channel, &Command::Keep, Some(kept.as_fd())).await?;
@@ -126,6 +128,8 @@ impl Link {
                 Ok(()) => {}
             }
         }
+        must(&channel, &Command::Begin, None).await?;
+        super::claims::hand_over_all(&channel, state).await?;
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));
         state.running = Some(Running { channel, process, watcher });
