@@ -244,7 +244,7 @@ impl Wiring<'_> {
     /// Takes of what is for the gateway or the host what leads back inside: to a published port or to somebody's mapping; and
     /// what answers such, or a client outside who is hidden behind the gateway. It is the translator's until [`leave`](Self::leave) gives it a fate.
     pub(super) fn turn_back(&mut self, ingress: PortId) {
-        let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.mappings().next().is_some();
+        let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.has_mappings();
         if self.verdicts.local.is_empty() || !leads_anywhere {
             return;
         }
@@ -267,6 +267,9 @@ impl Wiring<'_> {
     /// Gives every packet that leaves a fate. Returns how many frames were made meanwhile.
     pub(super) fn leave(&mut self, ingress: PortId) -> usize {
         let mut outbound = std::mem::take(&mut self.verdicts.outbound);
+        if let Some(network) = outbound.first().map(|first| first.network) {
+            self.nat.prepare(outbound.iter().map(|outbound| &outbound.frame), Realm::network(network));
+        }
         for Outbound { network, sandbox, masqueraded, address, frame } in outbound.drain(..) {
             let leaving = if masqueraded { Leaving::Masqueraded } else { Leaving::Plain };
             let from = Inside { port: ingress, network, sandbox, leaving, address };
@@ -279,11 +282,14 @@ impl Wiring<'_> {
     /// Gives every frame of an uplink's burst a fate, and drains it. Returns how many frames were made meanwhile.
     pub(super) fn arrive(&mut self, ingress: PortId, burst: &mut Vec<Frame>) -> usize {
         let mut made = 0;
-        for mut frame in burst.drain(..) {
-            match frame.parse() {
-                Ok(()) => made += self.receive(ingress, frame),
-                Err(reason) => self.drop(reason, ingress, frame),
+        for mut frame in burst.extract_if(.., |frame| frame.parse().is_err()) {
+            if let Err(reason) = frame.parse() {
+                self.drop(reason, ingress, frame);
             }
+        }
+        self.nat.prepare(burst.iter(), Realm::OUTSIDE);
+        for frame in burst.drain(..) {
+            made += self.receive(ingress, frame);
         }
         made + self.settle()
     }
