@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::contender::{outside, overlay};
+use crate::contender::{local, outside, overlay};
 use crate::error::BenchError;
 use crate::figure::Test;
 use crate::results::{Results, Road};
@@ -38,6 +38,14 @@ enum Command {
         /// What the NICs between the hosts can
         #[arg(long, value_enum, default_value_t)]
         underlay: Underlay,
+        #[command(flatten)]
+        rounds: c2c::Rounds,
+    },
+    /// From a program of the host to a port published on 127.0.0.1, the switch beside docker-proxy
+    Proxy {
+        /// The program docker-proxy [default: where packages put it]
+        #[arg(long, value_name = "FILE")]
+        docker_proxy: Option<PathBuf>,
         #[command(flatten)]
         rounds: c2c::Rounds,
     },
@@ -138,6 +146,9 @@ fn run(command: &Command) -> Result<(), BenchError> {
         }
         Command::Overlay { underlay, rounds } => {
             rounds.run(&[underlay.road()], &Test::BULK, overlay::contenders)
+        }
+        Command::Proxy { docker_proxy, rounds } => {
+            rounds.run(&[Road::Proxy], &Test::BULK, |_| local::contenders(docker_proxy.as_deref()))
         }
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),

@@ -26,6 +26,8 @@ pub enum Road {
     OverlayUdpGso,
     /// The same where they segment neither.
     OverlayPlain,
+    /// From a program of the host to a port published on its loopback address.
+    Proxy,
 }
 
 impl Road {
@@ -38,6 +40,7 @@ impl Road {
             Road::OverlayTunnelGso => "overlay --underlay tunnel-gso",
             Road::OverlayUdpGso => "overlay --underlay udp-gso",
             Road::OverlayPlain => "overlay --underlay plain",
+            Road::Proxy => "proxy",
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod docker_rules;
+pub mod local;
 pub mod outside;
 pub mod overlay;
 mod ovs;
@@ -43,6 +44,9 @@ pub enum Peer {
     /// The kernel's bridge and vxlan interface on two hosts
     #[value(skip)]
     KernelVxlan,
+    /// docker-proxy in front of the kernel's bridge
+    #[value(skip)]
+    DockerProxy,
 }
 
 /// One of those that are measured.
@@ -66,6 +70,7 @@ impl std::fmt::Display for Who {
             Who::Peer(Peer::OvsTso) => "ovs-tso",
             Who::Peer(Peer::Kernel) => "kernel",
             Who::Peer(Peer::KernelVxlan) => "kernel-vxlan",
+            Who::Peer(Peer::DockerProxy) => "docker-proxy",
         })
     }
 }
@@ -96,6 +101,7 @@ impl Contender {
             Who::Peer(Peer::OvsTso) => ovs::contender(true),
             Who::Peer(Peer::Kernel) => outside::kernel(Road::Masquerade),
             Who::Peer(Peer::KernelVxlan) => overlay::kernel(Road::OverlayTunnelGso),
+            Who::Peer(Peer::DockerProxy) => local::kernel(None),
         }
     }
 

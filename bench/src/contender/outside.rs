@@ -122,7 +122,7 @@ fn places(road: Road, container: &NetNs, address: IpAddr, world: &NetNs) -> io::
             choose_ports(container, SOURCE_PORTS)?;
             [inside, outside]
         }
-        Road::Published => {
+        Road::Published | Road::Proxy => {
             choose_ports(container, PORTS)?;
             choose_ports(world, SOURCE_PORTS)?;
             [outside, Place { reached_at: Some(HOST.into()), ..inside }]
