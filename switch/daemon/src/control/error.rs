@@ -77,6 +77,8 @@ codes! {
     InterfaceInUse = 409 "interface-in-use",
     /// The address belongs to an endpoint or is the gateway.
     AddressInUse = 409 "address-in-use",
+    /// The address belongs to another host, which does not give it, or cannot be reached.
+    AddressElsewhere = 409 "address-elsewhere",
     /// The MAC address belongs to an endpoint of the network.
     MacInUse = 409 "mac-in-use",
     /// Another sandbox or another program has the port of the host.

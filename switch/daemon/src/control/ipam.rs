@@ -161,7 +161,7 @@ impl Pool {
         let (first, last) = bounds(self.subnet, self.subnet);
         let free = (first..=last).find(|at| !self.used.contains(at))?;
         self.used.insert(free);
-        Some(address_of(self.subnet, free))
+        Some(address_of(Family::of(self.gateway), free))
     }
 
     fn take(&mut self, address: IpAddr) -> Result<()> {
@@ -195,7 +195,7 @@ impl Pool {
         for _ in 0..=self.used.len() {
             if self.used.insert(at) {
                 self.last = at;
-                return Some(address_of(self.subnet, at));
+                return Some(address_of(Family::of(self.gateway), at));
             }
             at = behind(at);
         }
@@ -389,17 +389,19 @@ fn bounds(part: IpNet, subnet: IpNet) -> (u128, u128) {
     (first.max(number(part.network())), last.min(number(part.broadcast())))
 }
 
-fn number(address: IpAddr) -> u128 {
+/// An address as a number.
+pub fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(u32::from(address)),
         IpAddr::V6(address) => u128::from(address),
     }
 }
 
-fn address_of(subnet: IpNet, number: u128) -> IpAddr {
-    match subnet {
-        IpNet::V4(_) => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
-        IpNet::V6(_) => Ipv6Addr::from(number).into(),
+/// The address of a number; the highest one of IPv4 for what is none of its.
+pub fn address_of(family: Family, number: u128) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+        Family::V6 => Ipv6Addr::from(number).into(),
     }
 }
 

@@ -25,6 +25,7 @@
 //! | [`describe`] | what the datapath is told of networks and endpoints |
 //! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
 //! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
+//! | [`cluster`] | other hosts: networks that span them, addresses, names |
 //! | [`link`] [`survivor`] | the datapath, seen from here, and one that outlived its control |
 //! | [`error`] | what a refusal looks like |
 
@@ -33,6 +34,7 @@ pub mod announce;
 pub mod api;
 pub mod calendar;
 pub mod claims;
+pub mod cluster;
 pub mod default_route;
 pub mod describe;
 pub mod endpoints;

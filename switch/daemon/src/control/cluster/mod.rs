@@ -1,0 +1,17 @@
+//! The cluster: hosts that share networks.
+//!
+//! # Theory of operation
+//! Each host tells the others what is its own, as versioned [`record`]s: itself, its endpoints, the networks
+//! that were made on it and the addresses it owns. What the others say arrives through the [`view`], whose
+//! source is gossip, etcd, or a list of peers.
+//!
+//! | file | |
+//! |---|---|
+//! | [`record`] [`ledger`] | what is said, and of each thing the newest |
+//! | [`view`] | how control and a source talk |
+//! | [`space`] | whose the addresses of a network are |
+
+pub mod ledger;
+pub mod record;
+pub mod space;
+pub mod view;
