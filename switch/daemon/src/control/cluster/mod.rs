@@ -9,8 +9,10 @@
 //! |---|---|
 //! | [`record`] [`ledger`] | what is said, and of each thing the newest |
 //! | [`view`] | how control and a source talk |
+//! | [`gossip`] | a source without a server |
 //! | [`space`] | whose the addresses of a network are |
 
+pub mod gossip;
 pub mod ledger;
 pub mod record;
 pub mod space;
