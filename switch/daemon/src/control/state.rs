@@ -15,6 +15,8 @@ use vswitch_frame::{Mac, NetworkId, PortId};
 use vswitch_sys::netns::NetNs;
 
 use super::api::types::Map;
+use super::cluster::record::{HostId, Record};
+use super::cluster::space;
 use super::error::{Code, Error, Result};
 use super::host_port::HostPort;
 use super::ipam::{Family, Pools};
@@ -40,6 +42,10 @@ pub struct State {
     pub namespaces: Records<Identity>,
     /// The user's rules.
     pub rules: Rules,
+    /// Which host of a cluster this is, once it is one.
+    pub host: Option<HostId>,
+    /// What this host says in its cluster, by key, and what it must not forget of what others say.
+    pub said: Records<Record>,
     /// Numbers of networks.
     pub network_numbers: Numbers,
     /// Numbers of ports.
@@ -73,6 +79,9 @@ pub struct Network {
     pub labels: Map,
     /// Its port to the host.
     pub host_port: Option<HostPort>,
+    /// Its number on the wire, if it spans the hosts of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
     /// Its addresses.
     pub pools: Pools,
     /// MAC addresses of its gateway and its endpoints.
@@ -155,6 +164,8 @@ impl Default for State {
             sandboxes: Records::default(),
             namespaces: Records::default(),
             rules: Rules::default(),
+            host: None,
+            said: Records::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(TUNNELS.index()),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
@@ -169,11 +180,16 @@ impl State {
         sandboxes: BTreeMap<String, Sandbox>,
         namespaces: BTreeMap<String, Identity>,
         rules: Rules,
+        said: BTreeMap<String, Record>,
+        host: Option<HostId>,
     ) -> Self {
         let endpoints = || sandboxes.values().flat_map(|sandbox| &sandbox.endpoints);
         for (name, network) in &mut networks {
             let own = || endpoints().filter(|endpoint| endpoint.network == *name);
             network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
+            if network.vni.is_some() {
+                network.pools.set_owned(&space::owned(said.values(), &network.id.to_string(), host));
+            }
             network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
         }
         let endpoint_ports = endpoints().map(|endpoint| endpoint.port.0);
@@ -193,6 +209,8 @@ impl State {
             sandboxes: Records::committed(sandboxes),
             namespaces: Records::committed(namespaces),
             rules,
+            host,
+            said: Records::committed(said),
         }
     }
 
