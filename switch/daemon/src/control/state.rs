@@ -23,6 +23,7 @@ use super::ipam::{Family, Pools};
 use super::mode::Mode;
 use super::names::Id;
 use super::options::{NetworkOptions, PortType, Sysctl};
+use super::overlay::Overlay;
 use super::predefined::{self, PREDEFINED};
 use super::publish::published::Published;
 use super::publish::spec::Exposed;
@@ -79,9 +80,9 @@ pub struct Network {
     pub labels: Map,
     /// Its port to the host.
     pub host_port: Option<HostPort>,
-    /// Its number on the wire, if it spans the hosts of the cluster.
+    /// What makes it span hosts, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vni: Option<u32>,
+    pub overlay: Option<Overlay>,
     /// Its addresses.
     pub pools: Pools,
     /// MAC addresses of its gateway and its endpoints.
@@ -187,7 +188,7 @@ impl State {
         for (name, network) in &mut networks {
             let own = || endpoints().filter(|endpoint| endpoint.network == *name);
             network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
-            if network.vni.is_some() {
+            if network.is_shared() {
                 network.pools.set_owned(&space::owned(said.values(), &network.id.to_string(), host));
             }
             network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
@@ -195,12 +196,14 @@ impl State {
         let endpoint_ports = endpoints().map(|endpoint| endpoint.port.0);
         let host_ports =
             networks.values().filter_map(|network| network.host_port.as_ref()).map(|host| host.port.0);
+        let tunnels =
+            networks.values().filter_map(|network| network.overlay.as_ref()).map(|overlay| overlay.port.0);
         Self {
             network_numbers: Numbers::without(
                 NetworkId::LIMIT,
                 networks.values().map(|network| network.number.0),
             ),
-            port_numbers: Numbers::without(TUNNELS.index(), endpoint_ports.chain(host_ports)),
+            port_numbers: Numbers::without(TUNNELS.index(), endpoint_ports.chain(host_ports).chain(tunnels)),
             sandbox_numbers: Numbers::without(
                 usize::from(u16::MAX),
                 sandboxes.values().map(|sandbox| sandbox.number),
@@ -278,6 +281,13 @@ impl State {
             network.macs.remove(&mac);
         }
         self.port_numbers.give_back(port.0);
+    }
+}
+
+impl Network {
+    /// Whether it is the cluster's, and its addresses are shared with other hosts.
+    pub fn is_shared(&self) -> bool {
+        self.overlay.as_ref().is_some_and(|overlay| overlay.shared)
     }
 }
 

@@ -36,7 +36,7 @@ pub fn owned<'a>(
     host: Option<HostId>,
 ) -> Vec<Range> {
     let ranges = records.into_iter().filter_map(|record| match (&record.key, &record.value) {
-        (Key::Space(of, first), Some(Value::Space(space))) if of == network && space.owner == host => {
+        (Key::Space(of, first), Some(Value::Space(space))) if of == network && host.is_some() && space.owner == host => {
             Some(Range { first: *first, last: space.last })
         }
         _ => None,
