@@ -6,10 +6,12 @@
 
 mod attach;
 mod client;
+mod cluster;
 mod demo;
 mod endpoint;
 mod exec;
 mod fdb;
+mod join;
 mod network;
 mod network_flag;
 mod ps;
@@ -76,6 +78,8 @@ enum ClientCommand {
     Fdb(fdb::Fdb),
     #[command(subcommand)]
     Rule(rule::Rule),
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     Stats(stats::Stats),
     Version(version::Version),
 }
@@ -135,6 +139,7 @@ fn talk(command: ClientCommand, client: &Client) -> Outcome {
             ClientCommand::Ps(ps) => ps.run(client).await,
             ClientCommand::Fdb(fdb) => fdb.run(client).await,
             ClientCommand::Rule(rule) => rule.run(client).await,
+            ClientCommand::Cluster(cluster) => cluster.run(client).await,
             ClientCommand::Stats(stats) => stats.run(client).await,
             ClientCommand::Version(version) => version.run(client).await,
         }

@@ -208,6 +208,7 @@ impl Control {
     ) -> Result<Reservation> {
         let wanted = [config.ipam_config.ipv4_address, config.ipam_config.ipv6_address];
         let wanted: Vec<IpAddr> = wanted.into_iter().flatten().collect();
+        self.check_shared(network, &wanted)?;
         let Some(port) = self.state.port_numbers.take() else {
             let message = format!("{} endpoints is the most there can be: disconnect one", TUNNELS.index());
             return Err(Error::new(Code::LimitReached, message));

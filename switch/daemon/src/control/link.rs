@@ -29,8 +29,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use vswitch_engine::{Count, Network, Rule, Station};
-use vswitch_frame::{NetworkId, PortId};
+use vswitch_engine::{Count, Network, Remote, Rule, Station};
+use vswitch_frame::{Mac, NetworkId, PortId};
 use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
@@ -97,6 +97,8 @@ struct State {
     socket: PathBuf,
     options: Options,
     networks: BTreeMap<NetworkId, Network>,
+    /// Names of endpoints on other hosts.
+    remotes: BTreeMap<NetworkId, BTreeMap<Mac, Remote>>,
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     /// The way out, with a packet socket.
@@ -142,6 +144,7 @@ impl Link {
             socket,
             options: Options { poll, seed: random_seed()? },
             networks: BTreeMap::new(),
+            remotes: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
             uplink: None,
@@ -173,6 +176,7 @@ impl Link {
             socket,
             options: Options { poll, ..memory.options },
             networks: memory.networks,
+            remotes: BTreeMap::new(),
             rules: Vec::new(),
             ports: memory.ports,
             uplink: None,
@@ -193,6 +197,8 @@ impl Link {
         link.serve_resolver(&channel).await?;
         // Ports that were claimed for the last control are no more.
         must(&channel, &Command::SetUplink(None), None).await?;
+        // The cluster says anew who is there.
+        must(&channel, &Command::ForgetRemoteNames, None).await?;
         link.serve_claims(&channel).await?;
         state.running = Some(Running { channel, process, watcher });
         link.shared.pid.store(pid, Relaxed);
@@ -272,6 +278,7 @@ impl Link {
     pub async fn remove_network(&self, network: NetworkId) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         state.networks.remove(&network);
+        state.remotes.remove(&network);
         state.ports.retain(|_, (spec, _)| spec.network != network);
         state.tunnels.remove(&network);
         self.shared.admission.notify_one();
@@ -315,6 +322,26 @@ impl Link {
             return Err(io::Error::other("it was stopped").into());
         }
         self.tell(&mut state, Command::Announce(id), None).await
+    }
+
+    /// Says the names of a network's endpoints on other hosts, in place of those it was told before.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_remotes(
+        &self,
+        network: NetworkId,
+        remotes: BTreeMap<Mac, Remote>,
+    ) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let before = state.remotes.insert(network, remotes.clone()).unwrap_or_default();
+        let gone = before.keys().filter(|mac| !remotes.contains_key(*mac)).map(|mac| (*mac, None));
+        let changed = remotes.iter().filter(|(mac, remote)| before.get(*mac) != Some(*remote));
+        let changed = changed.map(|(mac, remote)| (*mac, Some(remote.clone())));
+        for (mac, remote) in gone.chain(changed) {
+            self.tell(&mut state, Command::NameRemote(network, mac, remote), None).await?;
+        }
+        Ok(())
     }
 
     /// Says which addresses the host has.

@@ -69,6 +69,14 @@ impl Datapath {
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
             Command::SetStation(port, station) => self.set_station(port, station),
+            Command::NameRemote(network, mac, remote) => {
+                self.switch.name_remote(network, mac, remote);
+                Reply::Done
+            }
+            Command::ForgetRemoteNames => {
+                self.switch.forget_remote_names();
+                Reply::Done
+            }
             Command::SetResolver => match fd {
                 Some(fd) => self.set_resolver(fd),
                 None => Reply::Refused("a resolver needs a channel".into()),

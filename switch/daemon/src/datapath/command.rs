@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vswitch_engine::{Count, Network, Rule, Station};
+use vswitch_engine::{Count, Network, Remote, Rule, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
@@ -37,6 +37,10 @@ pub enum Command {
     AddPort(PortId, PortSpec),
     /// Says anew who is behind a port.
     SetStation(PortId, Station),
+    /// Says the names of an endpoint on another host, or that it is gone.
+    NameRemote(NetworkId, Mac, Option<Remote>),
+    /// Forgets the names of endpoints on other hosts.
+    ForgetRemoteNames,
     /// Asks for names that are not ours over the channel that rides along.
     SetResolver,
     /// Says which addresses the host has beside those of gateways.

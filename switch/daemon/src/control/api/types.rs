@@ -3,6 +3,7 @@
 //! Where Docker's Engine API has such a thing, the field names are Docker's, and bodies may have
 //! fields that mean nothing here. The other bodies are ours and refuse what they do not know.
 
+mod cluster;
 mod networks;
 mod observed;
 mod rules;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
+pub use cluster::*;
 pub use networks::*;
 pub use observed::*;
 pub use rules::*;

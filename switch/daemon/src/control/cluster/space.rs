@@ -36,7 +36,9 @@ pub fn owned<'a>(
     host: Option<HostId>,
 ) -> Vec<Range> {
     let ranges = records.into_iter().filter_map(|record| match (&record.key, &record.value) {
-        (Key::Space(of, first), Some(Value::Space(space))) if of == network && host.is_some() && space.owner == host => {
+        (Key::Space(of, first), Some(Value::Space(space)))
+            if of == network && host.is_some() && space.owner == host =>
+        {
             Some(Range { first: *first, last: space.last })
         }
         _ => None,
@@ -104,11 +106,11 @@ pub fn give(owned: &[Range], used: &BTreeSet<IpAddr>, wish: Wish) -> Option<Gift
             (!used.contains(&address)).then(|| range.cut(number(address), number(address)))
         }
         Wish::Some(subnet) => {
-            let runs = owned.iter().filter_map(|range| Some((*range, range.within(subnet)?)));
-            let runs = runs.flat_map(|(range, part)| {
+            let parts = owned.iter().filter_map(|range| Some((*range, range.within(subnet)?)));
+            let free = parts.flat_map(|(range, part)| {
                 runs(part, used).into_iter().map(move |(first, last)| (range, first, last))
             });
-            let (range, first, last) = runs.max_by_key(|(_, first, last)| last - first)?;
+            let (range, first, last) = free.max_by_key(|(_, first, last)| last - first)?;
             let half = (last - first) / 2;
             Some(range.cut(last - half, last))
         }

@@ -106,6 +106,11 @@ impl Link {
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
         }
+        for (network, remotes) in &state.remotes {
+            for (mac, remote) in remotes {
+                must(&channel, &Command::NameRemote(*network, *mac, Some(remote.clone())), None).await?;
+            }
+        }
         must(&channel, &Command::SetRules(state.rules.clone()), None).await?;
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
