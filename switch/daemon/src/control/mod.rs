@@ -244,7 +244,8 @@ impl Control {
         let (view, events, source) = cluster::view::channel();
         let host = self.enter_cluster(options, view)?;
         self.commit()?;
-        let started = gossip.start(host, source);
+        let others = self.cluster.as_ref().map(Cluster::other_hosts).unwrap_or_default();
+        let started = gossip.start(host, others, source);
         let source = started.map_err(|message| Error::new(Code::Internal, message))?;
         self.steer().await;
         tokio::spawn(cluster::agent::follow(handle.clone(), events));

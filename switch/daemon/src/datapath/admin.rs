@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use vswitch_engine::{Port, Station};
+use vswitch_engine::{Network, Port, Station};
 use vswitch_frame::{Accepts, Mac, NetworkId, PortId};
 use vswitch_nat::{Binding, BindingError};
 use vswitch_sys::clock;
@@ -53,10 +53,7 @@ impl Datapath {
                 self.memory.stopped = true;
                 Reply::Done
             }
-            Command::AddNetwork(id, network) => match self.switch.add_network(id, network) {
-                Ok(()) => Reply::Done,
-                Err(refusal) => Reply::Refused(refusal.to_string()),
-            },
+            Command::AddNetwork(id, network) => self.add_network(id, network),
             Command::RemoveNetwork(network) => {
                 self.overlay.remove(network);
                 for port in self.switch.remove_network(network) {
@@ -69,24 +66,10 @@ impl Datapath {
                 None => Reply::Refused("a port needs a descriptor".into()),
             },
             Command::SetStation(port, station) => self.set_station(port, station),
-            Command::NameRemote(network, mac, remote) => {
-                self.switch.name_remote(network, mac, remote);
-                Reply::Done
-            }
-            Command::ForgetRemoteNames => {
-                self.switch.forget_remote_names();
-                Reply::Done
-            }
-            Command::SetResolver => match fd {
-                Some(fd) => self.set_resolver(fd),
-                None => Reply::Refused("a resolver needs a channel".into()),
-            },
+            Command::SetResolver => self.set_resolver(fd),
             Command::SetHostAddresses(addresses) => self.set_host_addresses(addresses),
             Command::SetUplink(spec) => self.set_uplink(spec, fd),
-            Command::SetClaims => match fd {
-                Some(fd) => self.set_claims(fd),
-                None => Reply::Refused("claims need a channel".into()),
-            },
+            Command::SetClaims => self.set_claims(fd),
             Command::Grant(grants) => self.grant(grants),
             Command::Announce(port) => {
                 self.announce(port);
@@ -101,7 +84,9 @@ impl Datapath {
                 self.nat.remove_binding(&binding);
                 Reply::Done
             }
-            Command::SetTunnelSocket(..)
+            Command::NameRemote(..)
+            | Command::ForgetRemoteNames
+            | Command::SetTunnelSocket(..)
             | Command::CloseTunnelSocket(..)
             | Command::AddTunnel(..)
             | Command::SetTunnelMtu(..)
@@ -118,6 +103,11 @@ impl Datapath {
             Command::ReadTable { network, after } => Reply::Table(self.table_page(network, after)),
         };
         self.reply(&reply, None);
+    }
+
+    fn add_network(&mut self, id: NetworkId, network: Network) -> Reply {
+        let added = self.switch.add_network(id, network);
+        added.map_or_else(|refusal| Reply::Refused(refusal.to_string()), |()| Reply::Done)
     }
 
     fn add_port(&mut self, id: PortId, spec: PortSpec, fd: OwnedFd) -> Reply {
@@ -150,7 +140,8 @@ impl Datapath {
         Reply::Done
     }
 
-    fn set_claims(&mut self, channel: OwnedFd) -> Reply {
+    fn set_claims(&mut self, channel: Option<OwnedFd>) -> Reply {
+        let Some(channel) = channel else { return Reply::Refused("claims need a channel".into()) };
         self.outside.set_claims(channel);
         Reply::Done
     }
@@ -195,7 +186,8 @@ impl Datapath {
     }
 
     /// Asks control over a new channel for names that are not ours. The old one, if there was one, is closed.
-    fn set_resolver(&mut self, channel: OwnedFd) -> Reply {
+    fn set_resolver(&mut self, channel: Option<OwnedFd>) -> Reply {
+        let Some(channel) = channel else { return Reply::Refused("a resolver needs a channel".into()) };
         if let Err(error) = self.poller.add(channel.as_fd(), RESOLVER) {
             return Reply::Refused(format!("cannot wait for the resolver's channel: {error}"));
         }

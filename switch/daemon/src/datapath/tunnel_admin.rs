@@ -16,9 +16,17 @@ use super::command::{Command, Reply, TunnelSocket, TunnelSpec};
 use super::turn::Datapath;
 
 impl Datapath {
-    /// Carries out a command about tunnels.
+    /// Carries out a command about tunnels, and about who is beyond them.
     pub(super) fn carry_out_for_tunnels(&mut self, command: Command, fd: Option<OwnedFd>) -> Reply {
         let outcome = match command {
+            Command::NameRemote(network, mac, remote) => {
+                self.switch.name_remote(network, mac, remote);
+                Ok(())
+            }
+            Command::ForgetRemoteNames => {
+                self.switch.forget_remote_names();
+                Ok(())
+            }
             Command::SetTunnelSocket(which) => self.set_tunnel_socket(which, fd),
             Command::CloseTunnelSocket(which) => {
                 self.close_tunnel_socket(which);

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use vswitch_frame::Mac;
+
 use super::super::Control;
 use super::super::actor::Handle;
 use super::super::error::{Code, Error, Result};
@@ -45,11 +47,16 @@ where
 }
 
 impl Control {
-    /// Refuses an endpoint whose addresses another host has, or must give first.
+    /// Refuses an endpoint whose addresses or MAC address another host has, or whose addresses it must give first.
     ///
     /// # Errors
     /// For such; what must be given first is noted.
-    pub(in super::super) fn check_shared(&mut self, name: &str, addresses: &[IpAddr]) -> Result<()> {
+    pub(in super::super) fn check_shared(
+        &mut self,
+        name: &str,
+        addresses: &[IpAddr],
+        mac: Option<Mac>,
+    ) -> Result<()> {
         let Some(network) = self.state.networks.get(name).filter(|network| network.is_shared()) else {
             return Ok(());
         };
@@ -69,6 +76,15 @@ impl Control {
                 cluster.name_of(record.host)
             );
             return Err(Error::new(Code::AddressInUse, message));
+        }
+        let same_mac = mac.and_then(|mac| cluster.known.get(&Key::Endpoint(id.clone(), mac)));
+        if let Some(record) = same_mac.filter(|record| record.host != cluster.me) {
+            let message = format!(
+                "MAC address {} is in use on network {name:?}, on host {}: choose another one, or none",
+                mac.unwrap_or_default(),
+                cluster.name_of(record.host)
+            );
+            return Err(Error::new(Code::MacInUse, message));
         }
         if let Some(wish) = network.pools.missing(addresses) {
             let host = cluster.me;

@@ -2,7 +2,7 @@
 //!
 //! What is said is written down with the job that says it, and goes out once that is on the disk
 //! ([`Control::commit`]), so that no host knows of what this one could forget. What must not be forgotten is written
-//! down, too: the addresses that this host owns, and networks.
+//! down, too: the addresses that this host owns, networks, and other hosts, which are looked for after a restart.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -100,13 +100,23 @@ impl Cluster {
         Record { key, version, host: self.me, value }
     }
 
+    /// Where the tunnels of the other hosts end.
+    pub fn other_hosts(&self) -> Vec<String> {
+        let others = self.known.iter().filter(|record| record.host != self.me);
+        let vtep = |record: &Record| match &record.value {
+            Some(Value::Host(host)) => Some(host.vtep.to_string()),
+            _ => None,
+        };
+        others.filter_map(vtep).collect()
+    }
+
     /// Whether a record is to be written down.
     fn is_kept(&self, record: &Record) -> bool {
         match &record.value {
             None => false,
             Some(Value::Space(space)) => record.host == self.me || space.owner == Some(self.me),
-            Some(Value::Network(_) | Value::Vni { .. }) => true,
-            Some(Value::Host(_) | Value::Endpoint(_) | Value::Other(_)) => record.host == self.me,
+            Some(Value::Host(_) | Value::Network(_) | Value::Vni { .. }) => true,
+            Some(Value::Endpoint(_) | Value::Other(_)) => record.host == self.me,
         }
     }
 

@@ -61,10 +61,12 @@ fn refusal(name: &str, refused: Refused) -> Error {
                     format!("number {vni} on the wire is another network's: give another one, or none");
                 Error::new(Code::NameInUse, message)
             }
-            Key::Host(_) | Key::Network(_) | Key::Space(..) | Key::Endpoint(..) | Key::Other(_) => Error::new(
-                Code::NameInUse,
-                format!("network with name {name} already exists: choose another name"),
-            ),
+            Key::Host(_) | Key::Network(_) | Key::Space(..) | Key::Endpoint(..) | Key::Other(_) => {
+                Error::new(
+                    Code::NameInUse,
+                    format!("network with name {name} already exists: choose another name"),
+                )
+            }
         },
         Refused::Unsure(why) => Error::new(Code::AddressElsewhere, format!("network {name:?}: {why}")),
     }

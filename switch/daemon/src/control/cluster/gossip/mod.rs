@@ -117,12 +117,13 @@ pub async fn prepare(options: Options) -> Result<Prepared, String> {
 }
 
 impl Prepared {
-    /// Takes part.
+    /// Takes part. Hosts that this one knew before are looked for, too.
     ///
     /// # Errors
     /// One line, when the kernel has no random numbers.
-    pub fn start(self, host: HostId, source: Source) -> Result<JoinHandle<()>, String> {
+    pub fn start(self, host: HostId, others: Vec<String>, source: Source) -> Result<JoinHandle<()>, String> {
         let Self { options, seal, socket, listener } = self;
+        let join = options.join.into_iter().chain(others).collect();
         let life = u64::try_from(wallclock::since_epoch().as_millis()).unwrap_or(u64::MAX);
         let seed = random::bytes().map_err(|error| format!("cannot draw a seed: {error}"))?;
         let me = Member { address: options.advertise, host, life };
@@ -136,7 +137,7 @@ impl Prepared {
             woken: Notify::new(),
         });
         tokio::spawn(exchange::listen(Arc::clone(&node), listener));
-        tokio::spawn(keep_joined(Arc::clone(&node), options.join));
+        tokio::spawn(keep_joined(Arc::clone(&node), join));
         Ok(tokio::spawn(node.work(requests)))
     }
 }
