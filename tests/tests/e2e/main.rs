@@ -9,8 +9,10 @@ mod cluster;
 mod confinement;
 mod connect;
 mod demo;
+mod direct;
 mod documents;
 mod durability;
+mod flows;
 mod gateway;
 mod harness;
 mod host_port;
@@ -30,6 +32,7 @@ mod port_security;
 mod ports;
 mod protocols;
 mod publish;
+mod relay;
 mod restart;
 mod rules;
 

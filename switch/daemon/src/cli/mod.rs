@@ -11,6 +11,7 @@ mod demo;
 mod endpoint;
 mod exec;
 mod fdb;
+mod flows;
 mod join;
 mod network;
 mod network_flag;
@@ -76,6 +77,7 @@ enum ClientCommand {
     Port(publish::Port),
     Ps(ps::Ps),
     Fdb(fdb::Fdb),
+    Flows(Box<flows::Flows>),
     #[command(subcommand)]
     Rule(rule::Rule),
     #[command(subcommand)]
@@ -138,6 +140,7 @@ fn talk(command: ClientCommand, client: &Client) -> Outcome {
             ClientCommand::Port(port) => port.run(client).await,
             ClientCommand::Ps(ps) => ps.run(client).await,
             ClientCommand::Fdb(fdb) => fdb.run(client).await,
+            ClientCommand::Flows(flows) => flows.run(client).await,
             ClientCommand::Rule(rule) => rule.run(client).await,
             ClientCommand::Cluster(cluster) => cluster.run(client).await,
             ClientCommand::Stats(stats) => stats.run(client).await,

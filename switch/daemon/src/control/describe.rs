@@ -24,6 +24,7 @@ pub fn network(name: &str, network: &Network) -> engine::Network {
         source_v6: options.host_v6,
         mode_v4: options.mode_v4,
         mode_v6: options.mode_v6,
+        trusted: options.trusted.clone(),
         port_security: options.port_security,
         resolves: network.resolves,
         mtu: options.mtu,
@@ -147,11 +148,16 @@ mod tests {
 
     #[test]
     fn options_reach_the_switch() {
-        let options =
-            [("enable_icc", "false"), ("enable_ip_masquerade", "false"), ("gateway_mode_ipv6", "routed")];
+        let options = [
+            ("enable_icc", "false"),
+            ("enable_ip_masquerade", "false"),
+            ("gateway_mode_ipv6", "routed"),
+            ("trusted_host_interfaces", "wg0"),
+        ];
         let told = network("net1", &made(&options));
         assert_eq!((told.icc, told.masquerade, told.port_security), (false, false, true));
         assert_eq!((told.mode_v4, told.mode_v6), (engine::GatewayMode::Nat, engine::GatewayMode::Routed));
         assert_eq!((told.mtu, told.internal, told.resolves), (1500, true, true));
+        assert_eq!(told.trusted, ["wg0"]);
     }
 }

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
-//! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
+//! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`flows`] [`observe`] | the operations, by noun |
 //! | [`host_addresses`] | which addresses the host has, told to the datapath |
 //! | [`uplink`] [`claims`] | the way out of the host, and the ports held for it |
 //! | [`overlay`] [`tunnels`] | networks that span hosts, and what the datapath is told of them |
@@ -42,6 +42,7 @@ pub mod endpoints;
 pub mod error;
 pub mod files;
 pub mod filters;
+pub mod flows;
 pub mod host_addresses;
 pub mod host_port;
 pub mod interface;

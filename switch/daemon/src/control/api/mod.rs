@@ -52,6 +52,8 @@ pub fn router(handle: Handle) -> Router {
         .route("/fdb", get(fdb))
         .route("/cluster", get(cluster))
         .route("/cluster/hosts/{id}", delete(forget_host))
+        .route("/flows", get(flows).delete(end_flows))
+        .route("/flows/count", get(count_flows))
         .route("/rules", get(list_rules).post(add_rule))
         .route("/rules/{id}", delete(remove_rule))
         .route("/stats", get(stats))
@@ -211,6 +213,18 @@ async fn forget_host(State(handle): State<Handle>, Path(id): Path<String>) -> Re
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
+    handle.run(async move |control| control.flows(&query.0)).await?.read().await.map(Json)
+}
+
+async fn end_flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
+    handle.run(async move |control| control.flows(&query.0)?.end().await).await.map(Json)
+}
+
+async fn count_flows(State(handle): State<Handle>) -> Answer<types::FlowCount> {
+    handle.run(async |control| control.flow_count().await).await.map(Json)
+}
+
 async fn list_rules(State(handle): State<Handle>) -> Answer<Vec<types::Rule>> {
     handle.run(async |control| control.rules().await).await.map(Json)
 }
@@ -249,6 +263,17 @@ impl Filtered {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Filtered {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        Asked::from_request_parts(parts, state).await.map(|Asked(query)| Self(query))
+    }
+}
+
+/// A query.
+struct Asked<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {

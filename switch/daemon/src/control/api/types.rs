@@ -4,6 +4,7 @@
 //! fields that mean nothing here. The other bodies are ours and refuse what they do not know.
 
 mod cluster;
+mod flows;
 mod networks;
 mod observed;
 mod rules;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 
 pub use cluster::*;
+pub use flows::*;
 pub use networks::*;
 pub use observed::*;
 pub use rules::*;
