@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use crate::control::cluster::{Options, gossip, host_name};
+use crate::control::cluster::{Options, SourceOptions, gossip, host_name};
 
 #[derive(Debug, Args)]
 pub(super) struct Join {
@@ -47,13 +47,13 @@ impl Join {
         Ok(Some(Options {
             host: self.cluster_host.unwrap_or_else(host_name),
             vtep: advertise.ip(),
-            gossip: gossip::Options {
-                cluster: self.cluster_name,
+            name: self.cluster_name,
+            source: SourceOptions::Gossip(gossip::Options {
                 key_file,
                 join: self.join,
                 advertise,
                 bind: self.cluster_bind,
-            },
+            }),
         }))
     }
 }

@@ -35,26 +35,68 @@ pub mod view;
 
 use std::net::IpAddr;
 
+use tokio::task::JoinHandle;
+
 use super::error::{Code, Error, Result};
+use record::HostId;
+use view::Source;
 
 /// How a host takes part in a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The name of this host, for people.
     pub host: String,
+    /// The cluster's name.
+    pub name: String,
     /// The address that its tunnels end at.
     pub vtep: IpAddr,
-    /// The source.
-    pub gossip: gossip::Options,
+    /// Where it hears of others.
+    pub source: SourceOptions,
+}
+
+/// Which source, and what it must know.
+#[derive(Clone, Debug)]
+pub enum SourceOptions {
+    /// Gossip.
+    Gossip(gossip::Options),
+}
+
+/// A source that nothing stands in the way of any more.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Gossip.
+    Gossip(gossip::Prepared),
+}
+
+impl Prepared {
+    /// Begins. Other hosts that this one knew before are named by where their tunnels end. The task ends when control's
+    /// end of the view is gone and the others have been told.
+    ///
+    /// # Errors
+    /// One line.
+    pub async fn start(
+        self,
+        host: HostId,
+        others: Vec<IpAddr>,
+        source: Source,
+    ) -> std::result::Result<JoinHandle<()>, String> {
+        match self {
+            Self::Gossip(gossip) => gossip.start(host, others, source),
+        }
+    }
 }
 
 /// Prepares what can be refused before anything is made.
 ///
 /// # Errors
-/// See [`gossip::prepare`].
-pub async fn prepare(options: Option<&Options>) -> Result<Option<gossip::Prepared>> {
+/// One line: a file, an address, or another cluster.
+pub async fn prepare(options: Option<&Options>) -> Result<Option<Prepared>> {
     let Some(options) = options else { return Ok(None) };
-    let prepared = gossip::prepare(options.gossip.clone()).await;
+    let prepared = match &options.source {
+        SourceOptions::Gossip(gossip) => {
+            gossip::prepare(&options.name, gossip.clone()).await.map(Prepared::Gossip)
+        }
+    };
     prepared.map(Some).map_err(|message| Error::new(Code::InvalidArgument, message))
 }
 
