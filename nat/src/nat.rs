@@ -252,6 +252,11 @@ impl Nat {
         })
     }
 
+    /// Whether there is any mapping.
+    pub fn has_mappings(&self) -> bool {
+        self.mappings.len() > 0
+    }
+
     /// What there is, and what was counted.
     pub fn stats(&self) -> Stats {
         Stats {

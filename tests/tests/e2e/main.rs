@@ -28,6 +28,7 @@ mod modes;
 mod multicast;
 mod names;
 mod networks;
+mod overlay;
 mod port_security;
 mod ports;
 mod protocols;

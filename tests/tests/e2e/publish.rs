@@ -169,14 +169,19 @@ fn ports_are_chosen_from_a_pool_or_by_the_kernel() {
 #[test]
 fn a_large_range_is_one_record() {
     let world = world();
-    let web = world.sandbox("web", &["-p", "20000-29999:20000-29999"]);
+    let range = "20000-29999:20000-29999";
+    let web = world.sandbox("web", &["-p", range, "-p", &format!("{range}/udp")]);
     let table = world.vswitch(&["ps"]);
     assert!(table.contains("0.0.0.0:20000-29999->20000-29999/tcp"), "{table}");
-    assert!(!is_free(&world, "tcp", "::1", 29_999));
+    for protocol in ["tcp", "udp"] {
+        assert!(!is_free(&world, protocol, "::1", 20_000) && !is_free(&world, protocol, "127.0.0.1", 29_999));
+    }
     let journal = fs::read_to_string(world.state_dir().join("journal")).expect("the journal");
     assert!(journal.len() < 100_000, "{} bytes", journal.len());
-    world.vswitch(&["unpublish", &web.name, "20000-29999:20000-29999"]);
-    assert!(is_free(&world, "tcp", "::1", 29_999));
+    for protocol in ["tcp", "udp"] {
+        world.vswitch(&["unpublish", &web.name, &format!("{range}/{protocol}")]);
+        assert!(is_free(&world, protocol, "::1", 29_999), "{protocol}");
+    }
 }
 
 #[test]
@@ -191,7 +196,7 @@ fn they_are_there_again_after_any_end() {
         assert!(!is_free(world, "tcp", "0.0.0.0", 8080));
     };
     world.stop(Signal::SIGKILL);
-    assert!(is_free(&world, "tcp", "0.0.0.0", 8080));
+    assert!(!is_free(&world, "tcp", "0.0.0.0", 8080), "the datapath has it");
     world.start_again();
     held(&world);
     send_signal(world.datapath_pid(), Signal::SIGKILL);

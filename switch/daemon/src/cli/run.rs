@@ -36,6 +36,9 @@ pub(super) struct Run {
     /// The interface that leads out of the host: that of the default route (auto), one by name, or none
     #[arg(long, value_name = "auto|none|IFACE", default_value = "auto")]
     uplink: Choice,
+    /// The UDP port of networks that span hosts, the same on all of them
+    #[arg(long, value_name = "PORT", default_value_t = vswitch_vxlan::UDP_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: u16,
     /// The file that names the host's name servers
     #[arg(long, value_name = "PATH", default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
@@ -51,9 +54,10 @@ impl Run {
             .with_writer(std::io::stderr)
             .with_target(false)
             .init();
-        let Self { state_dir, poll, uplink, resolv_conf, join } = self;
+        let Self { state_dir, poll, uplink, vxlan_port, resolv_conf, join } = self;
         let cluster = join.options()?;
-        let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink, cluster });
+        let outcome =
+            control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink, cluster, vxlan_port });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }
 }

@@ -119,6 +119,8 @@ pub struct RunOptions {
     pub uplink: uplink::Choice,
     /// How it takes part in a cluster, if it does.
     pub cluster: Option<cluster::Options>,
+    /// The UDP port of tunnels.
+    pub vxlan_port: u16,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -205,8 +207,8 @@ impl Control {
             store,
             remains: BTreeMap::new(),
             claims: Claims::default(),
-            tunnels: Tunnels::new(link.clone()),
             cluster: None,
+            tunnels: Tunnels::new(link.clone(), options.vxlan_port),
             link,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),

@@ -8,8 +8,8 @@ use super::Control;
 use super::api::types;
 use super::error::{Code, Error, Result};
 use super::host_port::{HOST, HostPort};
-use super::{overlay, uplink};
-use crate::datapath::reserved::{TUNNELS, UPLINK};
+use super::{overlay, publish, uplink};
+use crate::datapath::reserved::{RELAY, TUNNELS, UPLINK};
 
 impl Control {
     /// The forwarding tables of one network, or of all.
@@ -85,7 +85,12 @@ impl Control {
             let name = overlay::NAME_OF_ALL.to_owned();
             types::PortStats::new(name, String::new(), String::new(), TUNNELS.0, &counters)
         });
-        let ports = ports.chain(host_ports).chain(tunnels).chain(all_tunnels).chain(uplink);
+        let publishes = self.state.sandboxes.values().any(|sandbox| !sandbox.published.is_empty());
+        let relays = publishes.then(|| {
+            let (name, counters) = (publish::RELAYS.to_owned(), self.link.counters(RELAY));
+            types::PortStats::new(name, String::new(), String::new(), RELAY.0, &counters)
+        });
+        let ports = ports.chain(host_ports).chain(tunnels).chain(all_tunnels).chain(uplink).chain(relays);
         let datapath = types::DatapathStats { pid: self.link.datapath_pid(), restarts: self.link.restarts() };
         types::Stats { datapath, ports: ports.collect() }
     }

@@ -162,7 +162,8 @@ impl Datapath {
         let held = self.held_for_check();
         let made = if ingress == UPLINK { self.arrive(now) } else { self.decide(ingress, now) };
         let verdicts = &self.verdicts;
-        let unserved = verdicts.local.len() + verdicts.names.len() + verdicts.outbound.len();
+        let unserved =
+            verdicts.local.len() + verdicts.names.len() + verdicts.outbound.len() + verdicts.too_big.len();
         debug_assert_eq!((received + made + held, 0), (verdicts.len() + self.held_for_check(), unserved));
 
         // 4 drop, 5 transmit

@@ -196,7 +196,7 @@ impl Wiring<'_> {
     /// Takes of what is for the gateway or the host what leads back inside: to a published port or to somebody's mapping, or is
     /// an answer to such. It is the translator's until [`leave`](Self::leave) gives it a fate.
     pub(super) fn turn_back(&mut self, ingress: PortId) {
-        let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.mappings().next().is_some();
+        let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.has_mappings();
         if self.verdicts.local.is_empty() || !leads_anywhere {
             return;
         }
@@ -219,6 +219,9 @@ impl Wiring<'_> {
     /// Gives every packet that leaves a fate. Returns how many frames were made meanwhile.
     pub(super) fn leave(&mut self, ingress: PortId) -> usize {
         let mut outbound = std::mem::take(&mut self.verdicts.outbound);
+        if let Some(network) = outbound.first().map(|first| first.network) {
+            self.nat.prepare(outbound.iter().map(|outbound| &outbound.frame), Realm::network(network));
+        }
         for Outbound { network, sandbox, masqueraded, address, frame } in outbound.drain(..) {
             let leaving = if masqueraded { Leaving::Masqueraded } else { Leaving::Plain };
             let from = Inside { port: ingress, network, sandbox, leaving, address };
@@ -231,11 +234,14 @@ impl Wiring<'_> {
     /// Gives every frame of the uplink's burst a fate, and drains it. Returns how many frames were made meanwhile.
     pub(super) fn arrive(&mut self, burst: &mut Vec<Frame>) -> usize {
         let mut made = 0;
-        for mut frame in burst.drain(..) {
-            match frame.parse() {
-                Ok(()) => made += self.receive(frame),
-                Err(reason) => self.drop(reason, UPLINK, frame),
+        for mut frame in burst.extract_if(.., |frame| frame.parse().is_err()) {
+            if let Err(reason) = frame.parse() {
+                self.drop(reason, UPLINK, frame);
             }
+        }
+        self.nat.prepare(burst.iter(), Realm::OUTSIDE);
+        for frame in burst.drain(..) {
+            made += self.receive(frame);
         }
         made + self.settle()
     }

@@ -36,6 +36,8 @@ use crate::datapath::relays::Relayed;
 use published::{Choice, Published, Target, Want, show, wants};
 use spec::{Exposed, Spec};
 
+/// The sandbox that is shown for relays. No sandbox can have this name.
+pub const RELAYS: &str = "(relay)";
 /// What Docker's client says of ports of a sandbox that uses the host's network.
 pub const DISCARDED: &str = "Published ports are discarded when using host network mode";
 
@@ -235,7 +237,7 @@ impl Control {
                 tracing::warn!("the datapath could not close a published port: {error}");
             }
         }
-        cleanup.close(published.iter().flat_map(|one| self.claims.release(one)).collect());
+        cleanup.close(published.iter().filter_map(|one| self.claims.release(one)).collect());
         cleanup
     }
 
