@@ -102,7 +102,7 @@ fn underlay(road: Road) -> Result<[NetNs; 2], BenchError> {
 /// What the underlay of a road cannot.
 fn switched_off(road: Road) -> &'static [&'static str] {
     match road {
-        Road::OverlayTunnelGso | Road::C2c | Road::Masquerade | Road::Published => &[],
+        Road::OverlayTunnelGso | Road::C2c | Road::Masquerade | Road::Published | Road::Proxy => &[],
         Road::OverlayUdpGso => &["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"],
         Road::OverlayPlain => {
             &["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tx-udp-segmentation"]

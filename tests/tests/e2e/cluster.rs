@@ -73,7 +73,9 @@ impl Underlay {
 
     /// Starts a switch on a host of its own.
     fn host(&self, number: usize) -> World {
-        World::start_with(VSWITCH, self.arguments(number), |host| self.connect(host, number)).0
+        let arguments = self.arguments(number);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        World::start_with(VSWITCH, &arguments, |host| self.connect(host, number)).0
     }
 
     /// Starts a cluster of so many hosts that see each other.

@@ -36,6 +36,8 @@ mod publish;
 mod relay;
 mod restart;
 mod rules;
+mod uplink;
+mod uplink_input;
 
 use vswitch_tests::world::World;
 

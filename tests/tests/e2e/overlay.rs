@@ -331,8 +331,8 @@ fn a_connection_outlives_a_change_of_the_underlays_mtu() {
 fn another_port_can_be_agreed_on() {
     let underlay = Underlay::new();
     let worlds = [1, 2].map(|number| {
-        let arguments = ["--vxlan-port", "8472"].map(str::to_owned).to_vec();
-        let (world, ()) = World::start_with(VSWITCH, arguments, |host| underlay.connect(host, number));
+        let options = ["--vxlan-port", "8472"];
+        let (world, ()) = World::start_with(VSWITCH, &options, |host| underlay.connect(host, number));
         span(&world, number, &[3 - number], Family::V4, &[]);
         world
     });

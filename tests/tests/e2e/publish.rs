@@ -119,6 +119,41 @@ fn a_taken_port_is_refused_with_its_owner() {
 }
 
 #[test]
+fn the_owner_of_a_port_is_named_for_every_protocol_and_family() {
+    let world = world();
+    let web = world.sandbox("web", &[]);
+    let comm = fs::read_to_string("/proc/self/comm").expect("a name");
+    let owner = format!("{} (pid {})", comm.trim_end(), std::process::id());
+    let tcp =
+        |address: &str| world.host().inside(|| TcpListener::bind(address).map(drop_later)).expect("bind");
+    let udp = |address: &str| world.host().inside(|| UdpSocket::bind(address).map(drop_later)).expect("bind");
+    for (held, spec, place) in [
+        (tcp("127.0.0.1:8080"), "127.0.0.1:8080:80", "127.0.0.1:8080"),
+        (tcp("[::1]:8081"), "[::1]:8081:80", "[::1]:8081"),
+        (tcp("[::1]:8082"), "8082:80", "0.0.0.0:8082"),
+        (udp("127.0.0.1:8080"), "127.0.0.1:8080:80/udp", "127.0.0.1:8080"),
+        (udp("[::1]:8081"), "[::1]:8081:80/udp", "[::1]:8081"),
+        (udp("[::1]:8082"), "8082:80/udp", "0.0.0.0:8082"),
+    ] {
+        let expected = format!(
+            "Bind for {place} failed: port is already allocated: {owner} has it, choose another port\n"
+        );
+        // A child of another test's has all our sockets for a moment.
+        wait::until(&expected, || {
+            let message = world.refused(&["publish", &web.name, spec]).message;
+            message.ends_with(&expected).then_some(())
+        });
+        drop(held);
+        world.vswitch(&["publish", &web.name, spec]);
+    }
+}
+
+/// A socket that is held for as long as what is returned.
+fn drop_later(socket: impl Send + 'static) -> Box<dyn Send> {
+    Box::new(socket)
+}
+
+#[test]
 fn ports_are_chosen_from_a_pool_or_by_the_kernel() {
     let world = world();
     let range = "/proc/sys/net/ipv4/ip_local_port_range";

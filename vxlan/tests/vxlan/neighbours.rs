@@ -2,9 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-use vswitch_frame::Mac;
 use vswitch_frame::checksum::Sum;
-use vswitch_vxlan::{Answer, Settings};
+use vswitch_frame::{DropReason, Mac};
+use vswitch_vxlan::{Answer, Encapsulator, Sender, Settings};
 
 use crate::support::*;
 

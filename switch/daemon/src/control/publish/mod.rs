@@ -341,7 +341,10 @@ impl Control {
         let (endpoint, network) = self.entrance(sandbox, family)?;
         let address = endpoint.address(family)?.addr();
         let pool = network.pools.iter().find(|pool| pool.subnet().contains(&address));
-        Some(Target { network: network.number, address, gateway: pool.map(Pool::gateway)? })
+        let gateway = pool.map(Pool::gateway)?;
+        // Where no default route leads through the gateway, the container has no way back to the world.
+        let leads_out = !network.internal && network.pools.gateway_of(address) == Some(gateway);
+        Some(Target { network: network.number, address, gateway, keeps_client: leads_out })
     }
 }
 
