@@ -65,7 +65,7 @@ pub mod verdicts;
 
 pub use gateway::outside::{Hop, MadeError, Outbound, Route, Uplink, WayOut};
 pub use limits::Limits;
-pub use network::{Endpoint, Gateway, GatewayMode, Network, Station};
+pub use network::{Endpoint, Gateway, GatewayMode, Network, Remote, Station};
 pub use policy::{Action, Count, End, Ports as PortRange, Protocol, PublishedPorts, Rule, State};
 pub use ports::Port;
 pub use refusal::Refusal;

@@ -93,6 +93,16 @@ pub enum Station {
     Tunnel,
 }
 
+/// An endpoint on another host, as names are answered for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Remote {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its names on its network, that of the sandbox first.
+    pub names: Vec<String>,
+}
+
 /// A container's endpoint, as the switch knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

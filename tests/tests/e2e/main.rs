@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod cluster;
 mod confinement;
 mod connect;
 mod demo;

@@ -18,6 +18,8 @@ const LICENCES: &[&str] = &[
     "ISC",
     "MIT",
     "MIT-0",
+    // Asks for the source of its own files, which are published, and of nothing linked with them.
+    "MPL-2.0",
     "Unicode-3.0",
     "Unlicense",
     "Zlib",

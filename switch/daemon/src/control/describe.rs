@@ -62,19 +62,24 @@ pub fn group(network: &Network, port: PortId) -> GroupId {
 
 /// Who is behind the port of an endpoint that provides default routes to these gateways.
 pub fn station(name: &str, sandbox: &Sandbox, endpoint: &Endpoint, gateways: Vec<IpAddr>) -> engine::Station {
+    engine::Station::Container(engine::Endpoint {
+        sandbox: sandbox.number.into(),
+        priority: endpoint.priority,
+        addresses: endpoint.addresses.clone(),
+        names: names_of(name, sandbox, endpoint),
+        gateways,
+    })
+}
+
+/// All names of an endpoint: that of its sandbox first, then its short identifier, aliases and host name.
+pub fn names_of(name: &str, sandbox: &Sandbox, endpoint: &Endpoint) -> Vec<String> {
     let id = sandbox.id.to_string();
     let own = [name.to_owned(), names::short_id(&id).to_owned()];
     let mut names: Vec<String> =
         own.into_iter().chain(endpoint.aliases.iter().cloned()).chain(sandbox.hostname.clone()).collect();
     let mut known = std::collections::BTreeSet::new();
     names.retain(|name| known.insert(name.clone()));
-    engine::Station::Container(engine::Endpoint {
-        sandbox: sandbox.number.into(),
-        priority: endpoint.priority,
-        addresses: endpoint.addresses.clone(),
-        names,
-        gateways,
-    })
+    names
 }
 
 /// The gateways that default routes through an endpoint lead to; an internal network has none.

@@ -31,8 +31,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use vswitch_engine::{Count, Network, Rule, Station};
-use vswitch_frame::{NetworkId, PortId};
+use vswitch_engine::{Count, Network, Remote, Rule, Station};
+use vswitch_frame::{Mac, NetworkId, PortId};
 use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
@@ -47,7 +47,8 @@ use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
 use crate::datapath::claims::Claimed;
 use crate::datapath::command::{
-    Command, Options, PollMode, PortSpec, Question, Reply, TABLE_PAGE, TableEntry, TunnelSocket,
+    Command, Options, PollMode, PortSpec, Question, Reply, TABLE_PAGE, TableEntry, TunnelCommand,
+    TunnelSocket,
 };
 use crate::datapath::counters::{Counters, PortCounters};
 use crate::datapath::flows::{FlowPage, FlowQuery};
@@ -106,6 +107,8 @@ struct State {
     socket: PathBuf,
     options: Options,
     networks: BTreeMap<NetworkId, Network>,
+    /// Names of endpoints on other hosts.
+    remotes: BTreeMap<NetworkId, BTreeMap<Mac, Remote>>,
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     /// The way out, with a packet socket.
@@ -155,6 +158,7 @@ impl Link {
             socket,
             options: Options { poll, seed: random_seed()? },
             networks: BTreeMap::new(),
+            remotes: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
             uplinks: BTreeMap::new(),
@@ -188,6 +192,7 @@ impl Link {
             socket,
             options: Options { poll, ..memory.options },
             networks: memory.networks,
+            remotes: BTreeMap::new(),
             rules: Vec::new(),
             ports: memory.ports,
             uplinks: memory.uplinks,
@@ -208,6 +213,8 @@ impl Link {
         let watched = Watched::Found(process.try_clone()?.into_async()?);
         let watcher = tokio::spawn(watch(link.clone(), watched, pid));
         link.serve_resolver(&channel).await?;
+        // The cluster says anew who is there.
+        must(&channel, &Command::Tunnel(TunnelCommand::ForgetNames), None).await?;
         link.serve_claims(&channel).await?;
         // The control before may have died over telling it.
         must(&channel, &Command::Begin, None).await?;
@@ -290,6 +297,7 @@ impl Link {
     pub async fn remove_network(&self, network: NetworkId) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         state.networks.remove(&network);
+        state.remotes.remove(&network);
         state.ports.retain(|_, (spec, _)| spec.network != network);
         state.tunnels.remove(&network);
         self.shared.admission.notify_one();
@@ -333,6 +341,26 @@ impl Link {
             return Err(io::Error::other("it was stopped").into());
         }
         self.tell(&mut state, Command::Announce(id), None).await
+    }
+
+    /// Says the names of a network's endpoints on other hosts, in place of those it was told before.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_remotes(
+        &self,
+        network: NetworkId,
+        remotes: BTreeMap<Mac, Remote>,
+    ) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let before = state.remotes.insert(network, remotes.clone()).unwrap_or_default();
+        let gone = before.keys().filter(|mac| !remotes.contains_key(*mac)).map(|mac| (*mac, None));
+        let changed = remotes.iter().filter(|(mac, remote)| before.get(*mac) != Some(*remote));
+        let changed = changed.map(|(mac, remote)| (*mac, Some(remote.clone())));
+        for (mac, remote) in gone.chain(changed) {
+            self.tell(&mut state, Command::Tunnel(TunnelCommand::Name(network, mac, remote)), None).await?;
+        }
+        Ok(())
     }
 
     /// Says which addresses the host has.

@@ -42,6 +42,9 @@ pub struct Overlay {
     pub vtep: IpAddr,
     /// The VTEPs of its other hosts, as its options name them.
     pub peers: BTreeSet<IpAddr>,
+    /// Whether the cluster says who its other hosts are and who lives there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// An overlay to be.
@@ -50,6 +53,7 @@ pub struct Plan {
     options: OverlayOptions,
     vni: Vni,
     vtep: IpAddr,
+    shared: bool,
     /// The largest network packet that its tunnel takes, in bytes.
     pub mtu: u32,
 }
@@ -74,9 +78,15 @@ impl Plan {
                 return Err(Error::new(Code::InvalidArgument, message));
             }
         };
-        let underlay = usize::try_from(underlay_mtu(vtep)?).unwrap_or(usize::MAX);
-        let mtu = u32::try_from(inner_mtu(underlay, vtep)).unwrap_or(u32::MAX);
-        Ok(Self { options, vni, vtep, mtu })
+        Ok(Self { options, vni, vtep, shared: false, mtu: room(vtep)? })
+    }
+
+    /// That of a network of the cluster, of which this host is at `vtep`.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn shared(vni: Vni, vtep: IpAddr) -> Result<Self> {
+        Ok(Self { options: OverlayOptions::default(), vni, vtep, shared: true, mtu: room(vtep)? })
     }
 
     /// Refuses an MTU that the underlay has no room for.
@@ -94,6 +104,12 @@ impl Plan {
     }
 }
 
+/// The largest network packet that a tunnel from this address takes, in bytes.
+fn room(vtep: IpAddr) -> Result<u32> {
+    let underlay = usize::try_from(underlay_mtu(vtep)?).unwrap_or(usize::MAX);
+    Ok(u32::try_from(inner_mtu(underlay, vtep)).unwrap_or(u32::MAX))
+}
+
 impl Control {
     /// Makes the tunnel of a network that is known to the datapath.
     pub(super) async fn add_overlay(&mut self, name: &str, plan: Plan) -> Result<()> {
@@ -101,8 +117,8 @@ impl Control {
             let message = format!("{} ports is the most there can be: remove one", PORTS_FREE);
             return Err(Error::new(Code::LimitReached, message));
         };
-        let Plan { options, vni, vtep, .. } = plan;
-        let overlay = Overlay { port, vni, vtep, peers: options.peers.into_iter().collect() };
+        let Plan { options, vni, vtep, shared, .. } = plan;
+        let overlay = Overlay { port, vni, vtep, peers: options.peers.into_iter().collect(), shared };
         self.state.network(name)?.overlay = Some(overlay);
         if let Err(error) = self.raise_tunnel(name).await {
             self.remove_overlay(name).await;
@@ -116,9 +132,13 @@ impl Control {
         let network = self.state.network(name)?;
         let Some(overlay) = network.overlay.clone() else { return Ok(()) };
         let (number, group) = (network.number, describe::group(network, overlay.port));
-        let Overlay { port, vni, vtep, peers } = overlay;
-        let wish = TunnelWish { port, group, vni, local: vtep, learning: true };
+        let Overlay { port, vni, vtep, peers, shared } = overlay;
+        let wish = TunnelWish { port, group, vni, local: vtep, learning: !shared };
         self.tunnels.up(number, wish).await?;
+        if shared {
+            // Its peers come and go with what the cluster says.
+            return Ok(());
+        }
         let known = self.tunnels.known(number).await.map(|known| known.peers).unwrap_or_default();
         for peer in known.difference(&peers) {
             self.tunnels.remove_peer(number, *peer).await?;

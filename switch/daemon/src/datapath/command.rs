@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vswitch_engine::{Count, Network, Rule, Station};
+use vswitch_engine::{Count, Network, Remote, Rule, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
@@ -109,6 +109,10 @@ pub enum TunnelCommand {
     SetRecords(NetworkId, Vec<Record>),
     /// Says that an endpoint of a network is gone, as of a version.
     ForgetRecord(NetworkId, Mac, u64),
+    /// Says the names of an endpoint on another host, or that it is gone.
+    Name(NetworkId, Mac, Option<Remote>),
+    /// Forgets the names of all endpoints on other hosts.
+    ForgetNames,
 }
 
 /// What control asks.

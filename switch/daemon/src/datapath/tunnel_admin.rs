@@ -16,9 +16,17 @@ use super::command::{Reply, TunnelCommand, TunnelSocket, TunnelSpec};
 use super::turn::Datapath;
 
 impl Datapath {
-    /// Carries out a command about tunnels.
+    /// Carries out a command about tunnels, and about who is beyond them.
     pub(super) fn carry_out_for_tunnels(&mut self, command: TunnelCommand, fd: Option<OwnedFd>) -> Reply {
         let outcome = match command {
+            TunnelCommand::Name(network, mac, remote) => {
+                self.switch.name_remote(network, mac, remote);
+                Ok(())
+            }
+            TunnelCommand::ForgetNames => {
+                self.switch.forget_remote_names();
+                Ok(())
+            }
             TunnelCommand::SetSocket(which) => self.set_tunnel_socket(which, fd),
             TunnelCommand::CloseSocket(which) => {
                 self.close_tunnel_socket(which);

@@ -17,7 +17,7 @@ use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
 use super::relays::hand_over;
 use super::{Link, LinkError, Running, State};
-use crate::datapath::command::{Command, Reply};
+use crate::datapath::command::{Command, Reply, TunnelCommand};
 
 /// A datapath whose end is waited for.
 pub(super) enum Watched {
@@ -106,6 +106,12 @@ impl Link {
         self.serve_resolver(&channel).await?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
+        }
+        for (network, remotes) in &state.remotes {
+            for (mac, remote) in remotes {
+                let name = TunnelCommand::Name(*network, *mac, Some(remote.clone()));
+                must(&channel, &Command::Tunnel(name), None).await?;
+            }
         }
         must(&channel, &Command::SetRules(state.rules.clone()), None).await?;
         for (id, (spec, fd)) in &state.ports {

@@ -1,0 +1,107 @@
+//! The cluster: hosts that share networks.
+//!
+//! # Theory of operation
+//! Each host tells the others what is its own, as versioned [`record`]s: itself, its endpoints, the networks
+//! that were made on it and the addresses it owns. What the others say arrives through the [`view`], whose
+//! source is gossip or etcd, and becomes networks, tunnels, names and refusals here.
+//!
+//! ```text
+//!   a job ──► state ──► say_endpoints ──► records ──► journal ──► view ──► other hosts
+//!   view ──► hear ──► records ──► networks, pools ──► steer ──► tunnels and names of the datapath
+//! ```
+//!
+//! | file | |
+//! |---|---|
+//! | [`record`] [`ledger`] | what is said, and of each thing the newest |
+//! | [`view`] | how control and a source talk |
+//! | [`gossip`] | a source without a server |
+//! | [`agent`] | what control has of its cluster: saying, hearing |
+//! | [`networks`] [`endpoints`] | networks that are on all hosts, and who is on them |
+//! | [`space`] [`addresses`] | whose the addresses of a network are; getting and giving some |
+//! | [`steer`] | what the datapath is told |
+//! | [`forget`] | giving up on a host |
+
+pub mod addresses;
+pub mod agent;
+pub mod endpoints;
+pub mod forget;
+pub mod gossip;
+pub mod ledger;
+pub mod networks;
+pub mod record;
+pub mod space;
+pub mod steer;
+pub mod view;
+
+use std::net::IpAddr;
+
+use tokio::task::JoinHandle;
+
+use super::error::{Code, Error, Result};
+use record::HostId;
+use view::Source;
+
+/// How a host takes part in a cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The name of this host, for people.
+    pub host: String,
+    /// The cluster's name.
+    pub name: String,
+    /// The address that its tunnels end at.
+    pub vtep: IpAddr,
+    /// Where it hears of others.
+    pub source: SourceOptions,
+}
+
+/// Which source, and what it must know.
+#[derive(Clone, Debug)]
+pub enum SourceOptions {
+    /// Gossip.
+    Gossip(gossip::Options),
+}
+
+/// A source that nothing stands in the way of any more.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Gossip.
+    Gossip(gossip::Prepared),
+}
+
+impl Prepared {
+    /// Begins. Other hosts that this one knew before are named by where their tunnels end. The task ends when control's
+    /// end of the view is gone and the others have been told.
+    ///
+    /// # Errors
+    /// One line.
+    pub async fn start(
+        self,
+        host: HostId,
+        others: Vec<IpAddr>,
+        source: Source,
+    ) -> std::result::Result<JoinHandle<()>, String> {
+        match self {
+            Self::Gossip(gossip) => gossip.start(host, others, source),
+        }
+    }
+}
+
+/// Prepares what can be refused before anything is made.
+///
+/// # Errors
+/// One line: a file, an address, or another cluster.
+pub async fn prepare(options: Option<&Options>) -> Result<Option<Prepared>> {
+    let Some(options) = options else { return Ok(None) };
+    let prepared = match &options.source {
+        SourceOptions::Gossip(gossip) => {
+            gossip::prepare(&options.name, gossip.clone()).await.map(Prepared::Gossip)
+        }
+    };
+    prepared.map(Some).map_err(|message| Error::new(Code::InvalidArgument, message))
+}
+
+/// The name of this host.
+pub fn host_name() -> String {
+    let system = nix::sys::utsname::uname();
+    system.map(|system| system.nodename().to_string_lossy().into_owned()).unwrap_or_default()
+}
