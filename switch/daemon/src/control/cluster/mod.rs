@@ -9,8 +9,10 @@
 //! |---|---|
 //! | [`record`] [`ledger`] | what is said, and of each thing the newest |
 //! | [`view`] | how control and a source talk |
+//! | [`etcd`] | a source: records in an etcd |
 //! | [`space`] | whose the addresses of a network are |
 
+pub mod etcd;
 pub mod ledger;
 pub mod record;
 pub mod space;
