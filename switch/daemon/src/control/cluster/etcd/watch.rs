@@ -16,6 +16,8 @@ pub struct Watch {
     endpoint: Endpoint,
     user: String,
     body: Incoming,
+    /// etcd's revision when the watch began.
+    revision: i64,
     /// What has arrived of the next messages.
     arrived: Vec<u8>,
     _driver: Driver,
@@ -36,9 +38,18 @@ impl Watch {
         user: &str,
     ) -> Result<Self> {
         let user = user.to_owned();
-        let mut watch = Self { endpoint, user, body, arrived: Vec::new(), _driver: driver };
+        let mut watch = Self { endpoint, user, body, revision: 0, arrived: Vec::new(), _driver: driver };
         let first = watch.message().await?;
-        if first.created { Ok(watch) } else { Err(watch.strange("a watch begins with something else")) }
+        if !first.created {
+            return Err(watch.strange("a watch begins with something else"));
+        }
+        watch.revision = first.header.revision;
+        Ok(watch)
+    }
+
+    /// The revision etcd was at when the watch began.
+    pub fn revision(&self) -> i64 {
+        self.revision
     }
 
     /// The next changes, and the revision they lead to. May be dropped while it waits, and asked again.

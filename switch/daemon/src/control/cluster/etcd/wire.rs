@@ -144,6 +144,7 @@ pub(super) struct Authenticated {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Watched {
+    pub(super) header: Header,
     pub(super) created: bool,
     pub(super) canceled: bool,
     pub(super) cancel_reason: String,
