@@ -30,6 +30,7 @@ use vswitch_frame::{DropReason, Frame, Headers, Instant, Mac, Offload};
 
 use crate::header::{HEADER_BYTES, Header};
 use crate::mtu::clamp_mss;
+use crate::table::Origin;
 use crate::tunnel::{Tunnel, Tunnels};
 use crate::vni::Vni;
 
@@ -274,5 +275,15 @@ fn admit(tunnel: &Tunnel, from: IpAddr, inner: &[u8]) -> Result<Headers, DropRea
     if !tunnel.settings().tags && headers.network_offset() > ETHERNET_BYTES {
         return Err(DropReason::TunnelTagged);
     }
+    if !may_be_behind(tunnel, from, inner) {
+        return Err(DropReason::TunnelSpoofed);
+    }
     Ok(headers)
+}
+
+/// Whether the source of a frame may be behind the VTEP it came from: a record may say that it is elsewhere.
+fn may_be_behind(tunnel: &Tunnel, from: IpAddr, inner: &[u8]) -> bool {
+    let source = inner.get(6..12).and_then(|mac| mac.try_into().ok()).map(Mac);
+    let entry = source.and_then(|source| tunnel.table.find(source));
+    entry.is_none_or(|entry| !matches!(entry.origin, Origin::Control { .. }) || entry.vtep == from)
 }

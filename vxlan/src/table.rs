@@ -62,6 +62,7 @@ impl Default for Limits {
 
 /// What control says of one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
     /// Its MAC address.
     pub mac: Mac,

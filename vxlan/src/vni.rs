@@ -5,6 +5,11 @@ use std::str::FromStr;
 
 /// A VXLAN network identifier: 24 bits (RFC 7348, 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "u32", into = "u32")
+)]
 pub struct Vni(u32);
 
 impl Vni {
@@ -32,6 +37,20 @@ impl Vni {
 
     pub(crate) const fn from_bytes([high, middle, low]: [u8; 3]) -> Self {
         Self(u32::from_be_bytes([0, high, middle, low]))
+    }
+}
+
+impl TryFrom<u32> for Vni {
+    type Error = VniError;
+
+    fn try_from(number: u32) -> Result<Self, VniError> {
+        Self::new(number)
+    }
+}
+
+impl From<Vni> for u32 {
+    fn from(vni: Vni) -> u32 {
+        vni.get()
     }
 }
 

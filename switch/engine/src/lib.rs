@@ -36,6 +36,7 @@
 //! | [`dns`] | what containers learn of names |
 //! | [`gateway`] | what a network's gateway answers, and what is routed through it |
 //! | `bindings` | whose an IP address is |
+//! | `remotes` | endpoints beyond tunnels |
 //! | `security` | whether a container speaks for itself |
 //! | [`policy`] | who may talk to whom: the user's rules, walls between networks, accepted flows |
 //! | [`snoop`] | who gets a multicast frame |
@@ -54,6 +55,7 @@ pub mod policy;
 pub mod ports;
 pub mod process;
 pub mod refusal;
+mod remotes;
 mod security;
 pub mod snoop;
 pub mod stats;

@@ -82,6 +82,8 @@ pub enum Station {
     Container(Endpoint),
     /// The host itself.
     Host,
+    /// Other hosts of the network, each the gateway of its own containers: nothing of theirs is for the gateway here.
+    Tunnel,
 }
 
 /// A container's endpoint, as the switch knows it.

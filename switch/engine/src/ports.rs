@@ -60,8 +60,10 @@ impl Segment {
     fn set_host(&mut self, port: PortId, station: &Station) {
         match station {
             Station::Host => self.host = Some(port),
-            Station::Unknown | Station::Container(_) if self.host == Some(port) => self.host = None,
-            Station::Unknown | Station::Container(_) => {}
+            Station::Unknown | Station::Container(_) | Station::Tunnel if self.host == Some(port) => {
+                self.host = None;
+            }
+            Station::Unknown | Station::Container(_) | Station::Tunnel => {}
         }
     }
 }
@@ -165,6 +167,19 @@ impl Ports {
         segment.set_host(id, &station);
         *guard = Guard::new(&segment.network, &port.addresses, &station).map(Arc::new);
         Some(std::mem::replace(&mut port.station, station))
+    }
+
+    /// Says the MTU of a port; whether there is one.
+    pub(crate) fn set_mtu(&mut self, id: PortId, mtu: usize) -> bool {
+        let Some(Place { port, member, .. }) = self.places.get_mut(id.index()).and_then(Option::as_mut)
+        else {
+            return false;
+        };
+        port.mtu = mtu;
+        if let Some(Some(segment)) = self.networks.get_mut(port.network.index()) {
+            segment.members[*member].mtu = mtu;
+        }
+        true
     }
 
     /// What guards a port, if anything does.

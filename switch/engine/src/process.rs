@@ -19,7 +19,9 @@
 //! new one: then the destination is looked up again, for it may be the very address just learned.
 //! A source that was refused or could not be learned is not remembered, so that it is counted every time.
 
-use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
+use std::sync::Arc;
+
+use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, PortId};
 
 use crate::gateway::{self, Site};
 use crate::network::Station;
@@ -64,6 +66,18 @@ impl From<Route> for Way {
 struct Memo {
     source: Option<Mac>,
     destination: Option<(Mac, Way)>,
+    /// Who from beyond a tunnel sent last, with the guard, if there is one.
+    remote: Option<(Mac, Option<Arc<Guard>>)>,
+}
+
+/// Who looks at the frames of a port before they are believed.
+#[derive(Debug)]
+enum Watch {
+    Nobody,
+    /// The guard of the endpoint behind it.
+    Endpoint(Arc<Guard>),
+    /// Those of the endpoints beyond the tunnel that it is.
+    Remotes(NetworkId),
 }
 
 impl Switch {
@@ -79,10 +93,10 @@ impl Switch {
         now: Instant,
     ) {
         let mut memo = Memo::default();
-        let guard = self.ports.guard(ingress);
+        let watch = self.watch(ingress);
         let ruled = self.is_ruled(ingress);
         for mut frame in burst.drain(..) {
-            let mut route = self.decide(ingress, &mut frame, guard.as_deref(), &mut memo, now);
+            let mut route = self.decide(ingress, &mut frame, &watch, &mut memo, now);
             if let (true, Ok(decided)) = (ruled, route) {
                 route = self.judge(ingress, &mut frame, decided, now);
             }
@@ -104,13 +118,15 @@ impl Switch {
         &mut self,
         ingress: PortId,
         frame: &mut Frame,
-        guard: Option<&Guard>,
+        watch: &Watch,
         memo: &mut Memo,
         now: Instant,
     ) -> Result<Route, DropReason> {
         frame.parse()?;
-        if let Some(guard) = guard {
-            guard.check(frame)?;
+        match watch {
+            Watch::Nobody => {}
+            Watch::Endpoint(guard) => guard.check(frame)?,
+            Watch::Remotes(network) => self.check_remote(*network, frame, memo)?,
         }
         let (source, destination) = (frame.source(), frame.destination());
         let way = match memo.destination {
@@ -118,9 +134,34 @@ impl Switch {
             _ => self.decide_anew(ingress, source, destination, memo, now)?,
         };
         if way.claimable && self.gateway_claims(ingress, frame) {
-            return Ok(Route::Local);
+            return if matches!(watch, Watch::Remotes(_)) {
+                Err(DropReason::NotServed)
+            } else {
+                Ok(Route::Local)
+            };
         }
         Ok(if destination.is_multicast() { self.snoop(ingress, frame, way.route, now) } else { way.route })
+    }
+
+    /// Who looks at the frames of a port before they are believed.
+    fn watch(&self, ingress: PortId) -> Watch {
+        match self.ports.get(ingress) {
+            Some(port) if port.station == Station::Tunnel => Watch::Remotes(port.network),
+            _ => self.ports.guard(ingress).map_or(Watch::Nobody, Watch::Endpoint),
+        }
+    }
+
+    /// Looks at a frame from beyond a tunnel.
+    fn check_remote(&self, network: NetworkId, frame: &Frame, memo: &mut Memo) -> Result<(), DropReason> {
+        let source = frame.source();
+        let guard = match &memo.remote {
+            Some((same, guard)) if *same == source => guard,
+            _ => {
+                let guard = self.remotes.guard(Key::new(network, source)).cloned();
+                &memo.remote.insert((source, guard)).1
+            }
+        };
+        guard.as_ref().map_or(Ok(()), |guard| guard.check(frame))
     }
 
     /// Tier 2.
@@ -154,6 +195,10 @@ impl Switch {
             }
         }
         let way = match gateway {
+            // Other hosts' containers have gateways of their own.
+            Some(gateway) if gateway == destination && from.station == Station::Tunnel => {
+                Route::Drop(DropReason::NotServed).into()
+            }
             Some(gateway) if gateway == destination => Route::Local.into(),
             _ => {
                 let route = self.look_up(ingress, from, destination);

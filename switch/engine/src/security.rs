@@ -43,18 +43,24 @@ pub(crate) struct Guard {
 impl Guard {
     /// The guard of a port on a network with these fixed addresses, if it is to have one.
     pub(crate) fn new(network: &Network, macs: &[Mac], station: &Station) -> Option<Self> {
-        let endpoint = match station {
-            Station::Container(endpoint) if network.port_security => endpoint,
-            Station::Container(_) | Station::Unknown | Station::Host => return None,
-        };
-        let mut guard = Self { macs: macs.to_vec(), ipv4: Vec::new(), ipv6: Vec::new() };
-        for net in &endpoint.addresses {
-            match net.addr() {
+        match station {
+            Station::Container(endpoint) if network.port_security => {
+                Some(Self::of(macs.to_vec(), endpoint.addresses.iter().map(ipnet::IpNet::addr)))
+            }
+            Station::Container(_) | Station::Unknown | Station::Host | Station::Tunnel => None,
+        }
+    }
+
+    /// The guard of an endpoint with these addresses.
+    pub(crate) fn of(macs: Vec<Mac>, addresses: impl Iterator<Item = IpAddr>) -> Self {
+        let mut guard = Self { macs, ipv4: Vec::new(), ipv6: Vec::new() };
+        for address in addresses {
+            match address {
                 IpAddr::V4(address) => guard.ipv4.push(address),
                 IpAddr::V6(address) => guard.ipv6.push(address),
             }
         }
-        Some(guard)
+        guard
     }
 
     /// Whether the endpoint may send a frame, which has been parsed.

@@ -13,6 +13,7 @@ use crate::network::{Network, Station};
 use crate::policy::{Count, Policy, Rule};
 use crate::ports::{Port, Ports};
 use crate::refusal::Refusal;
+use crate::remotes::Remotes;
 use crate::snoop::Snoop;
 use crate::stats::Stats;
 use crate::table::{Entry, Key, Table};
@@ -32,6 +33,7 @@ pub struct Switch {
     pub(crate) seed: u64,
     pub(crate) policy: Policy,
     pub(crate) snoop: Snoop,
+    pub(crate) remotes: Remotes,
     limits: Limits,
 }
 
@@ -52,6 +54,7 @@ impl Switch {
             advertisements: Vec::new(),
             policy: Policy::new(seed),
             snoop: Snoop::default(),
+            remotes: Remotes::new(seed),
             seed,
             limits,
         }
@@ -84,6 +87,7 @@ impl Switch {
         self.bindings.forget(id);
         self.policy.forget_network(id);
         self.snoop.remove_network(id);
+        self.remotes.forget_network(id);
         self.ports.remove_network(id)
     }
 
@@ -92,7 +96,8 @@ impl Switch {
         self.ports.network(id)
     }
 
-    /// Adds a port to a network. An address that was learned at another port is now fixed at this one.
+    /// Adds a port to a network. An address that was learned at another port, or that was beyond a tunnel, is now
+    /// fixed at this one.
     ///
     /// # Errors
     /// The identifier is in use or beyond the limit, there is no such network, or an address is not
@@ -106,16 +111,18 @@ impl Switch {
             if !mac.is_station() {
                 return Err(Refusal::NoStation(mac));
             }
-            if let Some(owner) = self.table.fixed_at(Key::new(port.network, mac)) {
+            let owner = self.table.fixed_at(Key::new(port.network, mac));
+            if let Some(owner) = owner.filter(|owner| !self.is_tunnel(*owner)) {
                 return Err(Refusal::AddressTaken(mac, owner));
             }
         }
         for &mac in &port.addresses {
             self.table.fix(Key::new(port.network, mac), id);
+            self.remotes.forget(Key::new(port.network, mac));
         }
         let (network, station) = (port.network, port.station.clone());
         self.ports.add(id, port)?;
-        self.snoop.add_port(id, network);
+        self.snoop.add_port(id, network, &station);
         self.bindings.bind(network, Owner::Port(id), addresses_of(&station));
         self.names.add(network, id, &station);
         Ok(())
@@ -153,9 +160,23 @@ impl Switch {
         for mac in port.addresses {
             self.table.unfix(Key::new(port.network, mac));
         }
+        if port.station == Station::Tunnel {
+            self.remotes.forget_network(port.network);
+            self.table.unfix_port(port.network, id);
+        }
         self.table.forget_port(id);
         self.snoop.remove_port(id, port.network);
         true
+    }
+
+    /// Whether a port is a tunnel.
+    pub(crate) fn is_tunnel(&self, id: PortId) -> bool {
+        self.ports.get(id).is_some_and(|port| port.station == Station::Tunnel)
+    }
+
+    /// Says the MTU of a port, in bytes. Returns whether there is one.
+    pub fn set_mtu(&mut self, id: PortId, mtu: usize) -> bool {
+        self.ports.set_mtu(id, mtu)
     }
 
     /// The ports to which a flooded frame of a port goes, with their MTU in bytes: the other ports of its
@@ -206,6 +227,6 @@ impl Switch {
 fn addresses_of(station: &Station) -> Vec<IpAddr> {
     match station {
         Station::Container(endpoint) => endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
-        Station::Unknown | Station::Host => Vec::new(),
+        Station::Unknown | Station::Host | Station::Tunnel => Vec::new(),
     }
 }

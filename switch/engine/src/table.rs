@@ -48,7 +48,7 @@ impl Key {
         Self(u64::from(network.0) << 48 | mac.as_u64())
     }
 
-    fn network(self) -> NetworkId {
+    pub(crate) fn network(self) -> NetworkId {
         let [high, low, ..] = self.0.to_be_bytes();
         NetworkId(u16::from_be_bytes([high, low]))
     }
@@ -153,7 +153,7 @@ impl Table {
         Learned::Here
     }
 
-    /// Fixes an address at a port. It must not be fixed at another one.
+    /// Fixes an address at a port, whatever was known of it. It must not be fixed at another one, but for a tunnel.
     pub(crate) fn fix(&mut self, key: Key, port: PortId) {
         let hash = self.hash.of(&key);
         let line = Line { key, seen: Instant::ZERO, port, fixed: true };
@@ -179,6 +179,11 @@ impl Table {
         if let Ok(line) = self.lines.find_entry(hash, |line| line.key == key && line.fixed) {
             line.remove();
         }
+    }
+
+    /// Forgets every address of a network that is fixed at a port.
+    pub(crate) fn unfix_port(&mut self, network: NetworkId, port: PortId) {
+        self.lines.retain(|line| !(line.fixed && line.port == port && line.key.network() == network));
     }
 
     /// Forgets what was learned at a port.

@@ -125,6 +125,8 @@ drop_reasons! {
     TunnelSelf = "tunnel-self",
     /// A frame with a VLAN tag inside a VXLAN packet, where tags are not carried.
     TunnelTagged = "tunnel-tagged",
+    /// A frame in a VXLAN packet from another VTEP than the one that, by a record, its source MAC is behind.
+    TunnelSpoofed = "tunnel-spoofed",
     /// An address that a router may not forward from or to, or one of the host's own from outside.
     NatBadAddress = "nat-bad-address",
     /// A checksum is wrong, and nothing corrupt is translated.

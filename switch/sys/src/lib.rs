@@ -4,7 +4,7 @@
 //!
 //! | used by | modules |
 //! |---|---|
-//! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`confine`] |
+//! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
 //! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 
@@ -26,4 +26,5 @@ pub mod shared;
 pub mod socket;
 pub mod stream;
 pub mod tap;
+pub mod udp;
 pub mod wallclock;

@@ -26,7 +26,7 @@ use super::names::{self, Id};
 use super::options::{EndpointOptions, PortType};
 use super::state::{Endpoint, Network};
 use crate::datapath::command::PortSpec;
-use crate::datapath::wiring::UPLINK;
+use crate::datapath::tunnels::TUNNELS;
 
 /// What a new endpoint's frames come from.
 #[derive(Debug)]
@@ -209,7 +209,7 @@ impl Control {
         let wanted = [config.ipam_config.ipv4_address, config.ipam_config.ipv6_address];
         let wanted: Vec<IpAddr> = wanted.into_iter().flatten().collect();
         let Some(port) = self.state.port_numbers.take() else {
-            let message = format!("{} endpoints is the most there can be: disconnect one", UPLINK.index());
+            let message = format!("{} endpoints is the most there can be: disconnect one", TUNNELS.index());
             return Err(Error::new(Code::LimitReached, message));
         };
         let found = self.state.network(network);

@@ -14,6 +14,7 @@
 //! [`survivor`]: super::survivor
 
 mod process;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,10 +37,13 @@ use vswitch_sys::seqpacket::Channel;
 
 pub(super) use process::ask;
 use process::{Watched, must, random_seed, unexpected, watch};
+pub use tunnels::KnownTunnel;
 
 use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
-use crate::datapath::command::{Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry};
+use crate::datapath::command::{
+    Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry, TunnelSocket,
+};
 use crate::datapath::counters::{Counters, PortCounters};
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
@@ -103,6 +107,9 @@ struct State {
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
+    tunnels: BTreeMap<NetworkId, KnownTunnel>,
+    /// The sockets that they share.
+    tunnel_sockets: BTreeMap<TunnelSocket, OwnedFd>,
     running: Option<Running>,
     /// The datapath started or found last, dead or alive: only its watcher may replace it.
     latest: u32,
@@ -142,6 +149,8 @@ impl Link {
             bindings: Vec::new(),
             kept: None,
             host_addresses: Vec::new(),
+            tunnels: BTreeMap::new(),
+            tunnel_sockets: BTreeMap::new(),
             running: None,
             latest: 0,
             stopped: false,
@@ -171,6 +180,8 @@ impl Link {
             bindings: memory.bindings,
             kept: memory.kept,
             host_addresses: Vec::new(),
+            tunnels: memory.tunnels,
+            tunnel_sockets: memory.tunnel_sockets,
             running: None,
             latest: pid,
             stopped: false,
@@ -262,6 +273,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.networks.remove(&network);
         state.ports.retain(|_, (spec, _)| spec.network != network);
+        state.tunnels.remove(&network);
         self.shared.admission.notify_one();
         self.tell(&mut state, Command::RemoveNetwork(network), None).await
     }
@@ -483,6 +495,7 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.ports.clear();
+        state.tunnel_sockets.clear();
         (state.uplink, state.kept) = (None, None);
         let _ = std::fs::remove_file(&state.socket);
         if let Some(Running { channel, process, watcher }) = state.running.take() {

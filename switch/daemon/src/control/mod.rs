@@ -14,6 +14,7 @@
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
 //! | [`host_addresses`] | which addresses the host has, told to the datapath |
 //! | [`uplink`] [`claims`] | the way out of the host, and the ports held for it |
+//! | [`tunnels`] | what makes a network span hosts |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
 //! | [`publish`] | ports of the host that lead to sandboxes |
@@ -64,6 +65,7 @@ pub mod store;
 pub mod subnets;
 pub mod surroundings;
 pub mod survivor;
+pub mod tunnels;
 pub mod uplink;
 
 use std::collections::BTreeMap;

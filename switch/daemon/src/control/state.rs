@@ -26,7 +26,7 @@ use super::publish::published::Published;
 use super::publish::spec::Exposed;
 use super::records::Records;
 use super::rules::Rules;
-use crate::datapath::wiring::UPLINK;
+use crate::datapath::tunnels::TUNNELS;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ impl Default for State {
             namespaces: Records::default(),
             rules: Rules::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
-            port_numbers: Numbers::new(UPLINK.index()),
+            port_numbers: Numbers::new(TUNNELS.index()),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
         }
     }
@@ -184,7 +184,7 @@ impl State {
                 NetworkId::LIMIT,
                 networks.values().map(|network| network.number.0),
             ),
-            port_numbers: Numbers::without(UPLINK.index(), endpoint_ports.chain(host_ports)),
+            port_numbers: Numbers::without(TUNNELS.index(), endpoint_ports.chain(host_ports)),
             sandbox_numbers: Numbers::without(
                 usize::from(u16::MAX),
                 sandboxes.values().map(|sandbox| sandbox.number),

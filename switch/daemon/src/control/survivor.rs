@@ -17,8 +17,8 @@ use vswitch_nat::Binding;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-use super::link::ask;
-use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, VERSION};
+use super::link::{KnownTunnel, ask};
+use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, TunnelSocket, VERSION};
 use crate::datapath::counters::Counters;
 
 const ESRCH: i32 = 3;
@@ -52,6 +52,10 @@ pub struct Memory {
     pub ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     /// Its published ports.
     pub bindings: Vec<Binding>,
+    /// Its tunnels.
+    pub tunnels: BTreeMap<NetworkId, KnownTunnel>,
+    /// The sockets that they share.
+    pub tunnel_sockets: BTreeMap<TunnelSocket, OwnedFd>,
     /// What it was handed to keep.
     pub kept: Option<OwnedFd>,
 }
@@ -142,8 +146,47 @@ async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
         let Reply::Binding(binding) = reply else { return Err(wrong(&reply)) };
         bindings.push(binding);
     }
+    let (tunnels, tunnel_sockets) = remember_tunnels(channel).await?;
     let (_, kept) = question(Recall::Kept).await?;
-    Ok(Memory { options: *options, counters: Counters::map(counters)?, networks, ports, bindings, kept })
+    let (options, counters) = (*options, Counters::map(counters)?);
+    Ok(Memory { options, counters, networks, ports, bindings, tunnels, tunnel_sockets, kept })
+}
+
+type Tunnels = (BTreeMap<NetworkId, KnownTunnel>, BTreeMap<TunnelSocket, OwnedFd>);
+
+async fn remember_tunnels(channel: &AsyncFd<Channel>) -> io::Result<Tunnels> {
+    let question = |recall| async move { ask(channel, &Command::Recall(recall), None).await };
+    let mut tunnels = BTreeMap::new();
+    loop {
+        let last = tunnels.last_key_value().map(|(id, _)| *id);
+        let (reply, _) = question(Recall::NextTunnel(last)).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let Reply::Tunnel(network, spec, peers) = reply else { return Err(wrong(&reply)) };
+        let mut records = BTreeMap::new();
+        loop {
+            let after = records.last_key_value().map(|(mac, _)| *mac);
+            let (reply, _) = question(Recall::Records { network, after }).await?;
+            let Reply::Records(page) = reply else { return Err(wrong(&reply)) };
+            if page.is_empty() {
+                break;
+            }
+            records.extend(page.into_iter().map(|record| (record.mac, record)));
+        }
+        tunnels.insert(network, KnownTunnel { spec, peers: peers.into_iter().collect(), records });
+    }
+    let mut sockets = BTreeMap::new();
+    loop {
+        let last = sockets.last_key_value().map(|(socket, _)| *socket);
+        let (reply, fd) = question(Recall::NextTunnelSocket(last)).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let (Reply::TunnelSocket(socket), Some(fd)) = (&reply, fd) else { return Err(wrong(&reply)) };
+        sockets.insert(*socket, fd);
+    }
+    Ok((tunnels, sockets))
 }
 
 fn wrong(reply: &Reply) -> io::Error {

@@ -58,6 +58,7 @@ impl Datapath {
                 Err(refusal) => Reply::Refused(refusal.to_string()),
             },
             Command::RemoveNetwork(network) => {
+                self.overlay.remove(network);
                 for port in self.switch.remove_network(network) {
                     self.close(port);
                 }
@@ -84,8 +85,7 @@ impl Datapath {
                 Reply::Done
             }
             Command::RemovePort(port) => {
-                self.switch.remove_port(port);
-                self.close(port);
+                self.remove_port(port);
                 Reply::Done
             }
             Command::AddBinding(binding) => self.add_binding(binding),
@@ -93,6 +93,15 @@ impl Datapath {
                 self.nat.remove_binding(&binding);
                 Reply::Done
             }
+            Command::SetTunnelSocket(..)
+            | Command::CloseTunnelSocket(..)
+            | Command::AddTunnel(..)
+            | Command::SetTunnelMtu(..)
+            | Command::RemoveTunnel(..)
+            | Command::AddPeer(..)
+            | Command::RemovePeer(..)
+            | Command::SetRecords(..)
+            | Command::ForgetRecord(..) => self.carry_out_for_tunnels(command, fd),
             Command::SetRules(rules) => {
                 self.switch.set_rules(rules);
                 Reply::Done
@@ -190,7 +199,7 @@ impl Datapath {
     }
 
     /// Closes a port's descriptor. Control has a duplicate, so it must leave the poller first.
-    fn close(&mut self, id: PortId) {
+    pub(super) fn close(&mut self, id: PortId) {
         self.memory.specs.remove(&id);
         self.resolver.forget_port(id);
         if let Some(port) = self.ports.remove(id) {

@@ -10,6 +10,7 @@ use vswitch_engine::{Count, Network, Rule, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
+use vswitch_vxlan::{Record, Vni};
 
 use super::wiring::{Grant, UplinkSpec};
 
@@ -55,6 +56,24 @@ pub enum Command {
     AddBinding(Binding),
     /// Ends a publication, with its flows.
     RemoveBinding(Binding),
+    /// Sends and receives the packets of tunnels through the socket that rides along.
+    SetTunnelSocket(TunnelSocket),
+    /// Closes such a socket.
+    CloseTunnelSocket(TunnelSocket),
+    /// Makes the tunnel of a network, without peers.
+    AddTunnel(NetworkId, TunnelSpec),
+    /// Says the MTU of the underlay of a network's tunnel, in bytes.
+    SetTunnelMtu(NetworkId, u32),
+    /// Removes the tunnel of a network with all it knows.
+    RemoveTunnel(NetworkId),
+    /// Makes an address a VTEP of a network; one that is already is no error.
+    AddPeer(NetworkId, IpAddr),
+    /// Takes that back.
+    RemovePeer(NetworkId, IpAddr),
+    /// Says who of a network lives where; at most [`RECORDS_MAX`] at once.
+    SetRecords(NetworkId, Vec<Record>),
+    /// Says that an endpoint of a network is gone, as of a version.
+    ForgetRecord(NetworkId, Mac, u64),
     /// Puts these rules in place of all there are; those known by their number go on counting.
     SetRules(Vec<Rule>),
     /// Asks what each rule has decided about.
@@ -80,6 +99,17 @@ pub enum Recall {
     NextPort(Option<PortId>),
     /// The published ports behind these, in the order of the datapath; the first, if none are named.
     NextBinding(Option<Binding>),
+    /// The tunnel of the first network behind this one; the first tunnel, if none is named.
+    NextTunnel(Option<NetworkId>),
+    /// A page of the records of a tunnel: those behind `after`, in the order of their MAC addresses.
+    Records {
+        /// Of which network.
+        network: NetworkId,
+        /// The last address of the page before; `None` asks for the first page.
+        after: Option<Mac>,
+    },
+    /// The socket of tunnels behind this one, which rides along; the first one, if none is named.
+    NextTunnelSocket(Option<TunnelSocket>),
     /// What was handed over to be kept. It rides along with the answer, if there is anything.
     Kept,
 }
@@ -127,6 +157,49 @@ pub struct PortSpec {
     pub station: Station,
 }
 
+/// What a network's tunnel is made from. It is a port without a descriptor: all tunnels share sockets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelSpec {
+    /// The port of the switch that it is.
+    pub port: PortId,
+    /// The isolation group it is in: that of the containers where they must not reach each other.
+    pub group: GroupId,
+    /// The network's identifier on the wire.
+    pub vni: Vni,
+    /// This host's VTEP. There must be sending sockets for it.
+    pub local: IpAddr,
+    /// MTU of the underlay, in bytes.
+    pub underlay_mtu: u32,
+    /// Whether to learn from frames who lives where, for want of records.
+    pub learning: bool,
+}
+
+/// A UDP socket that tunnels share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TunnelSocket {
+    /// The one that receives.
+    Receiver {
+        /// Its port, which is that of all VTEPs.
+        port: u16,
+    },
+    /// One of those that send, each with a source port of its own.
+    Sender {
+        /// The VTEP it sends from.
+        local: IpAddr,
+        /// Which one of [`TUNNEL_SENDERS`].
+        index: u16,
+    },
+}
+
+/// Sending sockets of each VTEP of this host.
+pub const TUNNEL_SENDERS: u16 = 16;
+
+/// Records in one message, so that it fits.
+pub const RECORDS_MAX: usize = 100;
+
+/// Addresses of one record, at most.
+pub const RECORD_ADDRESSES_MAX: usize = 8;
+
 /// The answer to one command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
@@ -146,6 +219,12 @@ pub enum Reply {
     Port(PortId, PortSpec),
     /// Published ports, as they were told.
     Binding(Binding),
+    /// A tunnel, as it was told, and its peers.
+    Tunnel(NetworkId, TunnelSpec, Vec<IpAddr>),
+    /// A page of the records of a tunnel; the last one is empty.
+    Records(Vec<Record>),
+    /// A socket of tunnels.
+    TunnelSocket(TunnelSocket),
 }
 
 /// Rules a table may have, so that it fits one message.

@@ -15,12 +15,14 @@
 //! | [`ports`] | the ports and which of them are ready |
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`wiring`] | the way out: the switch, the translator and the uplink |
+//! | [`tunnels`] | networks that span hosts: the switch, VXLAN and its sockets |
 //! | [`neighbours`] | who has which address on the uplink's link |
 //! | [`dns`] | answers questions for names |
 //! | [`speak`] | frames of the switch's own |
 //! | [`rest`] | spin or sleep |
 //! | [`line`] | the connection to control, and where the next control comes in |
 //! | [`admin`] | carries out control's commands between turns |
+//! | [`tunnel_admin`] | those about tunnels |
 //! | [`recall`] | tells the next control what the last one has told |
 //! | [`command`] | those commands |
 //! | [`counters`] | what is counted |
@@ -36,6 +38,8 @@ mod recall;
 mod rest;
 mod speak;
 mod transmit;
+mod tunnel_admin;
+pub mod tunnels;
 mod turn;
 pub mod wiring;
 
@@ -58,6 +62,8 @@ const CHANNEL: usize = usize::MAX;
 const LISTENER: usize = usize::MAX - 1;
 /// The number of the channel on which names are asked.
 const RESOLVER: usize = usize::MAX - 2;
+/// The number of the receiving socket of tunnels.
+const TUNNEL_SOCKET: usize = usize::MAX - 3;
 
 /// Runs the datapath until it is told to stop. Standard input is the channel to control.
 pub fn main() -> ExitCode {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use vswitch_frame::{NetworkId, PortId};
 
-use super::command::{Options, PortSpec, Recall, Reply, VERSION};
+use super::command::{Options, PortSpec, RECORDS_MAX, Recall, Reply, VERSION};
 use super::turn::Datapath;
 
 /// What was told and is not remembered elsewhere.
@@ -67,6 +67,20 @@ impl Datapath {
                 let found = bindings.next().filter(|_| behind);
                 self.reply(&found.map_or(Reply::Done, |binding| Reply::Binding(*binding)), None);
             }
+            Recall::NextTunnel(after) => {
+                let found = self.overlay.next(after);
+                let reply =
+                    found.map(|(network, spec, peers)| Reply::Tunnel(network, spec.clone(), peers.to_vec()));
+                self.reply(&reply.unwrap_or(Reply::Done), None);
+            }
+            Recall::Records { network, after } => {
+                let records = self.overlay.records(network, after, RECORDS_MAX);
+                self.reply(&Reply::Records(records), None);
+            }
+            Recall::NextTunnelSocket(after) => match self.overlay.next_socket(after) {
+                Some((which, fd)) => self.reply(&Reply::TunnelSocket(which), Some(fd)),
+                None => self.reply(&Reply::Done, None),
+            },
             Recall::Kept => self.reply(&Reply::Done, self.memory.kept.as_ref().map(AsFd::as_fd)),
         }
     }

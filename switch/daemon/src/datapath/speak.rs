@@ -39,7 +39,13 @@ impl Datapath {
 
     /// Sends the frames that wait to each of these ports whose MTU they fit.
     fn flood(&mut self, targets: &[(PortId, usize)]) {
-        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+        let mut to = self.transmit.with(
+            &mut self.ports,
+            &mut self.overlay,
+            &mut self.pool,
+            &mut self.vectors,
+            &self.counters,
+        );
         to.flood(&mut self.burst, targets.iter().copied());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! # Theory of operation
 //! What leaves for one port leaves together: a run of one flow becomes one super-frame where the
-//! receiver takes it, a super-frame is split where it does not. Every frame handed in goes back to the
+//! receiver takes it, a super-frame is split where it does not. What leaves through a tunnel is planned there
+//! ([`super::tunnels`]). Every frame handed in goes back to the
 //! pool before the call returns.
 
 use vswitch_engine::Audience;
@@ -13,6 +14,7 @@ use vswitch_sys::packet::Vectors;
 
 use super::counters::{Counter, Counters};
 use super::ports::{Port, Ports};
+use super::tunnels::Overlay;
 
 /// What transmission keeps from burst to burst.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(crate) struct Transmit {
 pub(crate) struct Transmission<'a> {
     state: &'a mut Transmit,
     ports: &'a mut Ports,
+    overlay: &'a mut Overlay,
     out: Out<'a>,
 }
 
@@ -45,11 +48,12 @@ impl Transmit {
     pub(crate) fn with<'a>(
         &'a mut self,
         ports: &'a mut Ports,
+        overlay: &'a mut Overlay,
         pool: &'a mut Pool,
         vectors: &'a mut Vectors,
         counters: &'a Counters,
     ) -> Transmission<'a> {
-        Transmission { state: self, ports, out: Out { pool, vectors, counters } }
+        Transmission { state: self, ports, overlay, out: Out { pool, vectors, counters } }
     }
 }
 
@@ -67,6 +71,8 @@ impl Transmission<'_> {
                     self.out.counters.add(egress, Counter::Coalesced, (before - queue.len()) as u64);
                 }
                 self.out.send(egress, port, queue, pieces);
+            } else if self.overlay.has(egress) {
+                self.overlay.send(egress, queue, self.out.counters);
             }
             queue.drain(..).for_each(|frame| self.out.pool.free(frame));
         }
@@ -78,12 +84,13 @@ impl Transmission<'_> {
             return;
         }
         for (egress, mtu) in targets {
-            let Some(port) = self.ports.get_mut(egress) else { continue };
             for fitting in frames.chunk_by_mut(|one, next| fits(one, mtu) == fits(next, mtu)) {
-                if fits(&fitting[0], mtu) {
-                    self.out.send(egress, port, fitting, &mut self.state.pieces);
-                } else {
+                if !fits(&fitting[0], mtu) {
                     self.out.counters.drop(egress, DropReason::TxTooBig, fitting.len() as u64);
+                } else if let Some(port) = self.ports.get_mut(egress) {
+                    self.out.send(egress, port, fitting, &mut self.state.pieces);
+                } else if self.overlay.has(egress) {
+                    self.overlay.send(egress, fitting, self.out.counters);
                 }
             }
         }

@@ -11,7 +11,7 @@ use std::io;
 use vswitch_engine::gateway::FRAMES_MADE_MAX;
 use vswitch_engine::{Limits, Switch, Verdicts};
 use vswitch_frame::coalesce::Coalescer;
-use vswitch_frame::{Frame, Instant, Pool, PortId};
+use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
 use vswitch_nat::Nat;
 use vswitch_sys::clock;
 use vswitch_sys::device::{Budget, Left};
@@ -26,8 +26,9 @@ use super::ports::Ports;
 use super::recall::Memory;
 use super::rest::Rest;
 use super::transmit::Transmit;
+use super::tunnels::{Inbox, Overlay, TUNNELS};
 use super::wiring::{self, HELD_MAX, Outside, UPLINK, Wiring};
-use super::{CHANNEL, LISTENER, RESOLVER};
+use super::{CHANNEL, LISTENER, RESOLVER, TUNNEL_SOCKET};
 
 /// What one burst may take: enough datagrams to coalesce well, and no more bytes than stay in a core's
 /// second-level cache while they are copied in and out.
@@ -49,6 +50,7 @@ pub(crate) struct Datapath {
     pub(crate) resolver: Resolver,
     pub(crate) nat: Nat,
     pub(super) outside: Outside,
+    pub(super) overlay: Overlay,
     pub(crate) rest: Rest,
     pub(super) transmit: Transmit,
     pub(super) pool: Pool,
@@ -70,6 +72,7 @@ impl Datapath {
             resolver: Resolver::new(options.seed),
             nat: wiring::translator(options.seed),
             outside: Outside::new(),
+            overlay: Overlay::new(options.seed),
             transmit: Transmit::new(Coalescer::new(options.seed)),
             rest: Rest::new(options.poll),
             pool: Pool::new(SLOTS),
@@ -91,6 +94,7 @@ impl Datapath {
                 return Ok(());
             }
             self.switch.poll(now);
+            self.overlay.poll(now);
             self.speak();
             self.look(worked, now)?;
         }
@@ -103,6 +107,9 @@ impl Datapath {
             let Some(ingress) = self.ports.next_ready() else { break };
             worked |= self.turn_of(ingress, now);
         }
+        if self.overlay.is_ready() {
+            worked |= self.turn_of_tunnels(now);
+        }
         worked
     }
 
@@ -112,6 +119,18 @@ impl Datapath {
 
         // 1 receive
         let left = port.device.receive(&mut self.vectors, BUDGET, &mut self.pool, &mut self.burst);
+        let received = self.burst.len();
+        self.pass_on(ingress, now);
+        match left {
+            Left::More => self.ports.set_ready(ingress),
+            Left::Nothing => {}
+            Left::Gone => self.counters.add(ingress, Counter::Gone, 1),
+        }
+        received > 0
+    }
+
+    /// All but the first part of a turn, of what a port has received.
+    fn pass_on(&mut self, ingress: PortId, now: Instant) {
         let received = self.burst.len();
         let bytes: usize = self.burst.iter().map(Frame::len).sum();
         self.counters.add(ingress, Counter::ReceivedFrames, received as u64);
@@ -127,17 +146,54 @@ impl Datapath {
         // 4 drop, 5 transmit
         self.send_to_one();
         let verdicts = &mut self.verdicts;
-        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+        let mut to = self.transmit.with(
+            &mut self.ports,
+            &mut self.overlay,
+            &mut self.pool,
+            &mut self.vectors,
+            &self.counters,
+        );
         to.flood(&mut verdicts.flood, self.switch.flood_targets(ingress));
         to.multicast(&mut verdicts.multicast, |audience| self.switch.multicast_targets(ingress, audience));
         self.check_slots();
+    }
 
-        match left {
-            Left::More => self.ports.set_ready(ingress),
-            Left::Nothing => {}
-            Left::Gone => self.counters.add(ingress, Counter::Gone, 1),
+    /// A burst of the tunnels' socket: frames of one tunnel after the other, in the order they came.
+    fn turn_of_tunnels(&mut self, now: Instant) -> bool {
+        let Some((count, mut inbox)) = self.overlay.receive() else { return false };
+        let mut ingress = TUNNELS;
+        let mut bytes = 0;
+        let mut first = 0;
+        while first < count {
+            let opened = inbox.open(self.overlay.tunnels(), first, count, now);
+            self.count_dropped(&inbox);
+            for number in 0..inbox.inners().len() {
+                let port = self.overlay.port_of(inbox.inners()[number].vni).unwrap_or(TUNNELS);
+                if port != ingress || bytes >= BUDGET.bytes || self.burst.len() == BUDGET.frames {
+                    self.pass_on(ingress, now);
+                    (ingress, bytes) = (port, 0);
+                }
+                let Some(mut frame) = self.pool.take() else {
+                    self.counters.drop(port, DropReason::TxNoBuffer, 1);
+                    continue;
+                };
+                inbox.copy(number, first, &mut frame);
+                bytes += frame.len();
+                self.burst.push(frame);
+            }
+            first += opened;
         }
-        received > 0
+        self.pass_on(ingress, now);
+        self.overlay.give_back(inbox);
+        count > 0
+    }
+
+    /// Counts what came through tunnels and was no frame of theirs.
+    fn count_dropped(&self, inbox: &Inbox) {
+        for (vni, reason) in inbox.dropped() {
+            let port = vni.and_then(|vni| self.overlay.port_of(vni));
+            self.counters.drop(port.unwrap_or(TUNNELS), *reason, 1);
+        }
     }
 
     /// Lets the switch decide about the burst of one of its ports, and serves what is for the gateway. Returns how many
@@ -149,6 +205,7 @@ impl Datapath {
         self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         debug_assert_eq!(received, self.verdicts.len());
 
+        self.overlay.answer(ingress, &self.switch, &mut self.verdicts);
         self.wiring(now).turn_back(ingress);
         let made = self.switch.serve(ingress, &mut self.verdicts, &mut self.pool, now);
         let origin = Origin { switch: &self.switch, ingress, now };
@@ -175,7 +232,13 @@ impl Datapath {
             self.counters.drop(port, reason, 1);
             self.pool.free(frame);
         }
-        let mut to = self.transmit.with(&mut self.ports, &mut self.pool, &mut self.vectors, &self.counters);
+        let mut to = self.transmit.with(
+            &mut self.ports,
+            &mut self.overlay,
+            &mut self.pool,
+            &mut self.vectors,
+            &self.counters,
+        );
         to.forward(&mut self.verdicts.forward);
     }
 
@@ -209,17 +272,23 @@ impl Datapath {
 
     /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
-        let pressing = self.ports.ready_count() > 0 || self.commands_waiting;
-        let times = [self.switch.poll_at(), self.resolver.poll_at(), self.outside.poll_at(&self.nat)];
+        let pressing = self.ports.ready_count() > 0 || self.overlay.is_ready() || self.commands_waiting;
+        let times = [
+            self.switch.poll_at(),
+            self.resolver.poll_at(),
+            self.outside.poll_at(&self.nat),
+            self.overlay.poll_at(),
+        ];
         let wake_at = times.into_iter().flatten().min();
         let timeout = self.rest.timeout(pressing, worked, now, wake_at);
-        let Self { ports, commands_waiting, resolver, poller, .. } = self;
+        let Self { ports, commands_waiting, resolver, overlay, poller, .. } = self;
         let mut found = pressing;
         poller.wait(timeout, |number| {
             found = true;
             match u16::try_from(number) {
                 Ok(port) => ports.set_ready(PortId(port)),
                 Err(_) if number == RESOLVER => resolver.set_ready(),
+                Err(_) if number == TUNNEL_SOCKET => overlay.set_ready(),
                 Err(_) => *commands_waiting |= matches!(number, CHANNEL | LISTENER),
             }
         })?;

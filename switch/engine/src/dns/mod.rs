@@ -196,7 +196,7 @@ impl Switch {
     fn endpoint(&self, port: PortId) -> Option<&Endpoint> {
         match &self.ports.get(port)?.station {
             Station::Container(endpoint) => Some(endpoint),
-            Station::Unknown | Station::Host => None,
+            Station::Unknown | Station::Host | Station::Tunnel => None,
         }
     }
 }

@@ -100,7 +100,8 @@ impl Switch {
             let Some(network) = self.ports.network(id) else { continue };
             let Some(gateway) = &network.gateway else { continue };
             let meant = |port: &Port| {
-                port.station != Station::Host && (lifetime(network, gateway, port) > 0) == leads_further
+                !matches!(port.station, Station::Host | Station::Tunnel)
+                    && (lifetime(network, gateway, port) > 0) == leads_further
             };
             let targets: Vec<(PortId, usize)> = self.ports.members_where(id, meant).collect();
             if targets.is_empty() {
@@ -124,7 +125,7 @@ pub(super) fn lifetime(network: &Network, gateway: &Gateway, port: &Port) -> u16
     let mut own = gateway.addresses.iter().filter(|address| address.is_ipv6());
     let further = match &port.station {
         Station::Container(endpoint) => own.any(|own| endpoint.gateways.contains(own)),
-        Station::Unknown | Station::Host => own.next().is_some(),
+        Station::Unknown | Station::Host | Station::Tunnel => own.next().is_some(),
     };
     if further && !network.internal && !gateway.isolated { LIFETIME } else { 0 }
 }

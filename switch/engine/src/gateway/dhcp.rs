@@ -183,7 +183,7 @@ impl<'a> Lease<'a> {
     fn of(site: &Site<'a>) -> Option<Self> {
         let endpoint: &Endpoint = match &site.from.station {
             Station::Container(endpoint) => endpoint,
-            Station::Unknown | Station::Host => return None,
+            Station::Unknown | Station::Host | Station::Tunnel => return None,
         };
         let address = endpoint.addresses.iter().find_map(|net| match net {
             IpNet::V4(net) => Some(*net),

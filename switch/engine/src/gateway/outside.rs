@@ -270,7 +270,7 @@ impl Switch {
 fn sandbox(site: &Site<'_>) -> u32 {
     match &site.from.station {
         Station::Container(endpoint) => endpoint.sandbox,
-        Station::Unknown | Station::Host => 0,
+        Station::Unknown | Station::Host | Station::Tunnel => 0,
     }
 }
 

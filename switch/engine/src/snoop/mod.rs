@@ -13,7 +13,7 @@
 //!                   else: to the group's members and to ports with a router
 //! ```
 //!
-//! * **Who hears everything.** A port with a router; a new port for [`SETTLE`], in which it is asked twice, so
+//! * **Who hears everything.** A tunnel; a port with a router; a new port for [`SETTLE`], in which it is asked twice, so
 //!   that nothing is lost when a datapath takes the place of a dead one; and a port that is at its limit.
 //! * **Families.** IPv4 is snooped where the gateway has an IPv4 address, IPv6 likewise; the other family, a
 //!   network without a gateway, and what is not IP is flooded.
@@ -85,7 +85,7 @@ pub struct Query {
 /// Who is asked by a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Every port but the host's.
+    /// Every port but the host's and tunnels, whose other ends ask for themselves.
     Containers,
     /// The host's port. It has the gateway's addresses, and would not listen to itself.
     Host,
@@ -114,6 +114,8 @@ struct Segment {
     fresh: Vec<PortId>,
     /// Ports that hear everything, and until when.
     hear_all: BTreeMap<PortId, Instant>,
+    /// Tunnels, which hear everything: what members there are on other hosts is theirs to know.
+    tunnels: Vec<PortId>,
     /// The members of each group, and until when they are.
     groups: BTreeMap<IpAddr, BTreeMap<PortId, Instant>>,
     query_at: Option<Instant>,
@@ -143,6 +145,7 @@ impl Segment {
             ipv6: gateway.addresses.iter().any(IpAddr::is_ipv6),
             fresh: Vec::new(),
             hear_all: BTreeMap::new(),
+            tunnels: Vec::new(),
             groups: BTreeMap::new(),
             query_at: None,
             startup_left: 0,
@@ -160,7 +163,8 @@ impl Segment {
             Audience::Routers => None,
         };
         let members = group.into_iter().flat_map(BTreeMap::keys);
-        members.filter(|port| !self.hear_all.contains_key(port)).chain(self.hear_all.keys()).copied()
+        let members = members.filter(|port| !self.hear_all.contains_key(port)).chain(self.hear_all.keys());
+        members.filter(|port| !self.tunnels.contains(port)).chain(&self.tunnels).copied()
     }
 
     fn hear_all(&mut self, port: PortId, until: Instant) {
@@ -229,8 +233,12 @@ impl Snoop {
         }
     }
 
-    pub(crate) fn add_port(&mut self, id: PortId, network: NetworkId) {
+    pub(crate) fn add_port(&mut self, id: PortId, network: NetworkId, station: &Station) {
         if let Some(segment) = self.segments.get_mut(&network) {
+            if *station == Station::Tunnel {
+                segment.tunnels.push(id);
+                return;
+            }
             segment.fresh.push(id);
             self.poll_at = Some(Instant::ZERO);
         }
@@ -239,6 +247,7 @@ impl Snoop {
     pub(crate) fn remove_port(&mut self, id: PortId, network: NetworkId) {
         let Some(segment) = self.segments.get_mut(&network) else { return };
         segment.fresh.retain(|port| *port != id);
+        segment.tunnels.retain(|port| *port != id);
         segment.hear_all.remove(&id);
         segment.groups.retain(|_, members| {
             members.remove(&id);
@@ -440,7 +449,7 @@ impl Switch {
     pub fn query_targets(&self, query: &Query) -> impl Iterator<Item = (PortId, usize)> {
         let asked = query.asked;
         let kind = move |port: &Port| match asked {
-            Asked::Containers => port.station != Station::Host,
+            Asked::Containers => !matches!(port.station, Station::Host | Station::Tunnel),
             Asked::Host => port.station == Station::Host,
             Asked::Port(_) => true,
         };

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use vswitch_frame::Mac;
 
 use super::record::{HostId, Key, Record, Version};
 
@@ -69,9 +71,21 @@ impl Ledger {
         self.records.values()
     }
 
-    /// Those at or behind a key, in order.
-    pub fn from(&self, key: &Key) -> impl Iterator<Item = &Record> {
-        self.records.range(key.clone()..).map(|(_, record)| record)
+    /// The ranges of a network's addresses, by its identifier; tombstones, too.
+    pub fn spaces(&self, network: &str) -> impl Iterator<Item = &Record> {
+        let first = Key::Space(network.to_owned(), Ipv4Addr::UNSPECIFIED.into());
+        self.of_network(first, network).take_while(|record| matches!(record.key, Key::Space(..)))
+    }
+
+    /// The endpoints of a network, by its identifier; tombstones, too.
+    pub fn endpoints(&self, network: &str) -> impl Iterator<Item = &Record> {
+        let first = Key::Endpoint(network.to_owned(), Mac::default());
+        self.of_network(first, network).take_while(|record| matches!(record.key, Key::Endpoint(..)))
+    }
+
+    fn of_network(&self, first: Key, network: &str) -> impl Iterator<Item = &Record> {
+        let records = self.records.range(first..).map(|(_, record)| record);
+        records.take_while(move |record| record.key.network() == Some(network))
     }
 
     /// The newest version.

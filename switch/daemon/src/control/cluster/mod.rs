@@ -9,10 +9,12 @@
 //! |---|---|
 //! | [`record`] [`ledger`] | what is said, and of each thing the newest |
 //! | [`view`] | how control and a source talk |
-//! | [`etcd`] | a source: records in an etcd |
+//! | [`gossip`] | a source without a server |
+//! | [`etcd`] | a source whose records are kept in an etcd |
 //! | [`space`] | whose the addresses of a network are |
 
 pub mod etcd;
+pub mod gossip;
 pub mod ledger;
 pub mod record;
 pub mod space;

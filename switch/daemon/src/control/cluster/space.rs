@@ -50,8 +50,13 @@ impl Range {
         Family::of(address) == Family::of(self.first) && (self.first..=self.last).contains(&address)
     }
 
+    /// How many addresses it has, less one.
+    pub fn size(&self) -> u128 {
+        number(self.last).saturating_sub(number(self.first))
+    }
+
     /// Cuts the addresses from one number to another out.
-    fn cut(&self, from: u128, to: u128) -> Gift {
+    pub(super) fn cut(&self, from: u128, to: u128) -> Gift {
         let family = Family::of(self.first);
         let range = |first: u128, last: u128| Range {
             first: address_of(family, first),

@@ -110,6 +110,7 @@ impl Link {
         for (id, (spec, fd)) in &state.ports {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
         }
+        super::tunnels::tell_all(&channel, state).await?;
         if let Some((spec, fd)) = &state.uplink {
             must(&channel, &Command::SetUplink(Some(spec.clone())), Some(fd.as_fd())).await?;
         }

@@ -75,6 +75,19 @@ struct Now {
     idle: Vec<(usize, Connection)>,
 }
 
+/// Something to ask.
+struct Question {
+    path: &'static str,
+    body: Bytes,
+    /// Whether the answer goes on.
+    is_watch: bool,
+}
+
+enum Answer {
+    Whole(Bytes),
+    Watch(Watch),
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("endpoints", &self.shared.endpoints).finish_non_exhaustive()
@@ -173,80 +186,83 @@ impl Client {
     /// Those of [`Error`].
     pub async fn watch(&self, prefix: &str, from: i64) -> Result<Watch> {
         let body = Bytes::from(wire::watch(prefix, from).to_string());
-        self.somewhere(async |index| {
-            self.with_token(index, async |token| {
-                let endpoint = self.endpoint(index);
-                let said = Said { token: token.as_deref(), needs_leader: true };
-                let watch = async {
-                    let mut connection = Connection::open(endpoint, self.shared.tls.as_ref()).await?;
-                    let answer = connection.post(endpoint, "/v3/watch", body.clone(), said).await?;
-                    if answer.status() != StatusCode::OK {
-                        return Err(self.refusal(
-                            endpoint,
-                            answer.status(),
-                            &collect(endpoint, answer).await?,
-                        ));
-                    }
-                    Watch::created(
-                        endpoint.clone(),
-                        answer.into_body(),
-                        connection.into_driver(),
-                        self.user(),
-                    )
-                    .await
-                };
-                timeout(CALL, watch).await.unwrap_or_else(|_| Err(silent(endpoint)))
-            })
-            .await
-        })
-        .await
+        match self.somewhere(&Question { path: "/v3/watch", body, is_watch: true }).await? {
+            (_, Answer::Watch(watch)) => Ok(watch),
+            (endpoint, Answer::Whole(_)) => {
+                Err(Error::Protocol { endpoint, why: "a watch has an end".to_owned() })
+            }
+        }
     }
 
-    async fn call<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
+    async fn call<T: DeserializeOwned>(&self, path: &'static str, body: &Value) -> Result<T> {
         let body = Bytes::from(body.to_string());
-        self.somewhere(async |index| {
-            let answer = self
-                .with_token(index, async |token| {
-                    let exchange = self.exchange(index, path, &body, token.as_deref());
-                    timeout(CALL, exchange).await.unwrap_or_else(|_| Err(silent(self.endpoint(index))))
-                })
-                .await?;
-            let endpoint = self.endpoint(index).clone();
-            serde_json::from_slice(&answer)
-                .map_err(|error| Error::Protocol { endpoint, why: error.to_string() })
-        })
-        .await
+        let (endpoint, answer) = self.somewhere(&Question { path, body, is_watch: false }).await?;
+        let why = match answer {
+            Answer::Whole(answer) => match serde_json::from_slice(&answer) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error.to_string(),
+            },
+            Answer::Watch(_) => "an answer has no end".to_owned(),
+        };
+        Err(Error::Protocol { endpoint, why })
     }
 
     /// Asks one member after the other, until one answers for all of them.
-    async fn somewhere<T>(&self, ask: impl AsyncFn(usize) -> Result<T>) -> Result<T> {
+    async fn somewhere(&self, question: &Question) -> Result<(Endpoint, Answer)> {
         let (first, count) = (self.now().preferred, self.shared.endpoints.len());
-        let mut outcome = ask(first).await;
+        let mut outcome = self.ask(first, question).await;
+        let mut index = first;
         for step in 1..count {
             if !outcome.as_ref().is_err_and(Error::is_of_one_member) {
                 break;
             }
-            let index = (first + step) % count;
-            outcome = ask(index).await;
-            if outcome.is_ok() {
-                self.now().preferred = index;
-            }
+            index = (first + step) % count;
+            outcome = self.ask(index, question).await;
         }
-        outcome
+        if outcome.is_ok() {
+            self.now().preferred = index;
+        }
+        outcome.map(|answer| (self.endpoint(index).clone(), answer))
     }
 
-    /// Asks with the token that there is, and once more with a new one.
-    async fn with_token<T>(&self, index: usize, ask: impl AsyncFn(Option<String>) -> Result<T>) -> Result<T> {
+    /// Asks a member with the token that there is, and once more with a new one.
+    async fn ask(&self, index: usize, question: &Question) -> Result<Answer> {
         let known = self.now().token.clone();
         let token = match known {
             None => self.authenticate(index).await?,
             known => known,
         };
-        let outcome = ask(token).await;
+        let outcome = self.ask_as(index, question, token).await;
         if !matches!(outcome, Err(Error::Token { .. })) || self.shared.user.is_none() {
             return outcome;
         }
-        ask(self.authenticate(index).await?).await
+        let token = self.authenticate(index).await?;
+        self.ask_as(index, question, token).await
+    }
+
+    async fn ask_as(&self, index: usize, question: &Question, token: Option<String>) -> Result<Answer> {
+        let Question { path, body, is_watch } = question;
+        let answer = async {
+            if *is_watch {
+                self.open_watch(index, path, body, token.as_deref()).await.map(Answer::Watch)
+            } else {
+                self.exchange(index, path, body, token.as_deref()).await.map(Answer::Whole)
+            }
+        };
+        timeout(CALL, answer).await.unwrap_or_else(|_| Err(silent(self.endpoint(index))))
+    }
+
+    /// A watch has a connection of its own.
+    async fn open_watch(&self, index: usize, path: &str, body: &Bytes, token: Option<&str>) -> Result<Watch> {
+        let endpoint = self.endpoint(index);
+        let said = Said { token, needs_leader: true };
+        let mut connection = Connection::open(endpoint, self.shared.tls.as_ref()).await?;
+        let answer = connection.post(endpoint, path, body.clone(), said).await?;
+        let status = answer.status();
+        if status != StatusCode::OK {
+            return Err(self.refusal(endpoint, status, &collect(endpoint, answer).await?));
+        }
+        Watch::created(endpoint.clone(), answer.into_body(), connection.into_driver(), self.user()).await
     }
 
     /// Changes name and password for a token, where there are any and etcd wants them.

@@ -112,7 +112,8 @@ impl Mirror {
         let Self { pending, entries, .. } = self;
         pending.retain(|key, record| {
             entries.get(key).is_none_or(|entry| {
-                let is_same = entry.record.rank() == record.rank() && (record.value.is_none() || entry.lease == lease(record, leases));
+                let is_same = entry.record.rank() == record.rank()
+                    && (record.value.is_none() || entry.lease == lease(record, leases));
                 !is_same && entry.record.rank() <= record.rank()
             })
         });
@@ -208,7 +209,9 @@ impl Mirror {
         }
         let record = match serde_json::from_slice::<Record>(&found.value) {
             Ok(record) if record.key == key => record,
-            Ok(_) => return tracing::warn!("etcd has a record under another key than its own: {}", found.key),
+            Ok(_) => {
+                return tracing::warn!("etcd has a record under another key than its own: {}", found.key);
+            }
             Err(error) => return tracing::warn!("etcd has what is no record under {}: {error}", found.key),
         };
         let (rank, is_live) = (record.rank(), record.value.is_some());

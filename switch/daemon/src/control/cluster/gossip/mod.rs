@@ -1,0 +1,262 @@
+//! Gossip: a cluster without a server.
+//!
+//! # Theory of operation
+//! One UDP socket and one TCP listener, on the same port. [`machine`] decides everything; here its packets are sealed
+//! and sent, what arrives is opened and handed to it, and it is woken when it wants to be. Whole ledgers and
+//! questions for addresses go over TCP ([`wire`], [`exchange`]), each in a task of its own. All tasks share one
+//! [`Node`], which nobody holds while waiting.
+//!
+//! Packets that do not open are dropped and counted; who sends them is said in the log once a minute.
+
+pub mod exchange;
+pub mod machine;
+pub mod member;
+pub mod seal;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UdpSocket, lookup_host};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+use vswitch_sys::{clock, random, wallclock};
+
+use super::record::HostId;
+use super::view::{Event, Request, Source};
+use machine::Machine;
+use member::Member;
+use seal::{Seal, Unopened};
+use wire::Failure;
+
+/// The port of gossip, which Docker's has, too.
+pub const PORT: u16 = 7946;
+/// How often hosts to join that are not there are looked for.
+const JOIN_EVERY: Duration = Duration::from_secs(5);
+/// How long a host to join may take to greet.
+const JOIN_PATIENCE: Duration = Duration::from_secs(3);
+/// How often the same stranger is complained about.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// Strangers that are told from each other.
+const STRANGERS_MAX: usize = 64;
+/// Longest UDP datagram.
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+
+/// How a host takes part.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The file with the keys.
+    pub key_file: PathBuf,
+    /// Hosts to join, each `HOST` or `HOST:PORT`.
+    pub join: Vec<String>,
+    /// Where others reach this host.
+    pub advertise: SocketAddr,
+    /// Where to listen, if not there.
+    pub bind: Option<SocketAddr>,
+}
+
+/// What all tasks share.
+#[derive(Debug)]
+pub struct Node {
+    seal: Seal,
+    socket: UdpSocket,
+    machine: Mutex<Machine>,
+    events: mpsc::UnboundedSender<Event>,
+    strangers: Mutex<BTreeMap<IpAddr, Stranger>>,
+    /// Tells that the machine may want to be woken sooner.
+    woken: Notify,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    packets: u64,
+    said_at: vswitch_frame::Instant,
+}
+
+/// Takes part in a cluster.
+///
+/// # Errors
+/// One line: the key file, the address, or that a host to join is of another cluster or has another key. One that
+/// cannot be reached is no error: it is looked for until it is there.
+pub async fn start(host: HostId, options: Options, source: Source) -> Result<(), String> {
+    let seal = Seal::read(&options.cluster, &options.key_file)?;
+    let bind = options.bind.unwrap_or(options.advertise);
+    let refused = |error: io::Error| {
+        format!(
+            "cannot listen for gossip on {bind}: {error}: give another address with --advertise or --cluster-bind"
+        )
+    };
+    let (socket, listener) = (UdpSocket::bind(bind).await, TcpListener::bind(bind).await);
+    let (socket, listener) = (socket.map_err(refused)?, listener.map_err(refused)?);
+    let life = u64::try_from(wallclock::since_epoch().as_millis()).unwrap_or(u64::MAX);
+    let seed =
+        random::bytes().map(u64::from_ne_bytes).map_err(|error| format!("cannot draw a seed: {error}"))?;
+    let me = Member { address: options.advertise, host, life };
+    let Source { requests, events } = source;
+    let node = Arc::new(Node {
+        seal,
+        socket,
+        machine: Mutex::new(Machine::new(me, seed, clock::now())),
+        events,
+        strangers: Mutex::default(),
+        woken: Notify::new(),
+    });
+    join_all(&node, &options.join).await?;
+    tokio::spawn(exchange::listen(Arc::clone(&node), listener));
+    tokio::spawn(keep_joined(Arc::clone(&node), options.join));
+    tokio::spawn(node.work(requests));
+    Ok(())
+}
+
+impl Node {
+    /// The machine, for a moment that nothing waits in.
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the machine do something, and does what it wants done.
+    fn act<T>(self: &Arc<Self>, act: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut machine = self.machine();
+        let outcome = act(&mut machine);
+        let effects = machine.effects();
+        drop(machine);
+        for (to, packet) in effects.packets {
+            let Ok(nonce) = random::bytes() else { continue };
+            // Gossip lives with lost packets, whatever the cause.
+            let _ = self.socket.try_send_to(&self.seal.seal(nonce, &packet), to);
+        }
+        for event in effects.events {
+            // Control is gone when the daemon stops.
+            let _ = self.events.send(event);
+        }
+        for address in effects.compare {
+            tokio::spawn(exchange::compare(Arc::clone(self), address));
+        }
+        self.woken.notify_one();
+        outcome
+    }
+
+    async fn work(self: Arc<Self>, mut requests: mpsc::UnboundedReceiver<Request>) {
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+        loop {
+            let wait = self.machine().poll_at().since(clock::now());
+            tokio::select! {
+                received = self.socket.recv_from(&mut buffer) => match received {
+                    Ok((length, from)) => self.receive(&buffer[..length], from),
+                    // An ICMP error of a member that is gone.
+                    Err(error) => tracing::debug!("gossip: {error}"),
+                },
+                request = requests.recv() => match request {
+                    Some(request) => self.serve(request),
+                    None => break,
+                },
+                () = sleep(wait) => self.act(|machine| machine.tick(clock::now(), wallclock::since_epoch())),
+                () = self.woken.notified() => {}
+            }
+        }
+        self.act(|machine| machine.leave(clock::now()));
+    }
+
+    fn receive(self: &Arc<Self>, sealed: &[u8], from: SocketAddr) {
+        match self.seal.open(sealed) {
+            Ok(packet) => self.act(|machine| machine.receive(&packet, clock::now())),
+            Err(error) => self.complain(from.ip(), &error),
+        }
+    }
+
+    fn serve(self: &Arc<Self>, request: Request) {
+        match request {
+            Request::Publish(records) => self.act(|machine| machine.publish(records, clock::now())),
+            Request::Claim(records, answer) => {
+                let outcome = self.act(|machine| machine.claim(records, clock::now()));
+                // Who asked may have gone.
+                let _ = answer.send(outcome);
+            }
+            Request::Acquire(ask, answer) => {
+                tokio::spawn(exchange::acquire(Arc::clone(self), ask, answer));
+            }
+        }
+    }
+
+    /// Says who sends what cannot be opened, once a minute.
+    fn complain(&self, from: IpAddr, error: &Unopened) {
+        let now = clock::now();
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if strangers.len() >= STRANGERS_MAX && !strangers.contains_key(&from) {
+            return;
+        }
+        let stranger = strangers.entry(from).or_insert(Stranger { packets: 0, said_at: now });
+        stranger.packets += 1;
+        if stranger.packets == 1 || now.since(stranger.said_at) >= COMPLAIN_EVERY {
+            stranger.said_at = now;
+            tracing::warn!("gossip from {from} was dropped ({} so far): {error}", stranger.packets);
+        }
+    }
+}
+
+/// Joins every host there is to join; the first life of this host must not begin with a mistake.
+async fn join_all(node: &Arc<Node>, hosts: &[String]) -> Result<(), String> {
+    for host in hosts {
+        match join(node, host).await {
+            Ok(()) => {}
+            Err(Failure::Unopened(error)) => return Err(format!("cannot join {host}: {error}")),
+            Err(Failure::Io(error)) => {
+                tracing::warn!("cannot join {host} yet: {error}: it is tried again until it is there");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Looks for hosts that are to be joined and are not there.
+async fn keep_joined(node: Arc<Node>, hosts: Vec<String>) {
+    loop {
+        sleep(JOIN_EVERY).await;
+        if node.events.is_closed() {
+            return;
+        }
+        for host in &hosts {
+            if let Err(error) = join(&node, host).await {
+                tracing::debug!("cannot join {host}: {error}");
+            }
+        }
+    }
+}
+
+/// Asks a host who it is, and makes its acquaintance.
+async fn join(node: &Arc<Node>, host: &str) -> Result<(), Failure> {
+    let addresses: Vec<SocketAddr> = if host.parse::<IpAddr>().is_ok() || !has_port(host) {
+        lookup_host((host.trim_matches(['[', ']']), PORT)).await?.collect()
+    } else {
+        lookup_host(host).await?.collect()
+    };
+    let mut failure = io::Error::other("it has no address").into();
+    for address in addresses {
+        let known = node.machine().up().values().any(|up| *up == address);
+        if known || address == node.machine().me().address {
+            return Ok(());
+        }
+        let greeted = timeout(JOIN_PATIENCE, exchange::Exchange::open(node, address)).await;
+        match greeted.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
+            Ok(exchange) => {
+                node.act(|machine| machine.join(exchange.with(), clock::now()));
+                return Ok(());
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Whether a host is written with its port: `HOST:PORT` or `[ADDRESS]:PORT`.
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(':').is_some_and(|(name, port)| {
+        port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']'))
+    })
+}

@@ -1,0 +1,88 @@
+//! Endpoints beyond a tunnel, as control knows them: where they are, and what they may send from.
+//!
+//! # Theory of operation
+//!
+//! A tunnel is one port with many endpoints behind it. Each one of which control says who it is has its MAC
+//! address fixed at the tunnel, so that nobody here can take it and frames to it are not flooded, and a
+//! [`Guard`] of its own, where the network wants port security: the tables of neighbours of this host's
+//! containers are no easier to poison from another host than from this one. Endpoints that control
+//! says nothing about are learned as at any port.
+//!
+//! An endpoint of this host outranks one beyond a tunnel: it is known first-hand.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use vswitch_frame::hash::SeededHash;
+use vswitch_frame::{Mac, NetworkId, PortId};
+
+use crate::network::Station;
+use crate::security::Guard;
+use crate::switch::Switch;
+use crate::table::Key;
+
+/// The guards of endpoints beyond tunnels.
+#[derive(Debug)]
+pub(crate) struct Remotes {
+    guards: HashTable<(Key, Arc<Guard>)>,
+    hash: SeededHash,
+}
+
+impl Remotes {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { guards: HashTable::new(), hash: SeededHash::new(seed) }
+    }
+
+    /// The guard of an endpoint.
+    pub(crate) fn guard(&self, key: Key) -> Option<&Arc<Guard>> {
+        self.guards.find(self.hash.of(&key), |(known, _)| *known == key).map(|(_, guard)| guard)
+    }
+
+    fn set(&mut self, key: Key, guard: Guard) {
+        self.forget(key);
+        let hash = self.hash.of(&key);
+        self.guards.insert_unique(hash, (key, Arc::new(guard)), |(known, _)| self.hash.of(known));
+    }
+
+    pub(crate) fn forget(&mut self, key: Key) {
+        if let Ok(found) = self.guards.find_entry(self.hash.of(&key), |(known, _)| *known == key) {
+            found.remove();
+        }
+    }
+
+    pub(crate) fn forget_network(&mut self, network: NetworkId) {
+        self.guards.retain(|(key, _)| key.network() != network);
+    }
+}
+
+impl Switch {
+    /// Says that an endpoint is beyond a tunnel, and its addresses; or says it anew. Returns whether it is: not if the
+    /// port is no tunnel, and not if an endpoint of this host has the MAC address.
+    pub fn set_remote(&mut self, tunnel: PortId, mac: Mac, addresses: &[IpAddr]) -> bool {
+        let Some(port) = self.ports.get(tunnel).filter(|port| port.station == Station::Tunnel) else {
+            return false;
+        };
+        let key = Key::new(port.network, mac);
+        let lives_here = self.table.fixed_at(key).is_some_and(|at| at != tunnel);
+        if lives_here || !mac.is_station() {
+            return false;
+        }
+        self.table.fix(key, tunnel);
+        let secured = self.ports.network(port.network).is_some_and(|network| network.port_security);
+        if secured {
+            self.remotes.set(key, Guard::of(vec![mac], addresses.iter().copied()));
+        }
+        true
+    }
+
+    /// Says that an endpoint is not beyond a tunnel any more.
+    pub fn forget_remote(&mut self, tunnel: PortId, mac: Mac) {
+        let Some(network) = self.ports.get(tunnel).map(|port| port.network) else { return };
+        let key = Key::new(network, mac);
+        if self.table.fixed_at(key) == Some(tunnel) {
+            self.table.unfix(key);
+        }
+        self.remotes.forget(key);
+    }
+}
