@@ -112,6 +112,7 @@ mod tests {
             written_options,
             labels: BTreeMap::new(),
             host_port: None,
+            overlay: None,
             pools: Pools::new(vec![pool("10.1.0.0/24"), pool("fd00:1::/64")]).expect("pools"),
             macs: BTreeSet::new(),
         }

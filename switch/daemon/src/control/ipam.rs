@@ -11,6 +11,9 @@
 //! address is next, not which one may be asked for. Reserved addresses are somebody else's: never given.
 //! Everything here is pure.
 //!
+//! A pool of a network that spans hosts is shared: this host gives only the addresses that it *owns*
+//! ([`cluster::space`](super::cluster::space)).
+//!
 //! The time to allocate is that to step over addresses in use behind the last one given: one step in a
 //! network that is not nearly full.
 
@@ -20,6 +23,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::cluster::space::Range;
+use super::cluster::view::Wish;
 use super::error::{Code, Error, Result};
 
 #[cfg(test)]
@@ -84,6 +89,9 @@ pub struct Pool {
     gateway: IpAddr,
     #[serde(skip)]
     used: BTreeSet<u128>,
+    /// What this host owns of it; `None` for all of it.
+    #[serde(skip)]
+    owned: Option<Vec<Range>>,
     last: u128,
 }
 
@@ -106,7 +114,7 @@ impl Pool {
             }
         }
         let (_, last) = bounds(plan.range.unwrap_or(subnet), subnet);
-        let mut pool = Self { subnet, gateway: subnet.network(), used: BTreeSet::new(), last, plan };
+        let mut pool = Self { subnet, gateway: subnet.network(), used: BTreeSet::new(), owned: None, last, plan };
         for (name, address) in &pool.plan.reserved.clone() {
             let other = if subnet.addr().is_ipv4() { DEFAULT_GATEWAY_V6 } else { DEFAULT_GATEWAY_V4 };
             if name == other {
@@ -184,22 +192,35 @@ impl Pool {
     }
 
     fn next_free(&mut self) -> Option<IpAddr> {
+        let at = self.find_free()?;
+        self.used.insert(at);
+        self.last = at;
+        Some(address_of(Family::of(self.gateway), at))
+    }
+
+    /// The free address that is next: behind the last one given, or else from the start.
+    fn find_free(&self) -> Option<u128> {
+        let parts = self.parts();
+        let behind = parts.iter().map(|(first, last)| ((*first).max(self.last.saturating_add(1)), *last));
+        let before = parts.iter().map(|(first, last)| (*first, (*last).min(self.last)));
+        let mut parts = behind.chain(before).filter(|(first, last)| first <= last);
+        parts.find_map(|(first, last)| (first..=last).find(|at| !self.used.contains(at)))
+    }
+
+    /// The parts of it from which addresses are given, as numbers, in order.
+    fn parts(&self) -> Vec<(u128, u128)> {
         let (first, last) = bounds(self.plan.range.unwrap_or(self.subnet), self.subnet);
+        let whole = [Range::of(self.subnet)];
+        let owned = self.owned.as_deref().unwrap_or(&whole);
+        let parts = owned.iter().map(|range| (number(range.first).max(first), number(range.last).min(last)));
         // A range may have nothing but an address that is never given.
-        if first > last {
-            return None;
-        }
-        let behind = |at: u128| if at >= last { first } else { at + 1 };
-        let mut at = behind(self.last);
-        // Among one more address than are in use, one is free, unless the pool has no more than that.
-        for _ in 0..=self.used.len() {
-            if self.used.insert(at) {
-                self.last = at;
-                return Some(address_of(Family::of(self.gateway), at));
-            }
-            at = behind(at);
-        }
-        None
+        let mut parts: Vec<(u128, u128)> = parts.filter(|(first, last)| first <= last).collect();
+        parts.sort_unstable();
+        parts
+    }
+
+    fn owns(&self, address: IpAddr) -> bool {
+        self.owned.as_ref().is_none_or(|owned| owned.iter().any(|range| range.contains(address)))
     }
 }
 
@@ -280,6 +301,43 @@ impl Pools {
         Ok(taken)
     }
 
+    /// What another host must give before [`take`](Self::take) can: an address that is wanted, or some of a family
+    /// of which none is left here.
+    pub fn missing(&self, wanted: &[IpAddr]) -> Option<Wish> {
+        let pool_of = |address: &IpAddr| self.0.iter().find(|pool| pool.subnet.contains(address));
+        let exact = wanted.iter().find(|address| pool_of(address).is_some_and(|pool| !pool.owns(**address)));
+        if let Some(address) = exact {
+            return Some(Wish::Exact(*address));
+        }
+        Family::ALL.into_iter().find_map(|family| {
+            let mut pools = self.0.iter().filter(|pool| Family::of(pool.gateway) == family);
+            let is_wanted = wanted.iter().any(|address| Family::of(*address) == family);
+            let shared = pools.clone().find(|pool| pool.owned.is_some())?;
+            let left = is_wanted || pools.any(|pool| pool.find_free().is_some());
+            (!left).then(|| Wish::Some(shared.plan.range.unwrap_or(shared.subnet)))
+        })
+    }
+
+    /// Says what this host owns of pools that are shared with other hosts.
+    pub fn set_owned(&mut self, owned: &[Range]) {
+        for pool in &mut self.0 {
+            let of_pool = owned.iter().filter(|range| pool.subnet.contains(&range.first));
+            pool.owned = Some(of_pool.copied().collect());
+        }
+    }
+
+    /// Addresses that are given to somebody, or never are.
+    pub fn unavailable(&self) -> BTreeSet<IpAddr> {
+        let of_pool = |pool: &Pool| {
+            let (first, last) = bounds(pool.subnet, pool.subnet);
+            let ends = [pool.subnet.network(), pool.subnet.broadcast()];
+            let never = ends.into_iter().filter(move |end| !(first..=last).contains(&number(*end)));
+            let family = Family::of(pool.gateway);
+            never.chain(pool.used.iter().map(move |at| address_of(family, *at))).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of_pool).collect()
+    }
+
     /// Gives addresses back.
     pub fn release(&mut self, addresses: &[IpNet]) {
         for address in addresses {
@@ -306,6 +364,10 @@ impl Pools {
                 ),
             ));
         };
+        if !pool.owns(address) {
+            let message = format!("address {address} belongs to another host: ask for another one, or none");
+            return Err(Error::new(Code::AddressElsewhere, message));
+        }
         pool.take(address)?;
         Ok(with_prefix(address, pool.subnet))
     }

@@ -14,7 +14,7 @@
 //! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
 //! | [`host_addresses`] | which addresses the host has, told to the datapath |
 //! | [`uplink`] [`claims`] | the way out of the host, and the ports held for it |
-//! | [`tunnels`] | what makes a network span hosts |
+//! | [`overlay`] [`tunnels`] | networks that span hosts, and what the datapath is told of them |
 //! | [`host_port`] | the interface a host reaches a network by |
 //! | [`interface`] | making an interface in a sandbox, and its default routes |
 //! | [`publish`] | ports of the host that lead to sandboxes |
@@ -52,6 +52,7 @@ pub mod names;
 pub mod networks;
 pub mod observe;
 pub mod options;
+pub mod overlay;
 pub mod predefined;
 pub mod publish;
 pub mod reconcile;
@@ -88,6 +89,7 @@ use publish::claims::Claims;
 use resolver::Resolver;
 use state::State;
 use store::Store;
+use tunnels::Tunnels;
 use uplink::Uplink;
 
 /// Threads that wait for the kernel to destroy interfaces.
@@ -117,6 +119,7 @@ pub struct Control {
     remains: BTreeMap<PortId, Remains>,
     claims: Claims,
     link: Link,
+    tunnels: Tunnels,
     far: Option<FarSide>,
     files: Files,
     offloads_noted: bool,
@@ -157,10 +160,12 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     eprintln!("vswitch: ready on {}", options.socket.display());
     let follower = tokio::spawn(host_addresses::follow(control.link.clone()));
     let uplink = tokio::spawn(uplink.follow());
+    let tunnels = tokio::spawn(control.tunnels.clone().follow());
     jobs.work(&mut control, stop).await;
     server.abort();
     follower.abort();
     uplink.abort();
+    tunnels.abort();
     control.stop().await;
     Ok(())
 }
@@ -173,12 +178,14 @@ impl Control {
         let resolver = Resolver::new(options.resolv_conf.clone());
         let link_options = LinkOptions { poll: options.poll, directory: options.state_dir.clone() };
         let link = Link::start(link_options, resolver).await;
+        let link = link.map_err(|error| failed("start the datapath", &error))?;
         let mut control = Self {
             state,
             store,
             remains: BTreeMap::new(),
             claims: Claims::default(),
-            link: link.map_err(|error| failed("start the datapath", &error))?,
+            tunnels: Tunnels::new(link.clone()),
+            link,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),
             offloads_noted: false,

@@ -16,10 +16,10 @@ use super::error::{Code, Error, Result};
 use super::filters::Filters;
 use super::interface::failed;
 use super::ipam::{Family, Pools};
-use super::options::{MTU, MTU_DEFAULT, NetworkOptions};
+use super::options::{MTU, MTU_DEFAULT, NetworkOptions, OverlayOptions};
 use super::state::Network;
 use super::surroundings::Surroundings;
-use super::{names, predefined};
+use super::{names, overlay, predefined};
 
 /// The network that is always there.
 pub const DEFAULT_NETWORK: &str = "bridge";
@@ -38,7 +38,10 @@ impl Control {
             return Err(Error::new(Code::NameInUse, message));
         }
         let host = Surroundings::look()?;
-        let options = NetworkOptions::parse(&wish.options, host.uplink_mtu.unwrap_or(MTU_DEFAULT.into()))?;
+        let overlay = plan_overlay(&wish)?;
+        let uplink_mtu = overlay.as_ref().map(|plan| plan.mtu).or(host.uplink_mtu);
+        let options = NetworkOptions::parse(&wish.options, uplink_mtu.unwrap_or(MTU_DEFAULT.into()))?;
+        overlay.iter().try_for_each(|plan| plan.check(&options))?;
         let pools = self.plan_pools(&wish, &options, &host)?;
         let internal = wish.internal || options.internal;
         options.check(internal, pools.has(Family::V6))?;
@@ -60,6 +63,7 @@ impl Control {
             written_options,
             labels: wish.labels,
             host_port: None,
+            overlay: None,
             pools,
             macs: [gateway_mac].into(),
         };
@@ -69,13 +73,22 @@ impl Control {
             self.state.network_numbers.give_back(network.number.0);
             return Err(Error::new(Code::Internal, format!("cannot make network {:?}: {error}", wish.name)));
         }
-        let (id, number) = (network.id.to_string(), network.number);
+        let id = network.id.to_string();
         self.state.networks.insert(wish.name.clone(), network);
-        if let Err(error) = self.add_host_port(&wish.name).await {
-            self.forget_network(&wish.name, number).await?;
+        if let Err(error) = self.add_own_ports(&wish.name, overlay).await {
+            self.unmake_network(&wish.name).await?.done().await;
             return Err(error);
         }
         Ok(id)
+    }
+
+    /// Makes the ports that a network has before any endpoint.
+    async fn add_own_ports(&mut self, name: &str, overlay: Option<overlay::Plan>) -> Result<()> {
+        self.add_host_port(name).await?;
+        match overlay {
+            Some(plan) => self.add_overlay(name, plan).await,
+            None => Ok(()),
+        }
     }
 
     /// Removes a network that has no endpoints.
@@ -92,13 +105,19 @@ impl Control {
             let message = format!("network {name} has active endpoints: disconnect {first}{others}");
             return Err(Error::new(Code::NetworkInUse, message));
         }
-        let network = self.state.network(&name)?;
+        self.unmake_network(&name).await
+    }
+
+    /// Removes a network and the ports it has without endpoints.
+    async fn unmake_network(&mut self, name: &str) -> Result<Cleanup> {
+        self.remove_overlay(name).await;
+        let network = self.state.network(name)?;
         let (number, host_port) = (network.number, network.host_port.take());
         let mut cleanup = Cleanup::default();
         if let Some(host_port) = host_port {
             cleanup.join(self.remove_host_port(host_port).await);
         }
-        self.forget_network(&name, number).await?;
+        self.forget_network(name, number).await?;
         Ok(cleanup)
     }
 
@@ -126,6 +145,14 @@ impl Control {
     }
 }
 
+/// What makes a new network span hosts, if it shall.
+fn plan_overlay(wish: &types::NetworkCreate) -> Result<Option<overlay::Plan>> {
+    if wish.driver != overlay::DRIVER {
+        return OverlayOptions::refuse(&wish.options).map(|()| None);
+    }
+    overlay::Plan::new(OverlayOptions::parse(&wish.options)?).map(Some)
+}
+
 /// A MAC address made of the gateway's IPv4 address, as those of endpoints are of theirs, or a random one.
 fn choose_gateway_mac(pools: &Pools) -> Result<Mac> {
     let of_v4 = pools.iter().find_map(|pool| match pool.gateway() {
@@ -139,10 +166,13 @@ fn choose_gateway_mac(pools: &Pools) -> Result<Mac> {
 
 /// Refuses what is Docker's and has no meaning here, rather than to ignore it.
 fn refuse_unsupported(wish: &types::NetworkCreate) -> Result<()> {
-    let drivers =
-        [("driver", wish.driver.as_str(), DRIVER), ("IPAM driver", wish.ipam.driver.as_str(), IPAM_DRIVER)];
-    let unknown = drivers.iter().find(|(_, driver, known)| !driver.is_empty() && driver != known);
+    let drivers = [
+        ("driver", wish.driver.as_str(), &[DRIVER, overlay::DRIVER][..]),
+        ("IPAM driver", wish.ipam.driver.as_str(), &[IPAM_DRIVER][..]),
+    ];
+    let unknown = drivers.iter().find(|(_, driver, known)| !driver.is_empty() && !known.contains(driver));
     if let Some((what, driver, known)) = unknown {
+        let known = known.join(" or ");
         let message = format!("{what} {driver:?} is not known: use {known}, or leave it out");
         return Err(Error::new(Code::UnknownDriver, message));
     }

@@ -8,7 +8,8 @@ use super::Control;
 use super::api::types;
 use super::error::{Code, Error, Result};
 use super::host_port::{HOST, HostPort};
-use super::uplink;
+use super::{overlay, uplink};
+use crate::datapath::tunnels::TUNNELS;
 use crate::datapath::wiring::UPLINK;
 
 impl Control {
@@ -25,6 +26,7 @@ impl Control {
                 (endpoint.port, (sandbox, endpoint.interface.as_deref().unwrap_or_default()))
             })
             .chain(self.host_ports().map(|(_, host)| (host.port, (HOST, host.interface.as_str()))))
+            .chain(self.tunnel_ports().map(|(_, port)| (port, (overlay::NAME, ""))))
             .collect();
         let mut entries = Vec::new();
         for name in names {
@@ -69,8 +71,30 @@ impl Control {
             let (sandbox, port) = (uplink::NAME.to_owned(), UPLINK.0);
             types::PortStats::new(sandbox, String::new(), interface, port, &counters)
         });
+        let tunnels = self.tunnel_ports().map(|(network, port)| {
+            let counters = self.link.counters(port);
+            types::PortStats::new(
+                overlay::NAME.to_owned(),
+                network.to_owned(),
+                String::new(),
+                port.0,
+                &counters,
+            )
+        });
+        let all_tunnels = self.tunnel_ports().next().map(|_| {
+            let counters = self.link.counters(TUNNELS);
+            let name = overlay::NAME_OF_ALL.to_owned();
+            types::PortStats::new(name, String::new(), String::new(), TUNNELS.0, &counters)
+        });
+        let ports = ports.chain(host_ports).chain(tunnels).chain(all_tunnels).chain(uplink);
         let datapath = types::DatapathStats { pid: self.link.datapath_pid(), restarts: self.link.restarts() };
-        types::Stats { datapath, ports: ports.chain(host_ports).chain(uplink).collect() }
+        types::Stats { datapath, ports: ports.collect() }
+    }
+
+    /// The port of every tunnel, with the name of its network.
+    fn tunnel_ports(&self) -> impl Iterator<Item = (&str, PortId)> {
+        let networks = self.state.networks.iter();
+        networks.filter_map(|(name, network)| Some((name.as_str(), network.overlay.as_ref()?.port)))
     }
 
     /// Every host port, with the name of its network.

@@ -13,7 +13,9 @@ use vswitch_engine::GatewayMode;
 use super::error::{Code, Error, Result};
 
 mod endpoint;
+mod overlay;
 pub use endpoint::{EndpointOptions, PortType, Sysctl};
+pub use overlay::{OverlayOptions, PEERS, VNI, VTEP};
 
 /// The name of a network's host port.
 pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -35,7 +37,7 @@ const INTERNAL: &str = "com.docker.network.internal";
 const PORT_SECURITY: &str = "vswitch.port_security";
 const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
 const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
-const NETWORK_KEYS: [&str; 18] = [
+const NETWORK_KEYS: [&str; 21] = [
     BRIDGE_NAME,
     MTU,
     ICC,
@@ -54,6 +56,9 @@ const NETWORK_KEYS: [&str; 18] = [
     PORT_SECURITY,
     ADVERTISE_COUNT,
     ADVERTISE_INTERVAL,
+    VNI,
+    PEERS,
+    VTEP,
 ];
 
 const OURS: [&str; 2] = ["com.docker.network.", "vswitch."];
@@ -341,7 +346,7 @@ mod tests {
             (ADVERTISE_COUNT, "0"),
             (ADVERTISE_INTERVAL, "100"),
         ]);
-        assert_eq!(written.len(), NETWORK_KEYS.len());
+        assert_eq!(written.len() + 3, NETWORK_KEYS.len(), "those of overlays are read elsewhere");
         let expected = NetworkOptions {
             bridge_name: Some("br0".to_owned()),
             icc: false,

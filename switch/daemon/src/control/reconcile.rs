@@ -44,6 +44,7 @@ impl Control {
         self.reconcile_ports().await?;
         self.sweep_far_side();
         self.make_missing_host_ports().await;
+        self.restore_tunnels().await;
         for name in self.state.sandboxes.keys().cloned().collect::<Vec<_>>() {
             let routes = self.default_routes(&name, None);
             let restored = match self.make_missing_of(&name).await {

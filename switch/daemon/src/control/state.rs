@@ -15,12 +15,15 @@ use vswitch_frame::{Mac, NetworkId, PortId};
 use vswitch_sys::netns::NetNs;
 
 use super::api::types::Map;
+use super::cluster::record::{HostId, Record};
+use super::cluster::space;
 use super::error::{Code, Error, Result};
 use super::host_port::HostPort;
 use super::ipam::{Family, Pools};
 use super::mode::Mode;
 use super::names::Id;
 use super::options::{NetworkOptions, PortType, Sysctl};
+use super::overlay::Overlay;
 use super::predefined::{self, PREDEFINED};
 use super::publish::published::Published;
 use super::publish::spec::Exposed;
@@ -40,6 +43,10 @@ pub struct State {
     pub namespaces: Records<Identity>,
     /// The user's rules.
     pub rules: Rules,
+    /// Which host of a cluster this is, once it is one.
+    pub host: Option<HostId>,
+    /// What this host says in its cluster, by key, and what it must not forget of what others say.
+    pub said: Records<Record>,
     /// Numbers of networks.
     pub network_numbers: Numbers,
     /// Numbers of ports.
@@ -73,6 +80,9 @@ pub struct Network {
     pub labels: Map,
     /// Its port to the host.
     pub host_port: Option<HostPort>,
+    /// What makes it span hosts, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
     /// Its addresses.
     pub pools: Pools,
     /// MAC addresses of its gateway and its endpoints.
@@ -155,6 +165,8 @@ impl Default for State {
             sandboxes: Records::default(),
             namespaces: Records::default(),
             rules: Rules::default(),
+            host: None,
+            said: Records::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
             port_numbers: Numbers::new(TUNNELS.index()),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
@@ -169,22 +181,29 @@ impl State {
         sandboxes: BTreeMap<String, Sandbox>,
         namespaces: BTreeMap<String, Identity>,
         rules: Rules,
+        said: BTreeMap<String, Record>,
+        host: Option<HostId>,
     ) -> Self {
         let endpoints = || sandboxes.values().flat_map(|sandbox| &sandbox.endpoints);
         for (name, network) in &mut networks {
             let own = || endpoints().filter(|endpoint| endpoint.network == *name);
             network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
+            if network.is_shared() {
+                network.pools.set_owned(&space::owned(said.values(), &network.id.to_string(), host));
+            }
             network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
         }
         let endpoint_ports = endpoints().map(|endpoint| endpoint.port.0);
         let host_ports =
             networks.values().filter_map(|network| network.host_port.as_ref()).map(|host| host.port.0);
+        let tunnels =
+            networks.values().filter_map(|network| network.overlay.as_ref()).map(|overlay| overlay.port.0);
         Self {
             network_numbers: Numbers::without(
                 NetworkId::LIMIT,
                 networks.values().map(|network| network.number.0),
             ),
-            port_numbers: Numbers::without(TUNNELS.index(), endpoint_ports.chain(host_ports)),
+            port_numbers: Numbers::without(TUNNELS.index(), endpoint_ports.chain(host_ports).chain(tunnels)),
             sandbox_numbers: Numbers::without(
                 usize::from(u16::MAX),
                 sandboxes.values().map(|sandbox| sandbox.number),
@@ -193,6 +212,8 @@ impl State {
             sandboxes: Records::committed(sandboxes),
             namespaces: Records::committed(namespaces),
             rules,
+            host,
+            said: Records::committed(said),
         }
     }
 
@@ -260,6 +281,13 @@ impl State {
             network.macs.remove(&mac);
         }
         self.port_numbers.give_back(port.0);
+    }
+}
+
+impl Network {
+    /// Whether it is the cluster's, and its addresses are shared with other hosts.
+    pub fn is_shared(&self) -> bool {
+        self.overlay.as_ref().is_some_and(|overlay| overlay.shared)
     }
 }
 

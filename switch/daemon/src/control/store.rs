@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::cluster::record::{HostId, Record};
 use super::error::{Code, Error, Result};
 use super::interface::failed;
 use super::rules::Rules;
@@ -50,12 +51,17 @@ struct Change<'a> {
     /// Whole, if one of them changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     rules: Option<&'a Rules>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    said: BTreeMap<&'a str, Option<&'a Record>>,
+    /// Once it is drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<HostId>,
 }
 
 impl Change<'_> {
     fn is_empty(&self) -> bool {
-        let records = self.networks.len() + self.sandboxes.len() + self.namespaces.len();
-        records == 0 && self.rules.is_none()
+        let records = self.networks.len() + self.sandboxes.len() + self.namespaces.len() + self.said.len();
+        records == 0 && self.rules.is_none() && self.host.is_none()
     }
 }
 
@@ -67,6 +73,9 @@ struct ChangeRead {
     sandboxes: BTreeMap<String, Option<Sandbox>>,
     namespaces: BTreeMap<String, Option<Identity>>,
     rules: Option<Rules>,
+    #[serde(default)]
+    said: BTreeMap<String, Option<Record>>,
+    host: Option<HostId>,
 }
 
 /// The journal of a state directory, which is ours as long as the value lives.
@@ -81,6 +90,8 @@ pub struct Store {
     bytes_anew: u64,
     /// The rules as they were committed.
     rules: Rules,
+    /// Which host this was when it was committed.
+    host: Option<HostId>,
     /// Whether an append failed, after which nobody knows what the last line is like.
     broken: bool,
     directory: Flock<File>,
@@ -109,9 +120,9 @@ impl Store {
             Ok(journal)
         });
         let journal = opened.map_err(|error| failed(&format!("open {}", path.display()), &error))?;
-        let rules = state.rules.clone();
+        let (rules, host) = (state.rules.clone(), state.host);
         let store =
-            Self { path, journal, bytes, sum, bytes_anew: 0, rules, broken: false, directory: locked };
+            Self { path, journal, bytes, sum, bytes_anew: 0, rules, host, broken: false, directory: locked };
         Ok((store, state))
     }
 
@@ -125,6 +136,8 @@ impl Store {
             sandboxes: state.sandboxes.changes(),
             namespaces: state.namespaces.changes(),
             rules: (state.rules != self.rules).then_some(&state.rules),
+            said: state.said.changes(),
+            host: state.host.filter(|_| state.host != self.host),
         };
         if change.is_empty() {
             return Ok(());
@@ -143,6 +156,8 @@ impl Store {
         state.networks.settle();
         state.sandboxes.settle();
         state.namespaces.settle();
+        state.said.settle();
+        self.host = state.host;
         self.rules.clone_from(&state.rules);
         Ok(())
     }
@@ -198,6 +213,8 @@ fn write_anew(directory: &File, path: &Path, state: &State) -> io::Result<(File,
         sandboxes: whole(&state.sandboxes),
         namespaces: whole(&state.namespaces),
         rules: Some(&state.rules),
+        said: whole(&state.said),
+        host: state.host,
     };
     let mut text = format!("{HEADER}{FORMAT}\n").into_bytes();
     let (line, sum) = line(0, &content)?;
@@ -252,7 +269,7 @@ fn read(path: &Path, text: &[u8]) -> Result<Content> {
     }
     let mut sum = 0;
     let (mut networks, mut sandboxes, mut namespaces) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let mut rules = Rules::default();
+    let (mut rules, mut said, mut host) = (Rules::default(), BTreeMap::new(), None);
     for (number, line) in lines.enumerate() {
         let number = number + 2;
         let Some(json) = checked(&mut sum, line) else {
@@ -272,9 +289,11 @@ fn read(path: &Path, text: &[u8]) -> Result<Content> {
         apply(&mut sandboxes, change.sandboxes);
         apply(&mut namespaces, change.namespaces);
         rules = change.rules.unwrap_or(rules);
+        apply(&mut said, change.said);
+        host = change.host.or(host);
     }
     Ok(Content {
-        state: State::restore(networks, sandboxes, namespaces, rules),
+        state: State::restore(networks, sandboxes, namespaces, rules, said, host),
         bytes: whole.len() as u64,
         sum,
     })

@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::super::ipam::{Family, address_of, number};
+use super::record::{HostId, Key, Record, Value};
 use super::view::Wish;
 
 /// Addresses of one family from one to another, both included.
@@ -26,6 +27,21 @@ pub struct Range {
     pub first: IpAddr,
     /// The last.
     pub last: IpAddr,
+}
+
+/// The ranges of a network that a host owns, as records say.
+pub fn owned<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+    network: &str,
+    host: Option<HostId>,
+) -> Vec<Range> {
+    let ranges = records.into_iter().filter_map(|record| match (&record.key, &record.value) {
+        (Key::Space(of, first), Some(Value::Space(space))) if of == network && host.is_some() && space.owner == host => {
+            Some(Range { first: *first, last: space.last })
+        }
+        _ => None,
+    });
+    ranges.collect()
 }
 
 /// What becomes of a range of which some are given away.
@@ -48,6 +64,14 @@ impl Range {
     /// Whether an address is one of these.
     pub fn contains(&self, address: IpAddr) -> bool {
         Family::of(address) == Family::of(self.first) && (self.first..=self.last).contains(&address)
+    }
+
+    /// What of it is in a subnet.
+    fn within(&self, subnet: IpNet) -> Option<Self> {
+        let subnet = Self::of(subnet);
+        let same = Family::of(self.first) == Family::of(subnet.first);
+        let part = Self { first: self.first.max(subnet.first), last: self.last.min(subnet.last) };
+        (same && part.first <= part.last).then_some(part)
     }
 
     /// How many addresses it has, less one.
@@ -80,8 +104,9 @@ pub fn give(owned: &[Range], used: &BTreeSet<IpAddr>, wish: Wish) -> Option<Gift
             (!used.contains(&address)).then(|| range.cut(number(address), number(address)))
         }
         Wish::Some(subnet) => {
-            let runs = owned.iter().filter(|range| subnet.contains(&range.first)).flat_map(|range| {
-                runs(*range, used).into_iter().map(move |(first, last)| (*range, first, last))
+            let runs = owned.iter().filter_map(|range| Some((*range, range.within(subnet)?)));
+            let runs = runs.flat_map(|(range, part)| {
+                runs(part, used).into_iter().map(move |(first, last)| (range, first, last))
             });
             let (range, first, last) = runs.max_by_key(|(_, first, last)| last - first)?;
             let half = (last - first) / 2;

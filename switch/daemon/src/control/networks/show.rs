@@ -8,6 +8,7 @@ use super::super::error::Result;
 use super::super::filters::Filters;
 use super::super::ipam::{Family, Pool};
 use super::super::options::BRIDGE_NAME;
+use super::super::overlay;
 use super::super::predefined::{self, PREDEFINED, Predefined};
 use super::super::state::{Endpoint, Network};
 use super::{DEFAULT_NETWORK, DRIVER, IPAM_DRIVER, SCOPE};
@@ -58,7 +59,7 @@ impl Control {
             id: network.id.to_string(),
             created: network.created.clone(),
             scope: SCOPE.to_owned(),
-            driver: DRIVER.to_owned(),
+            driver: if network.overlay.is_some() { overlay::DRIVER } else { DRIVER }.to_owned(),
             enable_ipv4: network.pools.has(Family::V4),
             enable_ipv6: network.pools.has(Family::V6),
             ipam: types::Ipam {

@@ -28,6 +28,8 @@ struct World {
     sides: Vec<u8>,
     /// Packets of a hundred that are lost.
     loss: u64,
+    /// When hosts that are alone try to join again.
+    join_at: Instant,
     chance: u64,
 }
 
@@ -41,6 +43,7 @@ impl World {
             sent: 0,
             sides: vec![0; hosts],
             loss: 1,
+            join_at: Instant::ZERO + super::super::JOIN_EVERY,
             chance: seed,
         };
         for host in 0..hosts {
@@ -66,11 +69,30 @@ impl World {
     fn start(&mut self, host: usize) {
         self.lives += 1;
         let me = Member { address: address(host), host: id(host), life: self.lives };
-        let mut machine = Machine::new(me, self.lives, self.now);
-        let other = self.hosts.iter().flatten().next().map(Machine::me);
-        other.into_iter().for_each(|other| machine.join(other, self.now));
-        self.hosts[host] = Some(machine);
-        self.carry_out(host);
+        self.hosts[host] = Some(Machine::new(me, self.lives, self.now));
+        self.join(host);
+    }
+
+    fn join(&mut self, host: usize) {
+        let now = self.now;
+        let others = self.hosts.iter().enumerate().filter(|(other, _)| *other != host);
+        let other = others.filter_map(|(_, machine)| machine.as_ref()).next().map(Machine::me);
+        if let Some(other) = other {
+            self.machine(host).join(other, now);
+            self.carry_out(host);
+        }
+    }
+
+    /// Hosts that found nobody look again.
+    fn join_again(&mut self) {
+        if self.now >= self.join_at {
+            self.join_at = self.now + super::super::JOIN_EVERY;
+            for host in 0..self.hosts.len() {
+                if self.hosts[host].is_some() && self.up(host) == 0 {
+                    self.join(host);
+                }
+            }
+        }
     }
 
     fn kill(&mut self, host: usize) {
@@ -130,6 +152,7 @@ impl World {
 
     /// The next thing that happens.
     fn step(&mut self) {
+        self.join_again();
         let timer = self.hosts.iter().enumerate();
         let timer = timer.filter_map(|(host, machine)| Some((machine.as_ref()?.poll_at(), host))).min();
         let arrival = self.arrivals.keys().next().copied();
