@@ -36,7 +36,9 @@ pub fn owned<'a>(
     host: Option<HostId>,
 ) -> Vec<Range> {
     let ranges = records.into_iter().filter_map(|record| match (&record.key, &record.value) {
-        (Key::Space(of, first), Some(Value::Space(space))) if of == network && host.is_some() && space.owner == host => {
+        (Key::Space(of, first), Some(Value::Space(space)))
+            if of == network && host.is_some() && space.owner == host =>
+        {
             Some(Range { first: *first, last: space.last })
         }
         _ => None,
@@ -67,7 +69,7 @@ impl Range {
     }
 
     /// What of it is in a subnet.
-    fn within(&self, subnet: IpNet) -> Option<Self> {
+    pub(super) fn within(&self, subnet: IpNet) -> Option<Self> {
         let subnet = Self::of(subnet);
         let same = Family::of(self.first) == Family::of(subnet.first);
         let part = Self { first: self.first.max(subnet.first), last: self.last.min(subnet.last) };
@@ -104,8 +106,8 @@ pub fn give(owned: &[Range], used: &BTreeSet<IpAddr>, wish: Wish) -> Option<Gift
             (!used.contains(&address)).then(|| range.cut(number(address), number(address)))
         }
         Wish::Some(subnet) => {
-            let runs = owned.iter().filter_map(|range| Some((*range, range.within(subnet)?)));
-            let runs = runs.flat_map(|(range, part)| {
+            let parts = owned.iter().filter_map(|range| Some((*range, range.within(subnet)?)));
+            let runs = parts.flat_map(|(range, part)| {
                 runs(part, used).into_iter().map(move |(first, last)| (range, first, last))
             });
             let (range, first, last) = runs.max_by_key(|(_, first, last)| last - first)?;

@@ -3,7 +3,7 @@
 //! What nobody has is taken in shares, by who is first to change the record. A share is an eighth of the
 //! longest range, so that many hosts find something, and the ranges stay few.
 
-use super::super::ipam::number;
+use super::super::super::ipam::number;
 use super::super::record::{HostId, Key, Record, Space, Value, Version};
 use super::super::space::{Gift, Range, owned};
 use super::super::view::{Ask, Wish};
