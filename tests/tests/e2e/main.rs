@@ -10,6 +10,7 @@ mod connect;
 mod demo;
 mod documents;
 mod durability;
+mod etcd;
 mod gateway;
 mod harness;
 mod host_port;

@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vswitch_sys::random;
 
+use super::client::Client;
+use super::error::Error;
+use super::wire::{Change, Condition, KeyValue, Outcome};
+
 /// The form of keys and records. Another number is one that we do not understand.
 const FORMAT: u32 = 1;
 
 /// The key under the cluster's prefix.
-pub(super) const KEY: &str = "cluster";
+const KEY: &str = "cluster";
 
 /// The file in the state directory.
 const FILE: &str = "etcd-cluster";
@@ -84,6 +88,44 @@ impl Memory {
                 self.id = Some(found.id);
                 Ok(())
             }
+        }
+    }
+}
+
+/// Looks whether everything is right, as far as this can be seen now.
+///
+/// # Errors
+/// What must be mended first. That etcd is not there now is none, but handed back.
+pub(super) async fn look(client: &Client, memory: &mut Memory, prefix: &str) -> Result<Option<Error>, String> {
+    match client.read(&format!("{prefix}{KEY}")).await {
+        Ok((found, _)) => verify(client, memory, prefix, &found).await.map(|()| None),
+        Err(error) if error.is_passing() => Ok(Some(error)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Compares the cluster that is there with ours, or writes that it is ours when there is none.
+///
+/// # Errors
+/// One line.
+pub(super) async fn verify(
+    client: &Client,
+    memory: &mut Memory,
+    prefix: &str,
+    all: &[KeyValue],
+) -> Result<(), String> {
+    let key = format!("{prefix}{KEY}");
+    if let Some(found) = all.iter().find(|found| found.key == key) {
+        return memory.accept(&found.value, prefix);
+    }
+    let value = serde_json::to_vec(&memory.identity()?).map_err(|error| error.to_string())?;
+    let conditions = [Condition { key: key.clone(), mod_revision: 0 }];
+    let changes = [Change::Put { key, value: value.clone(), lease: None }];
+    match client.commit(&conditions, &changes).await.map_err(|error| error.to_string())? {
+        Outcome::Done(_) => memory.accept(&value, prefix),
+        Outcome::Stale(now) => {
+            let found = now.into_iter().next().map(|found| found.value);
+            memory.accept(&found.unwrap_or_default(), prefix)
         }
     }
 }

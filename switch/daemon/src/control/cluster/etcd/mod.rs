@@ -11,15 +11,18 @@
 //! | [`transport`] [`wire`] [`client`] [`watch`] | how it is talked to |
 //! | [`feed`] | following a prefix, whatever happens to connections |
 //! | [`mirror`] [`shares`] | pure: what is there and what shall be; which addresses are taken |
+//! | [`acquire`] [`letters`] | getting addresses, also from another host |
 //! | [`identity`] | which cluster it is |
 //! | [`source`] | the task that joins them |
 //! | [`error`] | what can be wrong |
 
+mod acquire;
 pub mod address;
 pub mod client;
 pub mod error;
 pub mod feed;
 mod identity;
+mod letters;
 pub mod mirror;
 mod shares;
 mod source;
@@ -30,12 +33,13 @@ pub mod wire;
 
 use std::path::PathBuf;
 
-use super::record::{Clock, HostId};
+use tokio::task::JoinHandle;
+
+use super::record::HostId;
 use super::view::Source;
 use client::{Access, Client};
 use identity::Memory;
-use mirror::Mirror;
-use source::{Keeper, Trouble};
+use source::Keeper;
 
 /// Seconds without a sign of life after which a host's records go, unless something else is asked for.
 pub const LEASE_S: u32 = 30;
@@ -53,38 +57,42 @@ pub struct Options {
     pub lease_s: u32,
 }
 
-/// Takes part in a cluster. The task that is returned ends after control's end of the source has gone, and takes
-/// this host's records with it.
+/// All that can be refused before a host takes part.
+#[derive(Debug)]
+pub struct Prepared {
+    client: Client,
+    memory: Memory,
+    /// What all keys of the cluster begin with.
+    prefix: String,
+    lease_s: u32,
+}
+
+/// Reads the files, and has a first look at etcd.
 ///
 /// # Errors
 /// One line: a file, a certificate, a password, or a cluster that is not ours. An etcd that cannot be reached is no
 /// error: it is tried until it can.
-pub async fn start(
-    host: HostId,
-    options: Options,
-    source: Source,
-) -> Result<tokio::task::JoinHandle<()>, String> {
+pub async fn prepare(options: Options) -> Result<Prepared, String> {
     let Options { access, cluster, state_dir, lease_s } = options;
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    if cluster.is_empty() || !cluster.bytes().all(is_name) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if cluster.is_empty() || !cluster.bytes().all(is_plain) {
         return Err(format!(
-            "{cluster:?} is no name of a cluster: use letters, digits, \"-\", \".\" and \"_\""
+            "{cluster:?} is no name of a cluster in etcd: use letters, digits, \"-\", \".\" and \"_\""
         ));
     }
     let prefix = format!("/vswitch/{cluster}/");
-    let mut keeper = Keeper {
-        client: Client::new(&access)?,
-        memory: Memory::read(&state_dir)?,
-        lease_s,
-        mirror: Mirror::new(host, format!("{prefix}records/")),
-        prefix,
-        clock: Clock::default(),
-        leases: None,
-        since: (0, 0),
-        known: Err("etcd has not answered yet: try again".to_owned()),
-        calls: Trouble::new("changes wait for etcd"),
-        news: Trouble::new("nothing is heard of other hosts"),
-    };
-    keeper.first_look().await?;
-    Ok(tokio::spawn(keeper.work(source)))
+    let client = Client::new(&access)?;
+    let mut memory = Memory::read(&state_dir)?;
+    if let Some(error) = identity::look(&client, &mut memory, &prefix).await? {
+        tracing::warn!("{error}: it is tried again until it is there");
+    }
+    Ok(Prepared { client, memory, prefix, lease_s })
+}
+
+impl Prepared {
+    /// Takes part. The task that is returned ends after control's end of the source has gone, and takes this host's
+    /// records with it.
+    pub fn start(self, host: HostId, source: Source) -> JoinHandle<()> {
+        tokio::spawn(Keeper::new(self, host, source.events).work(source.requests))
+    }
 }

@@ -48,23 +48,28 @@ fn share(range: Range) -> u128 {
     (size / 8).clamp(SHARE_MIN - 1, SHARE_MAX - 1).min(size)
 }
 
-/// Who has addresses of a network, of those that are asked for.
+/// Which other hosts have what is asked for: who has most of it first.
 pub(super) fn owners<'a>(records: impl Iterator<Item = &'a Record>, ask: &Ask) -> Vec<HostId> {
-    let mut owners: Vec<HostId> = records
+    let mut found: Vec<(u128, HostId)> = records
         .filter_map(|record| match (&record.key, &record.value) {
             (Key::Space(network, first), Some(Value::Space(space))) if *network == ask.network => {
                 let range = Range { first: *first, last: space.last };
-                let serves = match ask.wish {
-                    Wish::Exact(address) => range.contains(address),
-                    Wish::Some(subnet) => range.within(subnet).is_some(),
-                };
-                space.owner.filter(|owner| serves && *owner != ask.host)
+                let part = match ask.wish {
+                    Wish::Exact(address) => range.contains(address).then_some(range),
+                    Wish::Some(subnet) => range.within(subnet),
+                }?;
+                Some((part.size(), space.owner.filter(|owner| *owner != ask.host)?))
             }
             _ => None,
         })
         .collect();
-    owners.sort();
-    owners.dedup();
+    found.sort_by(|one, other| other.cmp(one));
+    let mut owners: Vec<HostId> = Vec::new();
+    for (_, owner) in found {
+        if !owners.contains(&owner) {
+            owners.push(owner);
+        }
+    }
     owners
 }
 

@@ -102,17 +102,18 @@ fn meaning(error: &rustls::Error) -> String {
         Error::InvalidCertificate(
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
         ) => "its certificate is not valid yet, or the clock of this host is wrong".to_owned(),
-        Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "it wants a certificate of ours: give --cluster-cert and --cluster-key".to_owned()
-        }
+        // A server that gets no certificate of ours may call it a bad one.
         Error::AlertReceived(
-            alert @ (AlertDescription::BadCertificate
+            alert @ (AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
             | AlertDescription::UnknownCA
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnsupportedCertificate
             | AlertDescription::AccessDenied),
-        ) => format!("it does not take our certificate ({alert:?}): look at --cluster-cert"),
+        ) => format!(
+            "it wants a certificate of ours that its authority signed ({alert:?}): look at --cluster-cert and --cluster-key"
+        ),
         Error::InvalidMessage(_) => {
             "it does not speak TLS: leave out --cluster-ca and write etcd://".to_owned()
         }

@@ -1,0 +1,1 @@
+//! Views of several hosts in one etcd.
