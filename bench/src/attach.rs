@@ -132,26 +132,30 @@ fn outlive(id: u32, time: Duration) -> Result<(), BenchError> {
 
 /// What a process takes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Usage {
-    resident_kib: u64,
+pub(crate) struct Usage {
+    pub(crate) resident_kib: u64,
+    /// The same, with what it shares with other processes divided among them (`Pss`).
+    pub(crate) share_kib: u64,
     /// Processor time since it was started, of all its threads.
-    busy_seconds: f64,
+    pub(crate) busy_seconds: f64,
 }
 
 /// The control process and its children, by number.
-fn processes(parent: u32) -> BTreeMap<u32, (&'static str, Usage)> {
+pub(crate) fn processes(parent: u32) -> BTreeMap<u32, (&'static str, Usage)> {
     let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let family = ids.filter_map(|id| {
         let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let shares = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
         let field = |name: &str| {
-            let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+            let value = status.lines().chain(shares.lines()).find_map(|line| line.strip_prefix(name))?;
             value.split_whitespace().next().map(str::to_owned)
         };
         let name = if id == parent { "control" } else { "datapath" };
         let related = id == parent || field("PPid:")?.parse() == Ok(parent);
-        let resident_kib = field("VmRSS:").and_then(|kib| kib.parse().ok()).unwrap_or(0);
-        let usage = Usage { resident_kib, busy_seconds: busy_seconds(id) };
+        let kib = |name: &str| field(name).and_then(|kib| kib.parse().ok()).unwrap_or(0);
+        let (resident_kib, share_kib) = (kib("VmRSS:"), kib("Pss:"));
+        let usage = Usage { resident_kib, share_kib, busy_seconds: busy_seconds(id) };
         related.then_some((id, (name, usage)))
     });
     family.collect()

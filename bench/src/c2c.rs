@@ -68,7 +68,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// # Errors
 /// When something cannot be set up or measured, or datagrams were received that must not have been.
 pub fn run(options: &Options) -> Result<(), BenchError> {
-    options.rounds.run(Road::C2c, || options.start())
+    options.rounds.run(&[Road::C2c], &Test::BULK, |_| options.start())
 }
 
 impl Options {
@@ -81,14 +81,16 @@ impl Options {
 }
 
 impl Rounds {
-    /// Enters the stage, starts the contenders, measures, prints and writes.
+    /// Enters the stage, and for one road after another starts the contenders, measures and prints. Then writes: the
+    /// results of the road, or a list of those of all.
     ///
     /// # Errors
     /// As [`run`].
     pub fn run(
         &self,
-        road: Road,
-        start: impl FnOnce() -> Result<Vec<Contender>, BenchError>,
+        roads: &[Road],
+        tests: &[Test],
+        start: impl Fn(Road) -> Result<Vec<Contender>, BenchError>,
     ) -> Result<(), BenchError> {
         // Before `/run` becomes another: the file may be meant to lie there.
         let mut json = self.json.as_ref().map(File::create).transpose()?;
@@ -96,14 +98,22 @@ impl Rounds {
             eprintln!("warning: {warning}");
         }
         enter_stage()?;
-        let contenders = start()?;
-        let (results, faults) = measure(self, road, &contenders)?;
-        drop(contenders);
+        let tests = if self.only.is_empty() { tests } else { &self.only };
+        let (mut all, mut faults) = (Vec::new(), Vec::new());
+        for &road in roads {
+            let (results, found) = measure(self, road, tests, &start(road)?)?;
+            println!("{}", report::render(&results, self.markdown));
+            all.push(results);
+            faults.extend(found);
+        }
         if let Some(json) = &mut json {
-            serde_json::to_writer_pretty(&mut *json, &results).map_err(std::io::Error::from)?;
+            let written = match all.as_slice() {
+                [only] => serde_json::to_writer_pretty(&mut *json, only),
+                several => serde_json::to_writer_pretty(&mut *json, several),
+            };
+            written.map_err(std::io::Error::from)?;
             json.write_all(b"\n")?;
         }
-        print!("{}", report::render(&results, self.markdown));
         if faults.is_empty() { Ok(()) } else { Err(BenchError::Fault(faults.join("\n"))) }
     }
 
@@ -113,11 +123,6 @@ impl Rounds {
 
     fn seconds(&self) -> f64 {
         self.seconds.unwrap_or(if self.quick { 1.0 } else { 3.0 })
-    }
-
-    fn tests(&self) -> Vec<Test> {
-        let all = [Test::Tcp1, Test::Tcp8, Test::Udp1, Test::Udp64, Test::Pingpong];
-        all.into_iter().filter(|test| self.only.is_empty() || self.only.contains(test)).collect()
     }
 }
 
@@ -140,6 +145,7 @@ fn introduce(contender: &Contender) -> Result<(), BenchError> {
 fn measure(
     options: &Rounds,
     road: Road,
+    tests: &[Test],
     contenders: &[Contender],
 ) -> Result<(Results, Vec<String>), BenchError> {
     let duration = Duration::from_secs_f64(options.seconds());
@@ -147,7 +153,7 @@ fn measure(
     let rounds = options.rounds();
     contenders.iter().try_for_each(introduce)?;
     for round in 0..rounds {
-        for test in options.tests() {
+        for test in tests {
             eprint!("round {}/{rounds}:", round + 1);
             for turn in 0..contenders.len() {
                 let contender = &contenders[if round % 2 == 0 { turn } else { contenders.len() - 1 - turn }];

@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand};
 
 use crate::contender::outside;
 use crate::error::BenchError;
+use crate::figure::Test;
 use crate::results::{Results, Road};
-use crate::{attach, c2c, chart, endpoints, names};
+use crate::{attach, c2c, chart, endpoints, names, ports};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
 ///
@@ -30,6 +31,8 @@ enum Command {
     Masquerade(c2c::Rounds),
     /// From the world outside to a published port, the switch beside the kernel's DNAT
     Published(c2c::Rounds),
+    /// New TCP connections per second to a published port, then from a container to the world, beside the kernel
+    Connrate(c2c::Rounds),
     /// How long attaching a container takes through the control socket, the last like the first
     Attach {
         /// How many to attach, one after another
@@ -63,6 +66,15 @@ enum Command {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
     },
+    /// Publishing a large range of ports, TCP and UDP: how long it takes, and the memory of both processes
+    Ports {
+        /// How many of each
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(1..=40_000))]
+        count: u16,
+        /// How often
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+        rounds: u16,
+    },
     /// Draw the results of c2c as an SVG chart
     Chart {
         /// What c2c wrote with --json
@@ -87,12 +99,16 @@ pub fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), BenchError> {
     match command {
         Command::C2c(options) => c2c::run(options),
-        Command::Masquerade(rounds) => rounds.run(Road::Masquerade, || outside::contenders(Road::Masquerade)),
-        Command::Published(rounds) => rounds.run(Road::Published, || outside::contenders(Road::Published)),
+        Command::Masquerade(rounds) => rounds.run(&[Road::Masquerade], &Test::BULK, outside::contenders),
+        Command::Published(rounds) => rounds.run(&[Road::Published], &Test::BULK, outside::contenders),
+        Command::Connrate(rounds) => {
+            rounds.run(&[Road::Published, Road::Masquerade], &[Test::Connections], outside::contenders)
+        }
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),
         Command::Names { rounds, seconds } => names::run(usize::from(*rounds), *seconds),
+        Command::Ports { count, rounds } => ports::run(usize::from(*count), usize::from(*rounds)),
         Command::Chart { results, output } => {
             let drawn = chart::draw(&Results::read(results)?);
             std::fs::write(output, drawn).map_err(|error| BenchError::File {

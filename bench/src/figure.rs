@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use vswitch_traffic::{TrafficError, ping_pong, tcp, udp};
+use vswitch_traffic::{TrafficError, connections, ping_pong, tcp, udp};
 
 use crate::contender::Contender;
 use crate::error::BenchError;
+
+/// Ports of the target that connections go to in turn. With the source's [`SOURCE_PORTS`](crate::contender::outside::SOURCE_PORTS),
+/// of which the kernel takes one half first, there are as many pairs as a sandbox may have flows, and fewer than
+/// connections the kernel tracks (`nf_conntrack_max`): nobody is measured with a full table.
+const PORTS: usize = 32;
 
 /// A measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -22,6 +27,8 @@ pub enum Test {
     Udp64,
     /// TCP round trips of 64 bytes
     Pingpong,
+    /// New TCP connections, a byte to and fro on each
+    Connections,
 }
 
 /// A figure that a measurement gives.
@@ -40,12 +47,24 @@ pub enum Figure {
     PingpongP50,
     /// Half of the round trip that one in a hundred exceeds.
     PingpongP99,
+    /// Connections made and answered.
+    Connections,
+    /// Connections that timed out, were refused or reset.
+    ConnectionsFailed,
 }
 
 impl Figure {
     /// Every figure, in the order they are shown in.
-    pub const ALL: [Figure; 6] =
-        [Figure::Tcp1, Figure::Tcp8, Figure::Udp1, Figure::Udp64, Figure::PingpongP50, Figure::PingpongP99];
+    pub const ALL: [Figure; 8] = [
+        Figure::Tcp1,
+        Figure::Tcp8,
+        Figure::Udp1,
+        Figure::Udp64,
+        Figure::PingpongP50,
+        Figure::PingpongP99,
+        Figure::Connections,
+        Figure::ConnectionsFailed,
+    ];
 
     /// What it is, for a person.
     pub fn label(self) -> &'static str {
@@ -56,6 +75,8 @@ impl Figure {
             Figure::Udp64 => "UDP 18 B, 64 flows",
             Figure::PingpongP50 => "TCP ping-pong p50",
             Figure::PingpongP99 => "TCP ping-pong p99",
+            Figure::Connections => "TCP connections",
+            Figure::ConnectionsFailed => "TCP connections failed",
         }
     }
 
@@ -65,6 +86,8 @@ impl Figure {
             Figure::Tcp1 | Figure::Tcp8 => "Gb/s",
             Figure::Udp1 | Figure::Udp64 => "Mpps",
             Figure::PingpongP50 | Figure::PingpongP99 => "µs",
+            Figure::Connections => "/s",
+            Figure::ConnectionsFailed => "in all",
         }
     }
 
@@ -73,11 +96,17 @@ impl Figure {
         self.unit() != "µs"
     }
 
+    /// Whether the switch and a peer are compared in it. Where none is the rule there is nothing to divide by.
+    pub fn is_compared(self) -> bool {
+        self != Figure::ConnectionsFailed
+    }
+
     /// A value of it, with its unit and three or four digits that mean something.
     pub fn show(self, value: f64) -> String {
         let digits = match self.unit() {
             "Mpps" => 3,
             "Gb/s" => 2,
+            "/s" | "in all" => 0,
             _ => 1,
         };
         format!("{value:.digits$} {}", self.unit())
@@ -96,6 +125,9 @@ pub struct Outcome {
 }
 
 impl Test {
+    /// What is measured on every road, if nothing else is said.
+    pub const BULK: [Test; 5] = [Test::Tcp1, Test::Tcp8, Test::Udp1, Test::Udp64, Test::Pingpong];
+
     /// Measures a contender.
     ///
     /// # Errors
@@ -132,6 +164,17 @@ impl Test {
                 let report = ping_pong(from, to, duration)?;
                 let figures = [(Figure::PingpongP50, report.p50_us), (Figure::PingpongP99, report.p99_us)];
                 Ok(outcome(figures, &report, None))
+            }
+            Test::Connections => {
+                let report = connections(from, to, PORTS, duration)?;
+                let fault = report.is_faulty().then(|| {
+                    format!("{} connections timed out, {} were reset", report.timeouts, report.resets)
+                });
+                let figures = [
+                    (Figure::Connections, report.per_second()),
+                    (Figure::ConnectionsFailed, (report.timeouts + report.resets) as f64),
+                ];
+                Ok(outcome(figures, &report, fault))
             }
         }
     }

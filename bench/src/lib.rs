@@ -5,7 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`c2c`] | container to container: rounds of measurements |
 //! | [`attach`] | attaching, and the cost of many attached containers |
-//! | [`endpoints`], [`names`] | a large network; names answered to a container |
+//! | [`endpoints`], [`names`], [`ports`] | a large network; names answered to a container; a large range of published ports |
 //! | [`contender`] | the switch and its peers, set up |
 //! | [`figure`] | what is measured |
 //! | [`results`], [`summary`], [`report`], [`table`], [`chart`] | from values to what a person reads |
@@ -25,6 +25,7 @@ pub mod figure;
 pub mod http;
 pub mod machine;
 pub mod names;
+pub mod ports;
 pub mod process;
 pub mod report;
 pub mod results;

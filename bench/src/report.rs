@@ -9,8 +9,9 @@ use crate::table::Table;
 /// The results for a person.
 pub fn render(results: &Results, markdown: bool) -> String {
     let show = |table: Table| if markdown { table.markdown() } else { table.text() };
-    let Results { machine, date, commit, rounds, seconds, .. } = results;
-    let heading = format!("{machine}; commit {commit}; {date}; {rounds} rounds of {seconds} s");
+    let Results { road, machine, date, commit, rounds, seconds, .. } = results;
+    let heading =
+        format!("{}: {machine}; commit {commit}; {date}; {rounds} rounds of {seconds} s", road.name());
     let absolute = show(absolute(results));
     let ratios = show(ratios(results));
     let (medians, quotients) = ("Medians:", "The switch divided by its peer, round by round:");

@@ -22,6 +22,17 @@ pub enum Road {
     Published,
 }
 
+impl Road {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Road::C2c => "c2c",
+            Road::Masquerade => "masquerade",
+            Road::Published => "published",
+        }
+    }
+}
+
 /// Everything a run measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {

@@ -6,8 +6,9 @@ use vswitch_frame::Instant;
 
 use crate::limits::Timeouts;
 use crate::mapping::MappingId;
+use crate::tcp::{self, TcpState};
 use crate::tick::Tick;
-use crate::tuple::Tuple;
+use crate::tuple::{Protocol, Tuple};
 
 /// One of the two ends of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,12 @@ pub enum Origin {
     Filtered,
 }
 
+impl Origin {
+    /// Every origin.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Outbound, Self::Overloaded, Self::Published, Self::Inbound, Self::Hairpin, Self::Filtered];
+}
+
 /// What is remembered of a flow: plain data, indices instead of pointers.
 ///
 /// A packet of one side is translated into the reverse of the other side's tuple.
@@ -178,6 +185,10 @@ pub struct Listed {
     pub origin: Origin,
     /// Its state.
     pub class: Class,
+    /// Where its connection is, if it is one of TCP.
+    pub state: Option<TcpState>,
+    /// Whether the target has sent anything.
+    pub answered: bool,
     /// The sandbox it is charged to.
     pub sandbox: u32,
     /// Time since its first packet.
@@ -198,30 +209,13 @@ impl Listed {
             target,
             origin: flow.origin,
             class: flow.class,
+            state: (initiator.protocol == Protocol::Tcp).then(|| tcp::state(flow.handshake)),
+            answered: flow.seen & Side::Target.bit() != 0,
             sandbox: flow.sandbox,
             age: Tick::at(now).since(flow.born),
             left: flow.used.after(flow.class.timeout(timeouts)).instant().since(now),
             frames: flow.frames,
             bytes: flow.bytes,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mapping::{Mapping, Permit};
-
-    /// Indices have a word and a control byte a bucket, and buckets are a power of two of which seven
-    /// eighths may be in use.
-    #[test]
-    fn a_flow_with_its_mapping_and_indices_takes_250_bytes() {
-        let flows: usize = 200_000;
-        let buckets = |entries: usize| (entries * 8).div_ceil(7).next_power_of_two();
-        let indices = buckets(2 * flows) * 5 + 2 * buckets(flows) * 5;
-        let permits = buckets(flows) * (size_of::<Permit>() + 1);
-        let records = flows * (size_of::<Flow>() + size_of::<Mapping>());
-        let each = (records + indices + permits) / flows;
-        assert!(each <= 250, "{each} bytes");
     }
 }

@@ -32,7 +32,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            flows: 200_000,
+            flows: 1_000_000,
             flows_per_sandbox: 65_536,
             claims: 16_384,
             claims_ahead: 256,

@@ -9,10 +9,9 @@
 //! is found by a hash of 32 bits under a secret seed: of four thousand million strangers one gets in that
 //! should not, and does not know it.
 
-use hashbrown::HashTable;
-
 use vswitch_frame::hash::SeededHash;
 
+use crate::index::Index;
 use crate::table::NONE;
 use crate::tuple::{Address, End, Protocol, Realm};
 
@@ -71,9 +70,9 @@ pub(crate) struct Permit {
 pub(crate) struct Mappings {
     records: Vec<Mapping>,
     vacant: u32,
-    by_inside: HashTable<u32>,
-    by_outside: HashTable<u32>,
-    permits: HashTable<Permit>,
+    by_inside: Index<u32>,
+    by_outside: Index<u32>,
+    permits: Index<Permit>,
     hash: SeededHash,
 }
 
@@ -83,15 +82,21 @@ impl Mappings {
         Self {
             records: Vec::with_capacity(limit),
             vacant: NONE,
-            by_inside: HashTable::with_capacity(limit),
-            by_outside: HashTable::with_capacity(limit),
-            permits: HashTable::with_capacity(limit),
+            by_inside: Index::new(),
+            by_outside: Index::new(),
+            permits: Index::new(),
             hash,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.by_inside.len()
+    }
+
+    /// Bytes that they take; of records those that were ever used.
+    pub(crate) fn bytes(&self) -> usize {
+        let indices = self.by_inside.bytes() + self.by_outside.bytes();
+        size_of_val(&self.records[..]) + indices + self.permits.bytes()
     }
 
     /// How many permits there are.

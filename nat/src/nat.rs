@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use vswitch_frame::hash::{SeededHash, spread};
 use vswitch_frame::{DropReason, Instant, NetworkId, Pool, PortId};
@@ -212,6 +213,35 @@ impl Nat {
         self.flows.iter().map(move |(_, flow)| Listed::new(flow, &self.limits.timeouts, now))
     }
 
+    /// How many records of flows there are. A record has a flow or none, and keeps its number.
+    pub fn records(&self) -> u32 {
+        self.flows.records()
+    }
+
+    /// The flows that some records have, each with the number of its record.
+    pub fn flows_in(&self, records: Range<u32>, now: Instant) -> impl Iterator<Item = (u32, Listed)> {
+        let flows = self.flows.iter_in(records);
+        flows.map(move |(id, flow)| (id.number(), Listed::new(flow, &self.limits.timeouts, now)))
+    }
+
+    /// Ends the flow that a record has, if it has one.
+    pub fn end_flow(&mut self, record: u32) {
+        let found = self.flows.iter_in(record..record.saturating_add(1)).next().map(|(id, _)| id);
+        if let Some(id) = found {
+            self.remove(id);
+        }
+    }
+
+    /// How many flows there may be.
+    pub fn flow_limit(&self) -> usize {
+        self.limits.flows
+    }
+
+    /// Bytes that flows, mappings and all their indices take.
+    pub fn bytes(&self) -> usize {
+        self.flows.bytes() + self.mappings.bytes()
+    }
+
     /// Every mapping: inside and outside end, as address and port.
     pub fn mappings(&self) -> impl Iterator<Item = Mapped> {
         self.mappings.iter().map(|mapping| Mapped {
@@ -290,8 +320,13 @@ impl Nat {
         if let Some(attempt) = self.filtered_flow(flow.tuple(Side::Initiator)) {
             self.remove(attempt);
         }
-        *self.charged.entry(flow.sandbox).or_default() += 1;
+        self.charge(flow.sandbox);
         self.flows.insert(flow)
+    }
+
+    /// Counts one more flow of a sandbox.
+    pub(crate) fn charge(&mut self, sandbox: u32) {
+        *self.charged.entry(sandbox).or_default() += 1;
     }
 
     /// Removes a flow with all it held.

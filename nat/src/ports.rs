@@ -80,6 +80,15 @@ impl Pool {
         Some(port)
     }
 
+    /// Takes a port, if it is free.
+    pub(crate) fn take_this(&mut self, port: u16) -> bool {
+        let is_free = self.places[usize::from(port)] < IN_USE;
+        if is_free {
+            self.remove(port);
+        }
+        is_free
+    }
+
     /// Gives a port back that was taken. One that was revoked meanwhile is gone.
     pub(crate) fn give_back(&mut self, port: u16) {
         if self.places[usize::from(port)] == IN_USE {

@@ -16,7 +16,7 @@ use crate::tcp;
 use crate::tick::Tick;
 use crate::too_big;
 use crate::tuple::{Address, Protocol, Realm};
-use crate::verdict::{Fate, Inside, Verdicts};
+use crate::verdict::{Fate, Inside, Leaving, Verdicts};
 
 /// Where a frame came from.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +155,7 @@ impl Nat {
     /// Translates a packet of a flow, and notes it.
     fn carry(&mut self, frame: &mut Frame, packet: &Named, id: FlowId, side: Side, now: Instant) -> Fate {
         let flow = self.flows.get_mut(id);
+        let before = (flow.handshake, flow.seen);
         let at = side.index();
         flow.frames[at] = flow.frames[at].saturating_add(1);
         flow.bytes[at] += (packet.ip.end - packet.ip.at) as u64;
@@ -166,10 +167,14 @@ impl Nat {
             }
         }
         let class = advance(flow, side, packet);
+        let is_noted = before == (flow.handshake, flow.seen);
         // Only the inside keeps a mapping alive (RFC 4787, REQ-6); a publication needs no keeping.
         let refreshes = packet.tuple.realm != Realm::OUTSIDE || flow.origin == Origin::Published;
         if refreshes || flow.class != class {
             self.flows.refresh(id, class, Tick::at(now));
+        }
+        if !is_noted {
+            self.flows.note(id.number());
         }
         rewrite::translate(frame, packet, &new);
         let crosses = packet.tuple.realm == Realm::OUTSIDE || new.realm == Realm::OUTSIDE;
@@ -191,6 +196,7 @@ impl Nat {
             return match from {
                 Arrival::Outside(_) => Fate::Host,
                 Arrival::Inside(_) if self.host.contains(&error.ip.target) => Fate::Host,
+                Arrival::Inside(Inside { leaving: Leaving::Plain, .. }) => Fate::Plain,
                 Arrival::Inside(_) => Fate::Dropped(DropReason::NatNoFlow),
             };
         };

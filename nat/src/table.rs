@@ -2,20 +2,24 @@
 //!
 //! # Theory of operation
 //!
-//! * **Records** are a slab of plain data that never shrinks; free ones are a list.
-//! * **Index.** One hash table holds every flow twice, under the tuple of either side: one look-up finds the
+//! * **Records** are a slab of plain data that never shrinks; free ones are a list. Its addresses are reserved for the limit,
+//!   and take memory once used.
+//! * **Index.** One hash table ([`Index`]) holds every flow twice, under the tuple of either side: one look-up finds the
 //!   flow of a packet and which side sent it. An entry is a record's number and the side, in 32 bits.
 //! * **Queues.** A class has one time-out, so a list in the order of use is a list in the order of expiry:
 //!   to refresh is to move to the end, to expire is to look at the front. All are of constant cost.
+//! * **Changes** are noted by the number of the record, if anybody wants to know them: each beginning, end and change of
+//!   state, and of a flow in use the time, now and then.
 //! * **At the limit** the flow longest unused of those that are not established makes room.
 
 use std::hint::black_box;
+use std::ops::Range;
 
-use hashbrown::HashTable;
 use vswitch_frame::Instant;
 use vswitch_frame::hash::SeededHash;
 
 use crate::flow::{Class, Flow, Side};
+use crate::index::Index;
 use crate::limits::Timeouts;
 use crate::tick::Tick;
 use crate::tuple::Tuple;
@@ -26,6 +30,13 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// A flow's number: good until the flow is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlowId(u32);
+
+impl FlowId {
+    /// The number of its record.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Queue {
@@ -40,9 +51,11 @@ pub(crate) struct Table {
     vacant: u32,
     len: usize,
     limit: usize,
-    index: HashTable<u32>,
+    index: Index<u32>,
     queues: [Queue; Class::ALL.len()],
     hash: SeededHash,
+    /// Records that have changed; `None` while nobody wants to know.
+    changed: Option<Vec<u32>>,
 }
 
 impl Table {
@@ -53,9 +66,10 @@ impl Table {
             vacant: NONE,
             len: 0,
             limit,
-            index: HashTable::with_capacity(limit * 2),
+            index: Index::new(),
             queues: [Queue { oldest: NONE, newest: NONE }; Class::ALL.len()],
             hash,
+            changed: None,
         }
     }
 
@@ -82,7 +96,7 @@ impl Table {
         for tuple in tuples {
             let hash = self.hash.of_words(&tuple.words());
             // The tag of the first entry that fits is almost always that of the flow; its tuple is not compared.
-            let Some(entry) = self.index.iter_hash(hash).next() else { continue };
+            let Some(entry) = self.index.likely(hash) else { continue };
             let flow = &self.records[(entry >> 1) as usize];
             black_box((flow.tuples[0].kind, flow.tuples[1].kind, flow.class));
         }
@@ -102,14 +116,86 @@ impl Table {
     pub(crate) fn insert(&mut self, flow: Flow) -> FlowId {
         debug_assert!(!self.is_full() && flow.tuples.iter().all(|tuple| self.find(tuple).is_none()));
         let at = self.take_record(flow);
+        self.index(at);
+        self.append(at, flow.class);
+        self.len += 1;
+        self.note(at);
+        FlowId(at)
+    }
+
+    /// Whether a flow may be [placed](Self::place) at a record.
+    pub(crate) fn has_room_at(&self, number: u32) -> bool {
+        (number as usize) < self.limit && !self.is_full() && self.iter_in(number..number + 1).next().is_none()
+    }
+
+    /// Adds a flow whose tuples no flow has at a record that [has room](Self::has_room_at). The table is not to be used
+    /// before all are [linked](Self::link_all).
+    pub(crate) fn place(&mut self, number: u32, flow: Flow) {
+        let vacant = Flow { class: Class::Vacant, ..flow };
+        let needed = number as usize + 1;
+        self.records.resize(self.records.len().max(needed), vacant);
+        self.records[number as usize] = flow;
+        self.index(number);
+        self.len += 1;
+    }
+
+    /// Puts every flow in the queue of its class, in the order of use, and every other record among the vacant.
+    pub(crate) fn link_all(&mut self) {
+        self.queues = [Queue { oldest: NONE, newest: NONE }; Class::ALL.len()];
+        self.vacant = NONE;
+        let mut used: Vec<(Tick, u32)> = self.iter().map(|(id, flow)| (flow.used, id.0)).collect();
+        used.sort_unstable();
+        for (_, at) in used {
+            self.append(at, self.records[at as usize].class);
+        }
+        for at in (0..self.records()).rev() {
+            let record = &mut self.records[at as usize];
+            if record.class == Class::Vacant {
+                record.newer = std::mem::replace(&mut self.vacant, at);
+            }
+        }
+    }
+
+    /// Bytes that it takes; of records those that were ever used.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.records[..]) + self.index.bytes()
+    }
+
+    pub(crate) fn note_changes(&mut self) {
+        self.changed = Some(Vec::new());
+    }
+
+    /// Notes that a record has changed.
+    #[inline]
+    pub(crate) fn note(&mut self, number: u32) {
+        if let Some(changed) = &mut self.changed {
+            changed.push(number);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_changes(&self) -> bool {
+        self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
+    }
+
+    /// The records that have changed since the last time, some of them twice.
+    pub(crate) fn take_changed(&mut self) -> Vec<u32> {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Gives a vector back, so that its memory is used again.
+    pub(crate) fn give_back_changed(&mut self, empty: Vec<u32>) {
+        if let Some(changed) = &mut self.changed {
+            *changed = empty;
+        }
+    }
+
+    fn index(&mut self, at: u32) {
         for entry in [at << 1, at << 1 | 1] {
             let hash = self.hash.of_words(&entry_tuple(&self.records, entry).words());
             let Self { index, records, hash: hasher, .. } = self;
-            index.insert_unique(hash, entry, |&entry| hasher.of(&entry_tuple(records, entry).words()));
+            index.insert_unique(hash, entry, |&entry| hasher.of_words(&entry_tuple(records, entry).words()));
         }
-        self.append(at, flow.class);
-        self.len += 1;
-        FlowId(at)
     }
 
     fn take_record(&mut self, flow: Flow) -> u32 {
@@ -141,6 +227,7 @@ impl Table {
         record.newer = self.vacant;
         self.vacant = at;
         self.len -= 1;
+        self.note(at);
         flow
     }
 
@@ -151,11 +238,15 @@ impl Table {
         if flow.class == class && flow.used == now {
             return;
         }
+        let is_noted = flow.class == class && !flow.used.is_noted_again_at(now);
         self.unlink(id.0);
         let flow = self.get_mut(id);
         flow.class = class;
         flow.used = now;
         self.append(id.0, class);
+        if !is_noted {
+            self.note(id.0);
+        }
     }
 
     fn append(&mut self, at: u32, class: Class) {
@@ -224,9 +315,21 @@ impl Table {
         flow.used.after(flow.class.timeout(timeouts)).instant()
     }
 
+    /// How many records there are, with flows and without.
+    pub(crate) fn records(&self) -> u32 {
+        u32::try_from(self.records.len()).unwrap_or(NONE)
+    }
+
     /// Every flow, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (FlowId, &Flow)> {
-        let records = (0u32..).zip(&self.records);
+        self.iter_in(0..NONE)
+    }
+
+    /// The flows of some records, by their numbers.
+    pub(crate) fn iter_in(&self, numbers: Range<u32>) -> impl Iterator<Item = (FlowId, &Flow)> {
+        let end = numbers.end.min(self.records()) as usize;
+        let records = self.records.get(numbers.start as usize..end).unwrap_or_default();
+        let records = (numbers.start..).zip(records);
         records.filter(|(_, flow)| flow.class != Class::Vacant).map(|(at, flow)| (FlowId(at), flow))
     }
 }

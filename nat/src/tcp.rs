@@ -14,6 +14,42 @@ use vswitch_frame::headers::be16;
 
 use crate::flow::{Class, Flow, Side};
 
+/// Where a connection is, as far as a translator sees. The names are those that Linux's connection tracking uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum TcpState {
+    /// A SYN of one side.
+    SynSent,
+    /// A SYN of both sides.
+    SynReceived,
+    /// The handshake is done.
+    Established,
+    /// A FIN of one side.
+    FinWait,
+    /// A FIN of both sides.
+    TimeWait,
+    /// A reset that fits.
+    Close,
+}
+
+impl TcpState {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::SynSent, Self::SynReceived, Self::Established, Self::FinWait, Self::TimeWait, Self::Close];
+
+    /// The name that `conntrack -L` shows.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::SynSent => "SYN_SENT",
+            Self::SynReceived => "SYN_RECV",
+            Self::Established => "ESTABLISHED",
+            Self::FinWait => "FIN_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+        }
+    }
+}
+
 /// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
@@ -157,6 +193,21 @@ fn class(handshake: u8) -> Class {
     }
 }
 
+/// Where a connection is of which this was seen.
+pub(crate) fn state(handshake: u8) -> TcpState {
+    let seen = |place: u32| handshake >> place & 0b11;
+    if seen(WAS_RESET) != 0 {
+        return TcpState::Close;
+    }
+    match (seen(FIN_SEEN), class(handshake), seen(SYN_SEEN)) {
+        (0b11, ..) => TcpState::TimeWait,
+        (0b01 | 0b10, ..) => TcpState::FinWait,
+        (_, Class::Tcp, _) => TcpState::Established,
+        (.., 0b11) => TcpState::SynReceived,
+        _ => TcpState::SynSent,
+    }
+}
+
 fn reset(flow: &mut Flow, side: Side, segment: &Segment) -> Class {
     let receiver = side.other().index();
     let bit = u32::from(side == Side::Initiator);
@@ -172,6 +223,22 @@ fn reset(flow: &mut Flow, side: Side, segment: &Segment) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_is_where_its_segments_have_brought_it() {
+        let table = [
+            (0b0000_0001, TcpState::SynSent),
+            (0b0000_1011, TcpState::SynReceived),
+            (0b0000_1111, TcpState::Established),
+            (0b0001_1111, TcpState::FinWait),
+            (0b0010_1111, TcpState::FinWait),
+            (0b0011_1111, TcpState::TimeWait),
+            (0b0100_1111, TcpState::Close),
+        ];
+        for (handshake, expected) in table {
+            assert_eq!(state(handshake), expected, "{handshake:#b}");
+        }
+    }
 
     #[test]
     fn options_are_read_up_to_the_first_that_is_cut_short() {

@@ -134,6 +134,14 @@ impl Realm {
     pub(crate) fn word(self) -> u64 {
         u64::from(self.0)
     }
+
+    pub(crate) fn bits(self) -> u16 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
 }
 
 const _: () = assert!(NetworkId::LIMIT < u16::MAX as usize);

@@ -7,6 +7,8 @@ use vswitch_frame::{Mac, NetworkId};
 /// Where a relay leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
+    /// What the owner knows the published port by.
+    pub publication: u64,
     /// The container's network.
     pub network: NetworkId,
     /// The address and port the container listens on.
@@ -24,4 +26,36 @@ pub struct Binding {
     /// Whether the container sends what is for addresses beyond its subnet to the gateway. An internal network has no
     /// default route: there every client has the gateway's address.
     pub keeps_client: bool,
+}
+
+/// Where the clients of one socket of the host's lead: to an address of the container of either family, or of both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bindings {
+    /// To an IPv4 address.
+    pub v4: Option<Binding>,
+    /// To an IPv6 address.
+    pub v6: Option<Binding>,
+}
+
+impl Bindings {
+    /// Where a client leads: to the address of its own family, if there is one. `None` if there is no address at all.
+    pub fn of(&self, client: IpAddr) -> Option<Binding> {
+        if client.to_canonical().is_ipv4() { self.v4.or(self.v6) } else { self.v6.or(self.v4) }
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Binding> {
+        self.v4.iter().chain(&self.v6)
+    }
+}
+
+impl From<Binding> for Bindings {
+    fn from(binding: Binding) -> Self {
+        let none = Self::default();
+        if binding.container.is_ipv4() {
+            Self { v4: Some(binding), ..none }
+        } else {
+            Self { v6: Some(binding), ..none }
+        }
+    }
 }

@@ -29,6 +29,26 @@ pub(crate) fn payload_offset(binding: &Binding) -> usize {
     ETHERNET_BYTES + network + UDP_BYTES
 }
 
+/// Moves a payload that was received at `offset` to where it starts in a frame to the container.
+///
+/// # Errors
+/// When there is no room.
+pub(crate) fn move_payload(
+    frame: &mut Frame,
+    offset: usize,
+    binding: &Binding,
+    length: usize,
+) -> Result<(), Unfit> {
+    let (to, room) = (payload_offset(binding), frame.receive_room_plain());
+    if to + length > room.len() {
+        return Err(Unfit);
+    }
+    if to != offset {
+        room.copy_within(offset..offset + length, to);
+    }
+    Ok(())
+}
+
 /// Writes the headers in front of the `length` bytes of payload that are in the room of a frame, from `source`.
 ///
 /// # Errors

@@ -35,6 +35,6 @@ pub mod relay;
 pub mod session;
 mod source;
 
-pub use binding::Binding;
+pub use binding::{Binding, Bindings};
 pub use limits::Limits;
 pub use proxy::{Counts, Proxy, Refused, Token};

@@ -9,7 +9,7 @@ use vswitch_frame::headers::Transport;
 use vswitch_frame::{Frame, Instant, NetworkId, Pool};
 use vswitch_sys::stream::{Datagrams, Stream};
 
-use crate::binding::Binding;
+use crate::binding::{Binding, Bindings};
 use crate::datagram::endpoints;
 use crate::deadlines::Deadlines;
 use crate::limits::{Budget, Limits};
@@ -20,6 +20,9 @@ use crate::source::{PORT_FIRST, PORTS, address, keeps_port};
 
 /// Relays, listeners and sessions that are worked on in one turn.
 const DUE_MAX: usize = 256;
+/// Frames made in one turn, after which the rest of what is due waits for the next: no more than stay in a cache until they
+/// are sent.
+const FRAMES: usize = 64;
 /// Ports that are tried in a row before a new flow is given up.
 const PORT_TRIES: u16 = 1024;
 /// How long what is due waits when slots are scarce.
@@ -143,23 +146,33 @@ impl Proxy {
         Ok(token)
     }
 
-    /// Begins to relay what a bound UDP socket receives. It is to be waited for by the token.
+    /// Begins to relay what a bound UDP socket receives. It is to be waited for by the token. What leads nowhere is
+    /// dropped.
     ///
     /// # Errors
     /// [`Refused::BadBinding`].
     pub fn udp_listener(
         &mut self,
-        binding: Binding,
+        bindings: impl Into<Bindings>,
         socket: Datagrams,
         now: Instant,
     ) -> Result<Token, Refused> {
-        if binding.container.is_ipv4() != binding.gateway.is_ipv4() {
-            return Err(Refused::BadBinding);
-        }
+        let bindings = checked(bindings.into())?;
         let token = self.numbers.token();
-        self.sessions.listen(token, binding, socket);
+        self.sessions.listen(token, bindings, socket);
         self.deadlines.set(token, Some(now));
         Ok(token)
+    }
+
+    /// Has a UDP socket lead elsewhere. Sessions that would not lead where they do end.
+    ///
+    /// # Errors
+    /// [`Refused::BadBinding`]; then nothing has changed.
+    pub fn lead_to(&mut self, token: Token, bindings: impl Into<Bindings>) -> Result<(), Refused> {
+        for session in self.sessions.lead_to(token, checked(bindings.into())?) {
+            self.deadlines.set(session, None);
+        }
+        Ok(())
     }
 
     /// Closes a UDP socket, and ends its sessions.
@@ -176,12 +189,14 @@ impl Proxy {
         relay.or_else(|| self.sessions.socket(token).map(AsFd::as_fd))
     }
 
-    /// A descriptor became ready for something. A token of what is gone has no effect.
-    pub fn ready(&mut self, token: Token, now: Instant) {
+    /// A descriptor became ready for something; says whether it is there. A token of what is gone has no effect.
+    pub fn ready(&mut self, token: Token, now: Instant) -> bool {
         let relay = self.relays.get_mut(&token).map(Relay::ready);
-        if relay.is_some() || self.sessions.ready(token) {
+        let known = relay.is_some() || self.sessions.ready(token);
+        if known {
             self.deadlines.set(token, Some(now));
         }
+        known
     }
 
     /// Takes a copy of a frame that a container of `network` sent to the gateway's MAC address, if it belongs to a relay or a
@@ -231,6 +246,8 @@ impl Proxy {
             // Half of the slots are for what is received.
             let at = if outlet.pool.available() <= outlet.pool.capacity() / 2 {
                 Some(now + NO_SLOT)
+            } else if outlet.out.len() >= FRAMES {
+                Some(now)
             } else {
                 self.work_on(token, outlet, now)
             };
@@ -277,7 +294,16 @@ impl Proxy {
         self.deadlines.first()
     }
 
-    /// Resets every relay and closes every listener whose binding is `gone`: the container was detached, or its port
+    /// Resets a client. Its container is told when it says something next.
+    pub fn reset(&mut self, token: Token) {
+        if let Some(relay) = self.remove(token) {
+            self.deadlines.set(token, None);
+            self.counts.broken += 1;
+            relay.reset_client();
+        }
+    }
+
+    /// Resets every relay whose binding is `gone`: the container was detached, or its port
     /// is no longer published. Resets for which there is no slot are not sent.
     pub fn release(
         &mut self,
@@ -294,16 +320,17 @@ impl Proxy {
                 relay.abort(&mut Outlet { pool, out }, now);
             }
         }
-        let listeners = self.sessions.listeners.iter().filter(|(_, listener)| gone(&listener.binding));
-        for token in listeners.map(|(&token, _)| token).collect::<Vec<_>>() {
-            self.close_listener(token);
-        }
     }
 
     /// What has happened so far, and what there is.
     pub fn counts(&self) -> Counts {
         Counts { relays: self.relays.len(), sessions: self.sessions.len(), ..self.counts }
     }
+}
+
+fn checked(bindings: Bindings) -> Result<Bindings, Refused> {
+    let fits = |binding: &Binding| binding.container.is_ipv4() == binding.gateway.is_ipv4();
+    if bindings.iter().all(fits) { Ok(bindings) } else { Err(Refused::BadBinding) }
 }
 
 fn flow_of(relay: &Relay) -> Flow {

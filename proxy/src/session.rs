@@ -18,7 +18,7 @@ use std::time::Duration;
 use vswitch_frame::{Frame, Instant, NetworkId};
 use vswitch_sys::stream::Datagrams;
 
-use crate::binding::Binding;
+use crate::binding::{Binding, Bindings};
 use crate::datagram;
 use crate::datagram::Unfit;
 use crate::link::{Outlet, is_right, mtu};
@@ -35,7 +35,7 @@ type Asker = (Token, SocketAddr, IpAddr);
 
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub(crate) binding: Binding,
+    pub(crate) bindings: Bindings,
     socket: Datagrams,
     readable: bool,
 }
@@ -82,8 +82,8 @@ impl Sessions {
         self.all.len()
     }
 
-    pub(crate) fn listen(&mut self, token: Token, binding: Binding, socket: Datagrams) {
-        self.listeners.insert(token, Listener { binding, socket, readable: true });
+    pub(crate) fn listen(&mut self, token: Token, bindings: Bindings, socket: Datagrams) {
+        self.listeners.insert(token, Listener { bindings, socket, readable: true });
     }
 
     pub(crate) fn socket(&self, token: Token) -> Option<&Datagrams> {
@@ -99,9 +99,26 @@ impl Sessions {
     /// Ends a listener with its sessions, and answers which those were.
     pub(crate) fn close(&mut self, token: Token) -> Vec<Token> {
         self.listeners.remove(&token);
-        let of_listener = |session: &Session| session.asker.0 == token;
-        let gone: Vec<Token> =
-            self.all.iter().filter(|(_, session)| of_listener(session)).map(|(&token, _)| token).collect();
+        self.end_all(token, |_| true)
+    }
+
+    /// Has a listener lead elsewhere, and answers which sessions have ended by it.
+    pub(crate) fn lead_to(&mut self, token: Token, bindings: Bindings) -> Vec<Token> {
+        let Some(listener) = self.listeners.get_mut(&token) else { return Vec::new() };
+        listener.bindings = bindings;
+        let leads = |flow: &Flow| {
+            let is_same = |to: &Binding| (to.network, to.container) == (flow.network, flow.container);
+            bindings.iter().any(is_same)
+        };
+        self.end_all(token, |flow| !leads(flow))
+    }
+
+    /// Ends those sessions of a listener of whose flow something holds.
+    fn end_all(&mut self, listener: Token, over: impl Fn(&Flow) -> bool) -> Vec<Token> {
+        let first = |token| (token, SocketAddr::from(([0; 4], 0)), IpAddr::from([0; 4]));
+        let of_listener = self.askers.range(first(listener)..first(Token(listener.0 + 1)));
+        let is_over = |session: &Token| self.all.get(session).is_some_and(|session| over(&session.flow));
+        let gone: Vec<Token> = of_listener.map(|(_, session)| *session).filter(is_over).collect();
         gone.iter().for_each(|&session| self.end(session));
         gone
     }
@@ -140,7 +157,8 @@ impl Sessions {
                 return false;
             }
             let Some(mut frame) = outlet.pool.take() else { return true };
-            let (binding, offset) = (listener.binding, datagram::payload_offset(&listener.binding));
+            let bindings = listener.bindings;
+            let offset = bindings.iter().next().map_or(0, datagram::payload_offset);
             let received = match listener.socket.receive(&mut frame.receive_room_plain()[offset..]) {
                 Ok(received) => received,
                 Err(error) => {
@@ -150,13 +168,19 @@ impl Sessions {
                 }
             };
             let asker = (token, received.client, received.addressed);
-            let source = self.source_of(asker, &binding, assign, now, begun);
-            let finished =
-                source.map(|source| datagram::finish(&mut frame, &binding, source, received.length));
-            if finished != Some(Ok(())) {
+            let way = bindings.of(received.client.ip()).and_then(|binding| {
+                datagram::move_payload(&mut frame, offset, &binding, received.length).ok()?;
+                Some((binding, self.source_of(asker, &binding, assign, now, begun)?))
+            });
+            let finished = way.map(|(binding, source)| {
+                datagram::finish(&mut frame, &binding, source, received.length).map(|()| binding)
+            });
+            if let Some(Ok(binding)) = finished {
+                if emit(frame, &binding, assign, outlet).is_ok() {
+                    continue;
+                }
+            } else {
                 outlet.pool.free(frame);
-            } else if emit(frame, &binding, assign, outlet).is_ok() {
-                continue;
             }
             counts.datagrams_dropped += 1;
         }

@@ -70,6 +70,7 @@ mod tests {
     #[test]
     fn the_client_is_kept_where_the_answer_finds_back() {
         let four = Binding {
+            publication: 1,
             network: NetworkId(1),
             container: "172.17.0.2:80".parse().expect("address"),
             container_mac: Mac([2; 6]),

@@ -23,6 +23,8 @@ const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// What a container listens on when it lets the kernel choose, and what is published.
 const PORTS: (u16, u16) = (5000, 5199);
+/// What connections to the other end come from: few enough that each has a claimed port, and none waits for another's end.
+pub const SOURCE_PORTS: (u16, u16) = (20_000, 23_999);
 
 /// The switch and the kernel.
 ///
@@ -35,7 +37,7 @@ pub fn contenders(road: Road) -> Result<Vec<Contender>, BenchError> {
 fn switch(road: Road) -> Result<Contender, BenchError> {
     let host = NetNs::anonymous()?;
     let world = connect_world(&host)?;
-    let switch = Switch::start_in(host, "switch")?;
+    let switch = Switch::start_in(host, road.name())?;
     switch.tell(&["network", "create", "bench", "--subnet", "10.9.0.0/16"])?;
     let container = NetNs::anonymous()?;
     let netns = netns_path(&container);
@@ -114,15 +116,26 @@ fn publish(rules: &str) -> String {
 
 /// Which end is the source and which the target, on a road.
 fn places(road: Road, container: &NetNs, address: IpAddr, world: &NetNs) -> io::Result<[Place; 2]> {
-    let (first, last) = PORTS;
-    let range = format!("{first} {last}");
-    run_in(container, || std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", range))??;
-    let inside = place(container, address);
-    let outside = place(world, WORLD.into());
+    let (inside, outside) = (place(container, address), place(world, WORLD.into()));
     Ok(match road {
-        Road::C2c | Road::Masquerade => [inside, outside],
-        Road::Published => [outside, Place { reached_at: Some(HOST.into()), ..inside }],
+        Road::C2c | Road::Masquerade => {
+            choose_ports(container, SOURCE_PORTS)?;
+            [inside, outside]
+        }
+        Road::Published => {
+            choose_ports(container, PORTS)?;
+            choose_ports(world, SOURCE_PORTS)?;
+            [outside, Place { reached_at: Some(HOST.into()), ..inside }]
+        }
     })
+}
+
+/// Has the kernel choose ports from these, and again a second after a connection from one has ended.
+fn choose_ports(netns: &NetNs, (first, last): (u16, u16)) -> io::Result<()> {
+    run_in(netns, || {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", format!("{first} {last}"))?;
+        std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1")
+    })?
 }
 
 /// Makes the world, and the host's uplink with its default route.

@@ -18,10 +18,11 @@
 //! thread that spawned them ends, and by their handle when the caller gives up early: none is left over.
 //!
 //! What is received is checked, and a wrong byte fails the measurement or is counted, never passed over:
-//! see [`TcpReport`], [`UdpReport`] and [`PingPongReport`] for what exactly.
+//! see [`TcpReport`], [`UdpReport`], [`PingPongReport`] and [`ConnectionsReport`] for what exactly.
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod connections;
 mod measure;
 mod pattern;
 mod ping;
@@ -36,7 +37,8 @@ mod udp;
 mod worker;
 
 pub use bridge::{KernelBridge, netns_path, place, plug_in};
-pub use measure::{Place, ping, ping_pong, query, tcp, udp};
+pub use connections::ConnectionsReport;
+pub use measure::{Place, connections, ping, ping_pong, query, tcp, udp};
 pub use ping::PingReport;
 pub use ping_pong::PingPongReport;
 pub use queries::QueryReport;

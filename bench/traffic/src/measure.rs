@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use crate::connections::{Answered, ConnectionsReport};
 use crate::ping::PingReport;
 use crate::ping_pong::{PingPongReport, RoundTrips};
 use crate::queries::QueryReport;
@@ -65,6 +66,23 @@ pub fn ping_pong(from: &Place, to: &Place, duration: Duration) -> Result<PingPon
         let target = targets.first().copied().ok_or("it names no port")?;
         Ok(Job::PingPong { target, duration })
     })?;
+    Ok(report)
+}
+
+/// Makes TCP connections, as many as will go, for `duration`, to `ports` ports in turn: a byte to and fro on each,
+/// then it is closed.
+///
+/// # Errors
+/// When a worker cannot be started or has no socket, or an answer is wrong. Connections that fail are no error but counted.
+pub fn connections(
+    from: &Place,
+    to: &Place,
+    ports: usize,
+    duration: Duration,
+) -> Result<ConnectionsReport, TrafficError> {
+    let serve = Job::Serve { address: to.address, listeners: ports };
+    let (report, _) =
+        pair::<ConnectionsReport, Answered>(from, to, serve, |targets| Ok(Job::Open { targets, duration }))?;
     Ok(report)
 }
 

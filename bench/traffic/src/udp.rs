@@ -5,10 +5,8 @@
 //! The target has a socket a flow, each with room for 32 MiB: it blocks on the only one, or has epoll say
 //! which of many have something. It ends when the source has and nothing has come for a while.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::epoll::EpollFlags;
@@ -20,6 +18,7 @@ use vswitch_sys::socket::{BATCH, ReceiveBatch, SendBatch};
 
 use crate::pattern::mix;
 use crate::ready::Ready;
+use crate::worker::source_end;
 
 /// Bytes of payload: flow, sequence number, and a word that both determine.
 const PAYLOAD: usize = 18;
@@ -138,15 +137,8 @@ pub(crate) fn receive(
         .iter()
         .map(|socket| socket.local_addr().map(|address| address.port()))
         .collect::<io::Result<_>>()?;
-    let source_ended = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&source_ended);
-    std::thread::spawn(move || {
-        // Whatever way the read ends, nobody is there any more who could send.
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        flag.store(true, Ordering::Relaxed);
-    });
+    let ended = source_end();
     ready(&ports)?;
-    let ended = || source_ended.load(Ordering::Relaxed);
     match sockets.as_slice() {
         [only] => receive_one(only, ended),
         several => receive_several(several, ended),

@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
@@ -14,7 +16,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::{ping, ping_pong, queries, tcp, udp};
+use crate::{connections, ping, ping_pong, queries, tcp, udp};
 
 /// The hidden subcommand; the one argument behind it is an [`Order`].
 pub(crate) const SUBCOMMAND: &str = "traffic-worker";
@@ -38,6 +40,8 @@ pub(crate) enum Job {
     UdpSend { targets: Vec<SocketAddr>, duration: Duration },
     Echo { address: IpAddr },
     PingPong { target: SocketAddr, duration: Duration },
+    Serve { address: IpAddr, listeners: usize },
+    Open { targets: Vec<SocketAddr>, duration: Duration },
     Ping { target: IpAddr, count: u16, wait: Duration },
     Query { server: SocketAddr, name: String, expected: Ipv4Addr, duration: Duration },
     Program { program: OsString, name: OsString, arguments: Vec<OsString> },
@@ -78,6 +82,8 @@ fn obey(order: &[u8]) -> io::Result<()> {
         Job::UdpSend { targets, duration } => say(&udp::send(&targets, duration)?),
         Job::Echo { address } => say(&ping_pong::echo(address, say_ports)?),
         Job::PingPong { target, duration } => say(&ping_pong::initiate(target, duration)?),
+        Job::Serve { address, listeners } => say(&connections::serve(address, listeners, say_ports)?),
+        Job::Open { targets, duration } => say(&connections::open(&targets, duration)?),
         Job::Ping { target, count, wait } => say(&ping::ping(target, count, wait)?),
         Job::Query { server, name, expected, duration } => {
             say(&queries::ask(server, &name, expected, duration)?)
@@ -87,6 +93,18 @@ fn obey(order: &[u8]) -> io::Result<()> {
             Err(io::Error::new(error.kind(), format!("{}: {error}", program.display())))
         }
     }
+}
+
+/// Says from now on whether the source has ended, when standard input does.
+pub(crate) fn source_end() -> impl Fn() -> bool {
+    let ended = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&ended);
+    std::thread::spawn(move || {
+        // Whatever way the read ends, nobody is there any more who could send.
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        flag.store(true, Ordering::Relaxed);
+    });
+    move || ended.load(Ordering::Relaxed)
 }
 
 fn named(netns: &std::path::Path, error: &io::Error) -> io::Error {

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use vswitch_traffic::{KernelBridge, TrafficError, dispatch, ping, ping_pong, tcp, udp};
+use vswitch_traffic::{KernelBridge, TrafficError, connections, dispatch, ping, ping_pong, tcp, udp};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -36,6 +36,8 @@ fn everything_arrives(bridge: &KernelBridge) {
     }
     let report = ping_pong(from, to, SHORT).expect("ping-pong");
     assert!(report.round_trips > 100 && report.p50_us <= report.p99_us, "{report:?}");
+    let report = connections(from, to, 8, SHORT).expect("connections");
+    assert!(report.connections > 100 && !report.is_faulty(), "{report:?}");
 }
 
 fn failures_have_a_reason(bridge: &KernelBridge) {

@@ -207,3 +207,36 @@ fn preparing_for_a_burst_changes_nothing() {
     }
     assert_eq!((nat.stats().flows, nat.stats().mappings, pool.available()), (9000, 1, 2));
 }
+
+/// As many flows, each with a mapping of its own and somebody else to talk to.
+#[test]
+fn flows_of_which_there_are_200_000_take_at_most_250_bytes_each() {
+    const FLOWS: u32 = 200_000;
+    let limits = Limits { flows_per_sandbox: u32::MAX, claims: usize::MAX, ..Limits::default() };
+    let mut nat = Nat::new(limits, 7);
+    let host: Vec<std::net::IpAddr> = (1..=4).map(|last| ip(&format!("192.0.2.{last}"))).collect();
+    nat.set_uplink(Uplink { host: host.clone(), mtu: 1500, ..Uplink::default() });
+    for address in &host {
+        nat.grant(Protocol::Udp, *address, 1..=u16::MAX);
+    }
+    let (mut pool, mut verdicts) = (Pool::new(1), Verdicts::default());
+    let empty = nat.bytes();
+    for number in 0..FLOWS {
+        let [_, high, middle, low] = number.to_be_bytes();
+        let (source, target) =
+            (format!("10.{high}.{middle}.{low}:1000"), format!("198.{high}.{middle}.{low}:53"));
+        let mut frame = pool.take().expect("a slot");
+        frame.fill(&udp(&source, &target).frame());
+        frame.parse().expect("a good frame");
+        let address = Some(host[number as usize % host.len()]);
+        let leaving = Leaving::Masqueraded;
+        let from = Inside { port: PortId(1), network: LAN, sandbox: 1, leaving, address };
+        nat.outbound(frame, from, Instant::ZERO, &mut verdicts);
+        pool.free(verdicts.outside.pop().expect("it leaves").1);
+    }
+    let stats = nat.stats();
+    assert_eq!((stats.flows, stats.mappings, stats.permits), (200_000, 200_000, 200_000));
+    let each = (nat.bytes() - empty) / FLOWS as usize;
+    assert!(each <= 250, "{each} bytes");
+    assert!(empty < 100_000, "{empty} bytes without a flow");
+}

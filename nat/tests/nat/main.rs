@@ -9,6 +9,7 @@ mod identity;
 mod limits;
 mod model;
 mod published;
+mod restore;
 mod rfc4787;
 mod rfc5382;
 mod rfc5508;

@@ -257,11 +257,24 @@ proptest! {
         let mut world = World::with(Limits { flows: FLOWS, ..World::limits() });
         let uplink = Uplink { v4: Some("192.0.2.1".parse().expect("IPv4")), ..Uplink::default() };
         world.nat.set_uplink(Uplink::default());
-        world.nat.set_uplink(uplink);
+        world.nat.set_uplink(uplink.clone());
         let mut model = Model::default();
         for step in steps {
             apply(&mut world, &mut model, step)?;
         }
+        // Another translator goes on with all of it.
+        let held = |world: &World| {
+            let stats = world.nat.stats();
+            (stats.flows, stats.mappings, stats.permits, stats.ports_claimed, stats.ports_free)
+        };
+        let before = held(&world);
+        let claimed = model.claimed.clone();
+        world.restart(|nat| {
+            nat.set_uplink(Uplink::default());
+            nat.set_uplink(uplink.clone());
+            nat.grant(Protocol::Udp, ip("192.0.2.1"), claimed);
+        });
+        prop_assert_eq!(held(&world), before);
         // When all is over, nothing is held.
         world.seconds(1000);
         world.poll();

@@ -2,6 +2,7 @@
 //! packet and checks every checksum.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use etherparse::{
 };
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Offload, Pool, PortId};
 use vswitch_nat::{
-    Binding, Destination, Inside, Leaving, Limits, Nat, Protocol, Realm, Uplink, Verdicts, too_big,
+    Binding, Destination, Inside, Leaving, Limits, Nat, Protocol, Realm, Record, Uplink, Verdicts, too_big,
 };
 
 pub(crate) const LAN: NetworkId = NetworkId(1);
@@ -263,6 +264,27 @@ pub(crate) struct World {
     /// The address containers leave with.
     pub(crate) address: Option<IpAddr>,
     pool: Option<Pool>,
+    limits: Limits,
+    /// What is written down of flows.
+    records: BTreeMap<u32, Record>,
+}
+
+/// A translator that was told what all are told.
+fn told(limits: Limits) -> Nat {
+    let mut nat = Nat::new(limits, 7);
+    nat.note_changes();
+    nat.set_uplink(Uplink {
+        v4: Some(HOST_4.parse().expect("IPv4")),
+        v6: Some(HOST_6.parse().expect("IPv6")),
+        host: vec![ip("192.0.2.2"), ip("10.1.0.1"), ip("10.2.0.1"), ip("fd01::1")],
+        mtu: 1500,
+    });
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for address in [HOST_4, HOST_6] {
+            nat.grant(protocol, ip(address), 40_000..40_064);
+        }
+    }
+    nat
 }
 
 impl World {
@@ -276,21 +298,40 @@ impl World {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
-        let mut nat = Nat::new(Limits { flows: limits.flows.min(1000), ..limits }, 7);
-        nat.set_uplink(Uplink {
-            v4: Some(HOST_4.parse().expect("IPv4")),
-            v6: Some(HOST_6.parse().expect("IPv6")),
-            host: vec![ip("192.0.2.2"), ip("10.1.0.1"), ip("10.2.0.1"), ip("fd01::1")],
-            mtu: 1500,
-        });
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            for address in [HOST_4, HOST_6] {
-                nat.grant(protocol, ip(address), 40_000..40_064);
-            }
-        }
+        let limits = Limits { flows: limits.flows.min(1000), ..limits };
+        let nat = told(limits);
         let pool = POOL.take().filter(|pool| pool.available() == pool.capacity());
         let pool = Some(pool.unwrap_or_else(|| Pool::new(SLOTS)));
-        Self { nat, now: Instant::from_nanos(1 << 40), leaving: Leaving::Masqueraded, address: None, pool }
+        let (now, leaving, records) = (Instant::from_nanos(1 << 40), Leaving::Masqueraded, BTreeMap::new());
+        Self { nat, now, leaving, address: None, pool, limits, records }
+    }
+
+    /// Puts another translator in place of this one, told the same and more, which goes on with its flows. Everybody is
+    /// there but 10.1.0.99.
+    pub(crate) fn restart(&mut self, tell: impl FnOnce(&mut Nat)) {
+        self.write_down();
+        self.nat = told(self.limits);
+        tell(&mut self.nat);
+        let owner = |network: NetworkId, address: IpAddr| {
+            (address != ip("10.1.0.99")).then_some(u32::from(network.0))
+        };
+        let records = self.records.clone();
+        let words = |record: &Record| Record::from_words(*record.words());
+        let read = records.iter().map(|(number, record)| (*number, words(record)));
+        let kept = self.nat.restore(read, self.now, &owner);
+        assert_eq!(kept, self.flows());
+        self.write_down();
+        assert_eq!(self.records.len(), self.flows(), "what has ended is written down");
+    }
+
+    fn write_down(&mut self) {
+        self.nat.take_changes(|number, record| {
+            match record {
+                Some(record) => self.records.insert(number, record),
+                None => self.records.remove(&number),
+            };
+        });
+        assert!(!self.nat.has_changes());
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {

@@ -25,6 +25,7 @@ pub(crate) fn binding(container: &str) -> Binding {
     let container: IpAddr = container.parse().expect("address");
     let gateway = if container.is_ipv4() { "172.17.0.1" } else { "fd00::1" };
     Binding {
+        publication: 1,
         network: NETWORK,
         container: (container, PORT).into(),
         container_mac: Mac([2; 6]),
@@ -150,7 +151,9 @@ impl World {
         self.now = self.now + Duration::from_millis(1);
         self.steps += 1;
         let (proxy, now) = (&mut self.proxy, self.now);
-        let ready = |number| proxy.ready(Token(u64::try_from(number).expect("a number")), now);
+        let ready = |number| {
+            proxy.ready(Token(u64::try_from(number).expect("a number")), now);
+        };
         self.poller.wait(Some(Duration::ZERO), ready).expect("epoll");
         let mut out = Vec::new();
         self.proxy.work(&mut self.pool, &mut out, now);

@@ -63,10 +63,10 @@ pub mod switch;
 pub mod table;
 pub mod verdicts;
 
-pub use gateway::outside::{Hop, Outbound, Route};
+pub use gateway::outside::{Hop, MadeError, Outbound, Route, WayOut};
 pub use limits::Limits;
-pub use network::{Endpoint, Gateway, GatewayMode, Network, Station};
-pub use policy::{Action, Count, End, Ports as PortRange, Protocol, Rule, State};
+pub use network::{Endpoint, Gateway, GatewayMode, Network, Remote, Station};
+pub use policy::{Action, Count, End, Ports as PortRange, Protocol, PublishedPorts, Rule, State};
 pub use ports::Port;
 pub use refusal::Refusal;
 pub use snoop::{Audience, Query};

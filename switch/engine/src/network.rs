@@ -29,6 +29,8 @@ pub struct Network {
     pub mode_v4: GatewayMode,
     /// Who may reach its containers directly, over IPv6.
     pub mode_v6: GatewayMode,
+    /// Interfaces of the host behind which everybody may reach published ports directly, whatever the mode but isolated.
+    pub trusted: Vec<String>,
     /// Whether a container may only send from its own addresses, and may not pose as a DHCP server or router.
     pub port_security: bool,
     /// Whether names of its endpoints are answered; otherwise queries are only forwarded.
@@ -38,6 +40,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether who comes in by an interface of the host is trusted to address its containers directly.
+    pub(crate) fn trusts(&self, interface: Option<&str>) -> bool {
+        interface.is_some_and(|interface| self.trusted.iter().any(|name| name == interface))
+    }
+
     /// Whether it has a router to advertise: a gateway and an IPv6 subnet.
     pub(crate) fn advertises_router(&self) -> bool {
         self.gateway.is_some() && self.subnets.iter().any(|subnet| matches!(subnet, IpNet::V6(_)))
@@ -84,6 +91,16 @@ pub enum Station {
     Host,
     /// Other hosts of the network, each the gateway of its own containers: nothing of theirs is for the gateway here.
     Tunnel,
+}
+
+/// An endpoint on another host, as names are answered for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Remote {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its names on its network, that of the sandbox first.
+    pub names: Vec<String>,
 }
 
 /// A container's endpoint, as the switch knows it.

@@ -94,11 +94,14 @@ impl Switch {
     ) {
         let mut memo = Memo::default();
         let watch = self.watch(ingress);
-        let ruled = self.is_ruled(ingress);
+        let (ruled, hosted) = (self.is_ruled(ingress), self.is_host(ingress));
         for mut frame in burst.drain(..) {
             let mut route = self.decide(ingress, &mut frame, &watch, &mut memo, now);
             if let (true, Ok(decided)) = (ruled, route) {
                 route = self.judge(ingress, &mut frame, decided, now);
+            }
+            if let (true, Ok(decided)) = (hosted, route) {
+                route = self.vet_forwarded(ingress, &frame, decided, now);
             }
             match route {
                 Ok(Route::Forward { egress, mtu }) if frame.mtu_bytes() > mtu => {

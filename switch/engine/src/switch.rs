@@ -7,10 +7,10 @@ use vswitch_frame::{Instant, NetworkId, PortId};
 
 use crate::bindings::{Bindings, Owner};
 use crate::dns::index::Index;
-use crate::gateway::{Due, Routes};
+use crate::gateway::{Budget, Due, WayOut};
 use crate::limits::Limits;
 use crate::network::{Network, Station};
-use crate::policy::{Count, Policy, Rule};
+use crate::policy::{Count, Policy, PublishedPorts, Rule};
 use crate::ports::{Port, Ports};
 use crate::refusal::Refusal;
 use crate::remotes::Remotes;
@@ -27,7 +27,9 @@ pub struct Switch {
     pub(crate) stats: Stats,
     pub(crate) bindings: Bindings,
     pub(crate) hosts: BTreeSet<IpAddr>,
-    pub(crate) routes: Routes,
+    pub(crate) out: WayOut,
+    /// Errors that may still be sent to senders outside.
+    pub(crate) errors: Budget,
     pub(crate) advertise_at: Option<Instant>,
     pub(crate) advertisements: Vec<Due>,
     pub(crate) seed: u64,
@@ -49,7 +51,8 @@ impl Switch {
             stats: Stats::default(),
             bindings: Bindings::default(),
             hosts: BTreeSet::new(),
-            routes: Routes::default(),
+            out: WayOut::default(),
+            errors: Budget::default(),
             advertise_at: None,
             advertisements: Vec::new(),
             policy: Policy::new(seed),
@@ -148,6 +151,16 @@ impl Switch {
     /// Says which addresses the host has beside those of gateways: what is for them goes to the host port.
     pub fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.hosts = addresses.into_iter().collect();
+    }
+
+    /// Notes ports of a container that are published.
+    pub fn publish(&mut self, published: PublishedPorts) {
+        self.policy.publish(published);
+    }
+
+    /// Notes that they are published no longer; flows that were begun to them from elsewhere end.
+    pub fn unpublish(&mut self, published: &PublishedPorts) {
+        self.policy.unpublish(published);
     }
 
     /// Removes a port, its addresses and what was learned there. Returns whether there was one.

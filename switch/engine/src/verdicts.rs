@@ -2,7 +2,7 @@
 
 use vswitch_frame::{DropReason, Frame, PortId};
 
-use crate::gateway::outside::Outbound;
+use crate::gateway::outside::{MadeError, Outbound};
 use crate::snoop::Audience;
 
 /// Frames by fate. [`Switch::process`](crate::Switch::process) appends, the caller drains; kept between
@@ -23,6 +23,8 @@ pub struct Verdicts {
     pub names: Vec<Frame>,
     /// Packets that leave the networks of this host, for whoever has the uplink.
     pub outbound: Vec<Outbound>,
+    /// ICMP errors made here for senders outside or behind a translator, for whoever has these.
+    pub errors: Vec<MadeError>,
     /// Frames that go nowhere, with the port at which that is counted: the one they came from, or the
     /// one they were meant for if the reason is named `Tx…`.
     pub drop: Vec<(DropReason, PortId, Frame)>,
@@ -32,7 +34,7 @@ impl Verdicts {
     /// How many frames there are in all vectors.
     pub fn len(&self) -> usize {
         let to_one = self.forward.len() + self.local.len() + self.names.len() + self.drop.len();
-        to_one + self.flood.len() + self.multicast.len() + self.outbound.len()
+        to_one + self.flood.len() + self.multicast.len() + self.outbound.len() + self.errors.len()
     }
 
     /// Whether no vector holds a frame.

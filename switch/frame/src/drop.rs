@@ -68,7 +68,8 @@ drop_reasons! {
     MalformedDhcp = "malformed-dhcp",
     /// A checksum that the gateway had to rely on is wrong.
     BadChecksum = "bad-checksum",
-    /// Sent to the gateway from an address that is none of the network's stations.
+    /// Sent to the gateway from an address that is none of the network's stations, or from outside with one that nobody has
+    /// there.
     Martian = "martian",
     /// For the gateway, which does not serve this and has no host to hand it to.
     NotServed = "not-served",
@@ -80,6 +81,8 @@ drop_reasons! {
     TtlExceeded = "ttl-exceeded",
     /// Came in at the uplink and is for the host's own stack, which has a copy of it.
     ForHost = "for-host",
+    /// The host's kernel forwarded to a container what came in at the uplink, where the switch has taken it already.
+    AlreadyTaken = "already-taken",
     /// The next hop on the uplink's link did not say its MAC address, or too many packets wait for that.
     NoNeighbour = "no-neighbour",
     /// The source MAC is not one of the endpoint's.

@@ -5,10 +5,11 @@
 //! A claimed port of TCP is a listening socket, one of UDP a bound one. A socket filter drops what arrived at
 //! the uplinks: there is neither a reset nor an ICMP error, and the copy that a packet socket got is ours to
 //! answer. What comes from elsewhere, as from the host itself, is taken as by any server; it is for who
-//! serves the socket. Until somebody does, one connection and two datagrams wait at most. SCTP has no socket
+//! serves the socket. Until [`make_room`] is called for somebody, one connection and two datagrams wait at most. SCTP has no socket
 //! here: many kernels lack it.
 //!
 //! # Kernel facts
+//! * An accepted connection keeps the filter that its listener had then.
 //! * A filter runs before a SYN is looked at and before a datagram is queued, and knows by which interface either came
 //!   ([`filter`](crate::filter)).
 //! * `IPV6_V6ONLY` off lets a socket on `::` hold its port of IPv4, too: one socket for both families.
@@ -23,13 +24,19 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::sys::socket::sockopt::{Ipv6V6Only, RcvBuf, ReuseAddr};
+use nix::sys::socket::sockopt::{Ipv6V6Only, RcvBuf, RcvBufForce, ReuseAddr};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt,
     socket,
 };
 
-use crate::filter::Program;
+use crate::filter::{Families, Program};
+
+/// Connections that wait to be accepted at a served claim. The kernel takes `net.core.somaxconn` instead where that is less.
+const BACKLOG: i32 = 4096;
+/// Bytes of datagrams that wait at a served claim: what a fast client sends while the server is busy elsewhere for some
+/// milliseconds.
+const RECEIVE_BYTES: usize = 4 << 20;
 
 /// On which of the host's addresses a port is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +101,20 @@ pub fn port(claim: &impl AsFd) -> io::Result<u16> {
     port.ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
+/// Makes room for clients at a claim that is served: connections that wait to be accepted, or datagrams to be received.
+///
+/// # Errors
+/// When it is no claim of that kind.
+pub fn make_room(claim: &impl AsFd, kind: Kind) -> io::Result<()> {
+    match kind {
+        Kind::Tcp => Ok(listen(&claim.as_fd(), Backlog::new(BACKLOG)?)?),
+        Kind::Udp => {
+            let forced = setsockopt(&claim.as_fd(), RcvBufForce, &RECEIVE_BYTES);
+            Ok(forced.or_else(|_| setsockopt(&claim.as_fd(), RcvBuf, &RECEIVE_BYTES))?)
+        }
+    }
+}
+
 fn open(kind: Kind, address: SocketAddr, only_v6: bool, uplinks: &[u32]) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let of_type = if kind == Kind::Tcp { SockType::Stream } else { SockType::Datagram };
@@ -102,7 +123,7 @@ fn open(kind: Kind, address: SocketAddr, only_v6: bool, uplinks: &[u32]) -> io::
         setsockopt(&fd, Ipv6V6Only, &only_v6)?;
     }
     if !uplinks.is_empty() {
-        Program::deaf_to(uplinks).attach(fd.as_fd())?;
+        Program::deaf_to(uplinks, Families::BOTH).attach(fd.as_fd())?;
     }
     match kind {
         Kind::Tcp => {

@@ -30,14 +30,16 @@ macro_rules! allowed {
 }
 
 allowed! {
-    read = libc::SYS_read, "a frame from a TAP";
-    write = libc::SYS_write, "a frame into a TAP; a panic's last words";
+    read = libc::SYS_read, "a frame from a TAP; bytes of a relayed client";
+    write = libc::SYS_write, "a frame into a TAP; bytes for a relayed client; a panic's last words";
     recvmmsg = libc::SYS_recvmmsg, "frames from a packet socket";
     sendmmsg = libc::SYS_sendmmsg, "frames into a packet socket";
-    recvmsg = libc::SYS_recvmsg, "a command and its descriptor, or an answer for a name, from control";
-    sendmsg = libc::SYS_sendmsg, "a reply, or a question for a name, to control";
-    accept4 = libc::SYS_accept4, "the next control, when the one before has died";
-    getsockopt = libc::SYS_getsockopt, "whether that one is root";
+    recvmsg = libc::SYS_recvmsg, "a command and its descriptors, or an answer for a name, from control; a datagram of a relayed client";
+    sendmsg = libc::SYS_sendmsg, "a reply, or a question for a name, to control; a datagram for a relayed client";
+    accept4 = libc::SYS_accept4, "a relayed client; the next control, when the one before has died";
+    getsockopt = libc::SYS_getsockopt, "whether that one is root; whether a relayed client is gone";
+    setsockopt = libc::SYS_setsockopt, "a relayed client: no delay, keep-alives, a reset";
+    shutdown = libc::SYS_shutdown, "the end of what a relayed client is sent";
     epoll_wait = SYS_EPOLL_WAIT, "sleep until a descriptor is ready";
     epoll_ctl = libc::SYS_epoll_ctl, "wait for a new port, or no longer";
     sched_yield = libc::SYS_sched_yield, "let others run between two looks";

@@ -21,6 +21,8 @@ use nix::errno::Errno;
 use vswitch_frame::headers::ethertype;
 
 const AUXILIARY: u32 = libc::SKF_AD_OFF as u32;
+/// `SKF_AD_PROTOCOL`: the type of what the frame carries.
+const PROTOCOL: u32 = AUXILIARY;
 /// `SKF_AD_PKTTYPE`: whom a frame is for.
 const KIND: u32 = AUXILIARY + 4;
 /// `SKF_AD_IFINDEX`: the interface it came in at.
@@ -68,6 +70,20 @@ pub struct Admission {
     pub subnets: Vec<IpNet>,
 }
 
+/// Families of IP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Families {
+    /// Both.
+    pub const BOTH: Self = Self { v4: true, v6: true };
+}
+
 /// A program of classic BPF.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Program(Vec<libc::sock_filter>);
@@ -79,10 +95,17 @@ impl std::fmt::Debug for Program {
 }
 
 impl Program {
-    /// Drops what came in at one of these interfaces, for a TCP or UDP socket.
-    pub fn deaf_to(interfaces: &[u32]) -> Self {
+    /// Drops what came in at one of these interfaces, for a TCP or UDP socket: what is of these families.
+    pub fn deaf_to(interfaces: &[u32], families: Families) -> Self {
         let mut code = Assembler::default();
-        let drop = code.label();
+        let [look, drop] = std::array::from_fn(|_| code.label());
+        let types = [(families.v4, ethertype::IPV4), (families.v6, ethertype::IPV6)];
+        code.load(LOAD_WORD, PROTOCOL);
+        for (_, ether_type) in types.into_iter().filter(|(chosen, _)| *chosen) {
+            code.branch(IF_EQUAL, u32::from(ether_type), look);
+        }
+        code.give(EVERYTHING);
+        code.place(look);
         code.load(LOAD_WORD, INTERFACE);
         for index in interfaces {
             code.branch(IF_EQUAL, *index, drop);
@@ -491,6 +514,6 @@ mod tests {
         });
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         program.attach(socket.as_fd()).expect("the kernel takes it");
-        Program::deaf_to(&[1, 2]).attach(socket.as_fd()).expect("the kernel takes it");
+        Program::deaf_to(&[1, 2], Families::BOTH).attach(socket.as_fd()).expect("the kernel takes it");
     }
 }

@@ -18,6 +18,7 @@ use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{SockaddrStorage, getsockname};
 use vswitch_frame::Frame;
 
 use crate::filter::Program;
@@ -80,6 +81,18 @@ pub fn adopt(fd: &OwnedFd) -> io::Result<bool> {
     set_option(fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
     set_option(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
     Ok(option(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR)? != 0)
+}
+
+/// The index of the interface that a packet socket is bound to.
+///
+/// # Errors
+/// `NotFound` when that interface is no more, `InvalidInput` when it is no packet socket.
+pub fn interface(fd: &OwnedFd) -> io::Result<u32> {
+    let address: SockaddrStorage = getsockname(fd.as_raw_fd())?;
+    let address = address.as_link_addr().ok_or(io::ErrorKind::InvalidInput)?;
+    // Of an interface that is gone the kernel says -1, which is no index.
+    let index = u32::try_from(address.ifindex()).ok().filter(|index| *index != 0 && *index != u32::MAX);
+    index.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 fn bind(fd: &OwnedFd, index: libc::c_uint) -> io::Result<()> {

@@ -24,6 +24,9 @@ use tokio::io::unix::AsyncFd;
 /// The longest message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
+/// The most descriptors that ride along with one message: the kernel's `SCM_MAX_FD`.
+pub const DESCRIPTORS_MAX: usize = 253;
+
 const BUFFER_BYTES: usize = 4 << 20;
 const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
 /// Connections that wait to be accepted.
@@ -107,7 +110,16 @@ impl Channel {
     /// # Errors
     /// `UnexpectedEof` when the other end is gone.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, Option<OwnedFd>)>> {
-        let mut space = nix::cmsg_space!([RawFd; 1]);
+        let received = self.receive_all(buffer)?;
+        Ok(received.map(|(length, fds)| (length, fds.into_iter().next())))
+    }
+
+    /// The same, with all descriptors that rode along. They are fewer than were sent where this process may open no more.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Self::receive).
+    pub fn receive_all(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
+        let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
         let mut parts = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let message = match recvmsg::<()>(self.fd.as_raw_fd(), &mut parts, Some(&mut space), flags) {
@@ -115,12 +127,12 @@ impl Channel {
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        let mut taken = None;
+        let mut taken = Vec::new();
         for control in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(fds) = control {
                 for raw in fds {
                     // SAFETY: SCM_RIGHTS has just made this descriptor ours, and nobody else has it.
-                    taken = Some(unsafe { OwnedFd::from_raw_fd(raw) });
+                    taken.push(unsafe { OwnedFd::from_raw_fd(raw) });
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Memory that control and datapath share, and that outlives either: a `memfd` mapped by both.
 
+use std::ffi::CStr;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -19,12 +20,12 @@ pub struct SharedCells {
 }
 
 impl SharedCells {
-    /// Makes `count` cells.
+    /// Makes `count` cells; `name` is shown in `/proc`.
     ///
     /// # Errors
     /// When there is no descriptor or no memory left.
-    pub fn new(count: usize) -> io::Result<Self> {
-        let fd = memfd_create(c"vswitch-counters", MFdFlags::MFD_CLOEXEC)?;
+    pub fn new(name: &CStr, count: usize) -> io::Result<Self> {
+        let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
         let bytes = i64::try_from(count * size_of::<AtomicU64>()).map_err(io::Error::other)?;
         nix::unistd::ftruncate(&fd, bytes)?;
         Self::map(fd, count)

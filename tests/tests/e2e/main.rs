@@ -5,12 +5,15 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod cluster;
 mod confinement;
 mod connect;
 mod demo;
+mod direct;
 mod documents;
 mod durability;
 mod etcd;
+mod flows;
 mod gateway;
 mod harness;
 mod host_port;
@@ -30,6 +33,7 @@ mod port_security;
 mod ports;
 mod protocols;
 mod publish;
+mod relay;
 mod restart;
 mod rules;
 

@@ -51,6 +51,12 @@ impl Client {
         self.ask(Method::DELETE, path, Vec::new()).await.map(drop)
     }
 
+    /// Asks for something to be removed, and for what that was.
+    pub(super) async fn delete_what<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let answer = self.ask(Method::DELETE, path, Vec::new()).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -85,15 +91,27 @@ impl Client {
 
 /// A path of the API with `key` in it, whatever characters the user put there.
 pub(super) fn path(before: &str, key: &str, after: &str) -> String {
-    let mut path = before.to_owned();
-    for byte in key.bytes() {
+    format!("{before}{}{after}", encoded(key))
+}
+
+/// A path of the API with those words of a query that are given.
+pub(super) fn query<const N: usize>(path: &str, words: [(&str, Option<String>); N]) -> String {
+    let given = words.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let words: Vec<String> = given.map(|(name, value)| format!("{name}={}", encoded(&value))).collect();
+    format!("{path}?{}", words.join("&"))
+}
+
+/// A text with everything escaped that means something in a path or a query (RFC 3986, 2.3).
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            path.push(char::from(byte));
+            encoded.push(char::from(byte));
         } else {
-            path.push_str(&format!("%{byte:02X}"));
+            encoded.push_str(&format!("%{byte:02X}"));
         }
     }
-    path + after
+    encoded
 }
 
 #[cfg(test)]
@@ -104,5 +122,7 @@ mod tests {
     fn keys_cannot_leave_their_place_in_a_path() {
         assert_eq!(path("/networks/", "a-b_c.d", "/fdb"), "/networks/a-b_c.d/fdb");
         assert_eq!(path("/networks/", "a/../b?c d", ""), "/networks/a%2F..%2Fb%3Fc%20d");
+        let words = [("src", Some("fd00::/8".to_owned())), ("dst", None), ("state", Some("a&b".to_owned()))];
+        assert_eq!(query("/flows", words), "/flows?src=fd00%3A%3A%2F8&state=a%26b");
     }
 }

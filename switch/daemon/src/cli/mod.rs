@@ -6,10 +6,13 @@
 
 mod attach;
 mod client;
+mod cluster;
 mod demo;
 mod endpoint;
 mod exec;
 mod fdb;
+mod flows;
+mod join;
 mod network;
 mod network_flag;
 mod ps;
@@ -74,8 +77,11 @@ enum ClientCommand {
     Port(publish::Port),
     Ps(ps::Ps),
     Fdb(fdb::Fdb),
+    Flows(Box<flows::Flows>),
     #[command(subcommand)]
     Rule(rule::Rule),
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     Stats(stats::Stats),
     Version(version::Version),
 }
@@ -134,7 +140,9 @@ fn talk(command: ClientCommand, client: &Client) -> Outcome {
             ClientCommand::Port(port) => port.run(client).await,
             ClientCommand::Ps(ps) => ps.run(client).await,
             ClientCommand::Fdb(fdb) => fdb.run(client).await,
+            ClientCommand::Flows(flows) => flows.run(client).await,
             ClientCommand::Rule(rule) => rule.run(client).await,
+            ClientCommand::Cluster(cluster) => cluster.run(client).await,
             ClientCommand::Stats(stats) => stats.run(client).await,
             ClientCommand::Version(version) => version.run(client).await,
         }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
+use super::join::Join;
 use super::{Failure, Outcome};
 use crate::control::uplink::Choice;
 use crate::control::{self, RunOptions};
@@ -18,7 +19,10 @@ use crate::datapath::command::PollMode;
 /// the next run makes it again. When it is killed instead, the switch goes on without it, and the next run
 /// takes up with the switch. RUST_LOG=debug shows more of what it does.
 ///
-/// Example: vswitch run --poll busy
+/// Examples:
+///   vswitch run --poll busy
+///   vswitch run --advertise 192.0.2.1 --cluster-key-file /etc/vswitch.key
+///   vswitch run --join 192.0.2.1 --cluster-key-file /etc/vswitch.key
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Run {
@@ -35,6 +39,8 @@ pub(super) struct Run {
     /// The file that names the host's name servers
     #[arg(long, value_name = "PATH", default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
+    #[command(flatten)]
+    join: Join,
 }
 
 impl Run {
@@ -45,8 +51,9 @@ impl Run {
             .with_writer(std::io::stderr)
             .with_target(false)
             .init();
-        let Self { state_dir, poll, uplink, resolv_conf } = self;
-        let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink });
+        let Self { state_dir, poll, uplink, resolv_conf, join } = self;
+        let cluster = join.options()?;
+        let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink, cluster });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }
 }

@@ -61,6 +61,7 @@ impl Handle {
                 control.files.follow(&control.state);
                 // A client that has gone wants no answer.
                 let committed = control.commit();
+                control.steer().await;
                 let _ = sender.send(outcome.and_then(|answer| committed.map(|()| answer)));
             })
         });

@@ -4,17 +4,21 @@
 //! A flow that leaves with an address of the host needs a port there that neither the host's programs nor its stack use:
 //! a claim ([`vswitch_sys::claim`]). They come in blocks, from above the range that the kernel gives to programs, then from the
 //! top of that range, so that few ranges say which they are and few programs miss them. They are held until their address
-//! goes, or this process ends; the datapath may come and go.
+//! goes. The datapath has duplicates of the sockets, so either process may end: the next one gets them from the other.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use vswitch_nat::{Protocol, Wanted};
 use vswitch_sys::claim;
-use vswitch_sys::filter::Program;
+use vswitch_sys::filter::{Families, Program};
+
+use super::link::Claim;
+use crate::datapath::claims::Claimed;
 
 /// The ports that a host lends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +59,9 @@ impl Lendable {
 /// Claimed ports, each with its socket.
 #[derive(Debug)]
 pub struct Claims {
-    pools: BTreeMap<(Protocol, IpAddr), BTreeMap<u16, OwnedFd>>,
+    pools: BTreeMap<(Protocol, IpAddr), BTreeMap<u16, Arc<OwnedFd>>>,
+    /// Those that nobody has a duplicate of yet.
+    fresh: Vec<Claim>,
     /// The interface from which they hear nothing, by index.
     uplink: u32,
     /// Most claims there may be, as each takes a descriptor.
@@ -65,15 +71,33 @@ pub struct Claims {
 impl Claims {
     /// No claims, and room for so many.
     pub fn new(limit: usize) -> Self {
-        Self { pools: BTreeMap::new(), uplink: 0, limit }
+        Self { pools: BTreeMap::new(), fresh: Vec::new(), uplink: 0, limit }
+    }
+
+    /// Takes up what a control before this one has claimed.
+    pub fn take_up(&mut self, claims: Vec<Claim>) {
+        for (Claimed { protocol, address, port }, socket) in claims {
+            self.pools.entry((protocol, address)).or_default().insert(port, socket);
+        }
+    }
+
+    /// What was claimed since the last time.
+    pub fn take_fresh(&mut self) -> Vec<Claim> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// For which protocols at which addresses there are claims.
+    pub fn held(&self) -> Vec<(Protocol, IpAddr)> {
+        self.pools.keys().copied().collect()
     }
 
     /// Goes on with these addresses only, on another interface perhaps.
     pub fn settle(&mut self, uplink: u32, addresses: &[IpAddr]) {
         self.pools.retain(|(_, address), _| addresses.contains(address));
+        self.fresh.retain(|(claimed, _)| addresses.contains(&claimed.address));
         if self.uplink != uplink {
             self.uplink = uplink;
-            let filter = Program::deaf_to(&[uplink]);
+            let filter = Program::deaf_to(&[uplink], Families::BOTH);
             for socket in self.pools.values().flat_map(BTreeMap::values) {
                 if let Err(error) = filter.attach(socket.as_fd()) {
                     tracing::warn!("a claimed port may answer the uplink: {error}");
@@ -102,6 +126,8 @@ impl Claims {
             }
             match claim(protocol, SocketAddr::new(address, port), self.uplink) {
                 Ok(socket) => {
+                    let socket = Arc::new(socket);
+                    self.fresh.push((Claimed { protocol, address, port }, Arc::clone(&socket)));
                     pool.insert(port, socket);
                     missing -= 1;
                 }
@@ -177,6 +203,8 @@ mod tests {
         assert_eq!(claims.all_ranges(Protocol::Udp), claimed);
         let own = claimed.first().map(|range| *range.start()).expect("a claim");
         assert!(std::net::UdpSocket::bind((address, own)).is_err(), "nobody else can bind it");
+        assert_eq!(claims.take_fresh().len(), 2, "each is handed over");
+        assert!(claims.take_fresh().is_empty(), "once");
         claims.settle(1, &[]);
         assert!(!claims.has(Protocol::Udp, address));
         assert!(std::net::UdpSocket::bind((address, own)).is_ok());

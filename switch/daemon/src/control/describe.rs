@@ -24,6 +24,7 @@ pub fn network(name: &str, network: &Network) -> engine::Network {
         source_v6: options.host_v6,
         mode_v4: options.mode_v4,
         mode_v6: options.mode_v6,
+        trusted: options.trusted.clone(),
         port_security: options.port_security,
         resolves: network.resolves,
         mtu: options.mtu,
@@ -61,19 +62,24 @@ pub fn group(network: &Network, port: PortId) -> GroupId {
 
 /// Who is behind the port of an endpoint that provides default routes to these gateways.
 pub fn station(name: &str, sandbox: &Sandbox, endpoint: &Endpoint, gateways: Vec<IpAddr>) -> engine::Station {
+    engine::Station::Container(engine::Endpoint {
+        sandbox: sandbox.number.into(),
+        priority: endpoint.priority,
+        addresses: endpoint.addresses.clone(),
+        names: names_of(name, sandbox, endpoint),
+        gateways,
+    })
+}
+
+/// All names of an endpoint: that of its sandbox first, then its short identifier, aliases and host name.
+pub fn names_of(name: &str, sandbox: &Sandbox, endpoint: &Endpoint) -> Vec<String> {
     let id = sandbox.id.to_string();
     let own = [name.to_owned(), names::short_id(&id).to_owned()];
     let mut names: Vec<String> =
         own.into_iter().chain(endpoint.aliases.iter().cloned()).chain(sandbox.hostname.clone()).collect();
     let mut known = std::collections::BTreeSet::new();
     names.retain(|name| known.insert(name.clone()));
-    engine::Station::Container(engine::Endpoint {
-        sandbox: sandbox.number.into(),
-        priority: endpoint.priority,
-        addresses: endpoint.addresses.clone(),
-        names,
-        gateways,
-    })
+    names
 }
 
 /// The gateways that default routes through an endpoint lead to; an internal network has none.
@@ -142,11 +148,16 @@ mod tests {
 
     #[test]
     fn options_reach_the_switch() {
-        let options =
-            [("enable_icc", "false"), ("enable_ip_masquerade", "false"), ("gateway_mode_ipv6", "routed")];
+        let options = [
+            ("enable_icc", "false"),
+            ("enable_ip_masquerade", "false"),
+            ("gateway_mode_ipv6", "routed"),
+            ("trusted_host_interfaces", "wg0"),
+        ];
         let told = network("net1", &made(&options));
         assert_eq!((told.icc, told.masquerade, told.port_security), (false, false, true));
         assert_eq!((told.mode_v4, told.mode_v6), (engine::GatewayMode::Nat, engine::GatewayMode::Routed));
         assert_eq!((told.mtu, told.internal, told.resolves), (1500, true, true));
+        assert_eq!(told.trusted, ["wg0"]);
     }
 }

@@ -26,7 +26,7 @@ use super::names::{self, Id};
 use super::options::{EndpointOptions, PortType};
 use super::state::{Endpoint, Network};
 use crate::datapath::command::PortSpec;
-use crate::datapath::tunnels::TUNNELS;
+use crate::datapath::reserved::PORTS_FREE;
 
 /// What a new endpoint's frames come from.
 #[derive(Debug)]
@@ -208,12 +208,13 @@ impl Control {
     ) -> Result<Reservation> {
         let wanted = [config.ipam_config.ipv4_address, config.ipam_config.ipv6_address];
         let wanted: Vec<IpAddr> = wanted.into_iter().flatten().collect();
+        let mac = config.mac_address.or(mac);
+        self.check_shared(network, &wanted, mac)?;
         let Some(port) = self.state.port_numbers.take() else {
-            let message = format!("{} endpoints is the most there can be: disconnect one", TUNNELS.index());
+            let message = format!("{} endpoints is the most there can be: disconnect one", PORTS_FREE);
             return Err(Error::new(Code::LimitReached, message));
         };
         let found = self.state.network(network);
-        let mac = config.mac_address.or(mac);
         let reserved = found.and_then(|found| reserve_addresses(found, network, &wanted, mac));
         match reserved {
             Ok((mac, addresses)) => Ok(Reservation { port: PortId(port), mac, addresses }),

@@ -57,6 +57,8 @@ codes! {
     RouteNotFound = 404 "route-not-found",
     /// No such network.
     NetworkNotFound = 404 "network-not-found",
+    /// No such host, or no cluster.
+    HostNotFound = 404 "host-not-found",
     /// No such sandbox.
     SandboxNotFound = 404 "sandbox-not-found",
     /// No such rule.
@@ -97,6 +99,8 @@ codes! {
     NetworkMode = 409 "network-mode",
     /// Removing a sandbox whose network others share.
     SandboxInUse = 409 "sandbox-in-use",
+    /// Giving up on a host that is there.
+    HostInUse = 409 "host-in-use",
     /// As many networks or ports as a switch has.
     LimitReached = 409 "limit-reached",
     /// The kernel or the datapath failed at something that should work.

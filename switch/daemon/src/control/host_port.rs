@@ -26,7 +26,7 @@ use super::names;
 use super::networks::DEFAULT_NETWORK;
 use super::state::Network;
 use crate::datapath::command::PortSpec;
-use crate::datapath::tunnels::TUNNELS;
+use crate::datapath::reserved::PORTS_FREE;
 
 /// The sandbox that is shown for a host port. No sandbox can have this name.
 pub const HOST: &str = "(host)";
@@ -150,6 +150,6 @@ fn make(name: &str, mac: vswitch_frame::Mac, mtu: u16, addresses: &[IpNet]) -> R
 }
 
 fn too_many() -> Error {
-    let message = format!("{} ports is the most there can be: disconnect a sandbox", TUNNELS.index());
+    let message = format!("{} ports is the most there can be: disconnect a sandbox", PORTS_FREE);
     Error::new(Code::LimitReached, message)
 }

@@ -114,7 +114,8 @@ impl Pool {
             }
         }
         let (_, last) = bounds(plan.range.unwrap_or(subnet), subnet);
-        let mut pool = Self { subnet, gateway: subnet.network(), used: BTreeSet::new(), owned: None, last, plan };
+        let mut pool =
+            Self { subnet, gateway: subnet.network(), used: BTreeSet::new(), owned: None, last, plan };
         for (name, address) in &pool.plan.reserved.clone() {
             let other = if subnet.addr().is_ipv4() { DEFAULT_GATEWAY_V6 } else { DEFAULT_GATEWAY_V4 };
             if name == other {

@@ -9,11 +9,13 @@
 //! When control dies the datapath goes on, and the next control takes up with it ([`survivor`]): then what
 //! it was told is what is kept here at first.
 //!
-//! Counters lie in memory shared by both ends and survive either.
+//! Counters lie in memory shared by both ends and survive either. So do flows: the next datapath goes on with them.
 //!
 //! [`survivor`]: super::survivor
 
+mod claims;
 mod process;
+mod relays;
 mod tunnels;
 
 use std::collections::BTreeMap;
@@ -29,22 +31,29 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use vswitch_engine::{Count, Network, Rule, Station};
-use vswitch_frame::{NetworkId, PortId};
+use vswitch_engine::{Count, Network, Remote, Rule, Station};
+use vswitch_frame::{Mac, NetworkId, PortId};
 use vswitch_nat::{Binding, Wanted};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-pub(super) use process::ask;
+pub use claims::Claim;
 use process::{Watched, must, random_seed, unexpected, watch};
+pub(super) use process::{ask, ask_with};
+pub use relays::Relay;
 pub use tunnels::KnownTunnel;
 
 use super::resolver::Resolver;
 use super::survivor::{self, PATIENCE, Survivor};
+use crate::datapath::claims::Claimed;
 use crate::datapath::command::{
-    Command, Options, PollMode, PortSpec, Reply, TABLE_PAGE, TableEntry, TunnelSocket,
+    Command, Options, PollMode, PortSpec, Question, Reply, TABLE_PAGE, TableEntry, TunnelCommand,
+    TunnelSocket,
 };
 use crate::datapath::counters::{Counters, PortCounters};
+use crate::datapath::flows::{FlowPage, FlowQuery};
+use crate::datapath::mirror::Mirror;
+use crate::datapath::relays::Relayed;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// Where the datapath listens for the next control, in the state directory.
@@ -79,6 +88,7 @@ pub struct Link {
 #[derive(Debug)]
 struct Shared {
     counters: Counters,
+    mirror: Mirror,
     resolver: Resolver,
     pid: AtomicU32,
     restarts: AtomicU64,
@@ -97,13 +107,19 @@ struct State {
     socket: PathBuf,
     options: Options,
     networks: BTreeMap<NetworkId, Network>,
+    /// Names of endpoints on other hosts.
+    remotes: BTreeMap<NetworkId, BTreeMap<Mac, Remote>>,
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     /// The way out, with a packet socket.
     uplink: Option<(UplinkSpec, OwnedFd)>,
     grants: Vec<Grant>,
+    /// The sockets of claimed ports, which control has, too.
+    claims: BTreeMap<Claimed, Arc<OwnedFd>>,
     /// Published ports.
     bindings: Vec<Binding>,
+    /// Their sockets.
+    relays: BTreeMap<Relayed, Relay>,
     /// The private namespace of veth pairs.
     kept: Option<OwnedFd>,
     host_addresses: Vec<IpAddr>,
@@ -142,11 +158,14 @@ impl Link {
             socket,
             options: Options { poll, seed: random_seed()? },
             networks: BTreeMap::new(),
+            remotes: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
             uplink: None,
             grants: Vec::new(),
+            claims: BTreeMap::new(),
             bindings: Vec::new(),
+            relays: BTreeMap::new(),
             kept: None,
             host_addresses: Vec::new(),
             tunnels: BTreeMap::new(),
@@ -155,7 +174,7 @@ impl Link {
             latest: 0,
             stopped: false,
         };
-        let link = Self::of(Counters::new()?, resolver, state);
+        let link = Self::of(Counters::new()?, Mirror::new()?, resolver, state);
         let mut state = link.shared.state.lock().await;
         link.launch(&mut state).await?;
         drop(state);
@@ -173,11 +192,14 @@ impl Link {
             socket,
             options: Options { poll, ..memory.options },
             networks: memory.networks,
+            remotes: BTreeMap::new(),
             rules: Vec::new(),
             ports: memory.ports,
-            uplink: None,
+            uplink: memory.uplink,
             grants: Vec::new(),
+            claims: memory.claims,
             bindings: memory.bindings,
+            relays: memory.relays,
             kept: memory.kept,
             host_addresses: Vec::new(),
             tunnels: memory.tunnels,
@@ -186,14 +208,16 @@ impl Link {
             latest: pid,
             stopped: false,
         };
-        let link = Self::of(memory.counters, resolver, state);
+        let link = Self::of(memory.counters, memory.mirror, resolver, state);
         let mut state = link.shared.state.lock().await;
         let watched = Watched::Found(process.try_clone()?.into_async()?);
         let watcher = tokio::spawn(watch(link.clone(), watched, pid));
         link.serve_resolver(&channel).await?;
-        // Ports that were claimed for the last control are no more.
-        must(&channel, &Command::SetUplink(None), None).await?;
+        // The cluster says anew who is there.
+        must(&channel, &Command::Tunnel(TunnelCommand::ForgetNames), None).await?;
         link.serve_claims(&channel).await?;
+        // The control before may have died over telling it.
+        must(&channel, &Command::Begin, None).await?;
         state.running = Some(Running { channel, process, watcher });
         link.shared.pid.store(pid, Relaxed);
         link.tell(&mut state, Command::SetPoll(poll), None).await.map_err(io::Error::other)?;
@@ -201,7 +225,7 @@ impl Link {
         Ok(link)
     }
 
-    fn of(counters: Counters, resolver: Resolver, state: State) -> Self {
+    fn of(counters: Counters, mirror: Mirror, resolver: Resolver, state: State) -> Self {
         let (wants, wanted) = mpsc::unbounded_channel();
         let shared = Shared {
             uplink_name: std::sync::Mutex::new(None),
@@ -209,6 +233,7 @@ impl Link {
             wants,
             wanted: Mutex::new(wanted),
             counters,
+            mirror,
             resolver,
             pid: AtomicU32::new(0),
             restarts: AtomicU64::new(0),
@@ -272,6 +297,7 @@ impl Link {
     pub async fn remove_network(&self, network: NetworkId) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         state.networks.remove(&network);
+        state.remotes.remove(&network);
         state.ports.retain(|_, (spec, _)| spec.network != network);
         state.tunnels.remove(&network);
         self.shared.admission.notify_one();
@@ -317,6 +343,26 @@ impl Link {
         self.tell(&mut state, Command::Announce(id), None).await
     }
 
+    /// Says the names of a network's endpoints on other hosts, in place of those it was told before.
+    ///
+    /// # Errors
+    /// [`LinkError::Down`]; the next datapath will be told.
+    pub async fn set_remotes(
+        &self,
+        network: NetworkId,
+        remotes: BTreeMap<Mac, Remote>,
+    ) -> Result<(), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let before = state.remotes.insert(network, remotes.clone()).unwrap_or_default();
+        let gone = before.keys().filter(|mac| !remotes.contains_key(*mac)).map(|mac| (*mac, None));
+        let changed = remotes.iter().filter(|(mac, remote)| before.get(*mac) != Some(*remote));
+        let changed = changed.map(|(mac, remote)| (*mac, Some(remote.clone())));
+        for (mac, remote) in gone.chain(changed) {
+            self.tell(&mut state, Command::Tunnel(TunnelCommand::Name(network, mac, remote)), None).await?;
+        }
+        Ok(())
+    }
+
     /// Says which addresses the host has.
     ///
     /// # Errors
@@ -327,24 +373,20 @@ impl Link {
         self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
-    /// Says what the way out is and the name of its interface, or that there is none. `fd` is a packet socket on it, if
+    /// Says what the way out is, or that there is none. `fd` is a packet socket on it, if
     /// it is another interface than before.
     ///
     /// # Errors
     /// [`LinkError::Down`]; the next datapath will be told.
-    pub async fn set_uplink(
-        &self,
-        uplink: Option<(String, UplinkSpec)>,
-        fd: Option<OwnedFd>,
-    ) -> Result<(), LinkError> {
+    pub async fn set_uplink(&self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
-        let (name, spec) = uplink.unzip();
         if spec.is_none() {
             state.grants.clear();
         }
         let rides_along = fd.as_ref().map(OwnedFd::try_clone).transpose()?;
         let before = state.uplink.take().map(|(_, fd)| fd);
         state.uplink = spec.clone().zip(fd.or(before));
+        let name = spec.as_ref().map(|spec| spec.interface.clone());
         *self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner) = name;
         let rides_along = rides_along.as_ref().map(AsFd::as_fd);
         self.tell(&mut state, Command::SetUplink(spec), rides_along).await
@@ -388,11 +430,11 @@ impl Link {
         state.networks.values().flat_map(of).flatten().collect()
     }
 
-    /// The subnets whose addresses mean containers beyond the host, too.
-    pub async fn reachable_subnets(&self) -> Vec<IpNet> {
+    /// The subnets whose addresses mean containers beyond an interface of the host, too.
+    pub async fn reachable_subnets(&self, interface: Option<&str>) -> Vec<IpNet> {
         let state = self.shared.state.lock().await;
         let networks = state.networks.values();
-        networks.flat_map(|network| network.subnets_in_sight().collect::<Vec<_>>()).collect()
+        networks.flat_map(|network| network.subnets_in_sight(interface).collect::<Vec<_>>()).collect()
     }
 
     /// The published ports the datapath has.
@@ -444,7 +486,8 @@ impl Link {
         let mut table: Vec<TableEntry> = Vec::new();
         loop {
             let after = table.last().map(|entry| entry.mac);
-            let reply = self.ask(&mut state, &Command::ReadTable { network, after }, None).await?;
+            let reply =
+                self.ask(&mut state, &Command::Read(Question::Table { network, after }), None).await?;
             let Reply::Table(page) = reply else { return Err(unexpected(reply)) };
             let last = page.len() < TABLE_PAGE;
             table.extend(page);
@@ -452,6 +495,26 @@ impl Link {
                 return Ok(table);
             }
         }
+    }
+
+    /// A page of the flows.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn flows(&self, query: FlowQuery) -> Result<FlowPage, LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let reply = self.ask(&mut state, &Command::Read(Question::Flows(query)), None).await?;
+        if let Reply::Flows(page) = reply { Ok(page) } else { Err(unexpected(reply)) }
+    }
+
+    /// How many flows there are, what was counted of them, and how many there may be.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn flow_count(&self) -> Result<(vswitch_nat::Stats, usize), LinkError> {
+        let mut state = self.shared.state.lock().await;
+        let reply = self.ask(&mut state, &Command::Read(Question::CountFlows), None).await?;
+        if let Reply::FlowCount(stats, limit) = reply { Ok((stats, limit)) } else { Err(unexpected(reply)) }
     }
 
     /// Puts these rules in place of all there are.
@@ -470,7 +533,7 @@ impl Link {
     /// [`LinkError`].
     pub async fn rule_counts(&self) -> Result<BTreeMap<u32, Count>, LinkError> {
         let mut state = self.shared.state.lock().await;
-        let reply = self.ask(&mut state, &Command::ReadRules, None).await?;
+        let reply = self.ask(&mut state, &Command::Read(Question::Rules), None).await?;
         let Reply::Rules(counts) = reply else { return Err(unexpected(reply)) };
         Ok(counts.into_iter().collect())
     }
@@ -495,6 +558,8 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.ports.clear();
+        state.relays.clear();
+        state.claims.clear();
         state.tunnel_sockets.clear();
         (state.uplink, state.kept) = (None, None);
         let _ = std::fs::remove_file(&state.socket);

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`socket`] [`api`] | how clients come in, and what they say |
 //! | [`actor`] | one job at a time |
-//! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`observe`] | the operations, by noun |
+//! | [`networks`] [`sandboxes`] [`endpoints`] [`rules`] [`flows`] [`observe`] | the operations, by noun |
 //! | [`host_addresses`] | which addresses the host has, told to the datapath |
 //! | [`uplink`] [`claims`] | the way out of the host, and the ports held for it |
 //! | [`overlay`] [`tunnels`] | networks that span hosts, and what the datapath is told of them |
@@ -42,6 +42,7 @@ pub mod endpoints;
 pub mod error;
 pub mod files;
 pub mod filters;
+pub mod flows;
 pub mod host_addresses;
 pub mod host_port;
 pub mod interface;
@@ -72,14 +73,19 @@ pub mod uplink;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use vswitch_frame::PortId;
 use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
+use cluster::agent::Cluster;
+use cluster::gossip::Prepared;
 use error::{Code, Error, Result};
 use files::Files;
 use interface::{FarSide, Remains, failed};
@@ -95,6 +101,9 @@ use uplink::Uplink;
 /// Threads that wait for the kernel to destroy interfaces.
 const BLOCKING_THREADS: usize = 32;
 
+/// How long leaving a cluster may take.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How the daemon runs.
 #[derive(Debug)]
 pub struct RunOptions {
@@ -108,6 +117,8 @@ pub struct RunOptions {
     pub resolv_conf: PathBuf,
     /// Which interface leads out of the host.
     pub uplink: uplink::Choice,
+    /// How it takes part in a cluster, if it does.
+    pub cluster: Option<cluster::Options>,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -120,6 +131,8 @@ pub struct Control {
     claims: Claims,
     link: Link,
     tunnels: Tunnels,
+    /// What it knows of the cluster it is in.
+    cluster: Option<Cluster>,
     far: Option<FarSide>,
     files: Files,
     offloads_noted: bool,
@@ -152,8 +165,11 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     // Before there is anything to remove, so that no signal ends the process with it still there.
     let stop = stop_signal().map_err(|error| failed("wait for signals", &error))?;
     let listener = UnixListener::from_std(listener).map_err(|error| failed("listen", &error))?;
+    // Before anything is made: most refusals are for a key or an address.
+    let gossip = cluster::prepare(options.cluster.as_ref()).await?;
     let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
+    let cluster = control.join_cluster(options.cluster.as_ref(), gossip, &handle).await?;
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
     let uplink = uplink.map_err(|error| failed("follow the uplink", &error))?;
@@ -166,6 +182,11 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     follower.abort();
     uplink.abort();
     tunnels.abort();
+    // Without its view the source leaves the cluster.
+    drop(control.cluster.take());
+    if let Some(source) = cluster {
+        let _ = timeout(LEAVE_PATIENCE, source).await;
+    }
     control.stop().await;
     Ok(())
 }
@@ -185,6 +206,7 @@ impl Control {
             remains: BTreeMap::new(),
             claims: Claims::default(),
             tunnels: Tunnels::new(link.clone()),
+            cluster: None,
             link,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),
@@ -199,12 +221,36 @@ impl Control {
         Ok(control)
     }
 
-    /// Writes down what has changed.
+    /// Writes down what has changed, and what the cluster is to know of it; only then the cluster is told.
     ///
     /// # Errors
     /// When it cannot be written.
     fn commit(&mut self) -> Result<()> {
-        self.store.commit(&mut self.state)
+        self.say_endpoints();
+        self.store.commit(&mut self.state)?;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.send();
+        }
+        Ok(())
+    }
+
+    /// Takes part in a cluster, if it shall, and follows what that says. Returns what ends when it has left.
+    async fn join_cluster(
+        &mut self,
+        options: Option<&cluster::Options>,
+        gossip: Option<Prepared>,
+        handle: &actor::Handle,
+    ) -> Result<Option<JoinHandle<()>>> {
+        let (Some(options), Some(gossip)) = (options, gossip) else { return Ok(None) };
+        let (view, events, source) = cluster::view::channel();
+        let host = self.enter_cluster(options, view)?;
+        self.commit()?;
+        let others = self.cluster.as_ref().map(Cluster::other_hosts).unwrap_or_default();
+        let started = gossip.start(host, others, source);
+        let source = started.map_err(|message| Error::new(Code::Internal, message))?;
+        self.steer().await;
+        tokio::spawn(cluster::agent::follow(handle.clone(), events));
+        Ok(Some(source))
     }
 
     /// Removes everything but what is written down. The datapath goes first, so that closing our descriptors is what ends the

@@ -3,6 +3,8 @@
 mod plan;
 mod show;
 
+pub(super) use show::show_pool;
+
 use std::net::IpAddr;
 
 use vswitch_frame::{Mac, NetworkId};
@@ -27,6 +29,10 @@ pub const DEFAULT_NETWORK: &str = "bridge";
 const DRIVER: &str = "bridge";
 const IPAM_DRIVER: &str = "default";
 const SCOPE: &str = "local";
+/// What Docker calls networks that span hosts.
+const SCOPE_SHARED: &str = "swarm";
+/// Docker's option of networks whose packets are encrypted between hosts.
+const ENCRYPTED: &str = "encrypted";
 
 impl Control {
     /// Makes a network and returns its identifier.
@@ -37,9 +43,20 @@ impl Control {
             let message = format!("network with name {} already exists: choose another name", wish.name);
             return Err(Error::new(Code::NameInUse, message));
         }
-        let host = Surroundings::look()?;
         let overlay = plan_overlay(&wish)?;
-        let uplink_mtu = overlay.as_ref().map(|plan| plan.mtu).or(host.uplink_mtu);
+        let name = wish.name.clone();
+        let network = self.draft_network(wish, overlay.as_ref())?;
+        self.install_network(&name, network, overlay).await
+    }
+
+    /// What a wish makes of a network, which is not there yet and has no number.
+    pub(super) fn draft_network(
+        &self,
+        wish: types::NetworkCreate,
+        overlay: Option<&overlay::Plan>,
+    ) -> Result<Network> {
+        let host = Surroundings::look()?;
+        let uplink_mtu = overlay.map(|plan| plan.mtu).or(host.uplink_mtu);
         let options = NetworkOptions::parse(&wish.options, uplink_mtu.unwrap_or(MTU_DEFAULT.into()))?;
         overlay.iter().try_for_each(|plan| plan.check(&options))?;
         let pools = self.plan_pools(&wish, &options, &host)?;
@@ -51,9 +68,9 @@ impl Control {
             // It may be the host's, which the option does not say.
             written_options.insert(MTU.to_owned(), options.mtu.to_string());
         }
-        let network = Network {
+        Ok(Network {
             id: super::new_id()?,
-            number: NetworkId(self.state.network_numbers.take().ok_or_else(too_many)?),
+            number: NetworkId(0),
             created: super::now(),
             gateway_mac,
             resolves: wish.name != DEFAULT_NETWORK,
@@ -66,17 +83,25 @@ impl Control {
             overlay: None,
             pools,
             macs: [gateway_mac].into(),
-        };
-        if let Err(error) =
-            self.link.add_network(network.number, describe::network(&wish.name, &network)).await
-        {
-            self.state.network_numbers.give_back(network.number.0);
-            return Err(Error::new(Code::Internal, format!("cannot make network {:?}: {error}", wish.name)));
+        })
+    }
+
+    /// Gives a network its number and makes it; returns its identifier.
+    pub(super) async fn install_network(
+        &mut self,
+        name: &str,
+        mut network: Network,
+        overlay: Option<overlay::Plan>,
+    ) -> Result<String> {
+        network.number = NetworkId(self.state.network_numbers.take().ok_or_else(too_many)?);
+        let (id, number) = (network.id.to_string(), network.number);
+        if let Err(error) = self.link.add_network(number, describe::network(name, &network)).await {
+            self.state.network_numbers.give_back(number.0);
+            return Err(Error::new(Code::Internal, format!("cannot make network {name:?}: {error}")));
         }
-        let id = network.id.to_string();
-        self.state.networks.insert(wish.name.clone(), network);
-        if let Err(error) = self.add_own_ports(&wish.name, overlay).await {
-            self.unmake_network(&wish.name).await?.done().await;
+        self.state.networks.insert(name.to_owned(), network);
+        if let Err(error) = self.add_own_ports(name, overlay).await {
+            self.unmake_network(name).await?.done().await;
             return Err(error);
         }
         Ok(id)
@@ -105,11 +130,12 @@ impl Control {
             let message = format!("network {name} has active endpoints: disconnect {first}{others}");
             return Err(Error::new(Code::NetworkInUse, message));
         }
+        self.withdraw_network(&name)?;
         self.unmake_network(&name).await
     }
 
     /// Removes a network and the ports it has without endpoints.
-    async fn unmake_network(&mut self, name: &str) -> Result<Cleanup> {
+    pub(super) async fn unmake_network(&mut self, name: &str) -> Result<Cleanup> {
         self.remove_overlay(name).await;
         let network = self.state.network(name)?;
         let (number, host_port) = (network.number, network.host_port.take());
@@ -165,7 +191,7 @@ fn choose_gateway_mac(pools: &Pools) -> Result<Mac> {
 }
 
 /// Refuses what is Docker's and has no meaning here, rather than to ignore it.
-fn refuse_unsupported(wish: &types::NetworkCreate) -> Result<()> {
+pub(super) fn refuse_unsupported(wish: &types::NetworkCreate) -> Result<()> {
     let drivers = [
         ("driver", wish.driver.as_str(), &[DRIVER, overlay::DRIVER][..]),
         ("IPAM driver", wish.ipam.driver.as_str(), &[IPAM_DRIVER][..]),
@@ -182,7 +208,14 @@ fn refuse_unsupported(wish: &types::NetworkCreate) -> Result<()> {
     }
     let scope = wish.scope.as_str();
     let refusals = [
-        (!matches!(scope, "" | SCOPE), format!("scope {scope:?} is not known: use {SCOPE}, or leave it out")),
+        (
+            !(matches!(scope, "" | SCOPE) || wish.driver == overlay::DRIVER && scope == SCOPE_SHARED),
+            format!("scope {scope:?} is not known: use {SCOPE}, or leave it out"),
+        ),
+        (
+            wish.options.contains_key(ENCRYPTED),
+            format!("option {ENCRYPTED}: tunnels are not encrypted yet: leave it out"),
+        ),
         (wish.ingress, "an ingress network is not supported: leave --ingress out".to_owned()),
         (
             wish.config_only || !wish.config_from.network.is_empty(),

@@ -9,8 +9,7 @@ use super::api::types;
 use super::error::{Code, Error, Result};
 use super::host_port::{HOST, HostPort};
 use super::{overlay, uplink};
-use crate::datapath::tunnels::TUNNELS;
-use crate::datapath::wiring::UPLINK;
+use crate::datapath::reserved::{TUNNELS, UPLINK};
 
 impl Control {
     /// The forwarding tables of one network, or of all.

@@ -22,7 +22,7 @@ use super::interface::failed;
 use super::options::{MTU, NetworkOptions, OverlayOptions, VNI, VTEP};
 use super::state::Network;
 use super::tunnels::{TunnelWish, underlay_mtu};
-use crate::datapath::tunnels::TUNNELS;
+use crate::datapath::reserved::PORTS_FREE;
 
 /// The driver of networks that span hosts.
 pub const DRIVER: &str = "overlay";
@@ -114,7 +114,7 @@ impl Control {
     /// Makes the tunnel of a network that is known to the datapath.
     pub(super) async fn add_overlay(&mut self, name: &str, plan: Plan) -> Result<()> {
         let Some(port) = self.state.port_numbers.take().map(PortId) else {
-            let message = format!("{} ports is the most there can be: remove one", TUNNELS.index());
+            let message = format!("{} ports is the most there can be: remove one", PORTS_FREE);
             return Err(Error::new(Code::LimitReached, message));
         };
         let Plan { options, vni, vtep, shared, .. } = plan;

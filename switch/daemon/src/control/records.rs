@@ -30,6 +30,13 @@ impl<T> Records<T> {
         Some(record)
     }
 
+    /// Changes what of a record is not written down but follows from others.
+    pub fn derive(&mut self, name: &str, change: impl FnOnce(&mut T)) {
+        if let Some(record) = self.records.get_mut(name) {
+            change(record);
+        }
+    }
+
     /// Takes a record away.
     pub fn remove(&mut self, name: &str) -> Option<T> {
         let record = self.records.remove(name)?;

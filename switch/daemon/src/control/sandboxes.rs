@@ -171,7 +171,7 @@ impl Control {
         if let Err(error) = self.bind(sandbox.number, Vec::new()).await {
             tracing::warn!("published ports of sandbox {name:?} may still lead somewhere: {error}");
         }
-        cleanup.join(self.release(std::mem::take(&mut sandbox.published)));
+        cleanup.join(self.release(std::mem::take(&mut sandbox.published)).await);
         for endpoint in std::mem::take(&mut sandbox.endpoints) {
             cleanup.join(self.remove_endpoint(endpoint).await);
         }

@@ -29,7 +29,7 @@ use super::publish::published::Published;
 use super::publish::spec::Exposed;
 use super::records::Records;
 use super::rules::Rules;
-use crate::datapath::tunnels::TUNNELS;
+use crate::datapath::reserved::PORTS_FREE;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ impl Default for State {
             host: None,
             said: Records::default(),
             network_numbers: Numbers::new(NetworkId::LIMIT),
-            port_numbers: Numbers::new(TUNNELS.index()),
+            port_numbers: Numbers::new(PORTS_FREE),
             sandbox_numbers: Numbers::new(usize::from(u16::MAX)),
         }
     }
@@ -203,7 +203,7 @@ impl State {
                 NetworkId::LIMIT,
                 networks.values().map(|network| network.number.0),
             ),
-            port_numbers: Numbers::without(TUNNELS.index(), endpoint_ports.chain(host_ports).chain(tunnels)),
+            port_numbers: Numbers::without(PORTS_FREE, endpoint_ports.chain(host_ports).chain(tunnels)),
             sandbox_numbers: Numbers::without(
                 usize::from(u16::MAX),
                 sandboxes.values().map(|sandbox| sandbox.number),

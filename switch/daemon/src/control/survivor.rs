@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -17,9 +18,13 @@ use vswitch_nat::Binding;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-use super::link::{KnownTunnel, ask};
+use super::link::{KnownTunnel, Relay, ask, ask_with};
+use crate::datapath::claims::Claimed;
 use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, TunnelSocket, VERSION};
 use crate::datapath::counters::Counters;
+use crate::datapath::mirror::Mirror;
+use crate::datapath::relays::{Relayed, Targets};
+use crate::datapath::wiring::UplinkSpec;
 
 const ESRCH: i32 = 3;
 
@@ -46,12 +51,20 @@ pub struct Memory {
     pub options: Options,
     /// What it counts in.
     pub counters: Counters,
+    /// Where it writes down flows.
+    pub mirror: Mirror,
     /// Its networks.
     pub networks: BTreeMap<NetworkId, Network>,
     /// Its ports and their descriptors.
     pub ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
+    /// Its way out, with a packet socket.
+    pub uplink: Option<(UplinkSpec, OwnedFd)>,
+    /// The sockets of ports that are claimed for it.
+    pub claims: BTreeMap<Claimed, Arc<OwnedFd>>,
     /// Its published ports.
     pub bindings: Vec<Binding>,
+    /// The sockets of those.
+    pub relays: BTreeMap<Relayed, Relay>,
     /// Its tunnels.
     pub tunnels: BTreeMap<NetworkId, KnownTunnel>,
     /// The sockets that they share.
@@ -116,7 +129,9 @@ async fn connect(socket: &Path) -> io::Result<Option<Channel>> {
 async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
     let question = |recall| async move { ask(channel, &Command::Recall(recall), None).await };
     let (reply, fd) = question(Recall::Options(VERSION.to_owned())).await?;
-    let (Reply::Options(options), Some(counters)) = (&reply, fd) else { return Err(wrong(&reply)) };
+    let (&Reply::Options(options), Some(counters)) = (&reply, fd) else { return Err(wrong(&reply)) };
+    let (reply, mirror) = question(Recall::Mirror).await?;
+    let mirror = Mirror::map(mirror.ok_or_else(|| wrong(&reply))?)?;
     let mut networks = BTreeMap::new();
     loop {
         let last = networks.last_key_value().map(|(id, _)| *id);
@@ -146,10 +161,66 @@ async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
         let Reply::Binding(binding) = reply else { return Err(wrong(&reply)) };
         bindings.push(binding);
     }
+    let uplink = match question(Recall::Uplink).await? {
+        (Reply::Uplink(spec), Some(socket)) => Some((spec, socket)),
+        _ => None,
+    };
+    let claims = remember_claims(channel).await?;
+    let relays = remember_relays(channel).await?;
     let (tunnels, tunnel_sockets) = remember_tunnels(channel).await?;
     let (_, kept) = question(Recall::Kept).await?;
-    let (options, counters) = (*options, Counters::map(counters)?);
-    Ok(Memory { options, counters, networks, ports, bindings, tunnels, tunnel_sockets, kept })
+    let counters = Counters::map(counters)?;
+    Ok(Memory {
+        options,
+        counters,
+        mirror,
+        networks,
+        ports,
+        uplink,
+        claims,
+        bindings,
+        relays,
+        tunnels,
+        tunnel_sockets,
+        kept,
+    })
+}
+
+async fn remember_claims(channel: &AsyncFd<Channel>) -> io::Result<BTreeMap<Claimed, Arc<OwnedFd>>> {
+    let mut all = BTreeMap::new();
+    loop {
+        let last = all.last_key_value().map(|(claimed, _)| *claimed);
+        let (reply, fds) = ask_with(channel, &Command::Recall(Recall::NextClaims(last)), &[]).await?;
+        let Reply::Claims(claimed) = reply else { return Err(wrong(&reply)) };
+        if claimed.is_empty() {
+            return Ok(all);
+        }
+        if claimed.len() != fds.len() {
+            return Err(io::Error::other("sockets of claimed ports are missing"));
+        }
+        all.extend(claimed.into_iter().zip(fds.into_iter().map(Arc::new)));
+    }
+}
+
+async fn remember_relays(channel: &AsyncFd<Channel>) -> io::Result<BTreeMap<Relayed, Relay>> {
+    let mut all: BTreeMap<Relayed, (Targets, Vec<OwnedFd>)> = BTreeMap::new();
+    let mut last = None;
+    loop {
+        let recall = Command::Recall(Recall::NextSockets(last));
+        let (reply, fds) = ask_with(channel, &recall, &[]).await?;
+        if matches!(reply, Reply::Done) {
+            break;
+        }
+        let Reply::Sockets(relayed, targets, first) = reply else { return Err(wrong(&reply)) };
+        let (_, sockets) = all.entry(relayed).or_insert_with(|| (targets, Vec::new()));
+        if fds.is_empty() || sockets.len() != first {
+            return Err(io::Error::other("sockets of published ports are missing"));
+        }
+        sockets.extend(fds);
+        last = Some((relayed, sockets.len() - 1));
+    }
+    let relay = |(relayed, (targets, sockets))| (relayed, Relay { sockets: Arc::new(sockets), targets });
+    Ok(all.into_iter().map(relay).collect())
 }
 
 type Tunnels = (BTreeMap<NetworkId, KnownTunnel>, BTreeMap<TunnelSocket, OwnedFd>);

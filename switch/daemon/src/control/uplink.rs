@@ -70,7 +70,6 @@ impl FromStr for Choice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
     index: u32,
-    name: String,
     /// The host's addresses that mean it elsewhere.
     host: Vec<IpAddr>,
     spec: UplinkSpec,
@@ -94,6 +93,8 @@ pub struct Uplink {
     /// Those of published ports.
     published: publish::claims::Claims,
     told: Option<Found>,
+    /// Whether that is what the datapath was told.
+    is_told: bool,
     socket: Option<OwnedFd>,
     admitted: Option<Program>,
 }
@@ -107,9 +108,12 @@ impl Uplink {
         // The watch comes first, so that no change falls between it and the first look.
         let watch = AddressWatch::open_with_routes()?.into_async()?;
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-        let claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
-        let mut uplink =
-            Self { link, choice, watch, claims, published, told: None, socket: None, admitted: None };
+        let mut claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
+        // A datapath that outlived its control has these.
+        claims.take_up(link.claims().await);
+        let socket = link.uplink().await?.map(|(_, socket)| socket);
+        let (told, is_told, admitted) = (None, false, None);
+        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, socket, admitted };
         uplink.look_again().await;
         Ok(uplink)
     }
@@ -137,11 +141,13 @@ impl Uplink {
             tracing::warn!("the uplink cannot be looked at: {error}");
             self.told.clone()
         });
-        if found == self.told {
+        if self.is_told && found == self.told {
             return;
         }
-        if let Err(error) = self.change(found).await {
-            // The next change is another try.
+        let changed = self.change(found).await;
+        // The next change is another try.
+        self.is_told = changed.is_ok();
+        if let Err(error) = changed {
             self.told = None;
             tracing::warn!("containers do not reach the world: {error}");
         }
@@ -150,29 +156,29 @@ impl Uplink {
     async fn change(&mut self, found: Option<Found>) -> io::Result<()> {
         let Some(found) = found else {
             (self.told, self.socket, self.admitted) = (None, None, None);
-            self.claims.settle(0, &[]);
+            self.settle(0, &[]).await;
             self.published.set_uplinks(&[]);
             return self.link.set_uplink(None, None).await.map_err(io::Error::other);
         };
-        self.claims.settle(found.index, &found.host);
+        self.settle(found.index, &found.host).await;
         self.published.set_uplinks(&[found.index]);
-        let is_same = self.told.as_ref().is_some_and(|told| told.index == found.index);
-        let (spec, name) = (found.spec.clone(), found.name.clone());
-        let first = self.claim_first(&found).await;
+        let bound = self.socket.as_ref().and_then(|socket| packet::interface(socket).ok());
+        let is_same = bound == Some(found.index);
+        let spec = found.spec.clone();
+        self.claim_first(&found).await;
         self.told = Some(found);
         let program = self.program().await;
         let mut rides_along = None;
         if let (true, Some(socket)) = (is_same, &self.socket) {
             program.attach(socket.as_fd())?;
         } else {
-            let socket = packet::open_filtered(&name, &program)?;
+            let socket = packet::open_filtered(&spec.interface, &program)?;
             rides_along = Some(socket.try_clone()?);
             self.socket = Some(socket);
         }
         self.admitted = Some(program);
-        let spec = Some((name, spec));
-        self.link.set_uplink(spec, rides_along).await.map_err(io::Error::other)?;
-        self.tell_granted(&first).await;
+        self.link.set_uplink(Some(spec), rides_along).await.map_err(io::Error::other)?;
+        self.tell_granted(&self.claims.held()).await;
         Ok(())
     }
 
@@ -215,12 +221,25 @@ impl Uplink {
         self.tell_granted(&claimed).await;
     }
 
-    async fn tell_granted(&self, claimed: &[(Protocol, IpAddr)]) {
+    /// Lets go of claims at other addresses than these.
+    async fn settle(&mut self, index: u32, addresses: &[IpAddr]) {
+        self.claims.settle(index, addresses);
+        if let Err(error) = self.link.keep_claims_only_at(addresses).await {
+            tracing::warn!("the datapath keeps sockets of ports that are not claimed any more: {error}");
+        }
+    }
+
+    async fn tell_granted(&mut self, claimed: &[(Protocol, IpAddr)]) {
         let grants = claimed.iter().map(|&(protocol, address)| {
             let ports = self.claims.ranges(protocol, address);
             Grant { protocol, address, ports }
         });
-        if let Err(error) = self.link.grant(grants.collect()).await {
+        let grants = grants.collect();
+        // No port is used that would not outlive this process, if that can be had.
+        if let Err(error) = self.link.keep_claims(self.claims.take_fresh()).await {
+            tracing::warn!("claimed ports do not outlive this process: {error}");
+        }
+        if let Err(error) = self.link.grant(grants).await {
             tracing::warn!("the datapath was not told of claimed ports: {error}");
         }
     }
@@ -239,7 +258,8 @@ impl Uplink {
     }
 
     async fn program(&self) -> Program {
-        let subnets = self.link.reachable_subnets().await;
+        let interface = self.told.as_ref().map(|found| found.spec.interface.as_str());
+        let subnets = self.link.reachable_subnets(interface).await;
         let bindings = self.link.bindings().await;
         let ports = |protocol| {
             let published = bindings.iter().filter(|binding| binding.protocol == protocol);
@@ -303,10 +323,10 @@ fn find(
         own(false).and_then(|address| if let IpAddr::V6(address) = address { Some(address) } else { None });
     let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
     let routes = routes.iter().filter(|route| beyond_the_link(route)).take(ROUTES_MAX);
-    let routes = routes.map(|route| described(route, link.index)).collect();
+    let routes = routes.map(|route| described(route, links, link.index)).collect();
     let host = addresses.iter().map(|address| address.net.addr()).filter(reachable).collect();
-    let spec = UplinkSpec { mac, mtu, v4, v6, routes };
-    Some(Found { index: link.index, name: link.name.clone(), host, spec })
+    let spec = UplinkSpec { interface: link.name.clone(), mac, mtu, v4, v6, routes };
+    Some(Found { index: link.index, host, spec })
 }
 
 /// Whether a route is for packets that may be passed on.
@@ -317,13 +337,15 @@ fn beyond_the_link(route: &netlink::Route) -> bool {
     }
 }
 
-fn described(route: &netlink::Route, uplink: u32) -> Route {
+fn described(route: &netlink::Route, links: &[netlink::Link], uplink: u32) -> Route {
+    let link = links.iter().find(|link| route.index == Some(link.index));
+    let interface = link.map(|link| link.name.clone()).unwrap_or_default();
     let hop = match (route.index == Some(uplink), route.gateway) {
         (true, Some(router)) => Hop::Router(router),
         (true, None) => Hop::Link,
         (false, _) => Hop::Elsewhere,
     };
-    Route { destination: route.destination, hop }
+    Route { destination: route.destination, interface, hop }
 }
 
 #[cfg(test)]
@@ -372,9 +394,12 @@ mod tests {
             super::find(&choice, &links, &routes, &addresses)
         };
         let auto = find("auto").expect("an uplink");
-        let described =
-            |destination: &str, hop| Route { destination: destination.parse().expect("a net"), hop };
+        let described = |destination: &str, hop| {
+            let interface = if hop == Hop::Elsewhere { "eth1" } else { "eth0" };
+            Route { destination: destination.parse().expect("a net"), interface: interface.to_owned(), hop }
+        };
         let expected = UplinkSpec {
+            interface: "eth0".to_owned(),
             mac: mac(2),
             mtu: 1500,
             v4: Some([192, 0, 2, 2].into()),
@@ -385,7 +410,7 @@ mod tests {
                 described("10.0.0.0/8", Hop::Elsewhere),
             ],
         };
-        assert_eq!((auto.name.as_str(), auto.index, auto.spec), ("eth0", 2, expected));
+        assert_eq!((auto.index, auto.spec), (2, expected));
         let hosts = [[198, 51, 100, 2], [192, 0, 2, 2], [10, 0, 0, 2]].map(IpAddr::from);
         assert_eq!(auto.host, hosts);
         assert_eq!(find("eth1").map(|found| found.spec.v4), Some(Some([10, 0, 0, 2].into())));

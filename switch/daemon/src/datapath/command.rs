@@ -6,12 +6,15 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vswitch_engine::{Count, Network, Rule, Station};
+use vswitch_engine::{Count, Network, Remote, Rule, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_nat::Binding;
 use vswitch_sys::device::DeviceKind;
 use vswitch_vxlan::{Record, Vni};
 
+use super::claims::{ClaimCommand, Claimed};
+use super::flows::{FlowPage, FlowQuery};
+use super::relays::{Relayed, Targets};
 use super::wiring::{Grant, UplinkSpec};
 
 /// Something control wants done.
@@ -19,8 +22,13 @@ use super::wiring::{Grant, UplinkSpec};
 pub enum Command {
     /// The first command: where the next control will come in. A bound socket rides along.
     Listen,
-    /// The second command: how to run. The descriptor of the counters rides along.
+    /// The second command: where flows are written down, for a datapath that comes after this one. The descriptor of that
+    /// memory rides along.
+    Mirror,
+    /// The third command: how to run. The descriptor of the counters rides along.
     Start(Options),
+    /// What there is was told: takes up the flows of the datapath before, and begins to move frames.
+    Begin,
     /// Asks what this datapath was told before.
     Recall(Recall),
     /// Hands over the private namespace of veth pairs, to be kept for the next control.
@@ -48,6 +56,8 @@ pub enum Command {
     SetClaims,
     /// Says which ports were claimed.
     Grant(Vec<Grant>),
+    /// About the sockets of claimed ports.
+    Claims(ClaimCommand),
     /// Says in its network where the addresses of the container behind a port are.
     Announce(PortId),
     /// Removes a port and what was learned at it, and closes its descriptor.
@@ -56,16 +66,41 @@ pub enum Command {
     AddBinding(Binding),
     /// Ends a publication, with its flows.
     RemoveBinding(Binding),
+    /// About the sockets of published ports.
+    Relay(RelayCommand),
+    /// About tunnels.
+    Tunnel(TunnelCommand),
+    /// Puts these rules in place of all there are; those known by their number go on counting.
+    SetRules(Vec<Rule>),
+    /// Asks for something.
+    Read(Question),
+}
+
+/// What control wants done about the sockets of published ports, at which relays' clients come in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RelayCommand {
+    /// Hands over sockets of a published range, from this one of its sockets on: the next
+    /// [`CHUNK`](super::relays::CHUNK), or as many as there are left.
+    AddSockets(Relayed, usize),
+    /// Says where a published range leads whose sockets were all handed over.
+    LeadTo(Relayed, Targets),
+    /// Closes the sockets of a published range.
+    CloseSockets(Relayed),
+}
+
+/// What control wants done about tunnels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum TunnelCommand {
     /// Sends and receives the packets of tunnels through the socket that rides along.
-    SetTunnelSocket(TunnelSocket),
+    SetSocket(TunnelSocket),
     /// Closes such a socket.
-    CloseTunnelSocket(TunnelSocket),
+    CloseSocket(TunnelSocket),
     /// Makes the tunnel of a network, without peers.
-    AddTunnel(NetworkId, TunnelSpec),
+    Add(NetworkId, TunnelSpec),
     /// Says the MTU of the underlay of a network's tunnel, in bytes.
-    SetTunnelMtu(NetworkId, u32),
+    SetMtu(NetworkId, u32),
     /// Removes the tunnel of a network with all it knows.
-    RemoveTunnel(NetworkId),
+    Remove(NetworkId),
     /// Makes an address a VTEP of a network; one that is already is no error.
     AddPeer(NetworkId, IpAddr),
     /// Takes that back.
@@ -74,17 +109,28 @@ pub enum Command {
     SetRecords(NetworkId, Vec<Record>),
     /// Says that an endpoint of a network is gone, as of a version.
     ForgetRecord(NetworkId, Mac, u64),
-    /// Puts these rules in place of all there are; those known by their number go on counting.
-    SetRules(Vec<Rule>),
+    /// Says the names of an endpoint on another host, or that it is gone.
+    Name(NetworkId, Mac, Option<Remote>),
+    /// Forgets the names of all endpoints on other hosts.
+    ForgetNames,
+}
+
+/// What control asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Question {
     /// Asks what each rule has decided about.
-    ReadRules,
+    Rules,
     /// Asks for a page of the forwarding table of a network: the addresses behind `after`, in order.
-    ReadTable {
+    Table {
         /// The network.
         network: NetworkId,
         /// The last address of the page before; `None` asks for the first page.
         after: Option<Mac>,
     },
+    /// Asks for a page of the flows.
+    Flows(FlowQuery),
+    /// Asks how many flows there are, and what was counted of them.
+    CountFlows,
 }
 
 /// What a control asks a datapath that it did not start.
@@ -99,6 +145,10 @@ pub enum Recall {
     NextPort(Option<PortId>),
     /// The published ports behind these, in the order of the datapath; the first, if none are named.
     NextBinding(Option<Binding>),
+    /// Where flows are written down: the descriptor of that memory rides along with the answer.
+    Mirror,
+    /// The sockets of published ranges behind this one; the first, if none is named. They ride along with the answer.
+    NextSockets(Option<(Relayed, usize)>),
     /// The tunnel of the first network behind this one; the first tunnel, if none is named.
     NextTunnel(Option<NetworkId>),
     /// A page of the records of a tunnel: those behind `after`, in the order of their MAC addresses.
@@ -110,6 +160,10 @@ pub enum Recall {
     },
     /// The socket of tunnels behind this one, which rides along; the first one, if none is named.
     NextTunnelSocket(Option<TunnelSocket>),
+    /// The way out; its packet socket rides along with the answer.
+    Uplink,
+    /// The claims behind this one, with their sockets; the first ones, if none is named.
+    NextClaims(Option<Claimed>),
     /// What was handed over to be kept. It rides along with the answer, if there is anything.
     Kept,
 }
@@ -211,6 +265,10 @@ pub enum Reply {
     Table(Vec<TableEntry>),
     /// What each rule has decided about, by its number, in the order of the rules.
     Rules(Vec<(u32, Count)>),
+    /// A page of the flows.
+    Flows(FlowPage),
+    /// How many flows there are, of at most how many, and what was counted of them.
+    FlowCount(vswitch_nat::Stats, usize),
     /// How it runs.
     Options(Options),
     /// A network, as it was told.
@@ -219,6 +277,12 @@ pub enum Reply {
     Port(PortId, PortSpec),
     /// Published ports, as they were told.
     Binding(Binding),
+    /// The way out, as it was told.
+    Uplink(UplinkSpec),
+    /// Claims whose sockets ride along; none behind the last.
+    Claims(Vec<Claimed>),
+    /// Sockets of a published range, where it leads, and the first of them.
+    Sockets(Relayed, Targets, usize),
     /// A tunnel, as it was told, and its peers.
     Tunnel(NetworkId, TunnelSpec, Vec<IpAddr>),
     /// A page of the records of a tunnel; the last one is empty.

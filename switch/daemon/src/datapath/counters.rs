@@ -87,7 +87,7 @@ impl Counters {
     /// # Errors
     /// When there is no descriptor or no memory left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { cells: SharedCells::new(CELLS)? })
+        Ok(Self { cells: SharedCells::new(c"vswitch-counters", CELLS)? })
     }
 
     /// Maps those that control made.

@@ -33,12 +33,12 @@ impl Line {
         self.channel.is_none()
     }
 
-    /// The next message, its length and the descriptor that rode along; `None` when there is none now.
+    /// The next message, its length and the descriptors that rode along; `None` when there is none now.
     /// When control is gone the next one is let in, if it is waiting.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8], poller: &Poller) -> Option<(usize, Option<OwnedFd>)> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8], poller: &Poller) -> Option<(usize, Vec<OwnedFd>)> {
         loop {
             if let Some(channel) = &self.channel {
-                match channel.receive(buffer) {
+                match channel.receive_all(buffer) {
                     Ok(received) => return received,
                     // Whatever the reason, nobody can be talked to there any more.
                     Err(_) => {
@@ -56,11 +56,11 @@ impl Line {
         }
     }
 
-    /// Sends an answer and the descriptor that rides along. What cannot be sent is lost with the control
+    /// Sends an answer and the descriptors that ride along. What cannot be sent is lost with the control
     /// that it was for.
-    pub(crate) fn send(&self, message: &[u8], fd: Option<BorrowedFd<'_>>) {
+    pub(crate) fn send(&self, message: &[u8], fds: &[BorrowedFd<'_>]) {
         if let Some(channel) = &self.channel {
-            let _ = channel.send(message, fd.as_slice());
+            let _ = channel.send(message, fds);
         }
     }
 }

@@ -13,10 +13,12 @@
 //! |---|---|
 //! | [`turn`] | the loop: receive, decide, transmit, rest |
 //! | [`ports`] | the ports and which of them are ready |
+//! | [`reserved`] | those that no endpoint has |
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`wiring`] | the way out: the switch, the translator and the uplink |
 //! | [`tunnels`] | networks that span hosts: the switch, VXLAN and its sockets |
 //! | [`neighbours`] | who has which address on the uplink's link |
+//! | [`relays`] | the proxy, and the sockets at which its clients come in |
 //! | [`dns`] | answers questions for names |
 //! | [`speak`] | frames of the switch's own |
 //! | [`rest`] | spin or sleep |
@@ -26,15 +28,23 @@
 //! | [`recall`] | tells the next control what the last one has told |
 //! | [`command`] | those commands |
 //! | [`counters`] | what is counted |
+//! | [`claims`] | sockets kept for the next control |
+//! | [`flows`] | pages of the translator's flows |
+//! | [`mirror`] | flows, written down for the next datapath |
 
 mod admin;
+pub mod claims;
 pub mod command;
 pub mod counters;
 mod dns;
+pub mod flows;
 mod line;
+pub mod mirror;
 mod neighbours;
 mod ports;
 mod recall;
+pub mod relays;
+pub mod reserved;
 mod rest;
 mod speak;
 mod transmit;
@@ -47,6 +57,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use nix::sys::resource::{Resource, getrlimit};
 use vswitch_sys::confine;
 use vswitch_sys::poll::Poller;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
@@ -54,6 +65,7 @@ use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 use command::{Command, Options, Reply};
 use counters::Counters;
 use line::Line;
+use mirror::Mirror;
 use turn::Datapath;
 
 /// The number under which the channel to control is waited for; ports use their own.
@@ -80,36 +92,50 @@ fn run() -> io::Result<()> {
     let channel = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?);
     let mut poller = Poller::new()?;
     poller.add(channel.as_fd(), CHANNEL)?;
-    let (listener, options, counters) = receive_start(&channel, &mut poller)?;
+    let Start { listener, mirror, options, counters } = receive_start(&channel, &mut poller)?;
     let line = Line::new(channel, listener, &poller)?;
-    let mut datapath = Datapath::new(options, counters, poller, line);
+    let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let mut datapath = Datapath::new(options, counters, mirror, poller, line, descriptors);
     confine::enter()?;
     datapath.reply(&Reply::Done, None);
     datapath.run()
 }
 
+/// What a datapath starts with.
+struct Start {
+    listener: Listener,
+    mirror: Mirror,
+    options: Options,
+    counters: Counters,
+}
+
 /// Waits for the commands that start everything.
-fn receive_start(channel: &Channel, poller: &mut Poller) -> io::Result<(Listener, Options, Counters)> {
+fn receive_start(channel: &Channel, poller: &mut Poller) -> io::Result<Start> {
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-    let mut listener = None;
+    let (mut listener, mut mirror) = (None, None);
     loop {
         let Some((length, fd)) = channel.receive(&mut buffer)? else {
             poller.wait(None, |_| {})?;
             continue;
         };
-        match (serde_json::from_slice(&buffer[..length])?, fd, listener.take()) {
-            (Command::Listen, Some(fd), None) => {
+        match (serde_json::from_slice(&buffer[..length])?, fd, listener.take(), mirror.take()) {
+            (Command::Listen, Some(fd), None, None) => {
                 let bound = Listener::from_fd(fd);
                 bound.listen()?;
                 listener = Some(bound);
-                channel.send(&serde_json::to_vec(&Reply::Done)?, &[])?;
             }
-            (Command::Start(options), Some(fd), Some(listener)) => {
-                return Ok((listener, options, Counters::map(fd)?));
+            (Command::Mirror, Some(fd), Some(bound), None) => {
+                (listener, mirror) = (Some(bound), Some(Mirror::map(fd)?));
+            }
+            (Command::Start(options), Some(fd), Some(listener), Some(mirror)) => {
+                return Ok(Start { listener, mirror, options, counters: Counters::map(fd)? });
             }
             (command, ..) => {
-                return Err(io::Error::other(format!("expected Listen, then Start, got {command:?}")));
+                let message = format!("expected Listen, Mirror, then Start, got {command:?}");
+                return Err(io::Error::other(message));
             }
         }
+        channel.send(&serde_json::to_vec(&Reply::Done)?, &[])?;
     }
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 
-use vswitch_frame::{NetworkId, PortId};
+use vswitch_engine::Station;
+use vswitch_frame::{Instant, NetworkId, PortId};
 
 use super::command::{Options, PortSpec, RECORDS_MAX, Recall, Reply, VERSION};
+use super::reserved::UPLINK;
 use super::turn::Datapath;
 
 /// What was told and is not remembered elsewhere.
@@ -18,13 +20,15 @@ pub(crate) struct Memory {
     pub(crate) specs: BTreeMap<PortId, PortSpec>,
     /// What control handed over to be kept.
     pub(crate) kept: Option<OwnedFd>,
+    /// Whether control said that it has told everything.
+    pub(crate) begun: bool,
     /// Whether control said that it is over.
     pub(crate) stopped: bool,
 }
 
 impl Memory {
     pub(crate) fn new(options: Options) -> Self {
-        Self { options, specs: BTreeMap::new(), kept: None, stopped: false }
+        Self { options, specs: BTreeMap::new(), kept: None, begun: false, stopped: false }
     }
 }
 
@@ -32,6 +36,24 @@ impl Datapath {
     /// Whether there is nothing left to do: control said so, or there is neither a control nor a port.
     pub(crate) fn is_over(&self) -> bool {
         self.memory.stopped || (self.line.is_dead() && self.memory.specs.is_empty())
+    }
+
+    /// Takes up the flows of the datapath before, of those containers that are still there, and begins to move frames.
+    pub(crate) fn begin(&mut self, now: Instant) -> Reply {
+        if self.memory.begun {
+            return Reply::Done;
+        }
+        let mut owners = BTreeMap::new();
+        for spec in self.memory.specs.values() {
+            if let Station::Container(endpoint) = &spec.station {
+                let addresses = endpoint.addresses.iter().map(|net| (spec.network, net.addr()));
+                owners.extend(addresses.map(|key| (key, endpoint.sandbox)));
+            }
+        }
+        let owner = |network, address| owners.get(&(network, address)).copied();
+        self.mirror.restore(&mut self.nat, now, &owner);
+        self.memory.begun = true;
+        Reply::Done
     }
 
     /// Answers a question of control's.
@@ -67,6 +89,13 @@ impl Datapath {
                 let found = bindings.next().filter(|_| behind);
                 self.reply(&found.map_or(Reply::Done, |binding| Reply::Binding(*binding)), None);
             }
+            Recall::Mirror => self.reply(&Reply::Done, Some(self.mirror.as_fd())),
+            Recall::NextSockets(after) => match self.relays.sockets_behind(after) {
+                Some((relayed, targets, first, fds)) => {
+                    self.reply_with(&Reply::Sockets(relayed, targets, first), &fds);
+                }
+                None => self.reply(&Reply::Done, None),
+            },
             Recall::NextTunnel(after) => {
                 let found = self.overlay.next(after);
                 let reply =
@@ -81,6 +110,14 @@ impl Datapath {
                 Some((which, fd)) => self.reply(&Reply::TunnelSocket(which), Some(fd)),
                 None => self.reply(&Reply::Done, None),
             },
+            Recall::Uplink => match self.outside.spec().zip(self.ports.get(UPLINK)) {
+                Some((spec, port)) => self.reply(&Reply::Uplink(spec), Some(port.device.as_fd())),
+                None => self.reply(&Reply::Done, None),
+            },
+            Recall::NextClaims(after) => {
+                let (claimed, fds) = self.claims.behind(after);
+                self.reply_with(&Reply::Claims(claimed), &fds);
+            }
             Recall::Kept => self.reply(&Reply::Done, self.memory.kept.as_ref().map(AsFd::as_fd)),
         }
     }

@@ -12,41 +12,48 @@ use vswitch_sys::clock;
 use vswitch_vxlan::{Outcome, Record};
 
 use super::TUNNEL_SOCKET;
-use super::command::{Command, Reply, TunnelSocket, TunnelSpec};
+use super::command::{Reply, TunnelCommand, TunnelSocket, TunnelSpec};
 use super::turn::Datapath;
 
 impl Datapath {
-    /// Carries out a command about tunnels.
-    pub(super) fn carry_out_for_tunnels(&mut self, command: Command, fd: Option<OwnedFd>) -> Reply {
+    /// Carries out a command about tunnels, and about who is beyond them.
+    pub(super) fn carry_out_for_tunnels(&mut self, command: TunnelCommand, fd: Option<OwnedFd>) -> Reply {
         let outcome = match command {
-            Command::SetTunnelSocket(which) => self.set_tunnel_socket(which, fd),
-            Command::CloseTunnelSocket(which) => {
+            TunnelCommand::Name(network, mac, remote) => {
+                self.switch.name_remote(network, mac, remote);
+                Ok(())
+            }
+            TunnelCommand::ForgetNames => {
+                self.switch.forget_remote_names();
+                Ok(())
+            }
+            TunnelCommand::SetSocket(which) => self.set_tunnel_socket(which, fd),
+            TunnelCommand::CloseSocket(which) => {
                 self.close_tunnel_socket(which);
                 Ok(())
             }
-            Command::AddTunnel(network, spec) => self.add_tunnel(network, spec),
-            Command::SetTunnelMtu(network, bytes) => {
+            TunnelCommand::Add(network, spec) => self.add_tunnel(network, spec),
+            TunnelCommand::SetMtu(network, bytes) => {
                 if let Some((port, mtu)) = self.overlay.set_mtu(network, bytes) {
                     self.switch.set_mtu(port, mtu);
                 }
                 Ok(())
             }
-            Command::RemoveTunnel(network) => {
+            TunnelCommand::Remove(network) => {
                 if let Some(port) = self.overlay.remove(network) {
                     self.switch.remove_port(port);
                 }
                 Ok(())
             }
-            Command::AddPeer(network, vtep) => self.add_peer(network, vtep),
-            Command::RemovePeer(network, vtep) => {
+            TunnelCommand::AddPeer(network, vtep) => self.add_peer(network, vtep),
+            TunnelCommand::RemovePeer(network, vtep) => {
                 if let Some((_, tunnel)) = self.overlay.of(network) {
                     tunnel.remove_peer(vtep);
                 }
                 Ok(())
             }
-            Command::SetRecords(network, records) => self.set_records(network, records),
-            Command::ForgetRecord(network, mac, version) => self.forget_record(network, mac, version),
-            other => Err(format!("no command about tunnels: {other:?}")),
+            TunnelCommand::SetRecords(network, records) => self.set_records(network, records),
+            TunnelCommand::ForgetRecord(network, mac, version) => self.forget_record(network, mac, version),
         };
         outcome.map_or_else(Reply::Refused, |()| Reply::Done)
     }

@@ -33,10 +33,6 @@ use vswitch_vxlan::{
 
 use super::command::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec};
 use super::counters::{Counter, Counters};
-use super::wiring::UPLINK;
-
-/// Where is counted what is of no tunnel: the last port but one, which no endpoint ever has.
-pub const TUNNELS: PortId = PortId(UPLINK.0 - 1);
 
 /// Messages taken in one call while they are large: no more than stay in a core's second-level cache.
 const LARGE_AT_ONCE: usize = 4;

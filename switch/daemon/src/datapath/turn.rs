@@ -18,16 +18,20 @@ use vswitch_sys::device::{Budget, Left};
 use vswitch_sys::packet::Vectors;
 use vswitch_sys::poll::Poller;
 
+use super::claims::Claims;
 use super::command::Options;
 use super::counters::{Counter, Counters};
 use super::dns::{Origin, Resolver};
 use super::line::Line;
+use super::mirror::Mirror;
 use super::ports::Ports;
 use super::recall::Memory;
+use super::relays::Relays;
+use super::reserved::{TUNNELS, UPLINK};
 use super::rest::Rest;
 use super::transmit::Transmit;
-use super::tunnels::{Inbox, Overlay, TUNNELS};
-use super::wiring::{self, HELD_MAX, Outside, UPLINK, Wiring};
+use super::tunnels::{Inbox, Overlay};
+use super::wiring::{self, HELD_MAX, Outside, Wiring};
 use super::{CHANNEL, LISTENER, RESOLVER, TUNNEL_SOCKET};
 
 /// What one burst may take: enough datagrams to coalesce well, and no more bytes than stay in a core's
@@ -49,7 +53,10 @@ pub(crate) struct Datapath {
     pub(crate) counters: Counters,
     pub(crate) resolver: Resolver,
     pub(crate) nat: Nat,
+    pub(crate) mirror: Mirror,
+    pub(crate) claims: Claims,
     pub(super) outside: Outside,
+    pub(crate) relays: Relays,
     pub(super) overlay: Overlay,
     pub(crate) rest: Rest,
     pub(super) transmit: Transmit,
@@ -61,7 +68,15 @@ pub(crate) struct Datapath {
 }
 
 impl Datapath {
-    pub(crate) fn new(options: Options, counters: Counters, poller: Poller, line: Line) -> Self {
+    /// One that has nothing yet. `descriptors` is how many the process may have.
+    pub(crate) fn new(
+        options: Options,
+        counters: Counters,
+        mirror: Mirror,
+        poller: Poller,
+        line: Line,
+        descriptors: usize,
+    ) -> Self {
         Self {
             switch: Switch::new(Limits::default(), options.seed),
             ports: Ports::new(),
@@ -71,7 +86,10 @@ impl Datapath {
             counters,
             resolver: Resolver::new(options.seed),
             nat: wiring::translator(options.seed),
+            mirror,
+            claims: Claims::default(),
             outside: Outside::new(),
+            relays: Relays::new(options.seed.rotate_left(32), descriptors),
             overlay: Overlay::new(options.seed),
             transmit: Transmit::new(Coalescer::new(options.seed)),
             rest: Rest::new(options.poll),
@@ -87,7 +105,7 @@ impl Datapath {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         loop {
             let now = clock::now();
-            let worked = self.turn(now);
+            let worked = self.turn(now) | self.relay(now);
             self.resolve(now);
             self.attend(now);
             if self.commands_waiting && !self.carry_out_commands() {
@@ -100,8 +118,12 @@ impl Datapath {
         }
     }
 
-    /// Lets every port that is ready give one burst; says whether there was any frame.
+    /// Lets every port that is ready give one burst; says whether there was any frame. Until everything was told none does:
+    /// the kernel's queues hold what comes.
     fn turn(&mut self, now: Instant) -> bool {
+        if !self.memory.begun {
+            return false;
+        }
         let mut worked = false;
         for _ in 0..self.ports.ready_count() {
             let Some(ingress) = self.ports.next_ready() else { break };
@@ -205,9 +227,13 @@ impl Datapath {
         self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         debug_assert_eq!(received, self.verdicts.len());
 
+        let made = self.relays.held();
+        let Self { relays, switch, verdicts, pool, counters, .. } = self;
+        relays.take(ingress, switch, verdicts, pool, counters, now);
+        let made = self.relays.held() - made;
         self.overlay.answer(ingress, &self.switch, &mut self.verdicts);
         self.wiring(now).turn_back(ingress);
-        let made = self.switch.serve(ingress, &mut self.verdicts, &mut self.pool, now);
+        let made = made + self.switch.serve(ingress, &mut self.verdicts, &mut self.pool, now);
         let origin = Origin { switch: &self.switch, ingress, now };
         let made = made + self.resolver.serve(origin, &mut self.verdicts, &mut self.pool);
         made + self.wiring(now).leave(ingress)
@@ -226,8 +252,9 @@ impl Datapath {
         Wiring { switch, nat, outside, verdicts, pool, counters, now }
     }
 
-    /// Drops what goes nowhere, and sends what goes to one port each.
+    /// Drops what goes nowhere, and sends what goes to one port each. What they have changed is written down before.
     pub(super) fn send_to_one(&mut self) {
+        self.mirror.follow(&mut self.nat);
         for (reason, port, frame) in self.verdicts.drop.drain(..) {
             self.counters.drop(port, reason, 1);
             self.pool.free(frame);
@@ -244,7 +271,7 @@ impl Datapath {
 
     /// Frames that are held; zero in release builds, where nobody checks.
     fn held_for_check(&self) -> usize {
-        if cfg!(debug_assertions) { self.outside.held(&self.nat) } else { 0 }
+        if cfg!(debug_assertions) { self.outside.held(&self.nat) + self.relays.held() } else { 0 }
     }
 
     fn check_slots(&self) {
@@ -260,6 +287,18 @@ impl Datapath {
         }
     }
 
+    /// Does what is due of relays; says whether there was any frame.
+    fn relay(&mut self, now: Instant) -> bool {
+        if !self.relays.is_pressed(now) {
+            return false;
+        }
+        let Self { relays, switch, verdicts, pool, counters, poller, .. } = self;
+        let worked = relays.work(switch, verdicts, pool, counters, poller, now);
+        self.send_to_one();
+        self.check_slots();
+        worked
+    }
+
     /// Does what is due on the way out.
     fn attend(&mut self, now: Instant) {
         self.outside.ask_for_claims(&self.nat, now);
@@ -272,16 +311,20 @@ impl Datapath {
 
     /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
-        let pressing = self.ports.ready_count() > 0 || self.overlay.is_ready() || self.commands_waiting;
+        let pressing = self.ports.ready_count() > 0
+            || self.overlay.is_ready()
+            || self.commands_waiting
+            || self.relays.is_pressed(now);
         let times = [
             self.switch.poll_at(),
             self.resolver.poll_at(),
             self.outside.poll_at(&self.nat),
             self.overlay.poll_at(),
+            self.relays.poll_at(),
         ];
         let wake_at = times.into_iter().flatten().min();
         let timeout = self.rest.timeout(pressing, worked, now, wake_at);
-        let Self { ports, commands_waiting, resolver, overlay, poller, .. } = self;
+        let Self { ports, commands_waiting, resolver, overlay, relays, poller, .. } = self;
         let mut found = pressing;
         poller.wait(timeout, |number| {
             found = true;
@@ -289,7 +332,8 @@ impl Datapath {
                 Ok(port) => ports.set_ready(PortId(port)),
                 Err(_) if number == RESOLVER => resolver.set_ready(),
                 Err(_) if number == TUNNEL_SOCKET => overlay.set_ready(),
-                Err(_) => *commands_waiting |= matches!(number, CHANNEL | LISTENER),
+                Err(_) if matches!(number, CHANNEL | LISTENER) => *commands_waiting = true,
+                Err(_) => relays.set_ready(number, now),
             }
         })?;
         if !found && timeout.is_some_and(|timeout| timeout.is_zero()) {

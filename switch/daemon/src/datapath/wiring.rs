@@ -27,22 +27,22 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use vswitch_engine::{Outbound, Route, Switch, Verdicts};
+use vswitch_engine::{MadeError, Outbound, Route, Switch, Verdicts, WayOut};
 use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, Pool, PortId};
 use vswitch_nat::{Inside, Leaving, Limits, Nat, Protocol, Realm, Uplink};
 use vswitch_sys::seqpacket::Channel;
 
 use super::counters::Counters;
 use super::neighbours::{Neighbours, Next, Own, WAITING_MAX};
-
-/// The uplink's port: the last, which no endpoint ever has.
-pub const UPLINK: PortId = PortId(4095);
-const _: () = assert!(UPLINK.index() + 1 == PortId::LIMIT);
+use super::reserved::UPLINK;
 
 /// Frames held at most at the end of a burst.
 pub(super) const HELD_MAX: usize = WAITING_MAX + FRAGMENTS_WAITING;
 /// Fragments that wait for the first of their datagram.
 const FRAGMENTS_WAITING: usize = 64;
+
+/// Flows there may be.
+pub(super) const FLOWS: usize = 1_000_000;
 
 /// Time after which claims that did not come are asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -50,6 +50,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// The way out of the host, as control describes it. Its descriptor is a packet socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UplinkSpec {
+    /// The name of the interface.
+    pub interface: String,
     /// The MAC address of the interface.
     pub mac: Mac,
     /// The largest packet it takes, in bytes.
@@ -88,9 +90,12 @@ pub(crate) struct Outside {
     asked: Option<Instant>,
 }
 
-/// A translator without an uplink. `seed` is secret and random.
+/// A translator without an uplink, whose changes the mirror follows. `seed` is secret and random.
 pub(super) fn translator(seed: u64) -> Nat {
-    Nat::new(Limits { fragments_waiting: FRAGMENTS_WAITING, ..Limits::default() }, seed)
+    let limits = Limits { flows: FLOWS, fragments_waiting: FRAGMENTS_WAITING, ..Limits::default() };
+    let mut nat = Nat::new(limits, seed);
+    nat.note_changes();
+    nat
 }
 
 impl Outside {
@@ -182,7 +187,9 @@ impl Wiring<'_> {
         for (port, frame) in self.outside.neighbours.reset(Own { mac: told.mac, v4: told.v4, v6: told.v6 }) {
             self.drop(DropReason::NoNeighbour, port, frame);
         }
-        self.switch.set_routes(told.routes);
+        let interface = spec.as_ref().map(|spec| spec.interface.clone());
+        let addresses = own.into_iter().flatten().collect();
+        self.switch.set_way_out(WayOut { interface, addresses, routes: told.routes });
         self.outside.spec = spec;
     }
 
@@ -223,28 +230,31 @@ impl Wiring<'_> {
 
     /// Gives every frame of the uplink's burst a fate, and drains it. Returns how many frames were made meanwhile.
     pub(super) fn arrive(&mut self, burst: &mut Vec<Frame>) -> usize {
+        let mut made = 0;
         for mut frame in burst.drain(..) {
             match frame.parse() {
-                Ok(()) => self.receive(frame),
+                Ok(()) => made += self.receive(frame),
                 Err(reason) => self.drop(reason, UPLINK, frame),
             }
         }
-        self.settle()
+        made + self.settle()
     }
 
-    fn receive(&mut self, frame: Frame) {
+    /// Takes one frame of the uplink's in. Returns how many frames were made.
+    fn receive(&mut self, frame: Frame) -> usize {
         if let Some((mac, waited)) = self.outside.neighbours.hear(&frame, self.now) {
             self.drop(DropReason::Consumed, UPLINK, frame);
             waited.into_iter().for_each(|(_, packet)| self.hand_over(mac, packet));
-            return;
+            return 0;
         }
         match target(&frame) {
             Some(target) if self.outside.host.contains(&target) => {
                 self.nat.inbound(frame, UPLINK, self.now, &mut self.outside.verdicts);
             }
-            Some(_) => self.switch.enter(UPLINK, None, frame, self.verdicts, self.now),
+            Some(_) => return self.enter(UPLINK, None, frame),
             None => self.drop(DropReason::ForHost, UPLINK, frame),
         }
+        0
     }
 
     /// Does what time brings: ends flows, asks neighbours again. Returns how many frames were made.
@@ -258,9 +268,39 @@ impl Wiring<'_> {
         self.settle()
     }
 
-    /// One straight loop for each fate the translator knows.
+    fn enter(&mut self, port: PortId, network: Option<NetworkId>, frame: Frame) -> usize {
+        self.switch.enter(port, network, frame, self.verdicts, self.pool, self.now)
+    }
+
+    /// Gives every frame a fate that the translator or the switch made of those it was handed. Returns how many were made.
     fn settle(&mut self) -> usize {
+        let mut made = self.settle_translated();
+        if !self.verdicts.errors.is_empty() {
+            self.pass_errors();
+            // There are no errors about errors.
+            made += self.settle_translated();
+        }
+        made + self.ask_neighbours()
+    }
+
+    /// Sends errors on: through the translator if they are about what it had translated.
+    fn pass_errors(&mut self) {
+        let mut errors = std::mem::take(&mut self.verdicts.errors);
+        for MadeError { port, network, frame } in errors.drain(..) {
+            let Some(network) = network else {
+                self.send(port, frame);
+                continue;
+            };
+            let from = Inside { port, network, sandbox: 0, leaving: Leaving::Refused, address: None };
+            self.nat.outbound(frame, from, self.now, &mut self.outside.verdicts);
+        }
+        self.verdicts.errors = errors;
+    }
+
+    /// One straight loop for each fate the translator knows.
+    fn settle_translated(&mut self) -> usize {
         let mut fates = std::mem::take(&mut self.outside.verdicts);
+        let mut made = fates.made.len();
         for (port, frame) in fates.outside.drain(..) {
             self.send(port, frame);
         }
@@ -268,7 +308,7 @@ impl Wiring<'_> {
             self.send(port, frame);
         }
         for (port, network, frame) in fates.inside.drain(..) {
-            self.switch.enter(port, Some(network), frame, self.verdicts, self.now);
+            made += self.enter(port, Some(network), frame);
         }
         for (port, frame) in fates.host.drain(..) {
             match self.switch.host_port(port) {
@@ -283,12 +323,10 @@ impl Wiring<'_> {
         for (port, reason, frame) in fates.answered.drain(..) {
             self.answer(port, reason, frame);
         }
-        let mut made = fates.made.len();
         for (realm, frame) in fates.made.drain(..) {
             self.send_made(realm, frame);
         }
         self.outside.verdicts = fates;
-        made += self.ask_neighbours();
         made
     }
 

@@ -30,12 +30,12 @@ pub mod message;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use vswitch_frame::PortId;
+use vswitch_frame::{Mac, NetworkId, PortId};
 
 use crate::bindings::Owner;
-use crate::network::{Endpoint, Station};
+use crate::network::{Endpoint, Remote, Station};
 use crate::switch::Switch;
-use index::Membership;
+use index::{Membership, Named};
 use message::{Answer, Query, Rcode, Unanswerable, kind};
 
 /// How long an answer of ours holds, in seconds: containers come and go, and asking again is cheap.
@@ -124,11 +124,12 @@ impl Switch {
         let mut known = false;
         let mut addresses = Vec::new();
         for at in networks {
-            let ports = self.named(*at, name.bytes());
-            known |= !ports.is_empty();
-            let endpoints = ports.iter().filter_map(|port| self.endpoint(*port));
-            let found = endpoints.flat_map(|endpoint| endpoint.addresses.iter().map(ipnet::IpNet::addr));
-            addresses.extend(found.filter(|address| is_asked_for(query.kind, *address)));
+            let named = self.named(*at, name.bytes());
+            known |= !named.is_empty();
+            for who in named {
+                self.addresses_of(at.network, *who, &mut addresses);
+            }
+            addresses.retain(|address| is_asked_for(query.kind, *address));
             if !addresses.is_empty() {
                 break;
             }
@@ -163,12 +164,13 @@ impl Switch {
         let found = networks.iter().find_map(|at| {
             let network = self.ports.network(at.network).filter(|network| network.resolves)?;
             let owner = self.bindings.find(at.network, address);
-            let Some((_, Owner::Port(port))) = owner.filter(|(network, _)| *network == at.network) else {
-                return None;
+            let names = match owner.filter(|(network, _)| *network == at.network) {
+                Some((_, Owner::Port(port))) => &self.endpoint(port)?.names,
+                Some((_, Owner::Gateway)) => return None,
+                None => &self.names.remote_at(at.network, address)?.names,
             };
-            let endpoint = self.endpoint(port)?;
             let mut name = Vec::new();
-            let labels = [endpoint.names.first()?.as_str(), network.name.as_str()];
+            let labels = [names.first()?.as_str(), network.name.as_str()];
             message::write_name(&labels, &mut name).then_some(name)
         });
         let Some(name) = found else { return false };
@@ -178,19 +180,45 @@ impl Switch {
         true
     }
 
-    /// The ports that a name stands for on a network: the name as it is, or what is left of it without the
-    /// name of the network.
-    fn named(&self, at: Membership, name: &[u8]) -> &[PortId] {
+    /// Who a name stands for on a network: the name as it is, or what is left of it without the name of the network.
+    fn named(&self, at: Membership, name: &[u8]) -> &[Named] {
         let Some(network) = self.ports.network(at.network).filter(|network| network.resolves) else {
             return &[];
         };
-        let ports = self.names.named(at.network, name);
-        if !ports.is_empty() {
-            return ports;
+        let named = self.names.named(at.network, name);
+        if !named.is_empty() {
+            return named;
         }
         without_suffix(name, network.name.as_bytes())
             .map(|name| self.names.named(at.network, name))
             .unwrap_or_default()
+    }
+
+    fn addresses_of(&self, network: NetworkId, who: Named, addresses: &mut Vec<IpAddr>) {
+        match who {
+            Named::Port(port) => {
+                let endpoint = self.endpoint(port);
+                addresses
+                    .extend(endpoint.iter().flat_map(|endpoint| &endpoint.addresses).map(ipnet::IpNet::addr));
+            }
+            Named::Remote(mac) => {
+                let remote = self.names.remote(network, mac);
+                addresses.extend(remote.iter().flat_map(|remote| &remote.addresses));
+            }
+        }
+    }
+
+    /// Says the names and addresses of an endpoint on another host, or that there is none. They are answered by the
+    /// rules of this host's own.
+    pub fn name_remote(&mut self, network: NetworkId, mac: Mac, remote: Option<Remote>) {
+        if self.ports.network(network).is_some() {
+            self.names.set_remote(network, mac, remote);
+        }
+    }
+
+    /// Forgets the names of all endpoints on other hosts.
+    pub fn forget_remote_names(&mut self) {
+        self.names.forget_remotes();
     }
 
     fn endpoint(&self, port: PortId) -> Option<&Endpoint> {

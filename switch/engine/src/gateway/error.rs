@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use vswitch_frame::headers::be16;
-use vswitch_frame::{Frame, Instant, Pool, PortId};
+use vswitch_frame::{Frame, Instant, Mac, Pool, PortId};
 
 use super::packet::{self, IPV4_BYTES, IPV6_BYTES, Link, protocol, put16};
 use super::site::Site;
@@ -115,8 +115,8 @@ impl Switch {
         now: Instant,
     ) -> Option<Frame> {
         let site = Site::of(&self.ports, ingress)?;
-        let (source, target) = packet::addresses(about);
-        if !may_be_told(&site, about, source, target) {
+        let (source, _) = packet::addresses(about);
+        if site.is_martian(source) || !may_be_told(about) {
             return None;
         }
         let own = site.own_address(source)?;
@@ -125,19 +125,47 @@ impl Switch {
         if !self.ports.budget(network)?.take(now) {
             return None;
         }
-        let mut error = pool.take()?;
-        write(&mut error, link, [own, source], about, complaint);
-        if error.parse().is_err() {
-            debug_assert!(false, "an error of ours is malformed");
-            pool.free(error);
+        make(link, [own, source], about, complaint, pool)
+    }
+
+    /// The same for somebody outside, or behind the translator: an error from `own`, whose MAC addresses are zero. The budget
+    /// is one for all of them, so that they cannot use up a network's.
+    pub(super) fn complain_outside(
+        &mut self,
+        own: IpAddr,
+        about: &Frame,
+        complaint: Complaint,
+        pool: &mut Pool,
+        now: Instant,
+    ) -> Option<Frame> {
+        if !may_be_told(about) || !self.errors.take(now) {
             return None;
         }
-        Some(error)
+        let (source, _) = packet::addresses(about);
+        make(Link { source: Mac::ZERO, target: Mac::ZERO }, [own, source], about, complaint, pool)
     }
 }
 
+fn make(
+    link: Link,
+    addresses: [IpAddr; 2],
+    about: &Frame,
+    complaint: Complaint,
+    pool: &mut Pool,
+) -> Option<Frame> {
+    let mut error = pool.take()?;
+    write(&mut error, link, addresses, about, complaint);
+    if error.parse().is_err() {
+        debug_assert!(false, "an error of ours is malformed");
+        pool.free(error);
+        return None;
+    }
+    Some(error)
+}
+
 /// Whether the rules allow an error about a packet (RFC 1812, 4.3.2.7; RFC 4443, 2.4 e).
-fn may_be_told(site: &Site<'_>, about: &Frame, source: IpAddr, target: IpAddr) -> bool {
+fn may_be_told(about: &Frame) -> bool {
+    let (_, target) = packet::addresses(about);
     let to_many = match target {
         IpAddr::V4(target) => target.is_broadcast(),
         IpAddr::V6(_) => false,
@@ -154,8 +182,8 @@ fn may_be_told(site: &Site<'_>, about: &Frame, source: IpAddr, target: IpAddr) -
         let is_error = message.is_none_or(|kind| kind < 128 || kind == REDIRECT);
         (headers.protocol() == protocol::ICMPV6 && is_error, headers.is_fragment())
     };
-    let stations = !site.is_martian(source) && !target.is_multicast() && !to_many;
-    stations && !about.destination().is_multicast() && !error && !later_fragment
+    let to_one = !target.is_multicast() && !to_many;
+    to_one && !about.destination().is_multicast() && !error && !later_fragment
 }
 
 /// Writes the error: its header, and as much of the packet as fits.

@@ -39,9 +39,11 @@ mod arp;
 mod dhcp;
 mod echo;
 mod error;
+mod forwarded;
 mod ndp;
 pub mod outside;
 mod packet;
+mod relayed;
 mod route;
 mod site;
 
@@ -60,7 +62,7 @@ use outside::Outbound;
 pub(crate) use advertise::{Due, Schedule};
 pub(crate) use error::Budget;
 pub use error::FRAMES_MADE_MAX;
-pub(crate) use outside::Routes;
+pub(crate) use outside::WayOut;
 pub(crate) use site::{Site, link_local};
 
 /// What becomes of a frame for the gateway.
@@ -76,6 +78,8 @@ enum Fate {
     Route(PortId),
     /// It is to leave the networks of this host, if it may.
     Outside,
+    /// It is for somebody behind another interface of the host than the uplink.
+    Elsewhere,
 }
 
 /// Where a frame for the gateway goes on.
@@ -170,6 +174,7 @@ impl Switch {
             Fate::Host => host(&site, frame)?,
             Fate::Route(egress) => self.forward(ingress, frame, egress, now)?,
             Fate::Outside => return self.leave(ingress, frame, now),
+            Fate::Elsewhere => self.leave_by_host(ingress, frame, now)?,
         };
         let to = self.ports.get(egress).ok_or(DropReason::NoReceiver)?;
         if frame.mtu_bytes() > to.mtu {

@@ -8,13 +8,17 @@
 //!
 //! What comes in has been translated already where that was due. It *enters* the network that has its target
 //! ([`Switch::enter`]), if policy lets it. Addresses of MAC and time to live are seen to here in both directions, and
-//! work on a packet that was left for later is not touched.
+//! work on a packet that was left for later is not touched. Who sent what came too late or does not fit is told: the errors
+//! are in `Verdicts::errors`.
+//!
+//! Who may name a container by the container's own address gets answers from that address: such a flow is remembered by
+//! policy, and what answers it is not masqueraded, whatever its network says.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use vswitch_frame::headers::ETHERNET_BYTES;
-use vswitch_frame::{DropReason, Frame, Instant, NetworkId, PortId};
+use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Pool, PortId};
 
 use super::error::Complaint;
 use super::site::Site;
@@ -31,6 +35,8 @@ use crate::verdicts::Verdicts;
 pub struct Route {
     /// Which destinations.
     pub destination: IpNet,
+    /// By which interface of the host.
+    pub interface: String,
     /// Where to.
     pub hop: Hop,
 }
@@ -62,24 +68,59 @@ pub struct Outbound {
     pub frame: Frame,
 }
 
-/// The routes of the host, the longest prefixes first.
-#[derive(Debug, Default)]
-pub(crate) struct Routes(Vec<Route>);
+/// An ICMP error that was made for somebody who is not on the network at hand.
+#[derive(Debug)]
+pub struct MadeError {
+    /// The port at which the packet came in that it is about.
+    pub port: PortId,
+    /// The network from which it comes, if it is about a translated packet, as that was inside; `None` if it goes to the
+    /// sender as it is.
+    pub network: Option<NetworkId>,
+    /// The error; its MAC addresses are zero.
+    pub frame: Frame,
+}
 
-impl Routes {
-    fn new(mut routes: Vec<Route>) -> Self {
+/// The way out of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WayOut {
+    /// The name of the uplink; `None` where there is none.
+    pub interface: Option<String>,
+    /// The addresses that the host has there, at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// The routes of the host.
+    pub routes: Vec<Route>,
+}
+
+impl WayOut {
+    /// Brings the routes in order, the longest prefixes first.
+    fn sort(&mut self) {
         // Stable: of routes to one destination, the kernel lists the one it prefers first.
-        routes.sort_by_key(|route| std::cmp::Reverse(route.destination.prefix_len()));
-        Self(routes)
+        self.routes.sort_by_key(|route| std::cmp::Reverse(route.destination.prefix_len()));
+    }
+
+    fn route(&self, target: IpAddr) -> Option<&Route> {
+        self.routes.iter().find(|route| route.destination.contains(&target))
     }
 
     fn next_hop(&self, target: IpAddr) -> Option<IpAddr> {
-        let route = self.0.iter().find(|route| route.destination.contains(&target))?;
-        match route.hop {
+        match self.route(target)?.hop {
             Hop::Link => Some(target),
             Hop::Router(router) => Some(router),
             Hop::Elsewhere => None,
         }
+    }
+
+    /// The interface behind which an address is, as far as routes tell.
+    pub(super) fn interface_towards(&self, target: IpAddr) -> Option<&str> {
+        self.route(target).map(|route| route.interface.as_str())
+    }
+
+    pub(super) fn is_uplink(&self, interface: Option<&str>) -> bool {
+        interface.is_some() && self.interface.as_deref() == interface
+    }
+
+    fn address_towards(&self, target: IpAddr) -> Option<IpAddr> {
+        self.addresses.iter().find(|own| own.is_ipv4() == target.is_ipv4()).copied()
     }
 }
 
@@ -87,6 +128,11 @@ impl Network {
     /// Whether what leaves it for outside gets an address of the host.
     pub(crate) fn masquerades(&self, family: Family) -> bool {
         self.masquerade && self.mode(family) != GatewayMode::Routed
+    }
+
+    /// Whether anybody beyond the networks of this host may name its containers by their own addresses.
+    fn is_open(&self, family: Family) -> bool {
+        self.mode(family) != GatewayMode::Nat || !self.trusted.is_empty()
     }
 
     /// The address of the host that what leaves it gets; `None` for the uplink's.
@@ -97,12 +143,14 @@ impl Network {
         }
     }
 
-    /// Its subnets of which addresses may be seen outside: where containers leave with their own, or can be reached by
-    /// them.
-    pub fn subnets_in_sight(&self) -> impl Iterator<Item = IpNet> {
-        let hidden = |subnet: &&IpNet| {
+    /// Its subnets of which addresses may be seen beyond this interface: where containers leave with their own, or can be
+    /// reached by them.
+    pub fn subnets_in_sight(&self, interface: Option<&str>) -> impl Iterator<Item = IpNet> {
+        let trusts = self.trusts(interface);
+        let hidden = move |subnet: &&IpNet| {
             let family = if matches!(subnet, IpNet::V4(_)) { Family::V4 } else { Family::V6 };
-            self.internal || self.masquerades(family) && self.mode(family) == GatewayMode::Nat
+            let unseen = self.masquerades(family) && self.mode(family) == GatewayMode::Nat;
+            self.internal || unseen && !trusts
         };
         self.subnets.iter().filter(move |subnet| !hidden(subnet)).copied()
     }
@@ -110,18 +158,25 @@ impl Network {
 
 impl Switch {
     /// Says where packets for outside go on. Without routes none leaves.
-    pub fn set_routes(&mut self, routes: Vec<Route>) {
-        self.routes = Routes::new(routes);
+    pub fn set_way_out(&mut self, out: WayOut) {
+        self.out = out;
+        self.out.sort();
     }
 
     /// Whom on the uplink's link a packet for an address goes to; `None` if it does not go there.
     pub fn next_hop(&self, target: IpAddr) -> Option<IpAddr> {
-        self.routes.next_hop(target)
+        self.out.next_hop(target)
     }
 
     /// Whether an address is neither of a network of this host nor unreachable through the uplink.
     pub(super) fn is_outside(&self, target: IpAddr) -> bool {
         self.next_hop(target).is_some() && !self.ports.any_subnet_contains(target)
+    }
+
+    /// Whether an address is behind another interface of the host than the uplink, and of no network of this host.
+    pub(super) fn is_elsewhere(&self, target: IpAddr) -> bool {
+        let elsewhere = self.out.route(target).is_some_and(|route| route.hop == Hop::Elsewhere);
+        elsewhere && !self.ports.any_subnet_contains(target)
     }
 
     /// Lets a packet leave, if it may.
@@ -150,30 +205,70 @@ impl Switch {
         }
         route::count_down(frame);
         let family = family(frame);
-        let (masqueraded, address) = (site.network.masquerades(family), site.network.source(family));
+        let address = site.network.source(family);
+        let direct = site.network.is_open(family) && policy.answers_directly(site.id(), frame);
+        let masqueraded = site.network.masquerades(family) && !direct;
         Ok(Onward::Outside { network: site.id(), sandbox: sandbox(&site), masqueraded, address })
     }
 
     /// Takes a parsed packet into the network of its target, and moves it to `forward` or `drop`. `ingress` is the port
     /// it came in at: one of a network's, or the uplink's. `network` is where it was translated to; `None` for a packet
-    /// that names its target by the target's own address.
+    /// that names its target by the target's own address. Returns how many frames were made: errors, in `errors`.
     pub fn enter(
         &mut self,
         ingress: PortId,
         network: Option<NetworkId>,
         mut frame: Frame,
         verdicts: &mut Verdicts,
+        pool: &mut Pool,
         now: Instant,
-    ) {
+    ) -> usize {
+        let mut made = 0;
         match self.entrance(ingress, network, &mut frame, now) {
             Ok(egress) => verdicts.forward.push((egress, frame)),
-            Err(Refused { reason, port, .. }) => {
+            Err(Refused { reason, port, complaint }) => {
+                let error = complaint.and_then(|complaint| {
+                    let own = self.speaker(network, &frame)?;
+                    self.complain_outside(own, &frame, complaint, pool, now)
+                });
+                made += usize::from(error.is_some());
+                verdicts.errors.extend(error.map(|frame| MadeError { port: ingress, network, frame }));
                 verdicts.drop.push((reason, port.unwrap_or(ingress), frame));
             }
         }
+        made
     }
 
-    fn entrance(
+    /// Who tells the sender of a packet that it did not get in: the gateway, in the network it was translated to, otherwise the
+    /// host.
+    fn speaker(&self, network: Option<NetworkId>, about: &Frame) -> Option<IpAddr> {
+        let (sender, target) = packet::addresses(about);
+        let Some(network) = network else { return self.out.address_towards(sender) };
+        match self.bindings.find(network, target)? {
+            (_, Owner::Port(port)) => Site::of(&self.ports, port)?.own_address(target),
+            (_, Owner::Gateway) => None,
+        }
+    }
+
+    /// Whether an address cannot be that of somebody outside: it is one of ours, or one that no router forwards from
+    /// (RFC 1812, 5.3.7).
+    fn is_impossible_outside(&self, sender: IpAddr) -> bool {
+        let unroutable = match sender {
+            IpAddr::V4(sender) => {
+                let [first, ..] = sender.octets();
+                first == 0 || first == 127 || first >= 224 || sender.is_link_local()
+            }
+            IpAddr::V6(sender) => {
+                sender.is_unspecified()
+                    || sender.is_loopback()
+                    || sender.is_multicast()
+                    || sender.is_unicast_link_local()
+            }
+        };
+        unroutable || self.hosts.contains(&sender) || self.ports.any_subnet_contains(sender)
+    }
+
+    pub(super) fn entrance(
         &mut self,
         ingress: PortId,
         network: Option<NetworkId>,
@@ -183,32 +278,34 @@ impl Switch {
         if frame.headers.is_ipv4() {
             packet::check_ipv4_header(frame)?;
         }
-        // Nobody outside is on a network of this host.
         let (sender, _) = packet::addresses(frame);
-        if self.ports.get(ingress).is_none() && self.ports.any_subnet_contains(sender) {
+        if self.ports.get(ingress).is_none() && self.is_impossible_outside(sender) {
             return Err(DropReason::Martian.into());
         }
         let egress = self.behind(network, frame)?;
-        let Self { ports, policy, .. } = self;
+        let Self { ports, policy, out, .. } = self;
         let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
         let home = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
         let source = Site::of(ports, ingress);
         let from = match &source {
             Some(site) => Place::Network(site.id(), site.network),
-            None => Place::Outside { trusted: false },
+            None => Place::Outside { trusted: home.trusts(out.interface.as_deref()) },
         };
-        let published =
-            if network.is_some() { Published::Translated { loopback: false } } else { Published::No };
+        let published = match network {
+            Some(_) => Published::Translated { loopback: false },
+            None => policy.published_to(frame, to.network, home),
+        };
         match policy.rule(frame, from, Place::Network(to.network, home), published, now) {
             Verdict::Accept | Verdict::AcceptMasqueraded => {}
             Verdict::Drop(reason) => return Err(reason.into()),
             Verdict::Reject => return Err(DropReason::Rule.into()),
         }
         if route::time_to_live(frame) <= 1 {
-            return Err(DropReason::TtlExceeded.into());
+            return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
         }
         if frame.mtu_bytes() > to.mtu {
-            return Err(Refused { port: Some(egress), ..DropReason::TxTooBig.into() });
+            let complaint = Some(Complaint::TooBig(to.mtu));
+            return Err(Refused { reason: DropReason::TxTooBig, port: Some(egress), complaint });
         }
         self.address(egress, frame)?;
         route::count_down(frame);
@@ -284,14 +381,19 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_leads() {
-        let route = |destination: &str, hop| Route { destination: destination.parse().expect("net"), hop };
+        let route = |destination: &str, hop| {
+            let interface = if hop == Hop::Elsewhere { "eth1" } else { "eth0" };
+            Route { destination: destination.parse().expect("net"), interface: interface.to_owned(), hop }
+        };
         let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
-        let routes = Routes::new(vec![
+        let routes = vec![
             route("0.0.0.0/0", Hop::Router(ip("192.0.2.1"))),
             route("192.0.2.0/24", Hop::Link),
             route("10.0.0.0/8", Hop::Elsewhere),
             route("10.9.0.0/16", Hop::Router(ip("192.0.2.2"))),
-        ]);
+        ];
+        let mut out = WayOut { routes, ..WayOut::default() };
+        out.sort();
         for (target, hop) in [
             ("198.51.100.1", Some("192.0.2.1")),
             ("192.0.2.77", Some("192.0.2.77")),
@@ -299,7 +401,8 @@ mod tests {
             ("10.9.0.1", Some("192.0.2.2")),
             ("2001:db8::1", None),
         ] {
-            assert_eq!(routes.next_hop(ip(target)), hop.map(ip), "{target}");
+            assert_eq!(out.next_hop(ip(target)), hop.map(ip), "{target}");
         }
+        assert_eq!(out.interface_towards(ip("10.1.0.1")), Some("eth1"));
     }
 }

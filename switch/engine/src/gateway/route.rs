@@ -9,7 +9,7 @@ use super::error::Complaint;
 use super::site::{Site, is_link_local};
 use super::{Fate, Refused, packet};
 use crate::bindings::Owner;
-use crate::policy::{Place, Published, Verdict, reject};
+use crate::policy::{Place, Verdict, reject};
 use crate::switch::Switch;
 
 impl Switch {
@@ -26,6 +26,7 @@ impl Switch {
             Some((_, Owner::Port(port))) => Ok(Fate::Route(port)),
             None if self.hosts.contains(&target) => to_host(site),
             None if self.is_outside(target) => Ok(Fate::Outside),
+            None if self.is_elsewhere(target) => Ok(Fate::Elsewhere),
             None => Err(self.unknown(site, target)),
         }
     }
@@ -54,7 +55,8 @@ impl Switch {
             packet::check_ipv4_header(frame)?;
         }
         let (from, place) = (Place::Network(site.id(), site.network), Place::Network(to.network, network));
-        match policy.rule(frame, from, place, Published::No, now) {
+        let published = policy.published_to(frame, to.network, network);
+        match policy.rule(frame, from, place, published, now) {
             // Between networks of this host an answer finds back without another source address.
             Verdict::Accept | Verdict::AcceptMasqueraded => {}
             Verdict::Drop(reason) => return Err(reason.into()),
@@ -78,7 +80,7 @@ impl Switch {
     }
 
     /// Why there is no way to an address.
-    fn unknown(&self, site: &Site<'_>, target: IpAddr) -> Refused {
+    pub(super) fn unknown(&self, site: &Site<'_>, target: IpAddr) -> Refused {
         let near = site.network.subnets.iter().any(|subnet| subnet.contains(&target));
         if site.network.internal && !near {
             return DropReason::Internal.into();

@@ -20,6 +20,7 @@
 //! |---|---|
 //! | [`decide`](mod@decide) | the walls, one pure function |
 //! | [`rules`] | the table of rules |
+//! | `published` | ports that may be reached at a container's own address |
 //! | `local` | where they meet frames that stay in their network |
 //! | `track` | flows that were accepted |
 //! | `packet` | what of a frame all this looks at |
@@ -28,15 +29,18 @@
 pub mod decide;
 mod local;
 pub(crate) mod packet;
+mod published;
 pub(crate) mod reject;
 pub mod rules;
 pub(crate) mod track;
 
 pub use decide::{Family, Place, Published, Question, Verdict, decide};
+pub use published::PublishedPorts;
 pub use rules::{Action, Count, End, Ports, Protocol, Rule, State};
 
 use vswitch_frame::{Frame, Instant, NetworkId};
 
+use crate::network::{GatewayMode, Network};
 use packet::Packet;
 use rules::{Scope, Table};
 use track::{Flow, Side, Tracker};
@@ -46,6 +50,7 @@ use track::{Flow, Side, Tracker};
 pub struct Policy {
     rules: Table,
     flows: Tracker,
+    published: published::Directory,
     /// Counts the tables of rules there were.
     generation: u64,
 }
@@ -71,7 +76,8 @@ enum Standing {
 impl Policy {
     /// No rules, no flows. `seed` must be secret and random.
     pub fn new(seed: u64) -> Self {
-        Self { rules: Table::default(), flows: Tracker::new(seed), generation: 0 }
+        let published = published::Directory::default();
+        Self { rules: Table::default(), flows: Tracker::new(seed), published, generation: 0 }
     }
 
     /// Puts these rules in place of all there are.
@@ -99,7 +105,7 @@ impl Policy {
             Finding::New(found) => {
                 let action = found.map_or(Action::Accept, |(_, action)| action);
                 if action == Action::Accept {
-                    self.remember(scope, &packet, found, now);
+                    self.remember(scope, &packet, found, now, false);
                 }
                 action
             }
@@ -137,13 +143,57 @@ impl Policy {
         let (family, icmp) = (packet.family(), packet.is_icmp());
         let verdict = decide(&Question { family, from, to, established, icmp, published, user });
         if !established && matches!(verdict, Verdict::Accept | Verdict::AcceptMasqueraded) {
-            self.remember(scope, &packet, found, now);
+            let translated = matches!(published, Published::Translated { .. });
+            let direct = !translated && matches!(from, Place::Outside { .. });
+            self.remember(scope, &packet, found, now, direct);
         }
         verdict
     }
 
+    /// Notes ports that may be reached at a container's own address.
+    pub fn publish(&mut self, published: PublishedPorts) {
+        self.published.add(published);
+    }
+
+    /// Forgets them, and the flows that were begun to them from elsewhere.
+    pub fn unpublish(&mut self, published: &PublishedPorts) {
+        self.published.remove(published);
+        self.flows.forget_published(published);
+    }
+
+    /// Whether a packet that names a container of a network by its own address is for a published port, where that makes
+    /// a difference.
+    pub(crate) fn published_to(&self, frame: &Frame, to: NetworkId, network: &Network) -> Published {
+        let family = if frame.headers.is_ipv4() { Family::V4 } else { Family::V6 };
+        let matters = match network.mode(family) {
+            GatewayMode::Routed => true,
+            GatewayMode::Nat => !network.trusted.is_empty(),
+            GatewayMode::NatUnprotected | GatewayMode::Isolated => false,
+        };
+        if !matters {
+            return Published::No;
+        }
+        let found = Packet::of(frame).filter(|packet| {
+            !packet.is_fragment && self.published.has(to, packet.tuple.to, packet.tuple.protocol)
+        });
+        found.map_or(Published::No, |_| Published::Direct)
+    }
+
+    /// Whether a packet that goes from a network to outside answers somebody there who has named its sender by the sender's
+    /// own address, or is an error about what came in so. Then it must not get another address.
+    pub(crate) fn answers_directly(&mut self, network: NetworkId, frame: &Frame) -> bool {
+        let Some(packet) = Packet::of(frame) else { return false };
+        let scope = Scope { from: Some(network), to: None };
+        let found = match packet.about {
+            Some(quoted) => self.flows.find(scope.reversed(), &quoted),
+            None => self.flows.find(scope, &packet.tuple),
+        };
+        found.is_some_and(|(flow, _)| flow.direct)
+    }
+
     /// Forgets what is about a network.
     pub fn forget_network(&mut self, network: NetworkId) {
+        self.published.forget_network(network);
         self.flows.forget_network(network);
     }
 
@@ -179,7 +229,7 @@ impl Policy {
 
     /// How the flow stands that a packet belongs to, or is an ICMP error about.
     fn find_flow(&mut self, scope: Scope, packet: &Packet, now: Instant) -> Option<Standing> {
-        let Self { rules, flows, generation } = self;
+        let Self { rules, flows, generation, .. } = self;
         if let Some(quoted) = packet.about {
             // The error goes back to where the packet it is about came from.
             let (flow, _) = flows.find(scope.reversed(), &quoted)?;
@@ -203,10 +253,19 @@ impl Policy {
         Some(Standing::Accepted { rule: flow.rule, answered: flow.is_established(side) })
     }
 
-    fn remember(&mut self, scope: Scope, packet: &Packet, found: Option<(usize, Action)>, now: Instant) {
+    fn remember(
+        &mut self,
+        scope: Scope,
+        packet: &Packet,
+        found: Option<(usize, Action)>,
+        now: Instant,
+        direct: bool,
+    ) {
         if packet.has_one_receiver() && packet.about.is_none() && !packet.is_fragment {
             let rule = found.map(|(place, _)| place);
-            self.flows.insert(Flow::new(scope, packet, rule, self.generation, now));
+            let mut flow = Flow::new(scope, packet, rule, self.generation, now);
+            flow.direct = direct;
+            self.flows.insert(flow);
         }
     }
 }

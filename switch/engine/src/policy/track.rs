@@ -25,6 +25,7 @@ use vswitch_frame::headers::protocol;
 use vswitch_frame::{Instant, NetworkId};
 
 use super::packet::{Packet, Tuple, flags};
+use super::published::PublishedPorts;
 use super::rules::Scope;
 
 /// Flows remembered at once.
@@ -45,6 +46,8 @@ pub(crate) struct Flow {
     pub(crate) rule: Option<usize>,
     /// Which table of rules accepted it.
     pub(crate) generation: u64,
+    /// Whether somebody outside began it, who named a container's own address: what answers it keeps that address.
+    pub(crate) direct: bool,
     phase: Phase,
     seen: Instant,
 }
@@ -75,7 +78,8 @@ impl Flow {
         generation: u64,
         now: Instant,
     ) -> Self {
-        Self { tuple: packet.tuple, scope, rule, generation, phase: Phase::Begun, seen: now }
+        let tuple = packet.tuple;
+        Self { tuple, scope, rule, generation, direct: false, phase: Phase::Begun, seen: now }
     }
 
     /// Notes a packet of the flow.
@@ -176,6 +180,16 @@ impl Tracker {
     pub(crate) fn forget_network(&mut self, network: NetworkId) {
         let gone = |flow: &Flow| [flow.scope.from, flow.scope.to].contains(&Some(network));
         self.retain(|flow| !gone(flow));
+    }
+
+    /// Forgets every flow that was begun elsewhere to ports that are published no longer.
+    pub(crate) fn forget_published(&mut self, published: &PublishedPorts) {
+        let PublishedPorts { network, address, protocol, ports } = published;
+        self.retain(|flow| {
+            let Tuple { to, protocol: of, .. } = &flow.tuple;
+            let there = flow.scope.to == Some(*network) && flow.scope.from != Some(*network);
+            !(there && of == protocol && to.0 == *address && ports.contains(&to.1))
+        });
     }
 
     pub(crate) fn sweep_at(&self) -> Option<Instant> {

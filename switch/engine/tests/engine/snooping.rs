@@ -308,6 +308,7 @@ fn groups_of_isolation_hold_for_multicast() {
     let containers = GroupId::containers_of(NETWORK);
     (1..=2).for_each(|id| bench.port(id, containers, Station::Unknown));
     bench.port(3, GroupId::own(PortId(3)), Station::Host);
+    bench.switch.set_host_addresses(vec![[10, 0, 0, 3].into()]);
     (0..10).for_each(|_| drop(bench.after(1)));
     for id in 2..=3 {
         bench.send(&igmp(id, 0x16, GROUP));

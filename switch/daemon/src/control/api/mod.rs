@@ -17,7 +17,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use vswitch_sys::wallclock;
 
+use super::Control;
 use super::actor::Handle;
+use super::cluster::addresses::with_addresses;
+use super::cluster::networks;
 use super::error::{Code, Error, ErrorBody, Result};
 use super::filters::{self, Filters};
 use types::{Attach, Connect, NetworkCreate, NetworkCreated, SandboxCreate, Version};
@@ -47,6 +50,10 @@ pub fn router(handle: Handle) -> Router {
         .route("/sandboxes/{id}/unpublish", post(unpublish))
         .route("/endpoints", get(list_endpoints))
         .route("/fdb", get(fdb))
+        .route("/cluster", get(cluster))
+        .route("/cluster/hosts/{id}", delete(forget_host))
+        .route("/flows", get(flows).delete(end_flows))
+        .route("/flows/count", get(count_flows))
         .route("/rules", get(list_rules).post(add_rule))
         .route("/rules/{id}", delete(remove_rule))
         .route("/stats", get(stats))
@@ -101,7 +108,7 @@ async fn create_network(
     State(handle): State<Handle>,
     body: Read<NetworkCreate>,
 ) -> Result<impl IntoResponse> {
-    let id = handle.run(async move |control| control.create_network(body.0).await).await?;
+    let id = networks::create(&handle, body.0).await?;
     Ok((StatusCode::CREATED, Json(NetworkCreated { id, warning: String::new() })))
 }
 
@@ -116,7 +123,8 @@ async fn connect(
     Path(id): Path<String>,
     body: Read<Connect>,
 ) -> Answer<types::Endpoint> {
-    handle.run(async move |control| control.connect(&id, body.0).await).await.map(Json)
+    let connect = async move |control: &mut Control| control.connect(&id, body.0).await;
+    with_addresses(&handle, connect).await.map(Json)
 }
 
 async fn disconnect(
@@ -141,7 +149,8 @@ async fn create_sandbox(
     State(handle): State<Handle>,
     body: Read<SandboxCreate>,
 ) -> Result<impl IntoResponse> {
-    let sandbox = handle.run(async move |control| control.create_sandbox(body.0).await).await?;
+    let create = async move |control: &mut Control| control.create_sandbox(body.0).await;
+    let sandbox = with_addresses(&handle, create).await?;
     Ok((StatusCode::CREATED, Json(sandbox)))
 }
 
@@ -152,7 +161,8 @@ async fn remove_sandbox(State(handle): State<Handle>, Path(id): Path<String>) ->
 }
 
 async fn attach(State(handle): State<Handle>, body: Read<Attach>) -> Result<impl IntoResponse> {
-    let sandbox = handle.run(async move |control| control.attach(body.0).await).await?;
+    let attach = async move |control: &mut Control| control.attach(body.0).await;
+    let sandbox = with_addresses(&handle, attach).await?;
     Ok((StatusCode::CREATED, Json(sandbox)))
 }
 
@@ -192,6 +202,27 @@ async fn fdb(State(handle): State<Handle>) -> Answer<Vec<types::FdbEntry>> {
 
 async fn network_fdb(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<Vec<types::FdbEntry>> {
     handle.run(async move |control| control.fdb(Some(&id)).await).await.map(Json)
+}
+
+async fn cluster(State(handle): State<Handle>) -> Answer<types::Cluster> {
+    handle.run(async |control| control.show_cluster()).await.map(Json)
+}
+
+async fn forget_host(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
+    handle.run(async move |control| control.forget_host(&id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
+    handle.run(async move |control| control.flows(&query.0)).await?.read().await.map(Json)
+}
+
+async fn end_flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
+    handle.run(async move |control| control.flows(&query.0)?.end().await).await.map(Json)
+}
+
+async fn count_flows(State(handle): State<Handle>) -> Answer<types::FlowCount> {
+    handle.run(async |control| control.flow_count().await).await.map(Json)
 }
 
 async fn list_rules(State(handle): State<Handle>) -> Answer<Vec<types::Rule>> {
@@ -235,6 +266,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Filtered {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        Asked::from_request_parts(parts, state).await.map(|Asked(query)| Self(query))
+    }
+}
+
+/// A query.
+struct Asked<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let query = Query::from_request_parts(parts, state).await;
         query
             .map(|Query(query)| Self(query))
@@ -243,6 +285,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Filtered {
 }
 
 /// A body of JSON, whatever its content type says.
+#[derive(Clone)]
 struct Read<T>(T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Read<T> {

@@ -3,6 +3,8 @@
 //! Where Docker's Engine API has such a thing, the field names are Docker's, and bodies may have
 //! fields that mean nothing here. The other bodies are ours and refuse what they do not know.
 
+mod cluster;
+mod flows;
 mod networks;
 mod observed;
 mod rules;
@@ -12,6 +14,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
+pub use cluster::*;
+pub use flows::*;
 pub use networks::*;
 pub use observed::*;
 pub use rules::*;

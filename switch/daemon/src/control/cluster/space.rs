@@ -107,10 +107,10 @@ pub fn give(owned: &[Range], used: &BTreeSet<IpAddr>, wish: Wish) -> Option<Gift
         }
         Wish::Some(subnet) => {
             let parts = owned.iter().filter_map(|range| Some((*range, range.within(subnet)?)));
-            let runs = parts.flat_map(|(range, part)| {
+            let free = parts.flat_map(|(range, part)| {
                 runs(part, used).into_iter().map(move |(first, last)| (range, first, last))
             });
-            let (range, first, last) = runs.max_by_key(|(_, first, last)| last - first)?;
+            let (range, first, last) = free.max_by_key(|(_, first, last)| last - first)?;
             let half = (last - first) / 2;
             Some(range.cut(last - half, last))
         }

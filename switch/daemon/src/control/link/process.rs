@@ -15,8 +15,9 @@ use vswitch_nat::Wanted;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
+use super::relays::hand_over;
 use super::{Link, LinkError, Running, State};
-use crate::datapath::command::{Command, Reply};
+use crate::datapath::command::{Command, Reply, TunnelCommand};
 
 /// A datapath whose end is waited for.
 pub(super) enum Watched {
@@ -52,9 +53,7 @@ impl Link {
         tracing::warn!(pid = state.latest, "the datapath does not answer; starting another");
         self.relaunch(state).await?;
         match (command, &state.running) {
-            (Command::ReadTable { .. } | Command::ReadRules, Some(running)) => {
-                Ok(ask(&running.channel, command, None).await?.0)
-            }
+            (Command::Read(_), Some(running)) => Ok(ask(&running.channel, command, None).await?.0),
             _ => Ok(Reply::Done),
         }
     }
@@ -65,8 +64,9 @@ impl Link {
             return Err(io::Error::other("it was stopped"));
         }
         if let Some(running) = state.running.take() {
-            // One that lives but does not answer must not go on beside the next.
+            // One that lives but does not answer must not go on beside the next, and write down flows.
             let _ = running.process.kill();
+            running.process.into_async()?.readable().await?.retain_ready();
         }
         self.launch(state).await?;
         self.shared.restarts.fetch_add(1, Relaxed);
@@ -97,6 +97,7 @@ impl Link {
         let process = Pidfd::open(pid)?;
         let channel = ours.into_async()?;
         must(&channel, &Command::Listen, Some(listener.as_fd())).await?;
+        must(&channel, &Command::Mirror, Some(self.shared.mirror.as_fd())).await?;
         must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
         if let Some(kept) = &state.kept {
             must(&channel, &Command::Keep, Some(kept.as_fd())).await?;
@@ -105,6 +106,12 @@ impl Link {
         self.serve_resolver(&channel).await?;
         for (id, network) in &state.networks {
             must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
+        }
+        for (network, remotes) in &state.remotes {
+            for (mac, remote) in remotes {
+                let name = TunnelCommand::Name(*network, *mac, Some(remote.clone()));
+                must(&channel, &Command::Tunnel(name), None).await?;
+            }
         }
         must(&channel, &Command::SetRules(state.rules.clone()), None).await?;
         for (id, (spec, fd)) in &state.ports {
@@ -119,6 +126,16 @@ impl Link {
         for binding in &state.bindings {
             must(&channel, &Command::AddBinding(*binding), None).await?;
         }
+        for (relayed, relay) in &state.relays {
+            match hand_over(&channel, *relayed, relay).await {
+                // The world reaches the port all the same.
+                Err(LinkError::Refused(why)) => tracing::warn!("a published port is not relayed: {why}"),
+                Err(LinkError::Down(error)) => return Err(error),
+                Ok(()) => {}
+            }
+        }
+        must(&channel, &Command::Begin, None).await?;
+        super::claims::hand_over_all(&channel, state).await?;
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));
         state.running = Some(Running { channel, process, watcher });
@@ -187,13 +204,23 @@ pub(in crate::control) async fn ask(
     command: &Command,
     fd: Option<BorrowedFd<'_>>,
 ) -> io::Result<(Reply, Option<OwnedFd>)> {
+    let (reply, fds) = ask_with(channel, command, fd.as_slice()).await?;
+    Ok((reply, fds.into_iter().next()))
+}
+
+/// The same, with any number of descriptors that ride along.
+pub(in crate::control) async fn ask_with(
+    channel: &AsyncFd<Channel>,
+    command: &Command,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<(Reply, Vec<OwnedFd>)> {
     let message = serde_json::to_vec(command)?;
-    channel.get_ref().send(&message, fd.as_slice())?;
+    channel.get_ref().send(&message, fds)?;
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     loop {
         let mut guard = channel.readable().await?;
-        match channel.get_ref().receive(&mut buffer)? {
-            Some((length, fd)) => return Ok((serde_json::from_slice(&buffer[..length])?, fd)),
+        match channel.get_ref().receive_all(&mut buffer)? {
+            Some((length, fds)) => return Ok((serde_json::from_slice(&buffer[..length])?, fds)),
             None => guard.clear_ready(),
         }
     }

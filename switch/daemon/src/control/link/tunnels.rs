@@ -11,7 +11,7 @@ use vswitch_sys::seqpacket::Channel;
 use vswitch_vxlan::Record;
 
 use super::{Link, LinkError, State, must};
-use crate::datapath::command::{Command, RECORDS_MAX, TunnelSocket, TunnelSpec};
+use crate::datapath::command::{Command, RECORDS_MAX, TunnelCommand, TunnelSocket, TunnelSpec};
 
 /// A tunnel, and what the datapath was told of its network beyond this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,9 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         let rides_along = fd.try_clone()?;
         state.tunnel_sockets.insert(which, fd);
-        let done = self.tell(&mut state, Command::SetTunnelSocket(which), Some(rides_along.as_fd())).await;
+        let done = self
+            .tell(&mut state, Command::Tunnel(TunnelCommand::SetSocket(which)), Some(rides_along.as_fd()))
+            .await;
         done.inspect_err(|_| {
             state.tunnel_sockets.remove(&which);
         })
@@ -62,7 +64,7 @@ impl Link {
     pub async fn close_tunnel_socket(&self, which: TunnelSocket) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         state.tunnel_sockets.remove(&which);
-        self.tell(&mut state, Command::CloseTunnelSocket(which), None).await
+        self.tell(&mut state, Command::Tunnel(TunnelCommand::CloseSocket(which)), None).await
     }
 
     /// Makes the tunnel of a network, and starts its counters at zero.
@@ -74,7 +76,7 @@ impl Link {
         self.shared.counters.reset(spec.port);
         let known = KnownTunnel { spec: spec.clone(), peers: BTreeSet::new(), records: BTreeMap::new() };
         state.tunnels.insert(network, known);
-        let done = self.tell(&mut state, Command::AddTunnel(network, spec), None).await;
+        let done = self.tell(&mut state, Command::Tunnel(TunnelCommand::Add(network, spec)), None).await;
         done.inspect_err(|_| {
             state.tunnels.remove(&network);
         })
@@ -89,7 +91,7 @@ impl Link {
         if let Some(known) = state.tunnels.get_mut(&network) {
             known.spec.underlay_mtu = mtu;
         }
-        self.tell(&mut state, Command::SetTunnelMtu(network, mtu), None).await
+        self.tell(&mut state, Command::Tunnel(TunnelCommand::SetMtu(network, mtu)), None).await
     }
 
     /// Removes the tunnel of a network.
@@ -99,7 +101,7 @@ impl Link {
     pub async fn remove_tunnel(&self, network: NetworkId) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         state.tunnels.remove(&network);
-        self.tell(&mut state, Command::RemoveTunnel(network), None).await
+        self.tell(&mut state, Command::Tunnel(TunnelCommand::Remove(network)), None).await
     }
 
     /// Makes an address a VTEP of a network.
@@ -109,7 +111,7 @@ impl Link {
     pub async fn add_peer(&self, network: NetworkId, vtep: IpAddr) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         let is_new = state.tunnels.get_mut(&network).is_some_and(|known| known.peers.insert(vtep));
-        let done = self.tell(&mut state, Command::AddPeer(network, vtep), None).await;
+        let done = self.tell(&mut state, Command::Tunnel(TunnelCommand::AddPeer(network, vtep)), None).await;
         done.inspect_err(|_| {
             if let (true, Some(known)) = (is_new, state.tunnels.get_mut(&network)) {
                 known.peers.remove(&vtep);
@@ -126,7 +128,7 @@ impl Link {
         if let Some(known) = state.tunnels.get_mut(&network) {
             known.peers.remove(&vtep);
         }
-        self.tell(&mut state, Command::RemovePeer(network, vtep), None).await
+        self.tell(&mut state, Command::Tunnel(TunnelCommand::RemovePeer(network, vtep)), None).await
     }
 
     /// Says who of a network lives where. Of two records of one address the newer holds.
@@ -144,7 +146,8 @@ impl Link {
             }
         }
         for page in records.chunks(RECORDS_MAX) {
-            self.tell(&mut state, Command::SetRecords(network, page.to_vec()), None).await?;
+            self.tell(&mut state, Command::Tunnel(TunnelCommand::SetRecords(network, page.to_vec())), None)
+                .await?;
         }
         Ok(())
     }
@@ -158,23 +161,23 @@ impl Link {
         if let Some(known) = state.tunnels.get_mut(&network) {
             known.records.retain(|held, record| *held != mac || record.version > version);
         }
-        self.tell(&mut state, Command::ForgetRecord(network, mac, version), None).await
+        self.tell(&mut state, Command::Tunnel(TunnelCommand::ForgetRecord(network, mac, version)), None).await
     }
 }
 
 /// Tells a new datapath of all tunnels.
 pub(super) async fn tell_all(channel: &AsyncFd<Channel>, state: &State) -> io::Result<()> {
     for (which, fd) in &state.tunnel_sockets {
-        must(channel, &Command::SetTunnelSocket(*which), Some(fd.as_fd())).await?;
+        must(channel, &Command::Tunnel(TunnelCommand::SetSocket(*which)), Some(fd.as_fd())).await?;
     }
     for (network, KnownTunnel { spec, peers, records }) in &state.tunnels {
-        must(channel, &Command::AddTunnel(*network, spec.clone()), None).await?;
+        must(channel, &Command::Tunnel(TunnelCommand::Add(*network, spec.clone())), None).await?;
         for peer in peers {
-            must(channel, &Command::AddPeer(*network, *peer), None).await?;
+            must(channel, &Command::Tunnel(TunnelCommand::AddPeer(*network, *peer)), None).await?;
         }
         let records: Vec<Record> = records.values().cloned().collect();
         for page in records.chunks(RECORDS_MAX) {
-            must(channel, &Command::SetRecords(*network, page.to_vec()), None).await?;
+            must(channel, &Command::Tunnel(TunnelCommand::SetRecords(*network, page.to_vec())), None).await?;
         }
     }
     Ok(())

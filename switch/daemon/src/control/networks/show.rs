@@ -11,7 +11,7 @@ use super::super::options::BRIDGE_NAME;
 use super::super::overlay;
 use super::super::predefined::{self, PREDEFINED, Predefined};
 use super::super::state::{Endpoint, Network};
-use super::{DEFAULT_NETWORK, DRIVER, IPAM_DRIVER, SCOPE};
+use super::{DEFAULT_NETWORK, DRIVER, IPAM_DRIVER, SCOPE, SCOPE_SHARED};
 
 impl Control {
     /// Every network that the filters let through, by name.
@@ -58,7 +58,7 @@ impl Control {
             name: name.to_owned(),
             id: network.id.to_string(),
             created: network.created.clone(),
-            scope: SCOPE.to_owned(),
+            scope: if network.is_shared() { SCOPE_SHARED } else { SCOPE }.to_owned(),
             driver: if network.overlay.is_some() { overlay::DRIVER } else { DRIVER }.to_owned(),
             enable_ipv4: network.pools.has(Family::V4),
             enable_ipv6: network.pools.has(Family::V6),
@@ -95,7 +95,8 @@ impl Control {
     }
 }
 
-fn show_pool(pool: &Pool) -> types::IpamConfig {
+/// A subnet, in the words of clients.
+pub(in super::super) fn show_pool(pool: &Pool) -> types::IpamConfig {
     types::IpamConfig {
         subnet: Some(pool.subnet()),
         gateway: Some(pool.gateway()),

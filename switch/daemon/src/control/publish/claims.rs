@@ -5,7 +5,8 @@
 //! else's and shows in `ss`. At the limit of descriptors a range is refused as a whole, before clients of the
 //! control socket find none left.
 //!
-//! Nobody accepts yet what comes from the host itself: a connection waits, and further ones are not answered.
+//! The datapath serves them, and has a duplicate of each: what one of the two processes held when it died is taken up from
+//! the other. What arrives by the uplink is left to the translator where it translates, and dropped by the socket.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::task::spawn_blocking;
 use vswitch_sys::claim::{self, Host, Kind};
-use vswitch_sys::filter::Program;
+use vswitch_sys::filter::{Families, Program};
 
 use super::owner;
 use super::published::{Published, Want};
@@ -34,9 +35,17 @@ pub struct Claims {
 
 #[derive(Debug, Default)]
 struct Shared {
-    held: BTreeMap<Published, Vec<OwnedFd>>,
-    /// The interfaces by which no claim hears anything, by index.
-    uplinks: Vec<u32>,
+    held: BTreeMap<Published, Claim>,
+    /// The interfaces by which no claim hears what is translated, by index; `None` until somebody has looked for them.
+    uplinks: Option<Vec<u32>>,
+}
+
+/// The sockets of a published range.
+#[derive(Debug)]
+struct Claim {
+    sockets: Arc<Vec<OwnedFd>>,
+    /// The families of which they hear nothing by the uplinks.
+    translated: Families,
 }
 
 impl Claims {
@@ -47,7 +56,7 @@ impl Claims {
     /// `PortInUse` when somebody has one of them; one line that says why it cannot be had.
     pub async fn take(&self, published: Published) -> Result<()> {
         if published.protocol == Protocol::Sctp {
-            self.keep(published, Vec::new(), &[]);
+            self.keep(published, Arc::default(), &[]);
             return Ok(());
         }
         let (ports, uplinks) = (published.host_ports, self.uplinks());
@@ -56,7 +65,7 @@ impl Claims {
             Ok((claimed.collect::<Result<Vec<_>>>()?, uplinks))
         })
         .await?;
-        self.keep(published, sockets, &uplinks);
+        self.keep(published, sockets.into(), &uplinks);
         Ok(())
     }
 
@@ -73,7 +82,7 @@ impl Claims {
             Ok((want.with(Ports::one(port)), socket, uplinks))
         })
         .await?;
-        self.keep(published, vec![socket], &uplinks);
+        self.keep(published, vec![socket].into(), &uplinks);
         Ok(published)
     }
 
@@ -82,31 +91,56 @@ impl Claims {
         self.shared().held.contains_key(published)
     }
 
-    /// Gives back the sockets of ports that are published no longer: closing them makes the ports free.
-    pub fn release(&self, published: &Published) -> Vec<OwnedFd> {
-        self.shared().held.remove(published).unwrap_or_default()
+    /// Takes up the sockets of ports that were claimed by another process.
+    pub fn take_up(&self, published: Published, sockets: Arc<Vec<OwnedFd>>) {
+        self.keep(published, sockets, &[]);
     }
 
-    /// Has claims hear nothing by these interfaces, and all else, from now on.
+    /// The sockets of ports that are ours, in the order of ports.
+    pub fn sockets(&self, published: &Published) -> Option<Arc<Vec<OwnedFd>>> {
+        self.shared().held.get(published).map(|claim| Arc::clone(&claim.sockets))
+    }
+
+    /// Has the sockets of ports hear by the uplinks what is not of these families, from now on.
+    pub fn set_translated(&self, published: &Published, translated: Families) {
+        let mut shared = self.shared();
+        let Shared { held, uplinks } = &mut *shared;
+        if let Some(claim) = held.get_mut(published)
+            && claim.translated != translated
+        {
+            claim.translated = translated;
+            // Sockets that were taken up are as they were until then.
+            uplinks.iter().for_each(|uplinks| deafen(claim, uplinks));
+        }
+    }
+
+    /// Gives back the sockets of ports that are published no longer: closing them makes the ports free.
+    pub fn release(&self, published: &Published) -> Vec<OwnedFd> {
+        let claim = self.shared().held.remove(published);
+        claim.and_then(|claim| Arc::into_inner(claim.sockets)).unwrap_or_default()
+    }
+
+    /// Has claims hear nothing by these interfaces of what is translated, and all else, from now on.
     pub fn set_uplinks(&self, uplinks: &[u32]) {
         let mut shared = self.shared();
-        if shared.uplinks != uplinks {
-            shared.uplinks = uplinks.to_vec();
-            shared.held.values().for_each(|sockets| deafen(sockets, uplinks));
+        if shared.uplinks.as_deref() != Some(uplinks) {
+            shared.uplinks = Some(uplinks.to_vec());
+            shared.held.values().for_each(|claim| deafen(claim, uplinks));
         }
     }
 
     fn uplinks(&self) -> Vec<u32> {
-        self.shared().uplinks.clone()
+        self.shared().uplinks.clone().unwrap_or_default()
     }
 
     /// Keeps sockets that were made deaf to `uplinks`, which may have changed since.
-    fn keep(&self, published: Published, sockets: Vec<OwnedFd>, uplinks: &[u32]) {
+    fn keep(&self, published: Published, sockets: Arc<Vec<OwnedFd>>, uplinks: &[u32]) {
+        let claim = Claim { sockets, translated: Families::BOTH };
         let mut shared = self.shared();
-        if shared.uplinks != uplinks {
-            deafen(&sockets, &shared.uplinks);
+        if let Some(now) = shared.uplinks.as_deref().filter(|now| *now != uplinks) {
+            deafen(&claim, now);
         }
-        shared.held.insert(published, sockets);
+        shared.held.insert(published, claim);
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -114,10 +148,10 @@ impl Claims {
     }
 }
 
-fn deafen(sockets: &[OwnedFd], uplinks: &[u32]) {
-    let filter = Program::deaf_to(uplinks);
+fn deafen(claim: &Claim, uplinks: &[u32]) {
+    let filter = Program::deaf_to(uplinks, claim.translated);
     let mut failure = None;
-    for socket in sockets {
+    for socket in claim.sockets.iter() {
         failure = filter.attach(socket.as_fd()).err().or(failure);
     }
     if let Some(error) = failure {
@@ -140,6 +174,7 @@ fn claim_one(published: &Published, port: u16, uplinks: &[u32]) -> Result<OwnedF
     let host = published.host.map_or(Host::Both, Host::One);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     let claimed = claim::claim(kind, host, port, uplinks);
+    let claimed = claimed.and_then(|socket| claim::make_room(&socket, kind).map(|()| socket));
     let within = |socket: &OwnedFd| {
         u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number < limit - limit / LEFT_PART)
     };
@@ -195,7 +230,7 @@ mod tests {
 
     /// How many datagrams wait at the socket of a published port; then none does.
     fn waiting(claims: &Claims, published: &Published) -> usize {
-        let socket = claims.shared().held[published][0].try_clone().expect("descriptor");
+        let socket = claims.sockets(published).expect("claimed")[0].try_clone().expect("descriptor");
         let socket = UdpSocket::from(socket);
         std::iter::from_fn(|| socket.recv(&mut [0; 8]).ok()).count()
     }

@@ -12,12 +12,17 @@
 pub mod claims;
 mod owner;
 pub mod published;
+mod relays;
 pub mod spec;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use vswitch_frame::PortId;
 use vswitch_nat::Binding;
+use vswitch_sys::filter::Families;
 
 use super::Control;
 use super::api::types;
@@ -27,6 +32,7 @@ use super::error::{Code, Error, Result};
 use super::ipam::{Family, Pool};
 use super::mode::Mode;
 use super::state::{Endpoint, Network};
+use crate::datapath::relays::Relayed;
 use published::{Choice, Published, Target, Want, show, wants};
 use spec::{Exposed, Spec};
 
@@ -118,7 +124,7 @@ impl Control {
             sandbox.published.iter().partition(|one| specs.iter().any(|spec| one.is_of(spec)));
         sandbox.published = kept;
         self.lead_again(&name).await;
-        self.release(ended).done().await;
+        self.release(ended).await.done().await;
         self.ports(&name)
     }
 
@@ -163,7 +169,7 @@ impl Control {
         if outcome.is_err() {
             let added = self.state.sandbox(name)?.published.split_off(before);
             self.lead_again(name).await;
-            self.release(added).done().await;
+            self.release(added).await.done().await;
         }
         outcome
     }
@@ -222,8 +228,13 @@ impl Control {
     }
 
     /// Gives up the claims of ports that are published no longer.
-    pub(super) fn release(&mut self, published: Vec<Published>) -> Cleanup {
+    pub(super) async fn release(&mut self, published: Vec<Published>) -> Cleanup {
         let mut cleanup = Cleanup::default();
+        for one in published.iter().filter_map(Published::relayed) {
+            if let Err(error) = self.link.close_sockets(one).await {
+                tracing::warn!("the datapath could not close a published port: {error}");
+            }
+        }
         cleanup.close(published.iter().flat_map(|one| self.claims.release(one)).collect());
         cleanup
     }
@@ -239,10 +250,19 @@ impl Control {
         let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
         let targets: Vec<Target> =
             Family::ALL.into_iter().filter_map(|family| self.target(name, family)).collect();
-        let claimed = sandbox.published.iter().filter(|one| self.claims.holds(one));
-        let wanted = claimed.flat_map(|one| one.bindings(sandbox.number, &targets)).collect();
+        let claimed: Vec<Published> =
+            sandbox.published.iter().filter(|one| self.claims.holds(one)).copied().collect();
+        let bindings = |one: &Published| one.bindings(sandbox.number, &targets);
+        let wanted = claimed.iter().flat_map(bindings).collect();
+        // What is not translated any more comes in at the socket, and what is now does not.
+        for one in &claimed {
+            let has = |is_v4: bool| bindings(one).iter().any(|binding| binding.host.is_ipv4() == is_v4);
+            self.claims.set_translated(one, Families { v4: has(true), v6: has(false) });
+        }
         let number = sandbox.number;
-        self.bind(number, wanted).await
+        self.bind(number, wanted).await?;
+        let relayed = self.relay_targets(name);
+        self.relay(&claimed, relayed).await
     }
 
     /// Has a sandbox have these bindings and no others.
@@ -261,10 +281,15 @@ impl Control {
         Ok(())
     }
 
-    /// After a start: claims again what is published, and has the datapath know just that.
+    /// After a start: takes up or claims again what is published, and has the datapath know just that.
     pub(super) async fn restore_published(&mut self) {
+        let mut kept = self.keep_published_sockets().await;
         for (name, sandbox) in self.state.sandboxes.clone() {
             for published in sandbox.published {
+                if let Some(sockets) = published.relayed().and_then(|relayed| kept.remove(&relayed)) {
+                    self.claims.take_up(published, sockets);
+                    continue;
+                }
                 if let Err(error) = self.claims.take(published).await {
                     tracing::warn!(
                         "a published port of sandbox {name:?} leads nowhere: {error}; when it is free, unpublish \
@@ -281,6 +306,23 @@ impl Control {
                 tracing::warn!("the datapath could not forget a published port: {error}");
             }
         }
+    }
+
+    /// The sockets of published ports that the datapath has. Those that nobody publishes, or that a control died over
+    /// handing over, are closed.
+    async fn keep_published_sockets(&self) -> BTreeMap<Relayed, Arc<Vec<OwnedFd>>> {
+        let published = self.state.sandboxes.values().flat_map(|sandbox| &sandbox.published);
+        let published: Vec<Relayed> = published.filter_map(Published::relayed).collect();
+        let mut kept = self.link.sockets().await;
+        let gone = kept.extract_if(.., |relayed, sockets| {
+            !published.contains(relayed) || sockets.len() != relayed.count()
+        });
+        for (relayed, _) in gone.collect::<Vec<_>>() {
+            if let Err(error) = self.link.close_sockets(relayed).await {
+                tracing::warn!("the datapath could not close a published port: {error}");
+            }
+        }
+        kept
     }
 
     /// The endpoint by which what comes from outside enters a sandbox, and its network.

@@ -90,6 +90,8 @@ struct Fates {
     names: Vec<Vec<u8>>,
     /// What leaves the networks of the host, and whether it is to be masqueraded.
     outbound: Vec<(bool, Vec<u8>)>,
+    /// Errors for somebody outside; those that are to be translated have the network they are from.
+    errors: Vec<(Option<NetworkId>, Vec<u8>)>,
     drop: Vec<(DropReason, PortId)>,
 }
 
@@ -97,7 +99,7 @@ impl Fates {
     /// The one frame there is, which goes to a port.
     fn only(self, port: PortId) -> Vec<u8> {
         let others = (self.flood.len(), self.names.len(), self.outbound.len(), self.drop.len());
-        assert_eq!(others, (0, 0, 0, 0), "{self:?}");
+        assert_eq!((others, self.errors.len()), ((0, 0, 0, 0), 0), "{self:?}");
         self.answer(port)
     }
 
@@ -184,12 +186,14 @@ impl Bench {
         let names = self.verdicts.names.drain(..).map(&mut bytes).collect();
         let outbound = self.verdicts.outbound.drain(..);
         let outbound = outbound.map(|out| (out.masqueraded, bytes(out.frame))).collect();
+        let errors = self.verdicts.errors.drain(..);
+        let errors = errors.map(|error| (error.network, bytes(error.frame))).collect();
         let mut drop = Vec::new();
         for (reason, port, frame) in self.verdicts.drop.drain(..) {
             drop.push((reason, port));
             self.pool.free(frame);
         }
         assert_eq!(self.pool.available(), self.pool.capacity());
-        Fates { forward, flood, names, outbound, drop }
+        Fates { forward, flood, names, outbound, errors, drop }
     }
 }

@@ -14,6 +14,7 @@ use super::super::record::{HostId, Key, Value};
 use super::super::view::{Answer, Ask, Event, Wish};
 use super::Node;
 use super::member::Member;
+use super::seal::Seal;
 use super::wire::{self, Failure, Greeting, Letter, Question, Reply};
 
 /// How long one exchange may take.
@@ -24,7 +25,7 @@ const CONNECTIONS_MAX: usize = 64;
 /// A connection to another member.
 #[derive(Debug)]
 pub struct Exchange<'a> {
-    node: &'a Node,
+    seal: &'a Seal,
     stream: TcpStream,
     greeting: Greeting,
 }
@@ -34,10 +35,10 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn open(node: &'a Node, address: SocketAddr) -> Result<Self, Failure> {
+    pub async fn open(seal: &'a Seal, address: SocketAddr) -> Result<Self, Failure> {
         let mut stream = TcpStream::connect(address).await?;
-        let greeting = wire::receive(&mut stream, &node.seal).await?;
-        Ok(Self { node, stream, greeting })
+        let greeting = wire::receive(&mut stream, seal).await?;
+        Ok(Self { seal, stream, greeting })
     }
 
     /// Who is there.
@@ -48,8 +49,8 @@ impl<'a> Exchange<'a> {
     async fn ask(&mut self, body: Question) -> Result<Reply, Failure> {
         let number = u64::from_ne_bytes(random::bytes()?);
         let letter = Letter { repeats: self.greeting.challenge, number, body };
-        wire::send(&mut self.stream, &self.node.seal, &letter).await?;
-        let answer: Letter<Reply> = wire::receive(&mut self.stream, &self.node.seal).await?;
+        wire::send(&mut self.stream, self.seal, &letter).await?;
+        let answer: Letter<Reply> = wire::receive(&mut self.stream, self.seal).await?;
         if answer.repeats == number { Ok(answer.body) } else { Err(nonsense()) }
     }
 }
@@ -64,7 +65,7 @@ pub(super) async fn compare(node: Arc<Node>, address: SocketAddr) {
 }
 
 async fn try_compare(node: &Arc<Node>, address: SocketAddr) -> Result<(), Failure> {
-    let mut exchange = Exchange::open(node, address).await?;
+    let mut exchange = Exchange::open(&node.seal, address).await?;
     let mark = node.machine().mark();
     if matches!(exchange.ask(Question::Agree(mark)).await?, Reply::Agree(true)) {
         return Ok(());
@@ -183,7 +184,7 @@ async fn try_acquire(node: &Arc<Node>, ask: &Ask) -> Answer {
 }
 
 async fn ask_owner(node: &Arc<Node>, address: SocketAddr, ask: &Ask) -> Result<Answer, Failure> {
-    let mut exchange = Exchange::open(node, address).await?;
+    let mut exchange = Exchange::open(&node.seal, address).await?;
     match exchange.ask(Question::Addresses(ask.clone())).await? {
         Reply::Addresses(answer) => Ok(answer),
         Reply::Agree(_) | Reply::Difference(_) | Reply::Taken => Err(nonsense()),

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket, lookup_host};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use vswitch_sys::{clock, random, wallclock};
 
@@ -79,13 +80,31 @@ struct Stranger {
     said_at: vswitch_frame::Instant,
 }
 
-/// Takes part in a cluster.
+/// All that can be refused before a host takes part.
+#[derive(Debug)]
+pub struct Prepared {
+    options: Options,
+    seal: Seal,
+    socket: UdpSocket,
+    listener: TcpListener,
+}
+
+/// Reads the keys, listens, and knocks at the hosts to join.
 ///
 /// # Errors
 /// One line: the key file, the address, or that a host to join is of another cluster or has another key. One that
 /// cannot be reached is no error: it is looked for until it is there.
-pub async fn start(host: HostId, options: Options, source: Source) -> Result<(), String> {
+pub async fn prepare(options: Options) -> Result<Prepared, String> {
     let seal = Seal::read(&options.cluster, &options.key_file)?;
+    for host in &options.join {
+        match greet(&seal, host).await {
+            Ok(_) => {}
+            Err(Failure::Unopened(error)) => return Err(format!("cannot join {host}: {error}")),
+            Err(Failure::Io(error)) => {
+                tracing::warn!("cannot join {host} yet: {error}: it is tried again until it is there");
+            }
+        }
+    }
     let bind = options.bind.unwrap_or(options.advertise);
     let refused = |error: io::Error| {
         format!(
@@ -94,24 +113,33 @@ pub async fn start(host: HostId, options: Options, source: Source) -> Result<(),
     };
     let (socket, listener) = (UdpSocket::bind(bind).await, TcpListener::bind(bind).await);
     let (socket, listener) = (socket.map_err(refused)?, listener.map_err(refused)?);
-    let life = u64::try_from(wallclock::since_epoch().as_millis()).unwrap_or(u64::MAX);
-    let seed =
-        random::bytes().map(u64::from_ne_bytes).map_err(|error| format!("cannot draw a seed: {error}"))?;
-    let me = Member { address: options.advertise, host, life };
-    let Source { requests, events } = source;
-    let node = Arc::new(Node {
-        seal,
-        socket,
-        machine: Mutex::new(Machine::new(me, seed, clock::now())),
-        events,
-        strangers: Mutex::default(),
-        woken: Notify::new(),
-    });
-    join_all(&node, &options.join).await?;
-    tokio::spawn(exchange::listen(Arc::clone(&node), listener));
-    tokio::spawn(keep_joined(Arc::clone(&node), options.join));
-    tokio::spawn(node.work(requests));
-    Ok(())
+    Ok(Prepared { options, seal, socket, listener })
+}
+
+impl Prepared {
+    /// Takes part. Hosts that this one knew before are looked for, too.
+    ///
+    /// # Errors
+    /// One line, when the kernel has no random numbers.
+    pub fn start(self, host: HostId, others: Vec<String>, source: Source) -> Result<JoinHandle<()>, String> {
+        let Self { options, seal, socket, listener } = self;
+        let join = options.join.into_iter().chain(others).collect();
+        let life = u64::try_from(wallclock::since_epoch().as_millis()).unwrap_or(u64::MAX);
+        let seed = random::bytes().map_err(|error| format!("cannot draw a seed: {error}"))?;
+        let me = Member { address: options.advertise, host, life };
+        let Source { requests, events } = source;
+        let node = Arc::new(Node {
+            seal,
+            socket,
+            machine: Mutex::new(Machine::new(me, u64::from_ne_bytes(seed), clock::now())),
+            events,
+            strangers: Mutex::default(),
+            woken: Notify::new(),
+        });
+        tokio::spawn(exchange::listen(Arc::clone(&node), listener));
+        tokio::spawn(keep_joined(Arc::clone(&node), join));
+        Ok(tokio::spawn(node.work(requests)))
+    }
 }
 
 impl Node {
@@ -200,63 +228,74 @@ impl Node {
     }
 }
 
-/// Joins every host there is to join; the first life of this host must not begin with a mistake.
-async fn join_all(node: &Arc<Node>, hosts: &[String]) -> Result<(), String> {
-    for host in hosts {
-        match join(node, host).await {
-            Ok(()) => {}
-            Err(Failure::Unopened(error)) => return Err(format!("cannot join {host}: {error}")),
-            Err(Failure::Io(error)) => {
-                tracing::warn!("cannot join {host} yet: {error}: it is tried again until it is there");
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Looks for hosts that are to be joined and are not there.
 async fn keep_joined(node: Arc<Node>, hosts: Vec<String>) {
-    loop {
-        sleep(JOIN_EVERY).await;
-        if node.events.is_closed() {
-            return;
-        }
+    while !node.events.is_closed() {
         for host in &hosts {
             if let Err(error) = join(&node, host).await {
                 tracing::debug!("cannot join {host}: {error}");
             }
         }
+        sleep(JOIN_EVERY).await;
     }
 }
 
-/// Asks a host who it is, and makes its acquaintance.
+/// Makes a host's acquaintance, unless it is this one or known already.
 async fn join(node: &Arc<Node>, host: &str) -> Result<(), Failure> {
-    let addresses: Vec<SocketAddr> = if host.parse::<IpAddr>().is_ok() || !has_port(host) {
-        lookup_host((host.trim_matches(['[', ']']), PORT)).await?.collect()
-    } else {
-        lookup_host(host).await?.collect()
+    let addresses: Vec<SocketAddr> = lookup_host(with_port(host)).await?.collect();
+    let is_known = |address: &SocketAddr| {
+        let machine = node.machine();
+        machine.me().address == *address || machine.up().values().any(|up| up == address)
     };
+    if !addresses.iter().any(is_known) {
+        let member = greet(&node.seal, host).await?;
+        node.act(|machine| machine.join(member, clock::now()));
+    }
+    Ok(())
+}
+
+/// Asks a host who it is.
+async fn greet(seal: &Seal, host: &str) -> Result<Member, Failure> {
     let mut failure = io::Error::other("it has no address").into();
-    for address in addresses {
-        let known = node.machine().up().values().any(|up| *up == address);
-        if known || address == node.machine().me().address {
-            return Ok(());
-        }
-        let greeted = timeout(JOIN_PATIENCE, exchange::Exchange::open(node, address)).await;
+    for address in lookup_host(with_port(host)).await? {
+        let greeted = timeout(JOIN_PATIENCE, exchange::Exchange::open(seal, address)).await;
         match greeted.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
-            Ok(exchange) => {
-                node.act(|machine| machine.join(exchange.with(), clock::now()));
-                return Ok(());
-            }
+            Ok(exchange) => return Ok(exchange.with()),
             Err(error) => failure = error,
         }
     }
     Err(failure)
 }
 
-/// Whether a host is written with its port: `HOST:PORT` or `[ADDRESS]:PORT`.
-fn has_port(host: &str) -> bool {
-    host.rsplit_once(':').is_some_and(|(name, port)| {
+/// A host with a port: the one that it is written with, as in `HOST:PORT` or `[ADDRESS]:PORT`, or else the usual.
+pub fn with_port(host: &str) -> String {
+    let has_port = host.rsplit_once(':').is_some_and(|(name, port)| {
         port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']'))
-    })
+    });
+    match host {
+        _ if has_port => host.to_owned(),
+        _ if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{PORT}"),
+        _ => format!("{host}:{PORT}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_have_the_usual_port_unless_they_say_another() {
+        let hosts = [
+            ("host", "host:7946"),
+            ("host:1", "host:1"),
+            ("192.0.2.1", "192.0.2.1:7946"),
+            ("192.0.2.1:1", "192.0.2.1:1"),
+            ("2001:db8::1", "[2001:db8::1]:7946"),
+            ("[2001:db8::1]", "[2001:db8::1]:7946"),
+            ("[2001:db8::1]:1", "[2001:db8::1]:1"),
+        ];
+        for (written, expected) in hosts {
+            assert_eq!(with_port(written), expected);
+        }
+    }
 }

@@ -1,0 +1,78 @@
+//! `vswitch cluster`.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use vswitch_sys::random;
+
+use super::client::{Client, path};
+use super::{Json, Outcome, each, print, print_json, table};
+use crate::control::api::types;
+use crate::control::cluster::gossip::seal;
+use crate::control::names::short_id;
+
+/// Look after the cluster: hosts that share networks
+///
+/// A host is in a cluster when its daemon was started with --advertise or --join (see "vswitch run --help").
+#[derive(Debug, Subcommand)]
+#[command(verbatim_doc_comment)]
+pub(super) enum Cluster {
+    /// List the hosts of the cluster
+    ///
+    /// Example: vswitch cluster ls
+    #[command(visible_alias = "list")]
+    Ls(Json),
+    /// Give up on hosts that do not come back
+    ///
+    /// What such a host said goes, and its addresses belong to the host where this is said. A host that is
+    /// forgotten and comes back all the same has lost its addresses.
+    ///
+    /// Example: vswitch cluster forget host-c
+    #[command(verbatim_doc_comment)]
+    Forget(Forget),
+    /// Write a new key, for --cluster-key-file; it needs no daemon
+    ///
+    /// Example: (umask 077; vswitch cluster key > /etc/vswitch.key)
+    Key(Key),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Forget {
+    /// Their names, or beginnings of their identifiers
+    #[arg(required = true)]
+    hosts: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Key {}
+
+impl Cluster {
+    pub(super) async fn run(self, client: &Client) -> Outcome {
+        match self {
+            Self::Ls(json) => list(client, json).await,
+            Self::Forget(Forget { hosts }) => {
+                each(hosts, async |host| client.delete(&path("/cluster/hosts/", host, "")).await).await
+            }
+            Self::Key(Key {}) => {
+                print(&format!("{}\n", seal::show(random::bytes()?)));
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+async fn list(client: &Client, json: Json) -> Outcome {
+    let cluster: types::Cluster = client.get("/cluster").await?;
+    if json.json {
+        return print_json(&cluster);
+    }
+    let rows: Vec<Vec<String>> = cluster
+        .hosts
+        .into_iter()
+        .map(|host| {
+            vec![short_id(&host.id).to_owned(), host.name, host.state, host.vtep, host.endpoints.to_string()]
+        })
+        .collect();
+    print(&table::render(&["HOST ID", "NAME", "STATE", "VTEP", "ENDPOINTS"], &rows));
+    Ok(ExitCode::SUCCESS)
+}

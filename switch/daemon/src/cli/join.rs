@@ -1,0 +1,99 @@
+//! Flags of `vswitch run` that make a host one of a cluster.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use crate::control::cluster::{Options, gossip, host_name};
+
+#[derive(Debug, Args)]
+pub(super) struct Join {
+    /// Join the cluster that a host is in; may be repeated, and may name hosts that are not there yet
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', requires = "cluster_key_file")]
+    join: Vec<String>,
+    /// The address by which the cluster's other hosts reach this one; its tunnels end there, too. That towards the
+    /// first host to join if none is given; the first host of a cluster gives this and no --join
+    #[arg(long, value_name = "IP[:PORT]", requires = "cluster_key_file")]
+    advertise: Option<String>,
+    /// The file with the key that all hosts of the cluster share; "vswitch cluster key" writes one
+    #[arg(long, value_name = "FILE")]
+    cluster_key_file: Option<PathBuf>,
+    /// The name of the cluster
+    #[arg(long, value_name = "NAME", default_value = "vswitch")]
+    cluster_name: String,
+    /// Where to listen for the cluster's other hosts, if not at the address that is advertised
+    #[arg(long, value_name = "IP:PORT")]
+    cluster_bind: Option<SocketAddr>,
+    /// The name of this host in the cluster, if not its host name
+    #[arg(long, value_name = "NAME")]
+    cluster_host: Option<String>,
+}
+
+impl Join {
+    /// How to take part, if at all.
+    pub(super) fn options(self) -> Result<Option<Options>, Failure> {
+        let advertise = match (&self.advertise, self.join.first()) {
+            (None, None) if self.cluster_key_file.is_some() => {
+                let message = "--cluster-key-file: nobody would be told where this host is: give --advertise IP, and --join HOST unless it is the first";
+                return Err(Failure(message.to_owned()));
+            }
+            (None, None) => return Ok(None),
+            (Some(advertise), _) => read_advertise(advertise)?,
+            (None, Some(first)) => SocketAddr::new(towards(first)?, gossip::PORT),
+        };
+        let Some(key_file) = self.cluster_key_file else { return Ok(None) };
+        Ok(Some(Options {
+            host: self.cluster_host.unwrap_or_else(host_name),
+            vtep: advertise.ip(),
+            gossip: gossip::Options {
+                cluster: self.cluster_name,
+                key_file,
+                join: self.join,
+                advertise,
+                bind: self.cluster_bind,
+            },
+        }))
+    }
+}
+
+fn read_advertise(text: &str) -> Result<SocketAddr, Failure> {
+    let address = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, gossip::PORT));
+    let address = address.or_else(|_| text.parse::<SocketAddr>());
+    let address = address.ok().filter(|address| !address.ip().is_unspecified() && address.port() != 0);
+    address.ok_or_else(|| {
+        Failure(format!(
+            "--advertise {text}: no address that others could reach: write one of this host, as in 192.0.2.1"
+        ))
+    })
+}
+
+/// The address of this host towards another one.
+fn towards(host: &str) -> Result<IpAddr, Failure> {
+    let unknown = |error: std::io::Error| {
+        Failure(format!("--join {host}: {error}: say how others reach this host with --advertise IP"))
+    };
+    let mut found = gossip::with_port(host).to_socket_addrs().map_err(unknown)?;
+    let other = found.next().ok_or_else(|| unknown(std::io::Error::other("it has no address")))?;
+    let any: SocketAddr = if other.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    // Connecting a datagram socket sends nothing; the kernel chooses the address.
+    let socket = UdpSocket::bind(any).map_err(unknown)?;
+    socket.connect(other).and_then(|()| socket.local_addr()).map(|address| address.ip()).map_err(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_advertised_is_reachable() {
+        let read = |text: &str| read_advertise(text).ok().map(|address| address.to_string());
+        assert_eq!(read("192.0.2.1"), Some("192.0.2.1:7946".to_owned()));
+        assert_eq!(read("192.0.2.1:80"), Some("192.0.2.1:80".to_owned()));
+        assert_eq!(read("2001:db8::1"), Some("[2001:db8::1]:7946".to_owned()));
+        for wrong in ["", "host", "0.0.0.0", "::", "192.0.2.1:0", "192.0.2.1:x"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}

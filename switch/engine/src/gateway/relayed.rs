@@ -1,0 +1,34 @@
+//! Packets of relays: what a client says at a socket of the host's, as packets for a container.
+
+use vswitch_frame::{Frame, Instant, NetworkId, PortId};
+
+use super::packet;
+use crate::switch::Switch;
+use crate::verdicts::Verdicts;
+
+impl Switch {
+    /// Takes a packet of a relay's to the station on `network` that it is for, and moves it to `forward` or `drop`. `port` is
+    /// where that is counted.
+    ///
+    /// A relay speaks for the host, which rules say nothing of, where its packets have an address of the host or of a
+    /// network here; where they have another one, they are judged like what comes from outside for a published port.
+    pub fn relay(
+        &mut self,
+        port: PortId,
+        network: NetworkId,
+        mut frame: Frame,
+        verdicts: &mut Verdicts,
+        now: Instant,
+    ) {
+        let (source, _) = packet::addresses(&frame);
+        if self.hosts.contains(&source) || self.ports.any_subnet_contains(source) {
+            self.deliver(port, network, frame, verdicts);
+        } else {
+            // Nobody is told what comes to nothing: the relay's own time-outs notice.
+            match self.entrance(port, Some(network), &mut frame, now) {
+                Ok(egress) => verdicts.forward.push((egress, frame)),
+                Err(refused) => verdicts.drop.push((refused.reason, refused.port.unwrap_or(port), frame)),
+            }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Clusters by gossip: several switches, each in a host namespace of its own, on one underlay.
+//!
+//! ```text
+//!  host 1  wan0 192.0.2.1 ──┐
+//!  host 2  wan0 192.0.2.2 ──┼── br0  underlay
+//!  host 3  wan0 192.0.2.3 ──┘
+//! ```
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use vswitch_sys::clock;
+use vswitch_tests::namespace::{Namespace, must, unique_name};
+use vswitch_tests::wait;
+use vswitch_tests::world::{Container, World};
+
+use super::VSWITCH;
+
+/// What joins hosts, and the key they share.
+struct Underlay {
+    bridge: Namespace,
+    folder: PathBuf,
+}
+
+impl Underlay {
+    fn new() -> Self {
+        let bridge = Namespace::new();
+        bridge.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"]);
+        bridge.ip(&["link", "set", "br0", "up"]);
+        let folder = std::env::temp_dir().join(unique_name());
+        fs::create_dir(&folder).expect("a folder");
+        let underlay = Self { bridge, folder };
+        underlay.write_key("key");
+        underlay
+    }
+
+    fn write_key(&self, name: &str) -> String {
+        let path = self.folder.join(name);
+        fs::write(&path, must(Command::new(VSWITCH).args(["cluster", "key"]))).expect("written");
+        path.display().to_string()
+    }
+
+    fn connect(&self, host: &Namespace, number: usize) {
+        let port = format!("port{number}");
+        let far = ["type", "veth", "peer", "name", &port, "netns", self.bridge.name()];
+        host.ip(&[&["link", "add", "wan0"][..], &far].concat());
+        self.bridge.ip(&["link", "set", &port, "master", "br0", "up"]);
+        host.ip(&["address", "add", &format!("192.0.2.{number}/24"), "dev", "wan0"]);
+        host.ip(&["link", "set", "wan0", "up"]);
+    }
+
+    /// Cuts a host off, or joins it again.
+    fn set(&self, number: usize, state: &str) {
+        self.bridge.ip(&["link", "set", &format!("port{number}"), state]);
+    }
+
+    fn arguments(&self, number: usize) -> Vec<String> {
+        let (host, advertise) = (format!("host{number}"), format!("192.0.2.{number}"));
+        let key = self.folder.join("key").display().to_string();
+        let own = ["--uplink", "none", "--advertise", &advertise, "--cluster-host", &host];
+        let mut arguments: Vec<String> = own.map(str::to_owned).to_vec();
+        arguments.extend(["--cluster-key-file".to_owned(), key]);
+        if number > 1 {
+            arguments.extend(["--join".to_owned(), "192.0.2.1".to_owned()]);
+        }
+        arguments
+    }
+
+    /// Starts a switch on a host of its own.
+    fn host(&self, number: usize) -> World {
+        World::start_with(VSWITCH, self.arguments(number), |host| self.connect(host, number)).0
+    }
+
+    /// Starts a cluster of so many hosts that see each other.
+    fn cluster<const HOSTS: usize>(&self) -> [World; HOSTS] {
+        let worlds = std::array::from_fn(|index| self.host(index + 1));
+        worlds.iter().for_each(|world| sees(world, HOSTS - 1));
+        worlds
+    }
+
+    /// What a host that may not be in the cluster is told.
+    fn refused(&self, arguments: &[&str]) -> String {
+        let host = Namespace::new();
+        self.connect(&host, 9);
+        let folder = self.folder.join("refused");
+        let mut command = Command::new(VSWITCH);
+        command.args(["run", "--uplink", "none", "--advertise", "192.0.2.9", "--join", "192.0.2.1"]);
+        command.arg("--socket").arg(folder.join("control.sock")).arg("--state-dir").arg(folder.join("state"));
+        let output = host.output(command.args(arguments).stdin(Stdio::null()));
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+impl Drop for Underlay {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
+/// Waits until a host sees so many others.
+fn sees(world: &World, others: usize) {
+    wait::until_equal("the others are up", &others, || {
+        let cluster = world.json(&["cluster", "ls"]);
+        let hosts = cluster["Hosts"].as_array().cloned().unwrap_or_default();
+        hosts.iter().filter(|host| host["State"] == "up").count()
+    });
+}
+
+/// Makes a network on a host and waits until the others have it, too.
+fn span(worlds: &[World], options: &[&str]) {
+    worlds[0].network("wide", &[&["-d", "overlay", "--subnet", "10.9.0.0/24"], options].concat());
+    for world in worlds {
+        wait::until("the network is there", || {
+            world.vswitch(&["network", "ls"]).contains("wide").then_some(())
+        });
+    }
+}
+
+fn container(world: &World, name: &str, options: &[&str]) -> Container {
+    world.attach(name, &[&["--network", "wide"], options].concat())
+}
+
+/// What a container is answered for a name: an address, or nothing.
+fn look_up(world: &World, container: &Container, name: &str) -> Option<IpAddr> {
+    let output = world.command(&["exec", &container.name, "--", "getent", "ahostsv4", name]).output();
+    let text = String::from_utf8(output.expect("vswitch starts").stdout).expect("text");
+    text.split_whitespace().next()?.parse().ok()
+}
+
+fn answers(container: &Container, address: IpAddr) {
+    wait::until("a ping is answered", || {
+        vswitch_tests::talk::answers(&container.path, address).then_some(())
+    });
+}
+
+#[test]
+fn containers_of_all_hosts_are_on_one_network_and_know_each_other_by_name() {
+    let underlay = Underlay::new();
+    let worlds = underlay.cluster::<3>();
+    span(&worlds, &["--subnet", "fd09::/64"]);
+    let shown = worlds[2].json(&["network", "ls", "-f", "name=wide"]);
+    assert_eq!((&shown[0]["Driver"], &shown[0]["Scope"]), (&"overlay".into(), &"swarm".into()));
+    let a = container(&worlds[0], "a", &[]);
+    let b = container(&worlds[1], "b", &["--alias", "db"]);
+    let c = container(&worlds[2], "c", &["--ip", "10.9.0.77"]);
+    assert_eq!(c.ipv4(), IpAddr::from([10, 9, 0, 77]));
+    for (from, to) in [(&a, &b), (&b, &c), (&c, &a)] {
+        answers(from, to.ipv4());
+        answers(from, to.ipv6());
+        from.transfers(to, to.ipv4(), 1 << 20);
+    }
+    for (name, of) in [("b", &b), ("db", &b), ("c.wide", &c)] {
+        wait::until_equal("a name is answered", &Some(of.ipv4()), || look_up(&worlds[0], &a, name));
+    }
+    // It is there as long as anybody, anywhere, needs it.
+    let message = worlds[0].refused(&["network", "rm", "wide"]).message;
+    assert!(message.contains("active endpoints"), "{message}");
+    for (world, name) in worlds.iter().zip(["a", "b", "c"]) {
+        world.vswitch(&["detach", name]);
+    }
+    wait::until("nobody needs it", || {
+        worlds[1]
+            .command(&["network", "rm", "wide"])
+            .output()
+            .expect("vswitch starts")
+            .status
+            .success()
+            .then_some(())
+    });
+    for world in &worlds {
+        wait::until("it is gone", || (!world.vswitch(&["network", "ls"]).contains("wide")).then_some(()));
+    }
+}
+
+#[test]
+fn a_duplicate_address_is_refused_and_not_fought_over() {
+    let underlay = Underlay::new();
+    let worlds = underlay.cluster::<2>();
+    span(&worlds, &[]);
+    let a = container(&worlds[0], "a", &["--ip", "10.9.0.50"]);
+    let b = container(&worlds[1], "b", &[]);
+    let spare = Namespace::new();
+    let attach = ["attach", "again", "--netns", spare.name(), "--network", "wide", "--ip", "10.9.0.50"];
+    let message = worlds[1].refused(&attach).message;
+    assert!(message.contains("address 10.9.0.50 is taken by a on host host1"), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    answers(&a, b.ipv4());
+    // Nor while the owner cannot be asked.
+    underlay.set(1, "down");
+    let attach = ["attach", "again", "--netns", spare.name(), "--network", "wide", "--ip", "10.9.0.51"];
+    let message = worlds[1].refused(&attach).message;
+    assert!(message.contains("10.9.0.51"), "{message}");
+    assert!(worlds[0].command(&["ps"]).output().expect("vswitch starts").status.success());
+}
+
+#[test]
+fn a_container_that_moved_is_followed_within_a_second() {
+    let underlay = Underlay::new();
+    let worlds = underlay.cluster::<3>();
+    span(&worlds, &[]);
+    let a = container(&worlds[0], "a", &[]);
+    let _stays = container(&worlds[2], "stays", &[]);
+    let mac = "02:42:0a:09:00:64";
+    let options = ["--ip", "10.9.0.100", "--mac-address", mac, "--alias", "mover"];
+    let first = container(&worlds[1], "mover-1", &options);
+    let address = first.ipv4();
+    answers(&a, address);
+    worlds[1].vswitch(&["detach", "mover-1"]);
+    let second = wait::until("the address is free again", || {
+        let namespace = Namespace::new();
+        let arguments =
+            [&["attach", "mover-2", "--netns", namespace.name(), "--network", "wide"], &options[..]].concat();
+        let output = worlds[2].command(&arguments).output().expect("vswitch starts");
+        output.status.success().then_some(namespace)
+    });
+    let from = clock::now();
+    answers(&a, address);
+    eprintln!("followed within {:?}", clock::now().since(from));
+    wait::until_equal("its name", &Some(address), || look_up(&worlds[0], &a, "mover"));
+    drop(second);
+}
+
+#[test]
+fn a_host_is_killed_and_back() {
+    let underlay = Underlay::new();
+    let mut worlds = underlay.cluster::<3>();
+    span(&worlds, &[]);
+    let a = container(&worlds[0], "a", &[]);
+    let b = container(&worlds[1], "b", &[]);
+    let c = container(&worlds[2], "c", &[]);
+    answers(&a, c.ipv4());
+    worlds[2].stop(Signal::SIGKILL);
+    sees(&worlds[0], 1);
+    // Its datapath goes on, and so do its containers.
+    answers(&a, c.ipv4());
+    worlds[2].start_again();
+    worlds.iter().for_each(|world| sees(world, 2));
+    answers(&b, c.ipv4());
+    wait::until_equal("its names are answered", &Some(c.ipv4()), || look_up(&worlds[0], &a, "c"));
+    // What it owns it still owns: nobody else is given its addresses.
+    let d = container(&worlds[2], "d", &[]);
+    let e = container(&worlds[0], "e", &[]);
+    let addresses = [&a, &b, &c, &d, &e].map(Container::ipv4);
+    let different: std::collections::BTreeSet<IpAddr> = addresses.into_iter().collect();
+    assert_eq!(different.len(), addresses.len(), "{addresses:?}");
+    answers(&e, d.ipv4());
+}
+
+#[test]
+fn a_partition_heals() {
+    let underlay = Underlay::new();
+    let worlds = underlay.cluster::<3>();
+    span(&worlds, &[]);
+    let a = container(&worlds[0], "a", &[]);
+    let _c = container(&worlds[2], "c", &[]);
+    underlay.set(3, "down");
+    sees(&worlds[2], 0);
+    sees(&worlds[0], 1);
+    // Both sides go on, with addresses of their own.
+    let here = container(&worlds[0], "here", &[]);
+    let there = container(&worlds[2], "there", &[]);
+    assert_ne!(here.ipv4(), there.ipv4());
+    answers(&a, here.ipv4());
+    worlds[0].network("made-meanwhile", &["-d", "overlay"]);
+    underlay.set(3, "up");
+    worlds.iter().for_each(|world| sees(world, 2));
+    answers(&here, there.ipv4());
+    wait::until_equal("a name", &Some(there.ipv4()), || look_up(&worlds[0], &here, "there"));
+    wait::until("the new network", || {
+        worlds[2].vswitch(&["network", "ls"]).contains("made-meanwhile").then_some(())
+    });
+}
+
+#[test]
+fn a_host_that_does_not_come_back_is_given_up() {
+    let underlay = Underlay::new();
+    let mut worlds = underlay.cluster::<2>();
+    span(&worlds, &[]);
+    let _a = container(&worlds[0], "a", &[]);
+    let _b = container(&worlds[1], "b", &[]);
+    let message = worlds[1].refused(&["cluster", "forget", "host1"]).message;
+    assert!(message.contains("is there"), "{message}");
+    worlds[0].stop(Signal::SIGTERM);
+    sees(&worlds[1], 0);
+    let spare = Namespace::new();
+    let attach = ["attach", "c", "--netns", spare.name(), "--network", "wide", "--ip", "10.9.0.3"];
+    let message = worlds[1].refused(&attach).message;
+    assert!(message.contains("10.9.0.3"), "{message}");
+    worlds[1].vswitch(&["cluster", "forget", "host1"]);
+    worlds[1].vswitch(&attach);
+    assert!(!worlds[1].vswitch(&["cluster", "ls"]).contains("host1"));
+}
+
+#[test]
+fn strangers_are_refused_with_one_clear_line() {
+    let underlay = Underlay::new();
+    let world = underlay.host(1);
+    let (key, other) = (underlay.folder.join("key").display().to_string(), underlay.write_key("other"));
+    let message = underlay.refused(&["--cluster-key-file", &other]);
+    assert!(message.contains("sealed with another key"), "{message}");
+    let message = underlay.refused(&["--cluster-key-file", &key, "--cluster-name", "elsewhere"]);
+    assert!(message.contains("it is of cluster \"vswitch\""), "{message}");
+    let message = underlay.refused(&["--cluster-key-file", "/nonexistent"]);
+    assert!(message.contains("/nonexistent"), "{message}");
+    let message = world.refused(&["network", "create", "x", "-d", "overlay", "-o", "encrypted"]).message;
+    assert!(message.contains("encrypted"), "{message}");
+}
