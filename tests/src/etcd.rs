@@ -90,7 +90,9 @@ impl Etcd {
         let log =
             fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log")).expect("log");
         let mut command = Command::new("etcd");
-        command.args(["--name", &self.address, "--unsafe-no-fsync", "--data-dir"]).arg(self.folder.join("data"));
+        command
+            .args(["--name", &self.address, "--unsafe-no-fsync", "--data-dir"])
+            .arg(self.folder.join("data"));
         command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
         command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
         if !self.arguments.iter().any(|argument| argument == "--initial-cluster") {

@@ -23,6 +23,7 @@ use crate::datapath::command::PollMode;
 ///   vswitch run --poll busy
 ///   vswitch run --advertise 192.0.2.1 --cluster-key-file /etc/vswitch.key
 ///   vswitch run --join 192.0.2.1 --cluster-key-file /etc/vswitch.key
+///   vswitch run --cluster etcd://192.0.2.8:2379,192.0.2.9:2379
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Run {
@@ -52,7 +53,7 @@ impl Run {
             .with_target(false)
             .init();
         let Self { state_dir, poll, uplink, resolv_conf, join } = self;
-        let cluster = join.options()?;
+        let cluster = join.options(&state_dir)?;
         let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink, cluster });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }

@@ -84,8 +84,8 @@ use vswitch_frame::PortId;
 use vswitch_sys::{random, wallclock};
 
 use crate::datapath::command::PollMode;
+use cluster::Prepared;
 use cluster::agent::Cluster;
-use cluster::gossip::Prepared;
 use error::{Code, Error, Result};
 use files::Files;
 use interface::{FarSide, Remains, failed};
@@ -102,7 +102,7 @@ use uplink::Uplink;
 const BLOCKING_THREADS: usize = 32;
 
 /// How long leaving a cluster may take.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How the daemon runs.
 #[derive(Debug)]
@@ -166,10 +166,10 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let stop = stop_signal().map_err(|error| failed("wait for signals", &error))?;
     let listener = UnixListener::from_std(listener).map_err(|error| failed("listen", &error))?;
     // Before anything is made: most refusals are for a key or an address.
-    let gossip = cluster::prepare(options.cluster.as_ref()).await?;
+    let source = cluster::prepare(options.cluster.as_ref()).await?;
     let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
-    let cluster = control.join_cluster(options.cluster.as_ref(), gossip, &handle).await?;
+    let cluster = control.join_cluster(options.cluster.as_ref(), source, &handle).await?;
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
     let uplink = uplink.map_err(|error| failed("follow the uplink", &error))?;
@@ -238,15 +238,15 @@ impl Control {
     async fn join_cluster(
         &mut self,
         options: Option<&cluster::Options>,
-        gossip: Option<Prepared>,
+        prepared: Option<Prepared>,
         handle: &actor::Handle,
     ) -> Result<Option<JoinHandle<()>>> {
-        let (Some(options), Some(gossip)) = (options, gossip) else { return Ok(None) };
-        let (view, events, source) = cluster::view::channel();
+        let (Some(options), Some(prepared)) = (options, prepared) else { return Ok(None) };
+        let (view, events, source) = prepared.channel();
         let host = self.enter_cluster(options, view)?;
         self.commit()?;
         let others = self.cluster.as_ref().map(Cluster::other_hosts).unwrap_or_default();
-        let started = gossip.start(host, others, source);
+        let started = prepared.start(host, others, source);
         let source = started.map_err(|message| Error::new(Code::Internal, message))?;
         self.steer().await;
         tokio::spawn(cluster::agent::follow(handle.clone(), events));

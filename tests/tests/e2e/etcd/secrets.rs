@@ -42,10 +42,7 @@ fn tls_lets_in_whom_the_authority_knows() {
                 with_tls(other.certificate(), Some(ours)),
                 "its certificate was signed by another authority than that of --cluster-ca",
             ),
-            (
-                with_tls(authority.certificate(), None),
-                "it wants a certificate of ours",
-            ),
+            (with_tls(authority.certificate(), None), "it wants a certificate of ours"),
             (
                 with_tls(authority.certificate(), Some(other.sign("host", "DNS:host"))),
                 "it wants a certificate of ours",

@@ -63,7 +63,7 @@ impl Cluster {
         let mut cluster = Self {
             me,
             host: options.host.clone(),
-            name: options.gossip.cluster.clone(),
+            name: options.source.cluster().to_owned(),
             vtep: options.vtep,
             view,
             known: Ledger::default(),

@@ -37,7 +37,10 @@ pub mod view;
 
 use std::net::IpAddr;
 
+use tokio::task::JoinHandle;
+
 use super::error::{Code, Error, Result};
+use record::HostId;
 
 /// How a host takes part in a cluster.
 #[derive(Clone, Debug)]
@@ -47,17 +50,75 @@ pub struct Options {
     /// The address that its tunnels end at.
     pub vtep: IpAddr,
     /// The source.
-    pub gossip: gossip::Options,
+    pub source: SourceOptions,
+}
+
+/// Where a host hears of the others.
+#[derive(Clone, Debug)]
+pub enum SourceOptions {
+    /// From the others.
+    Gossip(gossip::Options),
+    /// From an etcd.
+    Etcd(etcd::Options),
+}
+
+impl SourceOptions {
+    /// The cluster's name.
+    pub fn cluster(&self) -> &str {
+        match self {
+            Self::Gossip(options) => &options.cluster,
+            Self::Etcd(options) => &options.cluster,
+        }
+    }
+}
+
+/// A source of which all that can be refused was not.
+#[derive(Debug)]
+pub enum Prepared {
+    /// See [`gossip::Prepared`].
+    Gossip(gossip::Prepared),
+    /// See [`etcd::Prepared`].
+    Etcd(etcd::Prepared),
 }
 
 /// Prepares what can be refused before anything is made.
 ///
 /// # Errors
-/// See [`gossip::prepare`].
-pub async fn prepare(options: Option<&Options>) -> Result<Option<gossip::Prepared>> {
+/// See [`gossip::prepare`] and [`etcd::prepare`].
+pub async fn prepare(options: Option<&Options>) -> Result<Option<Prepared>> {
     let Some(options) = options else { return Ok(None) };
-    let prepared = gossip::prepare(options.gossip.clone()).await;
+    let prepared = match options.source.clone() {
+        SourceOptions::Gossip(options) => gossip::prepare(options).await.map(Prepared::Gossip),
+        SourceOptions::Etcd(options) => etcd::prepare(options).await.map(Prepared::Etcd),
+    };
     prepared.map(Some).map_err(|message| Error::new(Code::InvalidArgument, message))
+}
+
+impl Prepared {
+    /// Both ends of a view, as this source needs it.
+    pub fn channel(&self) -> (view::View, tokio::sync::mpsc::UnboundedReceiver<view::Event>, view::Source) {
+        let (view, events, source) = view::channel();
+        match self {
+            Self::Gossip(_) => (view, events, source),
+            Self::Etcd(_) => (view.with_common_space(), events, source),
+        }
+    }
+
+    /// Takes part. `others` are hosts known from before. The task ends when it has left.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn start(
+        self,
+        host: HostId,
+        others: Vec<String>,
+        source: view::Source,
+    ) -> std::result::Result<JoinHandle<()>, String> {
+        match self {
+            Self::Gossip(prepared) => prepared.start(host, others, source),
+            Self::Etcd(prepared) => Ok(prepared.start(host, source)),
+        }
+    }
 }
 
 /// The name of this host.

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 use vswitch_sys::{random, wallclock};
 
-use super::super::record::{HostId, Key, Value};
+use super::super::record::{HostId, Key, Record};
 use super::super::view::{Answer, Ask, Event, Wish};
 use super::letters::{self, Letter};
 use super::shares;
@@ -31,7 +31,7 @@ impl Keeper {
     }
 
     /// Takes of what nobody has; `None` if there is nothing.
-    async fn take_share(&mut self, ask: &Ask) -> Result<Option<Vec<super::super::record::Record>>, String> {
+    async fn take_share(&mut self, ask: &Ask) -> Result<Option<Vec<Record>>, String> {
         let leases = self.ready()?;
         for _ in 0..TRIES_MAX {
             let (mirror, clock) = (&self.mirror, &mut self.clock);
@@ -95,9 +95,10 @@ impl Keeper {
             Some(Letter::Question { from, number }) => self.ask_control(from, number, found),
             Some(Letter::Answer { number }) => {
                 if let Some(asked) = self.asked.remove(&number) {
+                    let owner = asked.owner.short();
                     let answer = serde_json::from_slice(&found.value);
-                    let unread = |error| Err(format!("host {}: {error}", asked.owner.short()));
-                    self.close(&number, asked, answer.unwrap_or_else(unread)).await;
+                    let answer = answer.unwrap_or_else(|error| Err(format!("host {owner}: {error}")));
+                    self.close(&number, asked, answer).await;
                 }
             }
             None => {}
@@ -115,7 +116,8 @@ impl Keeper {
         // Control has gone; so will we.
         let _ = self.events.send(Event::Asked(ask, sender));
         tokio::spawn(async move {
-            let answer = answer.await.unwrap_or_else(|_| Err("the host that has them stops: try again".to_owned()));
+            let answer =
+                answer.await.unwrap_or_else(|_| Err("the host that has them stops: try again".to_owned()));
             let _ = answers.send((from, number, answer));
         });
     }
@@ -150,7 +152,9 @@ impl Keeper {
     /// Gives up on owners that do not answer.
     pub(super) async fn give_up_waiting(&mut self) {
         self.asked.values_mut().for_each(|asked| asked.beats += 1);
-        while let Some((number, asked)) = self.asked.extract_if(.., |_, asked| asked.beats > ANSWER_BEATS).next() {
+        while let Some((number, asked)) =
+            self.asked.extract_if(.., |_, asked| asked.beats > ANSWER_BEATS).next()
+        {
             let (host, what) = (asked.owner.short(), what(&asked.ask));
             self.close(&number, asked, Err(format!("{what}: host {host} does not answer: try again"))).await;
         }

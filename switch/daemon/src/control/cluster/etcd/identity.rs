@@ -96,7 +96,11 @@ impl Memory {
 ///
 /// # Errors
 /// What must be mended first. That etcd is not there now is none, but handed back.
-pub(super) async fn look(client: &Client, memory: &mut Memory, prefix: &str) -> Result<Option<Error>, String> {
+pub(super) async fn look(
+    client: &Client,
+    memory: &mut Memory,
+    prefix: &str,
+) -> Result<Option<Error>, String> {
     match client.read(&format!("{prefix}{KEY}")).await {
         Ok((found, _)) => verify(client, memory, prefix, &found).await.map(|()| None),
         Err(error) if error.is_passing() => Ok(Some(error)),
