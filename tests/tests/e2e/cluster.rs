@@ -20,13 +20,13 @@ use vswitch_tests::world::{Container, World};
 use super::VSWITCH;
 
 /// What joins hosts, and the key they share.
-struct Underlay {
-    bridge: Namespace,
+pub(crate) struct Underlay {
+    pub(crate) bridge: Namespace,
     folder: PathBuf,
 }
 
 impl Underlay {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bridge = Namespace::new();
         bridge.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"]);
         bridge.ip(&["link", "set", "br0", "up"]);
@@ -43,7 +43,7 @@ impl Underlay {
         path.display().to_string()
     }
 
-    fn connect(&self, host: &Namespace, number: usize) {
+    pub(crate) fn connect(&self, host: &Namespace, number: usize) {
         let port = format!("port{number}");
         let far = ["type", "veth", "peer", "name", &port, "netns", self.bridge.name()];
         host.ip(&[&["link", "add", "wan0"][..], &far].concat());
@@ -53,7 +53,7 @@ impl Underlay {
     }
 
     /// Cuts a host off, or joins it again.
-    fn set(&self, number: usize, state: &str) {
+    pub(crate) fn set(&self, number: usize, state: &str) {
         self.bridge.ip(&["link", "set", &format!("port{number}"), state]);
     }
 
@@ -102,7 +102,7 @@ impl Drop for Underlay {
 }
 
 /// Waits until a host sees so many others.
-fn sees(world: &World, others: usize) {
+pub(crate) fn sees(world: &World, others: usize) {
     wait::until_equal("the others are up", &others, || {
         let cluster = world.json(&["cluster", "ls"]);
         let hosts = cluster["Hosts"].as_array().cloned().unwrap_or_default();
@@ -111,7 +111,7 @@ fn sees(world: &World, others: usize) {
 }
 
 /// Makes a network on a host and waits until the others have it, too.
-fn span(worlds: &[World], options: &[&str]) {
+pub(crate) fn span(worlds: &[World], options: &[&str]) {
     worlds[0].network("wide", &[&["-d", "overlay", "--subnet", "10.9.0.0/24"], options].concat());
     for world in worlds {
         wait::until("the network is there", || {
@@ -120,18 +120,18 @@ fn span(worlds: &[World], options: &[&str]) {
     }
 }
 
-fn container(world: &World, name: &str, options: &[&str]) -> Container {
+pub(crate) fn container(world: &World, name: &str, options: &[&str]) -> Container {
     world.attach(name, &[&["--network", "wide"], options].concat())
 }
 
 /// What a container is answered for a name: an address, or nothing.
-fn look_up(world: &World, container: &Container, name: &str) -> Option<IpAddr> {
+pub(crate) fn look_up(world: &World, container: &Container, name: &str) -> Option<IpAddr> {
     let output = world.command(&["exec", &container.name, "--", "getent", "ahostsv4", name]).output();
     let text = String::from_utf8(output.expect("vswitch starts").stdout).expect("text");
     text.split_whitespace().next()?.parse().ok()
 }
 
-fn answers(container: &Container, address: IpAddr) {
+pub(crate) fn answers(container: &Container, address: IpAddr) {
     wait::until("a ping is answered", || {
         vswitch_tests::talk::answers(&container.path, address).then_some(())
     });

@@ -1,6 +1,7 @@
 //! The cluster's view in a real etcd: the client alone, and views of several hosts in one process.
 
 mod client;
+mod hosts;
 mod secrets;
 mod views;
 
