@@ -17,7 +17,7 @@ use vswitch_sys::wallclock;
 use vswitch_tests::etcd::Etcd;
 use vswitch_tests::namespace::Namespace;
 
-use super::{Folder, access, run};
+use super::{Folder, access, client, run};
 
 const NETWORK: &str = "1234";
 const LEASE_S: u32 = 3;
@@ -147,7 +147,9 @@ impl Member {
             tokio::select! {
                 answer = &mut asked => {
                     let records = answer.map_err(|error| error.message)?;
-                    records.iter().for_each(|record| drop(self.known.merge(record.clone())));
+                    for record in &records {
+                        self.known.merge(record.clone());
+                    }
                     return Ok(records);
                 }
                 Some(event) = self.events.recv() => self.take(event),
@@ -299,6 +301,11 @@ fn etcd_may_be_away_and_may_lose_everything() {
         etcd.stop();
         etcd.forget();
         etcd.start_again();
+        // Who is new takes the cluster for the one it finds, so it comes after those that know.
+        let client = client(&etcd.url());
+        while client.read("/vswitch/test/records/").await.is_ok_and(|(found, _)| found.len() < 5) {
+            tokio::task::yield_now().await;
+        }
         let mut c = Member::join(&etcd.url(), 3).await;
         let space = a.known.get(&Key::Space(NETWORK.to_owned(), IpAddr::from([10, 9, 0, 0]))).cloned();
         for record in [before, meanwhile, space.expect("it was claimed")] {

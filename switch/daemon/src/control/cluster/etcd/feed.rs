@@ -7,6 +7,7 @@
 //! that was quiet for [`QUIET`] is opened again, which costs one request and loses nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -41,14 +42,22 @@ pub enum Update {
 #[derive(Debug)]
 pub struct Feed {
     updates: mpsc::Receiver<Update>,
-    again: Arc<Notify>,
+    again: Arc<Again>,
+}
+
+/// Why a watch is to be opened again.
+#[derive(Debug, Default)]
+struct Again {
+    notify: Notify,
+    /// Not only that: everything is to be read again.
+    anew: AtomicBool,
 }
 
 impl Feed {
     /// Begins to follow.
     pub fn start(client: Client, prefix: String) -> Self {
         let (sender, updates) = mpsc::channel(WAITING_MAX);
-        let again = Arc::new(Notify::new());
+        let again = Arc::<Again>::default();
         let follower = Follower { client, prefix, from: None, watch: None };
         tokio::spawn(follower.follow(sender, Arc::clone(&again)));
         Self { updates, again }
@@ -65,7 +74,13 @@ impl Feed {
 
     /// Opens the watch again now: there is reason to think that it is dead.
     pub fn again(&self) {
-        self.again.notify_one();
+        self.again.notify.notify_one();
+    }
+
+    /// Reads everything again now.
+    pub fn anew(&self) {
+        self.again.anew.store(true, Ordering::Relaxed);
+        self.again();
     }
 }
 
@@ -78,12 +93,15 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(mut self, updates: mpsc::Sender<Update>, again: Arc<Notify>) {
+    async fn follow(mut self, updates: mpsc::Sender<Update>, again: Arc<Again>) {
         loop {
             let update = tokio::select! {
                 update = self.next() => update,
-                () = again.notified() => {
+                () = again.notify.notified() => {
                     self.watch = None;
+                    if again.anew.swap(false, Ordering::Relaxed) {
+                        self.from = None;
+                    }
                     continue;
                 }
                 () = updates.closed() => return,
@@ -95,7 +113,7 @@ impl Follower {
             }
             if is_away {
                 // Woken early when another call has found etcd again.
-                drop(timeout(RETRY, again.notified()).await);
+                drop(timeout(RETRY, again.notify.notified()).await);
             }
         }
     }

@@ -3,8 +3,9 @@
 //! The first host of a cluster draws an identifier and writes it to etcd; each host notes it in its state directory. So a
 //! host that is pointed at an etcd with other networks under the same name says so, and touches nothing.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -83,7 +84,10 @@ impl Memory {
                 self.file.display()
             )),
             None => {
-                fs::write(&self.file, format!("{}\n", found.id))
+                // The state directory may be a new one.
+                let folder = self.file.parent().unwrap_or(Path::new("/"));
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+                made.and_then(|()| fs::write(&self.file, format!("{}\n", found.id)))
                     .map_err(|error| format!("{}: {error}", self.file.display()))?;
                 self.id = Some(found.id);
                 Ok(())

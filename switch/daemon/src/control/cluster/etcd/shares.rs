@@ -5,7 +5,7 @@
 
 use super::super::super::ipam::number;
 use super::super::record::{HostId, Key, Record, Space, Value, Version};
-use super::super::space::{Gift, Range, owned};
+use super::super::space::{Gift, Range};
 use super::super::view::{Ask, Wish};
 
 /// Fewest addresses of a share, where there are as many.
@@ -19,7 +19,7 @@ pub(super) fn take<'a>(
     ask: &Ask,
     mut version: impl FnMut() -> Version,
 ) -> Option<Vec<Record>> {
-    let free = owned(records, &ask.network, None);
+    let free = free(records, &ask.network);
     let Gift { below, given, above } = match ask.wish {
         Wish::Exact(address) => {
             let range = free.iter().find(|range| range.contains(address))?;
@@ -40,6 +40,17 @@ pub(super) fn take<'a>(
         Some(Record { key, version: version(), host: ask.host, value })
     };
     Some(parts.into_iter().filter_map(record).collect())
+}
+
+/// The ranges of a network that nobody has.
+fn free<'a>(records: impl Iterator<Item = &'a Record>, network: &str) -> Vec<Range> {
+    let ranges = records.filter_map(|record| match (&record.key, &record.value) {
+        (Key::Space(of, first), Some(Value::Space(Space { last, owner: None }))) if of == network => {
+            Some(Range { first: *first, last: *last })
+        }
+        _ => None,
+    });
+    ranges.collect()
 }
 
 /// How many addresses of a range a share has, less one.

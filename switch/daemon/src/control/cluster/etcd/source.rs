@@ -57,6 +57,8 @@ pub(super) struct Keeper {
     since: (u64, u64),
     /// Whether the etcd is the one of our cluster, and what is wrong if it is not.
     known: std::result::Result<(), String>,
+    /// Whether a look at everything showed that it is not.
+    is_foreign: bool,
     calls: Trouble,
     news: Trouble,
     pub(super) events: mpsc::UnboundedSender<Event>,
@@ -123,6 +125,7 @@ impl Keeper {
             leases: None,
             since: (0, 0),
             known: Err("etcd has not answered yet: try again".to_owned()),
+            is_foreign: false,
             calls: Trouble::new("what this host has to say waits"),
             news: Trouble::new("nothing is heard of other hosts"),
             events,
@@ -200,6 +203,7 @@ impl Keeper {
     async fn snapshot(&mut self, all: &[KeyValue]) {
         let lost: Vec<Record> = self.mirror.live().cloned().collect();
         self.known = identity::verify(&self.client, &mut self.memory, &self.prefix, all).await;
+        self.is_foreign = self.known.is_err();
         if let Err(line) = self.known.clone() {
             return self.calls.begins(line);
         }
@@ -226,6 +230,10 @@ impl Keeper {
     /// Keeps the leases alive, or takes new ones.
     async fn beat(&mut self, feed: &Feed) {
         self.give_up_waiting().await;
+        if std::mem::take(&mut self.is_foreign) {
+            // Somebody may have mended it.
+            feed.anew();
+        }
         self.since = (self.since.0 + 1, self.since.1 + 1);
         let every = u64::from(self.lease_s / 3).max(1);
         let is_due = self.leases.is_none() || self.calls.line.is_some() || self.since.0 >= every;

@@ -107,6 +107,10 @@ pub(super) fn failed(endpoint: &Endpoint, error: &(dyn std::error::Error + 'stat
     if let Some(why) = tls::explain(error) {
         return Error::Tls { endpoint, why };
     }
+    if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) {
+        let why = "it closes the connection: if it wants TLS, give --cluster-ca FILE".to_owned();
+        return Error::Unreachable { endpoint, why };
+    }
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
