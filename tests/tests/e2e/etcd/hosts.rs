@@ -26,7 +26,7 @@ fn etcd(underlay: &Underlay) -> Etcd {
 fn host(underlay: &Underlay, etcd: &Etcd, number: usize) -> World {
     let (url, name) = (etcd.url(), format!("host{number}"));
     let arguments = ["--uplink", "none", "--cluster", &url, "--cluster-host", &name, "--cluster-lease", "5"];
-    World::start_with(VSWITCH, arguments.map(str::to_owned).to_vec(), |host| underlay.connect(host, number)).0
+    World::start_with(VSWITCH, &arguments, |host| underlay.connect(host, number)).0
 }
 
 fn cluster<const HOSTS: usize>(underlay: &Underlay, etcd: &Etcd) -> [World; HOSTS] {

@@ -13,6 +13,9 @@ use tokio_rustls::rustls::{
     self, AlertDescription, CertificateError, ClientConfig, RootCertStore, crypto::ring,
 };
 
+/// Said of who answers in plain text, or not at all.
+pub(super) const NONE: &str = "it does not speak TLS: leave out --cluster-ca and write etcd://";
+
 /// Files in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
@@ -114,9 +117,7 @@ fn meaning(error: &rustls::Error) -> String {
         ) => format!(
             "it wants a certificate of ours that its authority signed ({alert:?}): look at --cluster-cert and --cluster-key"
         ),
-        Error::InvalidMessage(_) => {
-            "it does not speak TLS: leave out --cluster-ca and write etcd://".to_owned()
-        }
+        Error::InvalidMessage(_) => NONE.to_owned(),
         error => error.to_string(),
     }
 }

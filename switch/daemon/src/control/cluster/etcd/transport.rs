@@ -1,5 +1,6 @@
 //! HTTP/1.1 to one member of an etcd, with or without TLS.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -55,7 +56,13 @@ impl Connection {
         let Some(tls) = tls else { return Self::over(endpoint, stream).await };
         let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| failed(endpoint, &error))?;
         let stream = timeout(CONNECT, tls.connect(name, stream)).await.map_err(silent)?;
-        Self::over(endpoint, stream.map_err(|error| failed(endpoint, &error))?).await
+        let stream = stream.map_err(|error| {
+            if error.kind() == ErrorKind::UnexpectedEof {
+                return Error::Tls { endpoint: endpoint.clone(), why: tls::NONE.to_owned() };
+            }
+            failed(endpoint, &error)
+        })?;
+        Self::over(endpoint, stream).await
     }
 
     async fn over<S>(endpoint: &Endpoint, stream: S) -> Result<Self>
