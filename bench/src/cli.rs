@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::contender::outside;
+use crate::contender::{local, outside, overlay};
 use crate::error::BenchError;
 use crate::figure::Test;
 use crate::results::{Results, Road};
@@ -31,6 +31,24 @@ enum Command {
     Masquerade(c2c::Rounds),
     /// From the world outside to a published port, the switch beside the kernel's DNAT
     Published(c2c::Rounds),
+    /// From host to host, the switch beside the kernel's bridge and vxlan
+    ///
+    /// Example: vswitch-bench overlay --underlay udp-gso --only tcp1,udp1,pingpong
+    Overlay {
+        /// What the NICs between the hosts can
+        #[arg(long, value_enum, default_value_t)]
+        underlay: Underlay,
+        #[command(flatten)]
+        rounds: c2c::Rounds,
+    },
+    /// From a program of the host to a port published on 127.0.0.1, the switch beside docker-proxy
+    Proxy {
+        /// The program docker-proxy [default: where packages put it]
+        #[arg(long, value_name = "FILE")]
+        docker_proxy: Option<PathBuf>,
+        #[command(flatten)]
+        rounds: c2c::Rounds,
+    },
     /// New TCP connections per second to a published port, then from a container to the world, beside the kernel
     Connrate(c2c::Rounds),
     /// How long attaching a container takes through the control socket, the last like the first
@@ -85,6 +103,28 @@ enum Command {
     },
 }
 
+/// What the NICs between two hosts can.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Underlay {
+    /// Segment what tunnels carry, and UDP
+    #[default]
+    TunnelGso,
+    /// Segment UDP, but nothing inside it
+    UdpGso,
+    /// Neither
+    Plain,
+}
+
+impl Underlay {
+    fn road(self) -> Road {
+        match self {
+            Self::TunnelGso => Road::OverlayTunnelGso,
+            Self::UdpGso => Road::OverlayUdpGso,
+            Self::Plain => Road::OverlayPlain,
+        }
+    }
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     match run(&Cli::parse().command) {
@@ -103,6 +143,12 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::Published(rounds) => rounds.run(&[Road::Published], &Test::BULK, outside::contenders),
         Command::Connrate(rounds) => {
             rounds.run(&[Road::Published, Road::Masquerade], &[Test::Connections], outside::contenders)
+        }
+        Command::Overlay { underlay, rounds } => {
+            rounds.run(&[underlay.road()], &Test::BULK, overlay::contenders)
+        }
+        Command::Proxy { docker_proxy, rounds } => {
+            rounds.run(&[Road::Proxy], &Test::BULK, |_| local::contenders(docker_proxy.as_deref()))
         }
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),

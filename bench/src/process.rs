@@ -1,7 +1,7 @@
 //! Programs run for a contender, each inside a network namespace and never outliving this process.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -67,6 +67,23 @@ impl Program {
         }
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Err(BenchError::Program { name: self.name.clone(), said, mend: self.mend })
+    }
+
+    /// Starts it, waits until it prints a line, and leaves it running.
+    ///
+    /// # Errors
+    /// When it prints another line than `ready`, or ends.
+    pub fn spawn_and_wait_for(&mut self, ready: &str) -> Result<Process, BenchError> {
+        self.command.stdout(Stdio::piped());
+        let mut process = self.spawn()?;
+        let mut said = String::new();
+        if let Some(stdout) = process.child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut said)?;
+        }
+        if said.trim() == ready {
+            return Ok(process);
+        }
+        Err(BenchError::Program { name: self.name.clone(), said: said.trim().to_owned(), mend: self.mend })
     }
 
     /// Starts it and leaves it running, silently.

@@ -20,6 +20,14 @@ pub enum Road {
     Masquerade,
     /// From the world outside to a container's published port.
     Published,
+    /// From host to host over VXLAN, where NICs segment what tunnels carry.
+    OverlayTunnelGso,
+    /// The same where they segment UDP, but nothing inside it.
+    OverlayUdpGso,
+    /// The same where they segment neither.
+    OverlayPlain,
+    /// From a program of the host to a port published on its loopback address.
+    Proxy,
 }
 
 impl Road {
@@ -29,6 +37,10 @@ impl Road {
             Road::C2c => "c2c",
             Road::Masquerade => "masquerade",
             Road::Published => "published",
+            Road::OverlayTunnelGso => "overlay --underlay tunnel-gso",
+            Road::OverlayUdpGso => "overlay --underlay udp-gso",
+            Road::OverlayPlain => "overlay --underlay plain",
+            Road::Proxy => "proxy",
         }
     }
 }

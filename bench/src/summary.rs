@@ -102,7 +102,22 @@ fn bar(road: Road, port_type: PortType, peer: Peer, figure: Figure) -> Option<Ba
         (Road::Masquerade, Figure::Udp1) => (1.5, Some(2.5)),
         (Road::Published, Figure::Udp1) => (1.5, Some(2.2)),
         (Road::Published, Figure::PingpongP50) => (0.7, Some(0.5)),
-        (Road::Masquerade | Road::Published, _) => return None,
+        (Road::Proxy, Figure::Tcp1) => (1.0, Some(1.2)),
+        (Road::Proxy, Figure::Udp1) => (3.0, Some(5.0)),
+        (Road::OverlayTunnelGso, Figure::Tcp1) => (0.6, Some(1.0)),
+        (Road::OverlayUdpGso, Figure::Tcp1) => (1.4, Some(2.0)),
+        (Road::OverlayPlain, Figure::Tcp1) => (0.7, Some(1.0)),
+        (Road::OverlayTunnelGso | Road::OverlayUdpGso, Figure::Udp1) => (2.0, Some(3.5)),
+        (Road::OverlayTunnelGso | Road::OverlayUdpGso, Figure::PingpongP50) => (0.7, Some(0.5)),
+        (
+            Road::Masquerade
+            | Road::Published
+            | Road::Proxy
+            | Road::OverlayTunnelGso
+            | Road::OverlayUdpGso
+            | Road::OverlayPlain,
+            _,
+        ) => return None,
     };
     Some(Bar { at_least, aim })
 }

@@ -148,8 +148,7 @@ impl Nat {
         if let Some(binding) = self.bindings.find(&end).copied() {
             may_begin(packet)?;
             self.make_room(binding.sandbox).map_err(Fate::Dropped)?;
-            let container = binding.container_end(end.port);
-            let target = answer_tuple(tuple, container, tuple.source, tuple.source_port);
+            let target = self.inbound_target(tuple, &binding).map_err(Fate::Dropped)?;
             return self.let_in(tuple, target, MappingId::NONE, binding.sandbox, now);
         }
         if !names_target(packet) {
@@ -169,6 +168,24 @@ impl Nat {
         let inside = self.mappings.get(mapping).inside_end();
         let target = answer_tuple(tuple, inside, tuple.source, tuple.source_port);
         self.let_in(tuple, target, mapping, sandbox, now)
+    }
+
+    /// The packets that a published port's container sends to a client outside.
+    fn inbound_target(&mut self, tuple: &Tuple, binding: &Binding) -> Result<Tuple, DropReason> {
+        let container = binding.container_end(tuple.target_port);
+        if binding.keeps_client {
+            return Ok(answer_tuple(tuple, container, tuple.source, tuple.source_port));
+        }
+        let gateway = Address::from(binding.gateway);
+        // A port of ours, which the host itself does not use at the gateway's address.
+        let own = if tuple.source.is_v4() {
+            self.uplink.v4.map(Address::from)
+        } else {
+            self.uplink.v6.map(Address::from)
+        };
+        let own = own.ok_or(DropReason::NatNoAddress)?;
+        let seen = |outside: End| answer_tuple(tuple, container, gateway, outside.port);
+        self.shared_port(tuple, own, &seen)
     }
 
     fn let_in(
@@ -215,6 +232,8 @@ impl Nat {
     ) -> Result<(MappingId, Tuple), Fate> {
         let known = self.mappings.by_inside(&tuple.source_end());
         let mapping = match known {
+            // By another way out it has another address; a mapping has one.
+            Some(mapping) if self.is_elsewhere(mapping, from) => None,
             Some(mapping) => Some(mapping),
             None => self.map(tuple, from).map_err(Fate::Dropped)?,
         };
@@ -231,6 +250,13 @@ impl Nat {
             self.release(mapping);
         }
         self.overload(tuple, from, seen).map_err(Fate::Dropped)
+    }
+
+    /// Whether a mapping is at another address than what leaves now is to get.
+    fn is_elsewhere(&self, mapping: MappingId, from: &Inside) -> bool {
+        let outside = self.mappings.get(mapping).outside;
+        let told = from.address.and_then(|_| self.outside_address(from, outside.is_v4()).ok());
+        told.is_some_and(|address| address != outside)
     }
 
     /// Makes a mapping; `None` when no port is free.
@@ -280,6 +306,18 @@ impl Nat {
         seen: &dyn Fn(End) -> Tuple,
     ) -> Result<(MappingId, Tuple), DropReason> {
         let address = self.outside_address(from, tuple.source.is_v4())?;
+        let target = self.shared_port(tuple, address, seen)?;
+        self.stats.overloaded += 1;
+        Ok((MappingId::NONE, target))
+    }
+
+    /// Finds a port of ours at an address that makes a tuple which no flow has. Others may use it, too.
+    fn shared_port(
+        &mut self,
+        tuple: &Tuple,
+        address: Address,
+        seen: &dyn Fn(End) -> Tuple,
+    ) -> Result<Tuple, DropReason> {
         let end = End { port: tuple.source_port, realm: Realm::OUTSIDE, address, protocol: tuple.protocol };
         let is_free = |nat: &Self, port: u16| {
             Some(seen(End { port, ..end })).filter(|target| nat.flows.find(target).is_none())
@@ -289,9 +327,7 @@ impl Nat {
             Some(pool) => (0..TRIES).find_map(|step| is_free(self, pool.probe(random, step)?)),
             None => is_free(self, tuple.source_port),
         };
-        let target = target.ok_or(DropReason::NatNoPort)?;
-        self.stats.overloaded += 1;
-        Ok((MappingId::NONE, target))
+        target.ok_or(DropReason::NatNoPort)
     }
 
     /// The address flows of a network leave with: always the same, so that all of a container's do

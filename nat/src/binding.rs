@@ -32,6 +32,9 @@ pub struct Binding {
     /// Whom packets from inside come from, so that the container, which may have no other way back, answers
     /// through the switch: the gateway's address on its network.
     pub gateway: IpAddr,
+    /// Whether the container sees clients outside by their own addresses. One that has no way back to them, as on an internal
+    /// network, sees the gateway's.
+    pub keeps_client: bool,
 }
 
 /// Why a binding cannot be.

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use vswitch_frame::{Frame, NetworkId};
 
 use crate::flow::Origin;
+use crate::fragments::Datagram;
 use crate::nat::Nat;
 use crate::packet::{self, Named, Packet};
 use crate::tuple::{End, Realm};
+use crate::verdict::Fate;
 
 /// The inside end that a packet for one of the host's addresses leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,22 @@ pub struct Destination {
 }
 
 impl Nat {
+    /// Whether a parsed frame from a network is of a flow there is, or an ICMP error or a fragment that goes its way.
+    /// Nothing is changed by asking.
+    pub fn has_flow_of(&self, frame: &Frame, network: NetworkId) -> bool {
+        let realm = Realm::network(network);
+        let tuple = match packet::read(frame, realm) {
+            Ok(Packet::Flow(Named { tuple, .. })) => tuple,
+            Ok(Packet::Error(error)) => error.answer,
+            Ok(Packet::Fragment(ip, piece)) => {
+                let way = self.fragments.way(&Datagram::new(&ip, &piece, realm));
+                return way.is_some_and(|way| matches!(way.fate, Fate::Outside | Fate::Inside(_)));
+            }
+            Err(_) => return false,
+        };
+        self.flows.find(&tuple).is_some_and(|(id, _)| self.flows.get(id).origin != Origin::Filtered)
+    }
+
     /// Where a parsed frame from a realm leads inside. Nothing is changed by asking. `None` for what leads
     /// outside or to the host, for ICMP errors and for fragments behind the first, which go the way of what they
     /// belong to.

@@ -49,6 +49,8 @@ pub(crate) struct Way {
     pub(crate) fate: Fate,
     pub(crate) source: Address,
     pub(crate) target: Address,
+    /// Their identification.
+    pub(crate) id: u32,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,7 @@ impl Fragments {
                     fate: Fate::Dropped(DropReason::NatFragmentOverlap),
                     source: datagram.source,
                     target: datagram.target,
+                    id: datagram.id,
                 };
                 known.way = Some(way);
                 self.waiting -= known.waiting.len();

@@ -33,6 +33,7 @@ pub mod checksum;
 pub mod destination;
 pub mod flow;
 mod fragments;
+mod identification;
 mod index;
 mod ip;
 pub mod limits;

@@ -70,6 +70,7 @@ pub(crate) struct Permit {
 pub(crate) struct Mappings {
     records: Vec<Mapping>,
     vacant: u32,
+    len: usize,
     by_inside: Index<u32>,
     by_outside: Index<u32>,
     permits: Index<Permit>,
@@ -82,6 +83,7 @@ impl Mappings {
         Self {
             records: Vec::with_capacity(limit),
             vacant: NONE,
+            len: 0,
             by_inside: Index::new(),
             by_outside: Index::new(),
             permits: Index::new(),
@@ -90,7 +92,7 @@ impl Mappings {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_inside.len()
+        self.len
     }
 
     /// Bytes that they take; of records those that were ever used.
@@ -132,6 +134,7 @@ impl Mappings {
             *record = mapping;
             at
         };
+        self.len += 1;
         let Self { records, by_inside, by_outside, hash, .. } = self;
         let inside = |&at: &u32| hash.of_words(&records[at as usize].inside_end().words());
         by_inside.insert_unique(inside(&at), at, inside);
@@ -156,6 +159,7 @@ impl Mappings {
         let mapping = *record;
         record.holders = self.vacant;
         self.vacant = id.0;
+        self.len -= 1;
         let inside = self.hash.of_words(&mapping.inside_end().words());
         if let Ok(found) = self.by_inside.find_entry(inside, |&at| at == id.0) {
             found.remove();

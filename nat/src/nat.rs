@@ -11,6 +11,7 @@ use crate::answer::{self, Complaint};
 use crate::binding::{Binding, BindingError, Bindings};
 use crate::flow::{Class, Flow, Listed, Origin, Side};
 use crate::fragments::Fragments;
+use crate::identification::Identifications;
 use crate::limits::Limits;
 use crate::mapping::{MappingId, Mappings};
 use crate::ports::Ports;
@@ -82,6 +83,7 @@ pub struct Nat {
     pub(crate) bindings: Bindings,
     pub(crate) fragments: Fragments,
     pub(crate) unsolicited: Unsolicited,
+    pub(crate) identifications: Identifications,
     pub(crate) host: BTreeSet<Address>,
     pub(crate) uplink: Uplink,
     /// Flows of each sandbox.
@@ -96,7 +98,8 @@ impl Nat {
         let hash = SeededHash::new(seed);
         Self {
             flows: Table::new(limits.flows, hash.clone()),
-            mappings: Mappings::new(limits.flows, hash),
+            mappings: Mappings::new(limits.flows, hash.clone()),
+            identifications: Identifications::new(hash),
             ports: Ports::default(),
             bindings: Bindings::default(),
             fragments: Fragments::new(limits.datagrams, limits.fragments_waiting, limits.timeouts.datagram),
@@ -250,6 +253,11 @@ impl Nat {
             inside: (mapping.inside.ip(), mapping.inside_port),
             outside: (mapping.outside.ip(), mapping.outside_port),
         })
+    }
+
+    /// Whether there is any mapping.
+    pub fn has_mappings(&self) -> bool {
+        self.mappings.len() > 0
     }
 
     /// What there is, and what was counted.

@@ -177,6 +177,10 @@ impl Nat {
             self.flows.note(id.number());
         }
         rewrite::translate(frame, packet, &new);
+        if new.source != packet.tuple.source && rewrite::has_identification(frame.bytes(), &packet.ip) {
+            let id = self.identifications.take(new.target, rewrite::packets(frame, &packet.ip));
+            rewrite::write_identification(frame.bytes_mut(), &packet.ip, id);
+        }
         let crosses = packet.tuple.realm == Realm::OUTSIDE || new.realm == Realm::OUTSIDE;
         if crosses && packet.tcp.is_some_and(|segment| segment.has(tcp::SYN)) && self.uplink.mtu != 0 {
             mss::clamp(frame, mss::fitting(self.uplink.mtu, packet.ip.is_v4));
@@ -201,10 +205,11 @@ impl Nat {
             };
         };
         let quoted = flow.tuple(side.other());
-        // Inside addresses mean nothing elsewhere: there it comes from whom the packet was sent to.
+        // Inside addresses mean nothing elsewhere: there it comes from whom the packet was sent to. Neither do those
+        // outside to who sees the gateway in their place.
         let source = match from {
-            Arrival::Outside(_) => error.ip.source,
-            Arrival::Inside(_) => quoted.target,
+            Arrival::Outside(_) if quoted.target == error.answer.source => error.ip.source,
+            Arrival::Outside(_) | Arrival::Inside(_) => quoted.target,
         };
         rewrite::translate_error(frame, error, quoted, source);
         Fate::to(quoted.realm)
@@ -232,7 +237,8 @@ impl Nat {
             Fate::Outside | Fate::Inside(_) | Fate::Host | Fate::Plain | Fate::Dropped(_) => fate,
         };
         let ip = Ip::read(frame.bytes(), packet.ip.at).unwrap_or(packet.ip);
-        let way = Way { fate: others, source: ip.source, target: ip.target };
+        let id = ip.fragment.map_or(piece.id, |piece| piece.id);
+        let way = Way { fate: others, source: ip.source, target: ip.target, id };
         verdicts.push(from.port(), fate, frame);
         for (port, frame) in self.fragments.lead(&datagram, way) {
             send(port, frame, way, verdicts);
@@ -280,6 +286,9 @@ impl Nat {
 fn send(port: PortId, mut frame: Frame, way: Way, verdicts: &mut Verdicts) {
     if let Some(ip) = Ip::read(frame.bytes(), frame.headers.network_offset()) {
         rewrite::write_addresses(frame.bytes_mut(), &ip, way.source, way.target);
+        if let (true, Ok(id)) = (ip.is_v4, u16::try_from(way.id)) {
+            rewrite::write_identification(frame.bytes_mut(), &ip, id);
+        }
     }
     verdicts.push(port, way.fate, frame);
 }

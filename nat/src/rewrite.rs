@@ -37,6 +37,27 @@ pub(crate) fn write_addresses(bytes: &mut [u8], ip: &Ip, source: Address, target
     change
 }
 
+/// Whether the identification of a packet may matter to its receiver (RFC 6864, 4): it is IPv4, and a fragment or may become
+/// one.
+pub(crate) fn has_identification(bytes: &[u8], ip: &Ip) -> bool {
+    ip.is_v4 && (ip.fragment.is_some() || !ip.is_whole_only(bytes))
+}
+
+/// How many identifications a frame takes up: a super-frame one for each packet, or a few more.
+pub(crate) fn packets(frame: &Frame, ip: &Ip) -> u16 {
+    let counting = frame.offload.gso.filter(|gso| !gso.same_id);
+    let packets = counting.map_or(1, |gso| (ip.end - ip.transport_at).div_ceil(usize::from(gso.size.max(1))));
+    u16::try_from(packets).unwrap_or(u16::MAX)
+}
+
+/// Writes the identification of an IPv4 packet.
+pub(crate) fn write_identification(bytes: &mut [u8], ip: &Ip, id: u16) {
+    let change = Change::NONE.field_16(be16(bytes, ip.at + 4), id);
+    put16(bytes, ip.at + 4, id);
+    let checksum = change.apply(be16(bytes, ip.at + 10));
+    put16(bytes, ip.at + 10, checksum);
+}
+
 /// Where a transport header keeps its checksum.
 fn checksum_at(protocol: Protocol) -> usize {
     match protocol {

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use vswitch_frame::checksum::{self, Sum};
 use vswitch_frame::headers::{ETHERNET_BYTES, be16, protocol};
-use vswitch_frame::{Frame, Pool};
+use vswitch_frame::{Frame, GsoKind, Pool};
 
 use crate::binding::Binding;
-use crate::link::address;
+use crate::link::{address, leave_checksum, mtu};
 
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
@@ -89,7 +89,7 @@ pub(crate) fn finish(
         }
         _ => return Err(Unfit),
     }
-    write_udp(frame, source.port(), binding.container.port(), length)
+    write_udp(frame, source.port(), binding.container.port(), length, mtu(binding))
 }
 
 /// Cuts a finished frame that does not fit into `mtu` into fragments (RFC 791, 3.2; RFC 8200, 4.5).
@@ -144,7 +144,8 @@ pub(crate) fn fragment(
     Ok(())
 }
 
-fn write_udp(frame: &mut Frame, from: u16, to: u16, length: usize) -> Result<(), Unfit> {
+/// Writes the UDP header in front of the payload. The checksum is left to the receiver, but for what goes in fragments.
+fn write_udp(frame: &mut Frame, from: u16, to: u16, length: usize, mtu: usize) -> Result<(), Unfit> {
     let start = frame.len() - length - UDP_BYTES;
     let udp_bytes = u16::try_from(UDP_BYTES + length).map_err(|_| Unfit)?;
     let header = &mut frame.bytes_mut()[start..start + UDP_BYTES];
@@ -153,6 +154,10 @@ fn write_udp(frame: &mut Frame, from: u16, to: u16, length: usize) -> Result<(),
     header[4..6].copy_from_slice(&udp_bytes.to_be_bytes());
     header[6..8].fill(0);
     frame.parse().map_err(|_| Unfit)?;
+    if frame.mtu_bytes() <= mtu {
+        leave_checksum(frame, GsoKind::Udp, None);
+        return Ok(());
+    }
     let bytes = frame.bytes();
     let sum =
         checksum::pseudo_header(bytes, &frame.headers, usize::from(udp_bytes)).add_bytes(&bytes[start..]);
@@ -181,17 +186,15 @@ where
     Some(<[u8; N]>::try_from(bytes.get(at..at + N)?).ok()?.into())
 }
 
-/// The payloads of a frame of UDP: several when it is a super-frame.
-pub(crate) fn payloads(frame: &Frame) -> impl Iterator<Item = &[u8]> {
+/// The payload of a frame of UDP, and how long each datagram is of which it is made: all but the last one.
+pub(crate) fn payload(frame: &Frame) -> (&[u8], usize) {
     let start = frame.headers.transport_offset();
     let length = usize::from(be16(frame.bytes(), start + 4));
     let end = frame.headers.end_offset();
     // A super-frame's own length says nothing of its datagrams.
     let end = if frame.offload.gso.is_some() { end } else { end.min(start + length) };
-    let payload = &frame.bytes()[frame.headers.payload_offset()..end];
-    let size = frame.offload.gso.map_or(payload.len(), |gso| usize::from(gso.size));
-    let empty = payload.is_empty().then_some(payload);
-    empty.into_iter().chain(payload.chunks(size.max(1)))
+    let payload = frame.bytes().get(frame.headers.payload_offset()..end).unwrap_or_default();
+    (payload, frame.offload.gso.map_or(payload.len(), |gso| usize::from(gso.size)))
 }
 
 /// Whether a datagram has no checksum, which IPv4 allows.

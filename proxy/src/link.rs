@@ -19,6 +19,7 @@ use crate::binding::Binding;
 const MTU_MIN: u16 = 576;
 const PACKET_BYTES_MAX: NonZeroUsize = NonZeroUsize::new(65_535).expect("not zero");
 const TCP_CHECKSUM_AT: u16 = 16;
+const UDP_CHECKSUM_AT: u16 = 6;
 
 /// Where frames for containers go.
 #[derive(Debug)]
@@ -97,7 +98,8 @@ impl TxToken for Sender<'_, '_> {
         frame.received_plain(ETHERNET_BYTES + length);
         address(&mut frame, self.binding);
         if frame.parse().is_ok() {
-            leave_checksum(&mut frame, self.segment);
+            let kind = if frame.headers.is_ipv4() { GsoKind::Tcp4 } else { GsoKind::Tcp6 };
+            leave_checksum(&mut frame, kind, self.segment);
             self.outlet.out.push((self.binding.network, frame));
         } else {
             self.outlet.pool.free(frame);
@@ -124,17 +126,17 @@ pub(crate) fn address(frame: &mut Frame, binding: &Binding) {
     bytes[12..14].copy_from_slice(&ether_type.to_be_bytes());
 }
 
-/// Leaves the checksum of a TCP segment, and its segmentation, to the receiver.
-fn leave_checksum(frame: &mut Frame, segment: Option<NonZeroU16>) {
+/// Leaves the checksum of a TCP segment or a datagram, and its segmentation, to the receiver.
+pub(crate) fn leave_checksum(frame: &mut Frame, kind: GsoKind, segment: Option<NonZeroU16>) {
     let headers = frame.headers;
     let start = headers.transport_offset();
     let sum = checksum::pseudo_header(frame.bytes(), &headers, headers.end_offset() - start).folded();
-    let at = start + usize::from(TCP_CHECKSUM_AT);
+    let offset = if kind == GsoKind::Udp { UDP_CHECKSUM_AT } else { TCP_CHECKSUM_AT };
+    let at = start + usize::from(offset);
     frame.bytes_mut()[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    let kind = if headers.is_ipv4() { GsoKind::Tcp4 } else { GsoKind::Tcp6 };
     let gso = segment.map(|size| Gso { kind, size: size.get(), ecn: false, same_id: false });
     let start = u16::try_from(start).unwrap_or(u16::MAX);
-    frame.offload = Offload { checksum: Checksum::Partial { start, offset: TCP_CHECKSUM_AT }, gso };
+    frame.offload = Offload { checksum: Checksum::Partial { start, offset }, gso };
 }
 
 /// Whether the transport checksum of a received frame is right, or will be made so.

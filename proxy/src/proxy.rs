@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use vswitch_frame::headers::Transport;
 use vswitch_frame::{Frame, Instant, NetworkId, Pool};
-use vswitch_sys::stream::{Datagrams, Stream};
+use vswitch_sys::datagrams::Datagrams;
+use vswitch_sys::stream::Stream;
 
 use crate::binding::{Binding, Bindings};
 use crate::datagram::endpoints;
@@ -189,14 +190,12 @@ impl Proxy {
         relay.or_else(|| self.sessions.socket(token).map(AsFd::as_fd))
     }
 
-    /// A descriptor became ready for something; says whether it is there. A token of what is gone has no effect.
-    pub fn ready(&mut self, token: Token, now: Instant) -> bool {
+    /// A descriptor became ready for something. A token of what is gone has no effect.
+    pub fn ready(&mut self, token: Token, now: Instant) {
         let relay = self.relays.get_mut(&token).map(Relay::ready);
-        let known = relay.is_some() || self.sessions.ready(token);
-        if known {
+        if relay.is_some() || self.sessions.ready(token) {
             self.deadlines.set(token, Some(now));
         }
-        known
     }
 
     /// Takes a copy of a frame that a container of `network` sent to the gateway's MAC address, if it belongs to a relay or a

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use vswitch_frame::{Frame, Instant, NetworkId};
-use vswitch_sys::stream::Datagrams;
+use vswitch_sys::datagrams::{BATCH, Batch, Datagrams, Received};
 
 use crate::binding::{Binding, Bindings};
 use crate::datagram;
@@ -26,9 +26,6 @@ use crate::proxy::{Counts, Flow, Token};
 
 /// How long a session lasts without a datagram.
 pub const IDLE: Duration = Duration::from_secs(90);
-
-/// Datagrams received of one listener in one turn.
-const DATAGRAMS: usize = 64;
 
 /// A client of a listener, and the address it uses.
 type Asker = (Token, SocketAddr, IpAddr);
@@ -55,6 +52,9 @@ pub(crate) struct Sessions {
     askers: BTreeMap<Asker, Token>,
     flows: BTreeMap<Flow, Token>,
     limit: usize,
+    batch: Batch,
+    /// Kept for its room.
+    frames: Vec<Frame>,
 }
 
 /// What gives a new session its number and its source.
@@ -75,7 +75,8 @@ pub(crate) trait Assign {
 impl Sessions {
     pub(crate) fn new(limit: usize) -> Self {
         let (listeners, all) = (BTreeMap::new(), BTreeMap::new());
-        Self { listeners, all, askers: BTreeMap::new(), flows: BTreeMap::new(), limit }
+        let (batch, frames) = (Batch::new(), Vec::with_capacity(BATCH));
+        Self { listeners, all, askers: BTreeMap::new(), flows: BTreeMap::new(), limit, batch, frames }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -151,40 +152,44 @@ impl Sessions {
         now: Instant,
         begun: &mut Vec<Token>,
     ) -> bool {
-        for _ in 0..DATAGRAMS {
-            let Some(listener) = self.listeners.get_mut(&token) else { return false };
-            if !listener.readable {
-                return false;
-            }
-            let Some(mut frame) = outlet.pool.take() else { return true };
-            let bindings = listener.bindings;
-            let offset = bindings.iter().next().map_or(0, datagram::payload_offset);
-            let received = match listener.socket.receive(&mut frame.receive_room_plain()[offset..]) {
-                Ok(received) => received,
-                Err(error) => {
-                    listener.readable = error.kind() != ErrorKind::WouldBlock;
-                    outlet.pool.free(frame);
-                    continue;
-                }
+        let Some(listener) = self.listeners.get_mut(&token).filter(|listener| listener.readable) else {
+            return false;
+        };
+        let bindings = listener.bindings;
+        let offset = bindings.iter().next().map_or(0, datagram::payload_offset);
+        let mut frames = std::mem::take(&mut self.frames);
+        frames.extend(std::iter::from_fn(|| outlet.pool.take()).take(BATCH));
+        let count = self.batch.receive(&listener.socket, &mut frames, offset).unwrap_or_else(|error| {
+            listener.readable = error.kind() != ErrorKind::WouldBlock;
+            0
+        });
+        let more = listener.readable;
+        let mut known = None;
+        for (nth, mut frame) in frames.drain(..).enumerate() {
+            let received = if nth < count { self.batch.received(nth) } else { None };
+            let Some(received) = received else {
+                outlet.pool.free(frame);
+                continue;
             };
             let asker = (token, received.client, received.addressed);
-            let way = bindings.of(received.client.ip()).and_then(|binding| {
-                datagram::move_payload(&mut frame, offset, &binding, received.length).ok()?;
+            // Most datagrams are of one client.
+            let way = known.filter(|(same, _)| *same == asker).map(|(_, way)| way).or_else(|| {
+                let binding = bindings.of(received.client.ip())?;
                 Some((binding, self.source_of(asker, &binding, assign, now, begun)?))
             });
-            let finished = way.map(|(binding, source)| {
-                datagram::finish(&mut frame, &binding, source, received.length).map(|()| binding)
-            });
-            if let Some(Ok(binding)) = finished {
-                if emit(frame, &binding, assign, outlet).is_ok() {
-                    continue;
+            known = way.map(|way| (asker, way));
+            let finished = way.and_then(|way| finish(&mut frame, offset, received, way).ok());
+            let sent = match finished {
+                Some(binding) => emit(frame, &binding, assign, outlet),
+                None => {
+                    outlet.pool.free(frame);
+                    Err(Unfit)
                 }
-            } else {
-                outlet.pool.free(frame);
-            }
-            counts.datagrams_dropped += 1;
+            };
+            counts.datagrams_dropped += u64::from(sent.is_err());
         }
-        true
+        self.frames = frames;
+        more
     }
 
     /// The source of a client's session, which begins if there is none. `None` when there is no room for it.
@@ -246,13 +251,23 @@ impl Sessions {
             return true;
         }
         session.active_at = now;
-        for payload in datagram::payloads(frame) {
-            if listener.socket.send(payload, client, addressed).is_err() {
-                counts.datagrams_dropped += 1;
-            }
+        let (payload, size) = datagram::payload(frame);
+        if listener.socket.send(payload, size, client, addressed).is_err() {
+            counts.datagrams_dropped += 1;
         }
         true
     }
+}
+
+/// Makes a frame for the container of a datagram that was received at `offset`, and says where it leads.
+fn finish(
+    frame: &mut Frame,
+    offset: usize,
+    received: Received,
+    (binding, source): (Binding, SocketAddr),
+) -> Result<Binding, Unfit> {
+    datagram::move_payload(frame, offset, &binding, received.length)?;
+    datagram::finish(frame, &binding, source, received.length).map(|()| binding)
 }
 
 /// Hands a finished frame out, in fragments if it does not fit. Its slot is given back where it is not handed out.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use std::{iter, thread};
 
 use crate::namespace::inside;
+use crate::wait;
 
 /// How long a peer may stay silent.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -76,6 +77,17 @@ pub fn check(connection: &mut impl Read, seed: u64, bytes: usize) -> io::Result<
 /// When the address cannot be bound.
 pub fn listen(namespace: &Path, address: IpAddr) -> TcpListener {
     inside(namespace, || TcpListener::bind((address, 0))).expect("listen")
+}
+
+/// A listening socket inside a namespace at an address that another has just left: a child that some test starts has
+/// all our sockets for a moment.
+pub fn listen_at(namespace: &Path, at: SocketAddr) -> TcpListener {
+    wait::until("a free port", || inside(namespace, || TcpListener::bind(at)).ok())
+}
+
+/// The same for datagrams.
+pub fn bind_at(namespace: &Path, at: SocketAddr) -> UdpSocket {
+    wait::until("a free port", || inside(namespace, || UdpSocket::bind(at)).ok())
 }
 
 /// A connection from inside a namespace.

@@ -31,6 +31,7 @@ fn nat() -> Nat {
             container_port: 80,
             sandbox: 1,
             gateway: "10.1.0.1".parse().expect("an address"),
+            keeps_client: true,
         };
         nat.add_binding(binding).expect("a binding");
     }

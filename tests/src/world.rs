@@ -31,7 +31,7 @@ pub struct World {
     folder: PathBuf,
     host: Namespace,
     /// Further arguments of `vswitch run`.
-    arguments: Vec<String>,
+    options: Vec<String>,
     daemon: Option<Child>,
 }
 
@@ -69,23 +69,20 @@ impl World {
     /// # Panics
     /// When it does not come up.
     pub fn start_prepared<T>(binary: &str, prepare: impl FnOnce(&Namespace) -> T) -> (Self, T) {
-        Self::start_with(binary, Vec::new(), prepare)
+        Self::start_with(binary, &[], prepare)
     }
 
-    /// The same, with further arguments of `vswitch run`.
+    /// The same, with options of `vswitch run`.
     ///
     /// # Panics
     /// When it does not come up.
-    pub fn start_with<T>(
-        binary: &str,
-        arguments: Vec<String>,
-        prepare: impl FnOnce(&Namespace) -> T,
-    ) -> (Self, T) {
+    pub fn start_with<T>(binary: &str, options: &[&str], prepare: impl FnOnce(&Namespace) -> T) -> (Self, T) {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
         let folder = std::env::temp_dir().join(unique_name());
         fs::create_dir(&folder).expect("a folder for the switch");
         let host = Namespace::new();
         let prepared = prepare(&host);
-        let mut world = Self { binary: binary.into(), folder, host, arguments, daemon: None };
+        let mut world = Self { binary: binary.into(), folder, host, options, daemon: None };
         world.start_again();
         (world, prepared)
     }
@@ -114,7 +111,7 @@ impl World {
     pub fn run_daemon(&self) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("log");
         let mut command = self.command(&["run"]);
-        command.arg("--resolv-conf").arg(self.resolv_conf()).args(&self.arguments);
+        command.arg("--resolv-conf").arg(self.resolv_conf()).args(&self.options);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         // The child is born into the network namespace of the thread that starts it.
         self.host.inside(|| command.spawn()).expect("vswitch starts")

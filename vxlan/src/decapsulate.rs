@@ -139,6 +139,7 @@ impl Inner {
 pub struct Decapsulator {
     inners: Vec<Inner>,
     dropped: Vec<(Option<Vni>, DropReason)>,
+    known: Option<Known>,
 }
 
 impl Decapsulator {
@@ -198,6 +199,7 @@ impl Decapsulator {
     fn clear(&mut self) {
         self.inners.clear();
         self.dropped.clear();
+        self.known = None;
     }
 
     fn seal(&mut self, buffer: &mut [u8]) {
@@ -205,7 +207,8 @@ impl Decapsulator {
     }
 
     fn open_one(&mut self, tunnels: &mut Tunnels, datagram: Datagram, buffer: &mut [u8], now: Instant) {
-        match look_at(tunnels, datagram.from, &mut buffer[datagram.place.clone()], now) {
+        let bytes = &mut buffer[datagram.place.clone()];
+        match look_at(tunnels, &mut self.known, datagram.from, bytes, now) {
             Ok((vni, headers)) => self.add(Inner::new(vni, headers, datagram, buffer), buffer),
             Err(dropped) => self.dropped.push(dropped),
         }
@@ -242,48 +245,68 @@ impl Inner {
     }
 }
 
-/// Looks at one datagram: the network it is of, and where the headers of the frame in it are.
+/// A sender that was looked at already: many datagrams in a buffer are from one.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    from: IpAddr,
+    vni: Vni,
+    source: Mac,
+    tags: bool,
+    mtu: usize,
+}
+
+/// Looks at one datagram: the network it is of, and where the headers of the frame in it are. `known` is the sender of
+/// the one before.
 fn look_at(
     tunnels: &mut Tunnels,
+    known: &mut Option<Known>,
     from: IpAddr,
     datagram: &mut [u8],
     now: Instant,
 ) -> Result<(Vni, Headers), (Option<Vni>, DropReason)> {
-    let (header, _) = Header::parse(datagram).map_err(|_| (None, DropReason::TunnelMalformed))?;
-    let vni = header.vni;
-    let tunnel = tunnels.get_mut(vni).ok_or((None, DropReason::TunnelUnknownVni))?;
+    let (Header { vni }, _) = Header::parse(datagram).map_err(|_| (None, DropReason::TunnelMalformed))?;
     let inner = &mut datagram[HEADER_BYTES..];
-    let headers = admit(tunnel, from, inner).map_err(|reason| (Some(vni), reason))?;
-    clamp_mss(inner, &headers, tunnel.mtu());
-    if tunnel.settings().learning
-        && let Some(mac) = inner[6..].first_chunk().copied().map(Mac).filter(|mac| mac.is_station())
-    {
-        tunnel.table.learn(mac, from, now);
+    let source = inner.get(6..12).and_then(|mac| mac.try_into().ok()).map_or(Mac::ZERO, Mac);
+    let same = known.filter(|known| (known.from, known.vni, known.source) == (from, vni, source));
+    let Known { tags, mtu, .. } = match same {
+        Some(known) => known,
+        None => {
+            let tunnel = tunnels.get(vni).ok_or((None, DropReason::TunnelUnknownVni))?;
+            check_peer(tunnel, from).map_err(|reason| (Some(vni), reason))?;
+            Known { from, vni, source, tags: tunnel.settings().tags, mtu: tunnel.mtu() }
+        }
+    };
+    let headers = Headers::parse(inner).map_err(|reason| (Some(vni), reason))?;
+    if !tags && headers.network_offset() > ETHERNET_BYTES {
+        return Err((Some(vni), DropReason::TunnelTagged));
     }
+    if same.is_none() {
+        if let Some(tunnel) = tunnels.get_mut(vni) {
+            check_source(tunnel, from, source, now).map_err(|reason| (Some(vni), reason))?;
+        }
+        *known = Some(Known { from, vni, source, tags, mtu });
+    }
+    clamp_mss(inner, &headers, mtu);
     Ok((vni, headers))
 }
 
-/// Checks who sent a frame, and the frame.
-fn admit(tunnel: &Tunnel, from: IpAddr, inner: &[u8]) -> Result<Headers, DropReason> {
+/// Checks who sent a packet.
+fn check_peer(tunnel: &Tunnel, from: IpAddr) -> Result<(), DropReason> {
     if from == tunnel.settings().local {
         return Err(DropReason::TunnelSelf);
     }
-    if !tunnel.is_peer(from) {
-        return Err(DropReason::TunnelUnknownVtep);
-    }
-    let headers = Headers::parse(inner)?;
-    if !tunnel.settings().tags && headers.network_offset() > ETHERNET_BYTES {
-        return Err(DropReason::TunnelTagged);
-    }
-    if !may_be_behind(tunnel, from, inner) {
-        return Err(DropReason::TunnelSpoofed);
-    }
-    Ok(headers)
+    if tunnel.is_peer(from) { Ok(()) } else { Err(DropReason::TunnelUnknownVtep) }
 }
 
-/// Whether the source of a frame may be behind the VTEP it came from: a record may say that it is elsewhere.
-fn may_be_behind(tunnel: &Tunnel, from: IpAddr, inner: &[u8]) -> bool {
-    let source = inner.get(6..12).and_then(|mac| mac.try_into().ok()).map(Mac);
-    let entry = source.and_then(|source| tunnel.table.find(source));
-    entry.is_none_or(|entry| !matches!(entry.origin, Origin::Control { .. }) || entry.vtep == from)
+/// Checks whether the source of a frame may be behind the VTEP it came from: a record may say that it is elsewhere. Learns
+/// that it is there.
+fn check_source(tunnel: &mut Tunnel, from: IpAddr, source: Mac, now: Instant) -> Result<(), DropReason> {
+    let entry = tunnel.table.find(source);
+    if entry.is_some_and(|entry| matches!(entry.origin, Origin::Control { .. }) && entry.vtep != from) {
+        return Err(DropReason::TunnelSpoofed);
+    }
+    if tunnel.settings().learning && source.is_station() {
+        tunnel.table.learn(source, from, now);
+    }
+    Ok(())
 }

@@ -267,6 +267,7 @@ fn admit(tunnel: &Tunnel, frame: &Frame) -> Result<Destination, DropReason> {
     match tunnel.destination(frame.destination()) {
         Destination::Here => Err(DropReason::TunnelSelf),
         Destination::Everyone if tunnel.peers().is_empty() => Err(DropReason::NoReceiver),
+        Destination::Everyone if tunnel.asks_for_here(frame) => Err(DropReason::TunnelSelf),
         to @ (Destination::Vtep(_) | Destination::Everyone) => Ok(to),
     }
 }

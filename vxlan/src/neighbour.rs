@@ -82,6 +82,17 @@ impl Tunnel {
     }
 }
 
+impl Tunnel {
+    /// Whether a frame, which has been parsed, asks for somebody who lives on this host: then it is carried nowhere.
+    pub(crate) fn asks_for_here(&self, frame: &Frame) -> bool {
+        let question = read(frame);
+        let owner = question.and_then(|question| {
+            self.table.resolve(question.target).filter(|(owner, _)| *owner != question.asker)
+        });
+        owner.is_some_and(|(_, vtep)| vtep == self.settings().local)
+    }
+}
+
 /// Reads a question that may be answered for another.
 fn read(frame: &Frame) -> Option<Question> {
     if !frame.destination().is_multicast() || frame.offload.gso.is_some() {

@@ -5,7 +5,9 @@
 
 mod bridge;
 mod docker_rules;
+pub mod local;
 pub mod outside;
+pub mod overlay;
 mod ovs;
 mod switch;
 
@@ -39,6 +41,12 @@ pub enum Peer {
     /// The kernel's bridge, routing, MASQUERADE and DNAT, with the iptables rules Docker installs
     #[value(skip)]
     Kernel,
+    /// The kernel's bridge and vxlan interface on two hosts
+    #[value(skip)]
+    KernelVxlan,
+    /// docker-proxy in front of the kernel's bridge
+    #[value(skip)]
+    DockerProxy,
 }
 
 /// One of those that are measured.
@@ -61,6 +69,8 @@ impl std::fmt::Display for Who {
             Who::Peer(Peer::Ovs) => "ovs",
             Who::Peer(Peer::OvsTso) => "ovs-tso",
             Who::Peer(Peer::Kernel) => "kernel",
+            Who::Peer(Peer::KernelVxlan) => "kernel-vxlan",
+            Who::Peer(Peer::DockerProxy) => "docker-proxy",
         })
     }
 }
@@ -90,6 +100,8 @@ impl Contender {
             Who::Peer(Peer::Ovs) => ovs::contender(false),
             Who::Peer(Peer::OvsTso) => ovs::contender(true),
             Who::Peer(Peer::Kernel) => outside::kernel(Road::Masquerade),
+            Who::Peer(Peer::KernelVxlan) => overlay::kernel(Road::OverlayTunnelGso),
+            Who::Peer(Peer::DockerProxy) => local::kernel(None),
         }
     }
 

@@ -118,11 +118,11 @@ fn publish(rules: &str) -> String {
 fn places(road: Road, container: &NetNs, address: IpAddr, world: &NetNs) -> io::Result<[Place; 2]> {
     let (inside, outside) = (place(container, address), place(world, WORLD.into()));
     Ok(match road {
-        Road::C2c | Road::Masquerade => {
+        Road::C2c | Road::Masquerade | Road::OverlayTunnelGso | Road::OverlayUdpGso | Road::OverlayPlain => {
             choose_ports(container, SOURCE_PORTS)?;
             [inside, outside]
         }
-        Road::Published => {
+        Road::Published | Road::Proxy => {
             choose_ports(container, PORTS)?;
             choose_ports(world, SOURCE_PORTS)?;
             [outside, Place { reached_at: Some(HOST.into()), ..inside }]

@@ -210,3 +210,38 @@ fn fragments_of_what_is_for_the_host_or_dropped_go_the_same_way() {
     assert_eq!(world.inbound(&first, Offload::NONE)[0].fate, dropped);
     assert_eq!(world.inbound(&second, Offload::NONE)[0].fate, dropped);
 }
+
+fn id(frame: &[u8]) -> [u8; 2] {
+    [frame[LINK + 4], frame[LINK + 5]]
+}
+
+#[test]
+fn rfc6864_datagrams_of_two_containers_are_not_taken_for_one() {
+    let mut world = World::new();
+    let mut seen = Vec::new();
+    for source in ["10.1.0.2:5000", "10.1.0.3:5000"] {
+        let mut sent = udp(source, "198.51.100.1:53");
+        sent.payload = vec![7; 100];
+        let frame = sent.frame();
+        let outs: Vec<Out> =
+            three(&frame).iter().flat_map(|piece| world.outbound(LAN, piece, Offload::NONE)).collect();
+        let ids: Vec<_> = outs.iter().map(|out| id(&out.bytes)).collect();
+        assert_eq!(ids, [ids[0]; 3], "one datagram's are one");
+        seen.push(ids[0]);
+        let may_be_fragmented = {
+            let mut frame = frame.clone();
+            frame[LINK + 6] = 0;
+            reseal_ip(&mut frame);
+            frame
+        };
+        for (whole, changes) in [(frame, false), (may_be_fragmented, true)] {
+            let out = world.outbound(LAN, &whole, Offload::NONE).remove(0).bytes;
+            assert_eq!(Sum::ZERO.add_bytes(&out[LINK..LINK + 20]).checksum(), 0);
+            assert_eq!(id(&out) != id(&whole), changes);
+            seen.extend(changes.then(|| id(&out)));
+        }
+    }
+    let numbers: Vec<u16> = seen.into_iter().map(u16::from_be_bytes).collect();
+    let expected: Vec<u16> = (0..4).map(|step| numbers[0].wrapping_add(step)).collect();
+    assert_eq!(numbers, expected);
+}

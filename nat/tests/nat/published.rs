@@ -3,7 +3,7 @@
 use vswitch_frame::DropReason;
 use vswitch_nat::{Binding, BindingError, Destination, Leaving, Limits, Origin, Protocol, Realm};
 
-use crate::support::{DMZ, Fate, LAN, World, binding, end, ip, syn, tcp, udp};
+use crate::support::{DMZ, Fate, LAN, World, binding, end, error, ip, syn, tcp, udp};
 
 #[test]
 fn a_client_reaches_the_container_with_its_own_address() {
@@ -218,4 +218,49 @@ fn a_port_that_is_published_takes_what_was_filtered_before() {
     assert_eq!((came.fate, came.packet().target), (Fate::Inside(LAN), end("10.1.0.2:80")));
     assert_eq!(world.out(&came.packet().reply()).packet(), sent.reply());
     assert_eq!(world.flows(), 2);
+}
+
+#[test]
+fn a_container_without_a_way_back_sees_the_gateway() {
+    let mut world = World::new();
+    let hiding = Binding { keeps_client: false, ..binding(Protocol::Udp) };
+    world.nat.add_binding(hiding).expect("a binding");
+    world.leaving = Leaving::Refused;
+    let mut seen = Vec::new();
+    for client in ["198.51.100.1:999", "198.51.100.2:999", "198.51.100.1:998"] {
+        let sent = udp(client, "192.0.2.1:8080");
+        assert!(!world.has_flow_of(LAN, &udp("10.1.0.2:80", client)));
+        let came = world.enters(&sent);
+        assert_eq!((came.source.ip(), came.target), (ip("10.1.0.1"), end("10.1.0.2:80")));
+        assert!((40_000..40_064).contains(&came.source.port()), "a port of ours");
+        assert!(world.has_flow_of(LAN, &came.reply()));
+        assert_eq!(world.enters(&sent), came, "the same flow");
+        assert_eq!(world.leaves(&came.reply()), sent.reply());
+        // Routers outside are nobody the container knows, and it is nobody whom the client knows.
+        let told = world.enters(&error(3, 4, "203.0.113.7", "192.0.2.1", &sent.reply()));
+        assert_eq!((told.source.ip(), told.quoted()), (ip("10.1.0.1"), (came.target, came.source)));
+        let complaint = error(3, 3, "10.1.0.2", "10.1.0.1", &came);
+        assert!(world.has_flow_of(LAN, &complaint));
+        let left = world.leaves(&complaint);
+        assert_eq!((left.source.ip(), left.quoted()), (ip("192.0.2.1"), (sent.source, sent.target)));
+        seen.push(came.source);
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3);
+    assert!(world.nat.remove_binding(&hiding));
+    assert_eq!(world.flows(), 0);
+}
+
+#[test]
+fn clients_that_are_hidden_share_the_ports_there_are() {
+    let mut world = World::new();
+    let hiding = Binding { keeps_client: false, ..binding(Protocol::Udp) };
+    world.nat.add_binding(hiding).expect("a binding");
+    let refused = (0..200).filter(|number| {
+        let out = world.inn(&udp(&format!("198.51.100.{number}:999"), "192.0.2.1:8080"));
+        out.fate == Fate::Dropped(DropReason::NatNoPort)
+    });
+    let refused = refused.count();
+    assert!((200 - 64..200).contains(&refused), "64 ports lead to one port of a container: {refused}");
 }

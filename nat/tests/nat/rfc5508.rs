@@ -4,14 +4,10 @@
 use vswitch_frame::{DropReason, Offload};
 use vswitch_nat::{Filtering, Leaving, Limits, Protocol};
 
-use crate::support::{Fate, Kind, LAN, Packet, World, binding, end, packet, syn, tcp, udp};
+use crate::support::{Fate, Kind, LAN, Packet, World, binding, end, error, packet, syn, tcp, udp};
 
 fn ping(source: &str, target: &str) -> Packet {
     packet(Kind::Request, source, target)
-}
-
-fn error(kind: u8, code: u8, source: &str, target: &str, about: &Packet) -> Packet {
-    Packet { payload: about.quote(), ..packet(Kind::Error(kind, code), source, target) }
 }
 
 #[test]

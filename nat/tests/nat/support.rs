@@ -63,6 +63,11 @@ pub(crate) fn udp(source: &str, target: &str) -> Packet {
 }
 
 /// A segment without payload.
+/// An ICMP error about a packet.
+pub(crate) fn error(kind: u8, code: u8, source: &str, target: &str, about: &Packet) -> Packet {
+    Packet { payload: about.quote(), ..packet(Kind::Error(kind, code), source, target) }
+}
+
 pub(crate) fn tcp(source: &str, target: &str, flags: &'static str, sequence: u32, ack: u32) -> Packet {
     Packet { payload: Vec::new(), ..packet(Kind::Tcp(flags, sequence, ack), source, target) }
 }
@@ -459,6 +464,14 @@ impl World {
         destination
     }
 
+    /// Whether a packet from a network is of a flow, asked and not sent.
+    pub(crate) fn has_flow_of(&mut self, network: NetworkId, packet: &Packet) -> bool {
+        let frame = self.load(&packet.frame(), Offload::NONE).expect("a good frame");
+        let has = self.nat.has_flow_of(&frame, network);
+        self.pool().free(frame);
+        has
+    }
+
     /// The fragments of a packet that is too large.
     pub(crate) fn fragment(&mut self, bytes: &[u8], offload: Offload, mtu: u16) -> Vec<Vec<u8>> {
         let frame = self.load(bytes, offload).expect("a good frame");
@@ -504,5 +517,6 @@ pub(crate) fn binding(protocol: Protocol) -> Binding {
         container_port: 80,
         sandbox: 1,
         gateway: ip("10.1.0.1"),
+        keeps_client: true,
     }
 }

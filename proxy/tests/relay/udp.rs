@@ -7,7 +7,7 @@ use vswitch_frame::checksum::Sum;
 use vswitch_frame::headers::be16;
 use vswitch_proxy::session::IDLE;
 use vswitch_proxy::{Limits, Token};
-use vswitch_sys::stream::Datagrams;
+use vswitch_sys::datagrams::Datagrams;
 
 use crate::world::{PORT, World, binding};
 

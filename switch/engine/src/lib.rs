@@ -63,7 +63,7 @@ pub mod switch;
 pub mod table;
 pub mod verdicts;
 
-pub use gateway::outside::{Hop, MadeError, Outbound, Route, WayOut};
+pub use gateway::outside::{Hop, MadeError, Outbound, Route, Uplink, WayOut};
 pub use limits::Limits;
 pub use network::{Endpoint, Gateway, GatewayMode, Network, Remote, Station};
 pub use policy::{Action, Count, End, Ports as PortRange, Protocol, PublishedPorts, Rule, State};

@@ -32,6 +32,22 @@ pub struct Port {
     pub station: Station,
 }
 
+impl Port {
+    /// Whether nothing goes between this port and another one of its network: they are in one group, or are a tunnel
+    /// and the host. Each host of a network is its gateway, with the same addresses, and speaks to its own
+    /// containers only.
+    #[inline]
+    pub(crate) fn is_apart_from(&self, other: &Port) -> bool {
+        self.group == other.group || self.is_edge() && other.is_edge()
+    }
+
+    /// Whether it is a tunnel or the host's port.
+    #[inline]
+    fn is_edge(&self) -> bool {
+        matches!(self.station, Station::Host | Station::Tunnel)
+    }
+}
+
 /// A port as its network lists it.
 #[derive(Clone, Copy, Debug)]
 struct Member {
@@ -237,13 +253,16 @@ impl Ports {
         networks.flat_map(|network| &network.subnets).any(|subnet| subnet.contains(&address))
     }
 
-    /// The other ports of the sender's network that are not in its group, with their MTU.
+    /// The other ports of the sender's network that it is not kept apart from, with their MTU.
     pub(crate) fn flood_targets(&self, sender: PortId) -> impl Iterator<Item = (PortId, usize)> {
         let from = self.get(sender);
         let group = from.map(|port| port.group);
         let members = from.and_then(|port| self.members(port.network)).unwrap_or_default();
-        let others =
-            members.iter().filter(move |member| member.port != sender && Some(member.group) != group);
+        let is_edge = from.is_some_and(Port::is_edge);
+        let others = members.iter().filter(move |member| {
+            let apart = is_edge && self.get(member.port).is_some_and(Port::is_edge);
+            member.port != sender && Some(member.group) != group && !apart
+        });
         others.map(|member| (member.port, member.mtu))
     }
 

@@ -104,6 +104,9 @@ impl Switch {
                 route = self.vet_forwarded(ingress, &frame, decided, now);
             }
             match route {
+                Ok(Route::Forward { egress, mtu }) if frame.mtu_bytes() > mtu && self.is_tunnel(egress) => {
+                    verdicts.too_big.push((egress, mtu, frame));
+                }
                 Ok(Route::Forward { egress, mtu }) if frame.mtu_bytes() > mtu => {
                     verdicts.drop.push((DropReason::TxTooBig, egress, frame));
                 }
@@ -234,7 +237,7 @@ impl Switch {
         };
         match self.ports.get(egress) {
             Some(_) if egress == ingress => Route::Drop(DropReason::Reflected),
-            Some(to) if to.group == from.group => Route::Drop(DropReason::Isolated),
+            Some(to) if to.is_apart_from(from) => Route::Drop(DropReason::Isolated),
             Some(to) => Route::Forward { egress, mtu: to.mtu },
             None => {
                 debug_assert!(false, "{destination} is behind {egress:?}, which is gone");

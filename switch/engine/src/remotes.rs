@@ -6,7 +6,7 @@
 //! address fixed at the tunnel, so that nobody here can take it and frames to it are not flooded, and a
 //! [`Guard`] of its own, where the network wants port security: the tables of neighbours of this host's
 //! containers are no easier to poison from another host than from this one. Endpoints that control
-//! says nothing about are learned as at any port.
+//! says nothing about are learned as at any port, and one of which it says no address is not guarded.
 //!
 //! An endpoint of this host outranks one beyond a tunnel: it is known first-hand.
 
@@ -70,7 +70,9 @@ impl Switch {
         }
         self.table.fix(key, tunnel);
         let secured = self.ports.network(port.network).is_some_and(|network| network.port_security);
-        if secured {
+        if addresses.is_empty() || !secured {
+            self.remotes.forget(key);
+        } else {
             self.remotes.set(key, Guard::of(vec![mac], addresses.iter().copied()));
         }
         true

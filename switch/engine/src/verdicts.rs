@@ -23,6 +23,9 @@ pub struct Verdicts {
     pub names: Vec<Frame>,
     /// Packets that leave the networks of this host, for whoever has the uplink.
     pub outbound: Vec<Outbound>,
+    /// Frames that a tunnel has no room for, with its port and how much room it has: [`Switch::serve`](crate::Switch::serve)
+    /// tells their senders and drops them.
+    pub too_big: Vec<(PortId, usize, Frame)>,
     /// ICMP errors made here for senders outside or behind a translator, for whoever has these.
     pub errors: Vec<MadeError>,
     /// Frames that go nowhere, with the port at which that is counted: the one they came from, or the
@@ -34,7 +37,8 @@ impl Verdicts {
     /// How many frames there are in all vectors.
     pub fn len(&self) -> usize {
         let to_one = self.forward.len() + self.local.len() + self.names.len() + self.drop.len();
-        to_one + self.flood.len() + self.multicast.len() + self.outbound.len() + self.errors.len()
+        let to_many = self.flood.len() + self.multicast.len();
+        to_one + to_many + self.outbound.len() + self.too_big.len() + self.errors.len()
     }
 
     /// Whether no vector holds a frame.

@@ -32,8 +32,8 @@ macro_rules! allowed {
 allowed! {
     read = libc::SYS_read, "a frame from a TAP; bytes of a relayed client";
     write = libc::SYS_write, "a frame into a TAP; bytes for a relayed client; a panic's last words";
-    recvmmsg = libc::SYS_recvmmsg, "frames from a packet socket";
-    sendmmsg = libc::SYS_sendmmsg, "frames into a packet socket";
+    recvmmsg = libc::SYS_recvmmsg, "frames from a packet socket, packets of tunnels";
+    sendmmsg = libc::SYS_sendmmsg, "frames into a packet socket, packets of tunnels";
     recvmsg = libc::SYS_recvmsg, "a command and its descriptors, or an answer for a name, from control; a datagram of a relayed client";
     sendmsg = libc::SYS_sendmsg, "a reply, or a question for a name, to control; a datagram for a relayed client";
     accept4 = libc::SYS_accept4, "a relayed client; the next control, when the one before has died";

@@ -5,12 +5,13 @@
 //! | used by | modules |
 //! |---|---|
 //! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
-//! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`wallclock`] |
+//! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`shelf`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 
 pub mod claim;
 pub mod clock;
 pub mod confine;
+pub mod datagrams;
 pub mod device;
 pub mod etc;
 pub mod filter;
@@ -23,6 +24,7 @@ pub mod poll;
 pub mod random;
 pub mod seqpacket;
 pub mod shared;
+pub mod shelf;
 pub mod socket;
 pub mod stream;
 pub mod tap;

@@ -1,26 +1,18 @@
-//! Sockets of the host whose traffic is relayed: accepted TCP connections, and bound UDP sockets.
+//! Accepted TCP connections of the host, which are relayed.
 //!
 //! # Kernel facts
 //! * `accept4` takes `SOCK_NONBLOCK`; no other call is needed to make a connection non-blocking.
 //! * Closing a TCP socket whose `SO_LINGER` is zero seconds sends a reset (tcp(7)).
-//! * A UDP socket bound to the unspecified address answers from any address the host has, unless told which by
-//!   `IP_PKTINFO` or `IPV6_PKTINFO` (ip(7), ipv6(7)). The same control message tells where a datagram came to.
-//! * A socket of both families shows IPv4 addresses mapped into IPv6 (RFC 4291, 2.5.5.2), and takes them so.
 //! * The standard library ignores `SIGPIPE`, so a write to a broken connection only fails.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{
-    Ipv4PacketInfo, Ipv6RecvPacketInfo, KeepAlive, Linger, SocketError, TcpNoDelay,
-};
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockaddrLike, SockaddrStorage, getsockopt,
-    recvmsg, sendmsg, setsockopt, shutdown,
-};
+use nix::sys::socket::sockopt::{KeepAlive, Linger, SocketError, TcpNoDelay};
+use nix::sys::socket::{Shutdown, SockaddrLike, SockaddrStorage, getsockopt, setsockopt, shutdown};
 
 /// An accepted connection. It never blocks.
 #[derive(Debug)]
@@ -101,94 +93,7 @@ impl AsFd for Stream {
     }
 }
 
-/// A bound UDP socket that knows, of each datagram, which of the host's addresses it was sent to.
-#[derive(Debug)]
-pub struct Datagrams {
-    socket: OwnedFd,
-    control: Vec<u8>,
-}
-
-/// Where a datagram came from, where it was sent to, and how long it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
-    /// Bytes received.
-    pub length: usize,
-    /// Who sent it.
-    pub client: SocketAddr,
-    /// The address of the host's that it was sent to.
-    pub addressed: IpAddr,
-}
-
-impl Datagrams {
-    /// Takes a bound UDP socket and has it tell addresses.
-    ///
-    /// # Errors
-    /// When it is no socket of IPv4 or IPv6.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        // A socket of IPv6 may carry IPv4, too; one of IPv4 knows no option of IPv6.
-        let six = setsockopt(&socket, Ipv6RecvPacketInfo, &true);
-        let four = setsockopt(&socket, Ipv4PacketInfo, &true);
-        six.or(four)?;
-        Ok(Self { socket, control: nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo) })
-    }
-
-    /// Receives one datagram. What does not fit into `room` is lost.
-    ///
-    /// # Errors
-    /// `WouldBlock` when there is none; otherwise the kernel's.
-    pub fn receive(&mut self, room: &mut [u8]) -> io::Result<Received> {
-        let mut parts = [IoSliceMut::new(room)];
-        let (fd, control) = (self.socket.as_raw_fd(), Some(self.control.as_mut_slice()));
-        let message = recvmsg::<SockaddrStorage>(fd, &mut parts, control, MsgFlags::MSG_DONTWAIT)?;
-        let mut addressed = None;
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::Ipv6PacketInfo(info) = part {
-                addressed = Some(IpAddr::from(info.ipi6_addr.s6_addr));
-            } else if let ControlMessageOwned::Ipv4PacketInfo(info) = part {
-                addressed = addressed.or(Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes())));
-            }
-        }
-        let client = message.address.as_ref().and_then(socket_address);
-        match (client, addressed) {
-            (Some(client), Some(addressed)) => Ok(Received { length: message.bytes, client, addressed }),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-
-    /// Sends one datagram to `client` from the address `from` of the host's.
-    ///
-    /// # Errors
-    /// `WouldBlock` when the kernel has no room; otherwise the kernel's.
-    pub fn send(&self, bytes: &[u8], client: SocketAddr, from: IpAddr) -> io::Result<usize> {
-        let parts = [IoSlice::new(bytes)];
-        let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
-        let target = SockaddrStorage::from(client);
-        let sent = match from {
-            IpAddr::V4(from) => {
-                let info = libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) },
-                    ipi_addr: libc::in_addr { s_addr: 0 },
-                };
-                sendmsg(fd, &parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&target))
-            }
-            IpAddr::V6(from) => {
-                let ipi6_addr = libc::in6_addr { s6_addr: from.octets() };
-                let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
-                sendmsg(fd, &parts, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&target))
-            }
-        };
-        Ok(sent?)
-    }
-}
-
-impl AsFd for Datagrams {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+pub(crate) fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     let four = address.as_sockaddr_in().map(|four| SocketAddrV4::from(*four).into());
     four.or_else(|| address.as_sockaddr_in6().map(|six| SocketAddrV6::from(*six).into()))
 }
@@ -197,8 +102,7 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 mod tests {
     use super::*;
     use std::io::{ErrorKind, Read};
-    use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
-    use std::time::Duration;
+    use std::net::{TcpListener, TcpStream};
 
     fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
@@ -219,29 +123,5 @@ mod tests {
         let (stream, mut client) = pair();
         stream.reset();
         assert_eq!(client.read(&mut [0; 4]).expect_err("reset").kind(), ErrorKind::ConnectionReset);
-    }
-
-    #[test]
-    fn a_reply_leaves_from_the_address_that_was_addressed() {
-        let both: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
-        for (bound, addressed) in
-            [("0.0.0.0:0".parse().expect("address"), "127.0.0.7"), (both, "127.0.0.8"), (both, "::1")]
-        {
-            let socket = UdpSocket::bind(bound).expect("bind");
-            let port = socket.local_addr().expect("address").port();
-            let mut socket = Datagrams::new(socket.into()).expect("options");
-            let addressed: IpAddr = addressed.parse().expect("address");
-            let unspecified: &str = if addressed.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            let client = UdpSocket::bind(unspecified).expect("bind");
-            client.set_read_timeout(Some(Duration::from_secs(5))).expect("time-out");
-            client.send_to(b"question", (addressed, port)).expect("send");
-            let mut room = [0; 64];
-            let received = socket.receive(&mut room).expect("receive");
-            assert_eq!(received.addressed.to_canonical(), addressed);
-            assert_eq!(&room[..received.length], b"question");
-            socket.send(b"answer", received.client, received.addressed).expect("send");
-            let (length, from) = client.recv_from(&mut room).expect("receive");
-            assert_eq!((length, from), (6, (addressed, port).into()));
-        }
     }
 }

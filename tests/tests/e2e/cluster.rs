@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use simple_dns::TYPE;
 use vswitch_sys::clock;
+use vswitch_tests::names::ask;
 use vswitch_tests::namespace::{Namespace, must, unique_name};
 use vswitch_tests::wait;
 use vswitch_tests::world::{Container, World};
@@ -71,7 +73,9 @@ impl Underlay {
 
     /// Starts a switch on a host of its own.
     fn host(&self, number: usize) -> World {
-        World::start_with(VSWITCH, self.arguments(number), |host| self.connect(host, number)).0
+        let arguments = self.arguments(number);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        World::start_with(VSWITCH, &arguments, |host| self.connect(host, number)).0
     }
 
     /// Starts a cluster of so many hosts that see each other.
@@ -82,12 +86,13 @@ impl Underlay {
     }
 
     /// What a host that may not be in the cluster is told.
-    fn refused(&self, arguments: &[&str]) -> String {
+    fn refused(&self, number: usize, arguments: &[&str]) -> String {
         let host = Namespace::new();
-        self.connect(&host, 9);
+        self.connect(&host, number);
+        let advertise = format!("192.0.2.{number}");
         let folder = self.folder.join("refused");
         let mut command = Command::new(VSWITCH);
-        command.args(["run", "--uplink", "none", "--advertise", "192.0.2.9", "--join", "192.0.2.1"]);
+        command.args(["run", "--uplink", "none", "--advertise", &advertise, "--join", "192.0.2.1"]);
         command.arg("--socket").arg(folder.join("control.sock")).arg("--state-dir").arg(folder.join("state"));
         let output = host.output(command.args(arguments).stdin(Stdio::null()));
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
@@ -125,10 +130,9 @@ pub(crate) fn container(world: &World, name: &str, options: &[&str]) -> Containe
 }
 
 /// What a container is answered for a name: an address, or nothing.
-pub(crate) fn look_up(world: &World, container: &Container, name: &str) -> Option<IpAddr> {
-    let output = world.command(&["exec", &container.name, "--", "getent", "ahostsv4", name]).output();
-    let text = String::from_utf8(output.expect("vswitch starts").stdout).expect("text");
-    text.split_whitespace().next()?.parse().ok()
+pub(crate) fn look_up(container: &Container, name: &str) -> Option<IpAddr> {
+    let gateway = IpAddr::from([10, 9, 0, 1]);
+    ask(&container.path, gateway, name, TYPE::A).records.first()?.parse().ok()
 }
 
 pub(crate) fn answers(container: &Container, address: IpAddr) {
@@ -154,7 +158,7 @@ fn containers_of_all_hosts_are_on_one_network_and_know_each_other_by_name() {
         from.transfers(to, to.ipv4(), 1 << 20);
     }
     for (name, of) in [("b", &b), ("db", &b), ("c.wide", &c)] {
-        wait::until_equal("a name is answered", &Some(of.ipv4()), || look_up(&worlds[0], &a, name));
+        wait::until_equal("a name is answered", &Some(of.ipv4()), || look_up(&a, name));
     }
     // It is there as long as anybody, anywhere, needs it.
     let message = worlds[0].refused(&["network", "rm", "wide"]).message;
@@ -220,7 +224,7 @@ fn a_container_that_moved_is_followed_within_a_second() {
     let from = clock::now();
     answers(&a, address);
     eprintln!("followed within {:?}", clock::now().since(from));
-    wait::until_equal("its name", &Some(address), || look_up(&worlds[0], &a, "mover"));
+    wait::until_equal("its name", &Some(address), || look_up(&a, "mover"));
     drop(second);
 }
 
@@ -240,7 +244,7 @@ fn a_host_is_killed_and_back() {
     worlds[2].start_again();
     worlds.iter().for_each(|world| sees(world, 2));
     answers(&b, c.ipv4());
-    wait::until_equal("its names are answered", &Some(c.ipv4()), || look_up(&worlds[0], &a, "c"));
+    wait::until_equal("its names are answered", &Some(c.ipv4()), || look_up(&a, "c"));
     // What it owns it still owns: nobody else is given its addresses.
     let d = container(&worlds[2], "d", &[]);
     let e = container(&worlds[0], "e", &[]);
@@ -269,7 +273,7 @@ fn a_partition_heals() {
     underlay.set(3, "up");
     worlds.iter().for_each(|world| sees(world, 2));
     answers(&here, there.ipv4());
-    wait::until_equal("a name", &Some(there.ipv4()), || look_up(&worlds[0], &here, "there"));
+    wait::until_equal("a name", &Some(there.ipv4()), || look_up(&here, "there"));
     wait::until("the new network", || {
         worlds[2].vswitch(&["network", "ls"]).contains("made-meanwhile").then_some(())
     });
@@ -300,12 +304,45 @@ fn strangers_are_refused_with_one_clear_line() {
     let underlay = Underlay::new();
     let world = underlay.host(1);
     let (key, other) = (underlay.folder.join("key").display().to_string(), underlay.write_key("other"));
-    let message = underlay.refused(&["--cluster-key-file", &other]);
+    let message = underlay.refused(2, &["--cluster-key-file", &other]);
     assert!(message.contains("sealed with another key"), "{message}");
-    let message = underlay.refused(&["--cluster-key-file", &key, "--cluster-name", "elsewhere"]);
+    let message = underlay.refused(3, &["--cluster-key-file", &key, "--cluster-name", "elsewhere"]);
     assert!(message.contains("it is of cluster \"vswitch\""), "{message}");
-    let message = underlay.refused(&["--cluster-key-file", "/nonexistent"]);
+    let message = underlay.refused(4, &["--cluster-key-file", "/nonexistent"]);
     assert!(message.contains("/nonexistent"), "{message}");
     let message = world.refused(&["network", "create", "x", "-d", "overlay", "-o", "encrypted"]).message;
     assert!(message.contains("encrypted"), "{message}");
+}
+
+#[test]
+fn three_hosts_with_fifty_containers_each_know_all_of_them() {
+    const EACH: usize = 50;
+    let underlay = Underlay::new();
+    let worlds = underlay.cluster::<3>();
+    span(&worlds, &[]);
+    let sandboxes = |world: &World| -> Vec<Container> {
+        (0..EACH).map(|number| world.sandbox(&number.to_string(), &["--network", "wide"])).collect()
+    };
+    let containers: Vec<Vec<Container>> = std::thread::scope(|scope| {
+        let started: Vec<_> = worlds.iter().map(|world| scope.spawn(|| sandboxes(world))).collect();
+        started.into_iter().map(|thread| thread.join().expect("made")).collect()
+    });
+    let mut addresses = std::collections::BTreeSet::new();
+    for world in &worlds {
+        let endpoints = world.json(&["ps"]).as_array().cloned().unwrap_or_default();
+        addresses.extend(endpoints.iter().map(|endpoint| endpoint["IPAddress"].to_string()));
+        wait::until_equal("all are known", &vec![EACH; 3], || {
+            let cluster = world.json(&["cluster", "ls"]);
+            let hosts = cluster["Hosts"].as_array().cloned().unwrap_or_default();
+            hosts
+                .iter()
+                .filter_map(|host| host["Endpoints"].as_u64())
+                .filter_map(|count| count.try_into().ok())
+                .collect()
+        });
+    }
+    assert_eq!(addresses.len(), 3 * EACH, "no address is anybody else's");
+    let (near, far) = (&containers[0][0], &containers[2][EACH - 1]);
+    wait::until_equal("a name from the other end", &Some(far.ipv4()), || look_up(near, &far.name));
+    answers(near, far.ipv4());
 }

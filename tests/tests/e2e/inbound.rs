@@ -1,7 +1,7 @@
 //! Published ports as the world and other containers reach them.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn server(world: &World, options: &[&str]) -> Container {
 /// Asks a server at its published ports from somewhere; says whom the server saw, by TCP and by UDP.
 fn ask(from: &Path, server: &Container, host: IpAddr) -> [IpAddr; 2] {
     let any: IpAddr = if host.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-    let listener = inside(&server.path, || TcpListener::bind((any, 80))).expect("bind");
+    let listener = talk::listen_at(&server.path, (any, 80).into());
     let mut connection = talk::connect(from, (host, 8080).into());
     let (mut accepted, by_tcp) = listener.accept().expect("accept");
     connection.write_all(b"hello").expect("send");
@@ -41,7 +41,7 @@ fn ask(from: &Path, server: &Container, host: IpAddr) -> [IpAddr; 2] {
     accepted.write_all(&said).expect("send");
     connection.read_exact(&mut said).expect("receive");
 
-    let socket = inside(&server.path, || UdpSocket::bind((any, 53))).expect("bind");
+    let socket = talk::bind_at(&server.path, (any, 53).into());
     let client = inside(from, || UdpSocket::bind((any, 0))).expect("bind");
     for socket in [&socket, &client] {
         socket.set_read_timeout(Some(SILENCE)).expect("timeout");
@@ -69,8 +69,18 @@ fn the_world_reaches_published_ports_and_is_seen() {
 fn an_internal_network_may_publish_but_not_leave() {
     let (world, outside) = connected();
     let web = server(&world, &["--internal"]);
+    assert_eq!(web.ip(&["route", "show", "default"]), "", "it has no way back");
+    for (host, gateway) in HOST.into_iter().zip(["10.77.0.1", "fd77::1"]) {
+        assert_eq!(ask(&outside.path(), &web, address(host)), [address(gateway); 2]);
+        let listener = talk::listen_at(&web.path, ([0u16; 8], 80).into());
+        let client = talk::connect(&outside.path(), (address(host), 8080).into());
+        let (server, _) = listener.accept().expect("accept");
+        std::thread::scope(|scope| {
+            scope.spawn(|| talk::send(&mut &server, 1, 5 << 20).expect("send"));
+            talk::check(&mut &client, 1, 5 << 20).expect("receive");
+        });
+    }
     web.ip(&["route", "add", "default", "via", "10.77.0.1"]);
-    ask(&outside.path(), &web, address(HOST[0]));
     web.cannot_ping(address(FAR[0]));
 }
 

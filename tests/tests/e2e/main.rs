@@ -29,6 +29,7 @@ mod modes;
 mod multicast;
 mod names;
 mod networks;
+mod overlay;
 mod port_security;
 mod ports;
 mod protocols;
@@ -36,6 +37,8 @@ mod publish;
 mod relay;
 mod restart;
 mod rules;
+mod uplink;
+mod uplink_input;
 
 use vswitch_tests::world::World;
 

@@ -119,6 +119,41 @@ fn a_taken_port_is_refused_with_its_owner() {
 }
 
 #[test]
+fn the_owner_of_a_port_is_named_for_every_protocol_and_family() {
+    let world = world();
+    let web = world.sandbox("web", &[]);
+    let comm = fs::read_to_string("/proc/self/comm").expect("a name");
+    let owner = format!("{} (pid {})", comm.trim_end(), std::process::id());
+    let tcp =
+        |address: &str| world.host().inside(|| TcpListener::bind(address).map(drop_later)).expect("bind");
+    let udp = |address: &str| world.host().inside(|| UdpSocket::bind(address).map(drop_later)).expect("bind");
+    for (held, spec, place) in [
+        (tcp("127.0.0.1:8080"), "127.0.0.1:8080:80", "127.0.0.1:8080"),
+        (tcp("[::1]:8081"), "[::1]:8081:80", "[::1]:8081"),
+        (tcp("[::1]:8082"), "8082:80", "0.0.0.0:8082"),
+        (udp("127.0.0.1:8080"), "127.0.0.1:8080:80/udp", "127.0.0.1:8080"),
+        (udp("[::1]:8081"), "[::1]:8081:80/udp", "[::1]:8081"),
+        (udp("[::1]:8082"), "8082:80/udp", "0.0.0.0:8082"),
+    ] {
+        let expected = format!(
+            "Bind for {place} failed: port is already allocated: {owner} has it, choose another port\n"
+        );
+        // A child of another test's has all our sockets for a moment.
+        wait::until(&expected, || {
+            let message = world.refused(&["publish", &web.name, spec]).message;
+            message.ends_with(&expected).then_some(())
+        });
+        drop(held);
+        world.vswitch(&["publish", &web.name, spec]);
+    }
+}
+
+/// A socket that is held for as long as what is returned.
+fn drop_later(socket: impl Send + 'static) -> Box<dyn Send> {
+    Box::new(socket)
+}
+
+#[test]
 fn ports_are_chosen_from_a_pool_or_by_the_kernel() {
     let world = world();
     let range = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -169,14 +204,19 @@ fn ports_are_chosen_from_a_pool_or_by_the_kernel() {
 #[test]
 fn a_large_range_is_one_record() {
     let world = world();
-    let web = world.sandbox("web", &["-p", "20000-29999:20000-29999"]);
+    let range = "20000-29999:20000-29999";
+    let web = world.sandbox("web", &["-p", range, "-p", &format!("{range}/udp")]);
     let table = world.vswitch(&["ps"]);
     assert!(table.contains("0.0.0.0:20000-29999->20000-29999/tcp"), "{table}");
-    assert!(!is_free(&world, "tcp", "::1", 29_999));
+    for protocol in ["tcp", "udp"] {
+        assert!(!is_free(&world, protocol, "::1", 20_000) && !is_free(&world, protocol, "127.0.0.1", 29_999));
+    }
     let journal = fs::read_to_string(world.state_dir().join("journal")).expect("the journal");
     assert!(journal.len() < 100_000, "{} bytes", journal.len());
-    world.vswitch(&["unpublish", &web.name, "20000-29999:20000-29999"]);
-    assert!(is_free(&world, "tcp", "::1", 29_999));
+    for protocol in ["tcp", "udp"] {
+        world.vswitch(&["unpublish", &web.name, &format!("{range}/{protocol}")]);
+        assert!(is_free(&world, protocol, "::1", 29_999), "{protocol}");
+    }
 }
 
 #[test]
@@ -191,7 +231,7 @@ fn they_are_there_again_after_any_end() {
         assert!(!is_free(world, "tcp", "0.0.0.0", 8080));
     };
     world.stop(Signal::SIGKILL);
-    assert!(is_free(&world, "tcp", "0.0.0.0", 8080));
+    assert!(!is_free(&world, "tcp", "0.0.0.0", 8080), "the datapath has it");
     world.start_again();
     held(&world);
     send_signal(world.datapath_pid(), Signal::SIGKILL);

@@ -2,9 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-use vswitch_frame::Mac;
 use vswitch_frame::checksum::Sum;
-use vswitch_vxlan::{Answer, Settings};
+use vswitch_frame::{DropReason, Mac};
+use vswitch_vxlan::{Answer, Encapsulator, Sender, Settings};
 
 use crate::support::*;
 
@@ -129,6 +129,9 @@ fn the_table_follows_a_move() {
     assert_eq!(tunnel(&mut tunnels).answer(&question[0], &mut reply), Answer::Reply);
     tunnel(&mut tunnels).table.set(record(BOB, &["10.0.0.2"], vtep(1), 2));
     assert_eq!(tunnel(&mut tunnels).answer(&question[0], &mut reply), Answer::Here);
+    let mut out = Encapsulator::new(Sender::default(), 3);
+    out.plan(tunnel(&mut tunnels), &question);
+    assert_eq!((out.sends(), out.refused()), (&[][..], &[(0, DropReason::TunnelSelf)][..]));
     tunnel(&mut tunnels).table.remove(BOB, 3, NOW);
     assert_eq!(tunnel(&mut tunnels).answer(&question[0], &mut reply), Answer::Carry);
 }

@@ -238,6 +238,22 @@ fn strangers_are_not_believed() {
     assert_eq!(tunnel(&mut tunnels).table.look_up(BOB), None, "nor what was learned from them");
 }
 
+/// 7: a peer does not speak for who lives behind another one.
+#[test]
+fn a_peer_speaks_for_its_own_only() {
+    let mut tunnels = tunnels(Settings { learning: true, ..settings(vtep(1)) });
+    tunnel(&mut tunnels).add_peer(vtep(3)).expect("another host");
+    let bytes = packet(&datagram(ALICE, BOB, 7, b"hi"));
+    let from = |tunnels: &mut _, from| opened(tunnels, from, None, &bytes).1;
+    assert_eq!(from(&mut tunnels, vtep(2)), []);
+    assert_eq!(from(&mut tunnels, vtep(3)), [], "what was learned may move");
+    tunnel(&mut tunnels).table.set(record(BOB, &[], vtep(2), 1));
+    assert_eq!(from(&mut tunnels, vtep(3)), [(Some(vni()), DropReason::TunnelSpoofed)]);
+    assert_eq!(from(&mut tunnels, vtep(2)), []);
+    tunnel(&mut tunnels).table.set(record(BOB, &[], vtep(3), 2));
+    assert_eq!(from(&mut tunnels, vtep(3)), []);
+}
+
 /// A frame that would come back to this host is not sent.
 #[test]
 fn nothing_is_sent_to_this_host_itself() {

@@ -46,7 +46,7 @@ impl Etcd {
     }
 
     /// How to take part in it.
-    pub(super) fn options(self, cluster: String, state_dir: &Path) -> Option<etcd::Options> {
+    pub(super) fn options(self, state_dir: &Path) -> Option<etcd::Options> {
         let identity = self.cluster_cert.zip(self.cluster_key);
         Some(etcd::Options {
             access: Access {
@@ -54,7 +54,6 @@ impl Etcd {
                 tls: self.cluster_ca.map(|ca| tls::Files { ca, identity }),
                 user: self.cluster_user.zip(self.cluster_password_file),
             },
-            cluster,
             state_dir: state_dir.to_owned(),
             lease_s: self.cluster_lease,
         })

@@ -45,14 +45,14 @@ impl Join {
     /// How to take part, if at all.
     pub(super) fn options(self, state_dir: &Path) -> Result<Option<Options>, Failure> {
         if let Some(address) = self.etcd.address() {
-            let advertise = match &self.advertise {
+            let vtep = match &self.advertise {
                 Some(advertise) => read_advertise(advertise)?.ip(),
                 None => towards_etcd(address)?,
             };
-            let options = self.etcd.options(self.cluster_name, state_dir);
-            return Ok(options.map(|options| Options {
+            return Ok(self.etcd.options(state_dir).map(|options| Options {
                 host: self.cluster_host.unwrap_or_else(host_name),
-                vtep: advertise,
+                vtep,
+                name: self.cluster_name,
                 source: SourceOptions::Etcd(options),
             }));
         }
@@ -72,8 +72,8 @@ impl Join {
         Ok(Some(Options {
             host: self.cluster_host.unwrap_or_else(host_name),
             vtep: advertise.ip(),
+            name: self.cluster_name,
             source: SourceOptions::Gossip(gossip::Options {
-                cluster: self.cluster_name,
                 key_file,
                 join: self.join,
                 advertise,

@@ -34,9 +34,13 @@ pub(super) struct Run {
     /// core, answer fastest (busy); never spin (sleep)
     #[arg(long, value_enum, default_value_t)]
     poll: PollMode,
-    /// The interface that leads out of the host: that of the default route (auto), one by name, or none
-    #[arg(long, value_name = "auto|none|IFACE", default_value = "auto")]
-    uplink: Choice,
+    /// The interface that leads out of the host: that of the default route (auto), none, or by name; of several the
+    /// host's routes choose, and what answers leaves by the one it was asked at
+    #[arg(long, value_name = "auto|none|IFACE", value_delimiter = ',', default_value = "auto")]
+    uplink: Vec<String>,
+    /// The UDP port of networks that span hosts, the same on all of them
+    #[arg(long, value_name = "PORT", default_value_t = vswitch_vxlan::UDP_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: u16,
     /// The file that names the host's name servers
     #[arg(long, value_name = "PATH", default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
@@ -52,9 +56,11 @@ impl Run {
             .with_writer(std::io::stderr)
             .with_target(false)
             .init();
-        let Self { state_dir, poll, uplink, resolv_conf, join } = self;
+        let Self { state_dir, poll, uplink, vxlan_port, resolv_conf, join } = self;
+        let uplink = Choice::parse(&uplink).map_err(Failure)?;
         let cluster = join.options(&state_dir)?;
-        let outcome = control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink, cluster });
+        let outcome =
+            control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink, cluster, vxlan_port });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }
 }

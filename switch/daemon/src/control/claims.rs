@@ -62,8 +62,8 @@ pub struct Claims {
     pools: BTreeMap<(Protocol, IpAddr), BTreeMap<u16, Arc<OwnedFd>>>,
     /// Those that nobody has a duplicate of yet.
     fresh: Vec<Claim>,
-    /// The interface from which they hear nothing, by index.
-    uplink: u32,
+    /// The interfaces from which they hear nothing, by index.
+    uplinks: Vec<u32>,
     /// Most claims there may be, as each takes a descriptor.
     limit: usize,
 }
@@ -71,7 +71,7 @@ pub struct Claims {
 impl Claims {
     /// No claims, and room for so many.
     pub fn new(limit: usize) -> Self {
-        Self { pools: BTreeMap::new(), fresh: Vec::new(), uplink: 0, limit }
+        Self { pools: BTreeMap::new(), fresh: Vec::new(), uplinks: Vec::new(), limit }
     }
 
     /// Takes up what a control before this one has claimed.
@@ -91,13 +91,13 @@ impl Claims {
         self.pools.keys().copied().collect()
     }
 
-    /// Goes on with these addresses only, on another interface perhaps.
-    pub fn settle(&mut self, uplink: u32, addresses: &[IpAddr]) {
+    /// Goes on with these addresses only, on other interfaces perhaps.
+    pub fn settle(&mut self, uplinks: &[u32], addresses: &[IpAddr]) {
         self.pools.retain(|(_, address), _| addresses.contains(address));
         self.fresh.retain(|(claimed, _)| addresses.contains(&claimed.address));
-        if self.uplink != uplink {
-            self.uplink = uplink;
-            let filter = Program::deaf_to(&[uplink], Families::BOTH);
+        if self.uplinks != uplinks {
+            self.uplinks = uplinks.to_vec();
+            let filter = Program::deaf_to(uplinks, Families::BOTH);
             for socket in self.pools.values().flat_map(BTreeMap::values) {
                 if let Err(error) = filter.attach(socket.as_fd()) {
                     tracing::warn!("a claimed port may answer the uplink: {error}");
@@ -124,7 +124,7 @@ impl Claims {
             if pool.contains_key(&port) {
                 continue;
             }
-            match claim(protocol, SocketAddr::new(address, port), self.uplink) {
+            match claim(protocol, SocketAddr::new(address, port), &self.uplinks) {
                 Ok(socket) => {
                     let socket = Arc::new(socket);
                     self.fresh.push((Claimed { protocol, address, port }, Arc::clone(&socket)));
@@ -153,10 +153,10 @@ impl Claims {
     }
 }
 
-fn claim(protocol: Protocol, address: SocketAddr, uplink: u32) -> io::Result<OwnedFd> {
+fn claim(protocol: Protocol, address: SocketAddr, uplinks: &[u32]) -> io::Result<OwnedFd> {
     match protocol {
-        Protocol::Tcp => claim::tcp(address, &[uplink]),
-        Protocol::Udp => claim::udp(address, &[uplink]),
+        Protocol::Tcp => claim::tcp(address, uplinks),
+        Protocol::Udp => claim::udp(address, uplinks),
         Protocol::Icmp | Protocol::Icmp6 | Protocol::Sctp => Err(io::ErrorKind::Unsupported.into()),
     }
 }
@@ -205,7 +205,7 @@ mod tests {
         assert!(std::net::UdpSocket::bind((address, own)).is_err(), "nobody else can bind it");
         assert_eq!(claims.take_fresh().len(), 2, "each is handed over");
         assert!(claims.take_fresh().is_empty(), "once");
-        claims.settle(1, &[]);
+        claims.settle(&[1], &[]);
         assert!(!claims.has(Protocol::Udp, address));
         assert!(std::net::UdpSocket::bind((address, own)).is_ok());
     }

@@ -55,7 +55,7 @@ fn gateway(network: &Network) -> engine::Gateway {
     }
 }
 
-/// The isolation group of an endpoint's port.
+/// The isolation group of the port of an endpoint, or of the tunnel to those on other hosts.
 pub fn group(network: &Network, port: PortId) -> GroupId {
     if network.options.icc { GroupId::own(port) } else { GroupId::containers_of(network.number) }
 }

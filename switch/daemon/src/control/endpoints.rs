@@ -6,7 +6,6 @@
 //! among the endpoints it has then.
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -24,6 +23,7 @@ use super::interface::{self, FarSide, Made, Remains, Wish, failed};
 use super::ipam::Family;
 use super::names::{self, Id};
 use super::options::{EndpointOptions, PortType};
+use super::publish::claims::Claim;
 use super::state::{Endpoint, Network};
 use crate::datapath::command::PortSpec;
 use crate::datapath::reserved::PORTS_FREE;
@@ -56,10 +56,10 @@ impl Cleanup {
         self.0.push(spawn_blocking(|| remains.destroy()));
     }
 
-    /// Closes descriptors, which may be many, beside whatever else goes on.
-    pub fn close(&mut self, descriptors: Vec<OwnedFd>) {
-        if !descriptors.is_empty() {
-            self.0.push(spawn_blocking(|| drop(descriptors)));
+    /// Closes the sockets of published ports, which may be many, beside whatever else goes on.
+    pub fn close(&mut self, claims: Vec<Claim>) {
+        if !claims.is_empty() {
+            self.0.push(spawn_blocking(|| drop(claims)));
         }
     }
 

@@ -93,7 +93,7 @@ struct Shared {
     pid: AtomicU32,
     restarts: AtomicU64,
     state: Mutex<State>,
-    uplink_name: std::sync::Mutex<Option<String>>,
+    uplink_names: std::sync::Mutex<BTreeMap<u16, String>>,
     /// Tells that other packets from the uplink are the switch's than before.
     admission: Notify,
     /// What the datapath wants to be claimed.
@@ -112,7 +112,7 @@ struct State {
     rules: Vec<Rule>,
     ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
     /// The way out, with a packet socket.
-    uplink: Option<(UplinkSpec, OwnedFd)>,
+    uplinks: BTreeMap<u16, (UplinkSpec, OwnedFd)>,
     grants: Vec<Grant>,
     /// The sockets of claimed ports, which control has, too.
     claims: BTreeMap<Claimed, Arc<OwnedFd>>,
@@ -161,7 +161,7 @@ impl Link {
             remotes: BTreeMap::new(),
             rules: Vec::new(),
             ports: BTreeMap::new(),
-            uplink: None,
+            uplinks: BTreeMap::new(),
             grants: Vec::new(),
             claims: BTreeMap::new(),
             bindings: Vec::new(),
@@ -195,7 +195,7 @@ impl Link {
             remotes: BTreeMap::new(),
             rules: Vec::new(),
             ports: memory.ports,
-            uplink: memory.uplink,
+            uplinks: memory.uplinks,
             grants: Vec::new(),
             claims: memory.claims,
             bindings: memory.bindings,
@@ -228,7 +228,7 @@ impl Link {
     fn of(counters: Counters, mirror: Mirror, resolver: Resolver, state: State) -> Self {
         let (wants, wanted) = mpsc::unbounded_channel();
         let shared = Shared {
-            uplink_name: std::sync::Mutex::new(None),
+            uplink_names: std::sync::Mutex::default(),
             admission: Notify::new(),
             wants,
             wanted: Mutex::new(wanted),
@@ -373,28 +373,33 @@ impl Link {
         self.tell(&mut state, Command::SetHostAddresses(addresses), None).await
     }
 
-    /// Says what the way out is, or that there is none. `fd` is a packet socket on it, if
+    /// Says what the uplink is at a place in the list of them, or that there is none. `fd` is a packet socket on it, if
     /// it is another interface than before.
     ///
     /// # Errors
     /// [`LinkError::Down`]; the next datapath will be told.
-    pub async fn set_uplink(&self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Result<(), LinkError> {
+    pub async fn set_uplink(
+        &self,
+        place: u16,
+        spec: Option<UplinkSpec>,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
-        if spec.is_none() {
+        let rides_along = fd.as_ref().map(OwnedFd::try_clone).transpose()?;
+        let before = state.uplinks.remove(&place).map(|(_, fd)| fd);
+        state.uplinks.extend(spec.clone().zip(fd.or(before)).map(|told| (place, told)));
+        if state.uplinks.is_empty() {
             state.grants.clear();
         }
-        let rides_along = fd.as_ref().map(OwnedFd::try_clone).transpose()?;
-        let before = state.uplink.take().map(|(_, fd)| fd);
-        state.uplink = spec.clone().zip(fd.or(before));
-        let name = spec.as_ref().map(|spec| spec.interface.clone());
-        *self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        let names = state.uplinks.iter().map(|(place, (spec, _))| (*place, spec.interface.clone())).collect();
+        *self.shared.uplink_names.lock().unwrap_or_else(PoisonError::into_inner) = names;
         let rides_along = rides_along.as_ref().map(AsFd::as_fd);
-        self.tell(&mut state, Command::SetUplink(spec), rides_along).await
+        self.tell(&mut state, Command::SetUplink(place, spec), rides_along).await
     }
 
-    /// The name of the interface that leads out of the host, if there is one.
-    pub fn uplink_name(&self) -> Option<String> {
-        self.shared.uplink_name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The names of the interfaces that lead out of the host, by their places.
+    pub fn uplink_names(&self) -> BTreeMap<u16, String> {
+        self.shared.uplink_names.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says all ports that are claimed for some protocols at some addresses.
@@ -561,7 +566,7 @@ impl Link {
         state.relays.clear();
         state.claims.clear();
         state.tunnel_sockets.clear();
-        (state.uplink, state.kept) = (None, None);
+        (state.uplinks, state.kept) = (BTreeMap::new(), None);
         let _ = std::fs::remove_file(&state.socket);
         if let Some(Running { channel, process, watcher }) = state.running.take() {
             if !matches!(timeout(PATIENCE, ask(&channel, &Command::Stop, None)).await, Ok(Ok(_))) {

@@ -102,7 +102,7 @@ use uplink::Uplink;
 const BLOCKING_THREADS: usize = 32;
 
 /// How long leaving a cluster may take.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How the daemon runs.
 #[derive(Debug)]
@@ -119,6 +119,8 @@ pub struct RunOptions {
     pub uplink: uplink::Choice,
     /// How it takes part in a cluster, if it does.
     pub cluster: Option<cluster::Options>,
+    /// The UDP port of tunnels.
+    pub vxlan_port: u16,
 }
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`].
@@ -205,8 +207,8 @@ impl Control {
             store,
             remains: BTreeMap::new(),
             claims: Claims::default(),
-            tunnels: Tunnels::new(link.clone()),
             cluster: None,
+            tunnels: Tunnels::new(link.clone(), options.vxlan_port),
             link,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),
@@ -238,15 +240,15 @@ impl Control {
     async fn join_cluster(
         &mut self,
         options: Option<&cluster::Options>,
-        prepared: Option<Prepared>,
+        source: Option<Prepared>,
         handle: &actor::Handle,
     ) -> Result<Option<JoinHandle<()>>> {
-        let (Some(options), Some(prepared)) = (options, prepared) else { return Ok(None) };
+        let (Some(options), Some(prepared)) = (options, source) else { return Ok(None) };
         let (view, events, source) = prepared.channel();
         let host = self.enter_cluster(options, view)?;
         self.commit()?;
         let others = self.cluster.as_ref().map(Cluster::other_hosts).unwrap_or_default();
-        let started = prepared.start(host, others, source);
+        let started = prepared.start(host, others, source).await;
         let source = started.map_err(|message| Error::new(Code::Internal, message))?;
         self.steer().await;
         tokio::spawn(cluster::agent::follow(handle.clone(), events));

@@ -8,8 +8,8 @@ use super::Control;
 use super::api::types;
 use super::error::{Code, Error, Result};
 use super::host_port::{HOST, HostPort};
-use super::{overlay, uplink};
-use crate::datapath::reserved::{TUNNELS, UPLINK};
+use super::{overlay, publish, uplink};
+use crate::datapath::reserved::{self, RELAY, TUNNELS};
 
 impl Control {
     /// The forwarding tables of one network, or of all.
@@ -65,10 +65,10 @@ impl Control {
             let (network, interface) = (network.to_owned(), host.interface.clone());
             types::PortStats::new(HOST.to_owned(), network, interface, host.port.0, &counters)
         });
-        let uplink = self.link.uplink_name().map(|interface| {
-            let counters = self.link.counters(UPLINK);
-            let (sandbox, port) = (uplink::NAME.to_owned(), UPLINK.0);
-            types::PortStats::new(sandbox, String::new(), interface, port, &counters)
+        let uplinks = self.link.uplink_names().into_iter().map(|(place, interface)| {
+            let port = reserved::uplink(place);
+            let counters = self.link.counters(port);
+            types::PortStats::new(uplink::NAME.to_owned(), String::new(), interface, port.0, &counters)
         });
         let tunnels = self.tunnel_ports().map(|(network, port)| {
             let counters = self.link.counters(port);
@@ -85,7 +85,12 @@ impl Control {
             let name = overlay::NAME_OF_ALL.to_owned();
             types::PortStats::new(name, String::new(), String::new(), TUNNELS.0, &counters)
         });
-        let ports = ports.chain(host_ports).chain(tunnels).chain(all_tunnels).chain(uplink);
+        let publishes = self.state.sandboxes.values().any(|sandbox| !sandbox.published.is_empty());
+        let relays = publishes.then(|| {
+            let (name, counters) = (publish::RELAYS.to_owned(), self.link.counters(RELAY));
+            types::PortStats::new(name, String::new(), String::new(), RELAY.0, &counters)
+        });
+        let ports = ports.chain(host_ports).chain(tunnels).chain(all_tunnels).chain(uplinks).chain(relays);
         let datapath = types::DatapathStats { pid: self.link.datapath_pid(), restarts: self.link.restarts() };
         types::Stats { datapath, ports: ports.collect() }
     }

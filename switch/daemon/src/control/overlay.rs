@@ -5,22 +5,22 @@
 //! `--ip-range`. The other end may be anything that speaks VXLAN.
 //!
 //! Each host is the gateway of its own containers, so the host ports of a network's hosts, which all have the same
-//! addresses, are kept apart: a host's port and its tunnel are in one isolation group.
+//! addresses, are kept apart: nothing goes between a host's port and a tunnel.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vswitch_frame::{GroupId, PortId};
+use vswitch_frame::PortId;
 use vswitch_sys::udp;
 use vswitch_vxlan::Vni;
 use vswitch_vxlan::mtu::inner_mtu;
 
 use super::Control;
+use super::describe;
 use super::error::{Code, Error, Result};
 use super::interface::failed;
 use super::options::{MTU, NetworkOptions, OverlayOptions, VNI, VTEP};
-use super::state::Network;
 use super::tunnels::{TunnelWish, underlay_mtu};
 use crate::datapath::reserved::PORTS_FREE;
 
@@ -131,7 +131,7 @@ impl Control {
     pub(super) async fn raise_tunnel(&mut self, name: &str) -> Result<()> {
         let network = self.state.network(name)?;
         let Some(overlay) = network.overlay.clone() else { return Ok(()) };
-        let (number, group) = (network.number, group(network, &overlay));
+        let (number, group) = (network.number, describe::group(network, overlay.port));
         let Overlay { port, vni, vtep, peers, shared } = overlay;
         let wish = TunnelWish { port, group, vni, local: vtep, learning: !shared };
         self.tunnels.up(number, wish).await?;
@@ -178,13 +178,4 @@ impl Control {
             }
         }
     }
-}
-
-/// The isolation group of a network's tunnel: that of its containers where they must not reach each other, on
-/// whatever host they are; otherwise that of the host's port.
-fn group(network: &Network, overlay: &Overlay) -> GroupId {
-    if !network.options.icc {
-        return GroupId::containers_of(network.number);
-    }
-    GroupId::own(network.host_port.as_ref().map_or(overlay.port, |host| host.port))
 }

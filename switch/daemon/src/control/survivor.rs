@@ -24,6 +24,7 @@ use crate::datapath::command::{Command, Options, PortSpec, Recall, Reply, Tunnel
 use crate::datapath::counters::Counters;
 use crate::datapath::mirror::Mirror;
 use crate::datapath::relays::{Relayed, Targets};
+use crate::datapath::reserved::UPLINKS_MAX;
 use crate::datapath::wiring::UplinkSpec;
 
 const ESRCH: i32 = 3;
@@ -57,8 +58,8 @@ pub struct Memory {
     pub networks: BTreeMap<NetworkId, Network>,
     /// Its ports and their descriptors.
     pub ports: BTreeMap<PortId, (PortSpec, OwnedFd)>,
-    /// Its way out, with a packet socket.
-    pub uplink: Option<(UplinkSpec, OwnedFd)>,
+    /// Its uplinks by their places, each with a packet socket.
+    pub uplinks: BTreeMap<u16, (UplinkSpec, OwnedFd)>,
     /// The sockets of ports that are claimed for it.
     pub claims: BTreeMap<Claimed, Arc<OwnedFd>>,
     /// Its published ports.
@@ -161,10 +162,12 @@ async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
         let Reply::Binding(binding) = reply else { return Err(wrong(&reply)) };
         bindings.push(binding);
     }
-    let uplink = match question(Recall::Uplink).await? {
-        (Reply::Uplink(spec), Some(socket)) => Some((spec, socket)),
-        _ => None,
-    };
+    let mut uplinks = BTreeMap::new();
+    for place in 0..UPLINKS_MAX {
+        if let (Reply::Uplink(spec), Some(socket)) = question(Recall::Uplink(place)).await? {
+            uplinks.insert(place, (spec, socket));
+        }
+    }
     let claims = remember_claims(channel).await?;
     let relays = remember_relays(channel).await?;
     let (tunnels, tunnel_sockets) = remember_tunnels(channel).await?;
@@ -176,7 +179,7 @@ async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
         mirror,
         networks,
         ports,
-        uplink,
+        uplinks,
         claims,
         bindings,
         relays,

@@ -29,7 +29,7 @@ use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
 use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netlink::watch::AddressWatch;
 use vswitch_sys::udp;
-use vswitch_vxlan::{Record, UDP_PORT, Vni};
+use vswitch_vxlan::{Record, Vni};
 
 use super::error::{Code, Error, Result};
 use super::interface::failed;
@@ -43,6 +43,8 @@ const SOURCE_PORTS_FROM: u16 = 49_152;
 #[derive(Clone, Debug)]
 pub struct Tunnels {
     link: Link,
+    /// The UDP port of all VTEPs.
+    port: u16,
     /// One at a time opens and closes sockets.
     sockets: Arc<Mutex<()>>,
 }
@@ -63,9 +65,9 @@ pub struct TunnelWish {
 }
 
 impl Tunnels {
-    /// Of the datapath behind this link.
-    pub fn new(link: Link) -> Self {
-        Self { link, sockets: Arc::default() }
+    /// Of the datapath behind this link. `port` is the UDP port of all VTEPs.
+    pub fn new(link: Link, port: u16) -> Self {
+        Self { link, port, sockets: Arc::default() }
     }
 
     /// Begins the tunnel of a network that the datapath has. It has no peers at first. One that is as wished stays as it
@@ -79,6 +81,9 @@ impl Tunnels {
         let spec = TunnelSpec { port, group, vni, local, underlay_mtu, learning };
         if let Some(KnownTunnel { spec: known, .. }) = self.link.tunnel(network).await {
             if known == (TunnelSpec { underlay_mtu: known.underlay_mtu, ..spec.clone() }) {
+                // An earlier control may have had another port.
+                self.open_sockets(local).await?;
+                self.close_sockets().await;
                 return self.link.set_tunnel_mtu(network, underlay_mtu).await.map_err(refused);
             }
             self.link.remove_tunnel(network).await.map_err(refused)?;
@@ -171,9 +176,9 @@ impl Tunnels {
     async fn open_sockets(&self, local: IpAddr) -> Result<()> {
         let _guard = self.sockets.lock().await;
         let open = self.link.tunnel_sockets().await;
-        let receiver = TunnelSocket::Receiver { port: UDP_PORT };
+        let receiver = TunnelSocket::Receiver { port: self.port };
         if !open.contains(&receiver) {
-            let fd = udp::open_receiver(UDP_PORT).map_err(|error| taken(UDP_PORT, &error))?;
+            let fd = udp::open_receiver(self.port).map_err(|error| taken(self.port, &error))?;
             self.link.set_tunnel_socket(receiver, fd).await.map_err(refused)?;
         }
         let mut ports = SOURCE_PORTS_FROM..=u16::MAX;
@@ -193,7 +198,7 @@ impl Tunnels {
         let tunnels = self.link.tunnels().await;
         for which in self.link.tunnel_sockets().await {
             let needed = match which {
-                TunnelSocket::Receiver { .. } => !tunnels.is_empty(),
+                TunnelSocket::Receiver { port } => port == self.port && !tunnels.is_empty(),
                 TunnelSocket::Sender { local, .. } => tunnels.iter().any(|(_, spec)| spec.local == local),
             };
             if !needed && let Err(error) = self.link.close_tunnel_socket(which).await {

@@ -1,7 +1,7 @@
-//! The way out of the host: which interface it is, and what the datapath is told of it.
+//! The way out of the host: which interfaces it is, and what the datapath is told of them.
 //!
 //! # Theory of operation
-//! The uplink is the interface of the host's default route, or the one that the operator named. It stays the host's: a packet
+//! The uplink is the interface of the host's default route, or those are that the operator named. It stays the host's: a packet
 //! socket on it sends, and hears what its filter admits ([`vswitch_sys::filter`]), and nothing of the host's firewall, routes or
 //! settings is touched. One task follows what may change and says each change on:
 //!
@@ -12,11 +12,10 @@
 //! | networks, published ports, claims | another filter |
 //! | the datapath wants more ports | they are claimed ([`Claims`]) and granted |
 
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::str::FromStr;
 
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::Interest;
@@ -33,6 +32,7 @@ use super::claims::{Claims, Lendable};
 use super::host_addresses::reachable;
 use super::link::Link;
 use super::publish;
+use crate::datapath::reserved::UPLINKS_MAX;
 use crate::datapath::wiring::{Grant, UplinkSpec};
 
 /// The sandbox that is shown for the uplink's port. No sandbox can have this name.
@@ -42,7 +42,7 @@ const CLAIMS_FIRST: usize = 512;
 /// Routes the datapath is told, so that they fit one message; further ones lead nowhere.
 const ROUTES_MAX: usize = 400;
 
-/// Which interface is the uplink.
+/// Which interfaces are uplinks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
     /// That of the default route: of IPv4, or else of IPv6.
@@ -50,19 +50,32 @@ pub enum Choice {
     Auto,
     /// None: containers reach this host only.
     None,
-    /// This one.
-    Named(String),
+    /// These.
+    Named(Vec<String>),
 }
 
-impl FromStr for Choice {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text {
-            "auto" => Self::Auto,
-            "none" => Self::None,
-            name => Self::Named(name.to_owned()),
-        })
+impl Choice {
+    /// Reads `auto`, `none`, or names.
+    ///
+    /// # Errors
+    /// One line, when they contradict each other or are too many.
+    pub fn parse(words: &[String]) -> Result<Self, String> {
+        match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] | ["auto"] => return Ok(Self::Auto),
+            ["none"] => return Ok(Self::None),
+            _ => {}
+        }
+        if let Some(word) = words.iter().find(|word| matches!(word.as_str(), "auto" | "none")) {
+            return Err(format!("--uplink {word} stands alone: leave it or the others out"));
+        }
+        let twice = words.iter().enumerate().find(|(place, word)| words[..*place].contains(word));
+        if let Some((_, word)) = twice {
+            return Err(format!("--uplink {word} is given twice: leave one out"));
+        }
+        if words.len() > usize::from(UPLINKS_MAX) {
+            return Err(format!("{} uplinks are more than {UPLINKS_MAX}: leave some out", words.len()));
+        }
+        Ok(Self::Named(words.to_vec()))
     }
 }
 
@@ -70,17 +83,36 @@ impl FromStr for Choice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
     index: u32,
-    /// The host's addresses that mean it elsewhere.
-    host: Vec<IpAddr>,
     spec: UplinkSpec,
 }
 
 impl Found {
     /// The addresses that flows leave with.
-    fn own(&self) -> Vec<IpAddr> {
-        let own = [self.spec.v4.map(IpAddr::from), self.spec.v6.map(IpAddr::from)];
-        own.into_iter().flatten().collect()
+    fn own(&self) -> impl Iterator<Item = IpAddr> {
+        [self.spec.v4.map(IpAddr::from), self.spec.v6.map(IpAddr::from)].into_iter().flatten()
     }
+}
+
+/// What a look at the host shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// The host's addresses that mean it elsewhere; none without an uplink.
+    host: Vec<IpAddr>,
+    /// What there is at each place in the list of uplinks.
+    uplinks: Vec<Option<Found>>,
+}
+
+impl Seen {
+    fn found(&self) -> impl Iterator<Item = &Found> {
+        self.uplinks.iter().flatten()
+    }
+}
+
+/// The packet socket on an uplink, and the filter it has.
+#[derive(Debug)]
+struct Heard {
+    socket: OwnedFd,
+    admitted: Option<Program>,
 }
 
 /// Follows the uplink; see the [module](self).
@@ -92,15 +124,15 @@ pub struct Uplink {
     claims: Claims,
     /// Those of published ports.
     published: publish::claims::Claims,
-    told: Option<Found>,
+    told: Seen,
     /// Whether that is what the datapath was told.
     is_told: bool,
-    socket: Option<OwnedFd>,
-    admitted: Option<Program>,
+    /// By the place of the uplink.
+    sockets: BTreeMap<u16, Heard>,
 }
 
 impl Uplink {
-    /// Finds the uplink and tells the datapath.
+    /// Finds the uplinks and tells the datapath.
     ///
     /// # Errors
     /// When the kernel does not tell what changes.
@@ -111,9 +143,10 @@ impl Uplink {
         let mut claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
         // A datapath that outlived its control has these.
         claims.take_up(link.claims().await);
-        let socket = link.uplink().await?.map(|(_, socket)| socket);
-        let (told, is_told, admitted) = (None, false, None);
-        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, socket, admitted };
+        let sockets = link.uplink_sockets().await?.into_iter();
+        let sockets = sockets.map(|(place, socket)| (place, Heard { socket, admitted: None })).collect();
+        let (told, is_told) = (Seen::default(), false);
+        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, sockets };
         uplink.look_again().await;
         Ok(uplink)
     }
@@ -137,66 +170,68 @@ impl Uplink {
 
     /// Looks at the host, and says on what is not as it was.
     async fn look_again(&mut self) {
-        let found = look(&self.choice).unwrap_or_else(|error| {
+        let seen = look(&self.choice).unwrap_or_else(|error| {
             tracing::warn!("the uplink cannot be looked at: {error}");
             self.told.clone()
         });
-        if self.is_told && found == self.told {
+        if self.is_told && seen == self.told {
             return;
         }
-        let changed = self.change(found).await;
-        // The next change is another try.
-        self.is_told = changed.is_ok();
-        if let Err(error) = changed {
-            self.told = None;
-            tracing::warn!("containers do not reach the world: {error}");
+        self.told = seen.clone();
+        let indices: Vec<u32> = seen.found().map(|found| found.index).collect();
+        self.settle(&indices, &seen.host).await;
+        self.published.set_uplinks(&indices);
+        self.claim_first().await;
+        self.is_told = true;
+        let mut found = seen.uplinks.into_iter();
+        for place in 0..UPLINKS_MAX {
+            if let Err(error) = self.change(place, found.next().flatten()).await {
+                // The next change is another try.
+                self.is_told = false;
+                tracing::warn!("containers do not reach the world: {error}");
+            }
         }
+        self.tell_granted(&self.claims.held()).await;
     }
 
-    async fn change(&mut self, found: Option<Found>) -> io::Result<()> {
+    /// Says what an uplink is now.
+    async fn change(&mut self, place: u16, found: Option<Found>) -> io::Result<()> {
         let Some(found) = found else {
-            (self.told, self.socket, self.admitted) = (None, None, None);
-            self.settle(0, &[]).await;
-            self.published.set_uplinks(&[]);
-            return self.link.set_uplink(None, None).await.map_err(io::Error::other);
+            let gone = self.sockets.remove(&place).is_some();
+            let told = if gone { self.link.set_uplink(place, None, None).await } else { Ok(()) };
+            return told.map_err(io::Error::other);
         };
-        self.settle(found.index, &found.host).await;
-        self.published.set_uplinks(&[found.index]);
-        let bound = self.socket.as_ref().and_then(|socket| packet::interface(socket).ok());
+        let program = self.program(&found.spec.interface).await;
+        let heard = self.sockets.get_mut(&place);
+        let bound = heard.as_ref().and_then(|heard| packet::interface(&heard.socket).ok());
         let is_same = bound == Some(found.index);
-        let spec = found.spec.clone();
-        self.claim_first(&found).await;
-        self.told = Some(found);
-        let program = self.program().await;
         let mut rides_along = None;
-        if let (true, Some(socket)) = (is_same, &self.socket) {
-            program.attach(socket.as_fd())?;
+        if let (true, Some(heard)) = (is_same, heard) {
+            program.attach(heard.socket.as_fd())?;
+            heard.admitted = Some(program);
         } else {
-            let socket = packet::open_filtered(&spec.interface, &program)?;
+            let socket = packet::open_filtered(&found.spec.interface, &program)?;
             rides_along = Some(socket.try_clone()?);
-            self.socket = Some(socket);
+            self.sockets.insert(place, Heard { socket, admitted: Some(program) });
         }
-        self.admitted = Some(program);
-        self.link.set_uplink(Some(spec), rides_along).await.map_err(io::Error::other)?;
-        self.tell_granted(&self.claims.held()).await;
-        Ok(())
+        self.link.set_uplink(place, Some(found.spec), rides_along).await.map_err(io::Error::other)
     }
 
     /// Networks or published ports are not what they were.
     async fn follow_networks(&mut self) {
-        let Some(found) = self.told.clone() else { return };
-        let claimed = self.claim_first(&found).await;
+        let claimed = self.claim_first().await;
         self.admit().await;
         self.tell_granted(&claimed).await;
     }
 
     /// Claims ports at addresses that flows leave with; says at which there are some now.
-    async fn claim_first(&mut self, found: &Found) -> Vec<(Protocol, IpAddr)> {
+    async fn claim_first(&mut self) -> Vec<(Protocol, IpAddr)> {
         let lendable = Lendable::look();
         let mut claimed = Vec::new();
         let chosen = self.link.source_addresses().await.into_iter();
-        let chosen = chosen.filter(|address| found.host.contains(address));
-        for address in found.own().into_iter().chain(chosen) {
+        let chosen = chosen.filter(|address| self.told.host.contains(address));
+        let own = self.told.found().flat_map(Found::own);
+        for address in own.chain(chosen).collect::<Vec<_>>() {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 if !self.claims.has(protocol, address) {
                     self.claims.claim(&Wanted { protocol, address, ports: CLAIMS_FIRST }, &lendable);
@@ -209,7 +244,7 @@ impl Uplink {
 
     /// Claims what the datapath wants, and says what there is.
     async fn grant(&mut self, wanted: &[Wanted]) {
-        let host = self.told.as_ref().map(|found| found.host.clone()).unwrap_or_default();
+        let host = self.told.host.clone();
         let lendable = Lendable::look();
         let mut claimed = Vec::new();
         for wanted in wanted.iter().filter(|wanted| host.contains(&wanted.address)) {
@@ -222,8 +257,8 @@ impl Uplink {
     }
 
     /// Lets go of claims at other addresses than these.
-    async fn settle(&mut self, index: u32, addresses: &[IpAddr]) {
-        self.claims.settle(index, addresses);
+    async fn settle(&mut self, indices: &[u32], addresses: &[IpAddr]) {
+        self.claims.settle(indices, addresses);
         if let Err(error) = self.link.keep_claims_only_at(addresses).await {
             tracing::warn!("the datapath keeps sockets of ports that are not claimed any more: {error}");
         }
@@ -244,89 +279,91 @@ impl Uplink {
         }
     }
 
-    /// Lets the socket hear what is the switch's now.
+    /// Lets the sockets hear what is the switch's now.
     async fn admit(&mut self) {
-        let program = self.program().await;
-        let Some(socket) = self.socket.as_ref().filter(|_| self.admitted.as_ref() != Some(&program)) else {
-            return;
-        };
-        if let Err(error) = program.attach(socket.as_fd()) {
-            tracing::warn!("the uplink's filter cannot be changed: {error}");
-            return;
+        for (place, found) in (0..UPLINKS_MAX).zip(self.told.uplinks.clone()) {
+            let Some(Found { spec, .. }) = found else { continue };
+            let program = self.program(&spec.interface).await;
+            let is_new = |heard: &&mut Heard| heard.admitted.as_ref() != Some(&program);
+            let Some(heard) = self.sockets.get_mut(&place).filter(is_new) else { continue };
+            match program.attach(heard.socket.as_fd()) {
+                Ok(()) => heard.admitted = Some(program),
+                Err(error) => tracing::warn!("the uplink's filter cannot be changed: {error}"),
+            }
         }
-        self.admitted = Some(program);
     }
 
-    async fn program(&self) -> Program {
-        let interface = self.told.as_ref().map(|found| found.spec.interface.as_str());
-        let subnets = self.link.reachable_subnets(interface).await;
+    async fn program(&self, interface: &str) -> Program {
+        let subnets = self.link.reachable_subnets(Some(interface)).await;
         let bindings = self.link.bindings().await;
         let ports = |protocol| {
             let published = bindings.iter().filter(|binding| binding.protocol == protocol);
             let published = published.map(Binding::host_ports);
             self.claims.all_ranges(protocol).into_iter().chain(published).collect()
         };
-        Program::admitting(&Admission {
-            own: self.told.as_ref().map(|found| found.host.clone()).unwrap_or_default(),
-            tcp: ports(Protocol::Tcp),
-            udp: ports(Protocol::Udp),
-            subnets,
-        })
+        let (tcp, udp) = (ports(Protocol::Tcp), ports(Protocol::Udp));
+        Program::admitting(&Admission { own: self.told.host.clone(), tcp, udp, subnets })
     }
 }
 
-/// Finds the uplink; `None` when there is none.
-fn look(choice: &Choice) -> io::Result<Option<Found>> {
+/// Finds the uplinks.
+fn look(choice: &Choice) -> io::Result<Seen> {
     if *choice == Choice::None {
-        return Ok(None);
+        return Ok(Seen::default());
     }
     let mut netlink = Netlink::open()?;
     let (links, routes, addresses) = (netlink.links()?, netlink.routes()?, netlink.addresses()?);
     Ok(find(choice, &links, &routes, &addresses))
 }
 
-fn find(
-    choice: &Choice,
-    links: &[netlink::Link],
-    routes: &[netlink::Route],
-    addresses: &[Address],
-) -> Option<Found> {
-    let is_uplink = |link: &&netlink::Link| match choice {
-        Choice::None => false,
-        Choice::Named(name) => link.name == *name,
+fn find(choice: &Choice, links: &[netlink::Link], routes: &[netlink::Route], addresses: &[Address]) -> Seen {
+    let named = |name: &String| links.iter().find(|link| link.name == *name);
+    let chosen: Vec<Option<&netlink::Link>> = match choice {
+        Choice::None => Vec::new(),
+        Choice::Named(names) => names.iter().map(named).collect(),
         Choice::Auto => {
             let mut defaults = routes.iter().filter(|route| route.destination.prefix_len() == 0);
-            defaults.find_map(|route| route.index) == Some(link.index)
+            let index = defaults.find_map(|route| route.index);
+            vec![links.iter().find(|link| Some(link.index) == index)]
         }
     };
-    let link = links.iter().find(is_uplink)?;
-    // Without an Ethernet address there is nobody to be on its link.
-    let mac = link.mac.filter(|mac| link.up && *mac != Mac::ZERO)?;
-    let own = |is_v4: bool| {
-        let gateway = routes.iter().find(|route| {
-            let is_default =
-                route.destination.prefix_len() == 0 && route.destination.addr().is_ipv4() == is_v4;
-            is_default && route.index == Some(link.index)
-        });
-        let gateway = gateway.and_then(|route| route.gateway);
-        let mine = || {
-            let mine =
-                addresses.iter().filter(|address| address.index == link.index).map(|address| address.net);
-            mine.filter(|net| net.addr().is_ipv4() == is_v4 && reachable(&net.addr()))
+    let indices: Vec<u32> = chosen.iter().flatten().map(|link| link.index).collect();
+    let beyond = routes.iter().filter(|route| beyond_the_link(route)).take(ROUTES_MAX);
+    let beyond: Vec<Route> = beyond.map(|route| described(route, links, &indices)).collect();
+    let uplinks = chosen.into_iter().map(|link| {
+        let link = link?;
+        // Without an Ethernet address there is nobody to be on its link.
+        let mac = link.mac.filter(|mac| link.up && *mac != Mac::ZERO)?;
+        let own = |is_v4| own_address(link.index, routes, addresses, is_v4);
+        let spec = UplinkSpec {
+            interface: link.name.clone(),
+            mac,
+            mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+            v4: own(true).and_then(|own| if let IpAddr::V4(own) = own { Some(own) } else { None }),
+            v6: own(false).and_then(|own| if let IpAddr::V6(own) = own { Some(own) } else { None }),
+            routes: beyond.clone(),
         };
-        let near = mine().find(|net| gateway.is_some_and(|gateway| net.contains(&gateway)));
-        near.or_else(|| mine().next()).map(|net| net.addr())
+        Some(Found { index: link.index, spec })
+    });
+    let uplinks: Vec<Option<Found>> = uplinks.collect();
+    let host = addresses.iter().map(|address| address.net.addr()).filter(reachable);
+    let host = if uplinks.iter().all(Option::is_none) { Vec::new() } else { host.collect() };
+    Seen { host, uplinks }
+}
+
+/// The address with which flows leave by an interface: of several that which is near its default router.
+fn own_address(index: u32, routes: &[netlink::Route], addresses: &[Address], is_v4: bool) -> Option<IpAddr> {
+    let default = routes.iter().find(|route| {
+        let net = route.destination;
+        net.prefix_len() == 0 && net.addr().is_ipv4() == is_v4 && route.index == Some(index)
+    });
+    let gateway = default.and_then(|route| route.gateway);
+    let mine = || {
+        let mine = addresses.iter().filter(|address| address.index == index).map(|address| address.net);
+        mine.filter(|net| net.addr().is_ipv4() == is_v4 && reachable(&net.addr()))
     };
-    let v4: Option<Ipv4Addr> =
-        own(true).and_then(|address| if let IpAddr::V4(address) = address { Some(address) } else { None });
-    let v6: Option<Ipv6Addr> =
-        own(false).and_then(|address| if let IpAddr::V6(address) = address { Some(address) } else { None });
-    let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
-    let routes = routes.iter().filter(|route| beyond_the_link(route)).take(ROUTES_MAX);
-    let routes = routes.map(|route| described(route, links, link.index)).collect();
-    let host = addresses.iter().map(|address| address.net.addr()).filter(reachable).collect();
-    let spec = UplinkSpec { interface: link.name.clone(), mac, mtu, v4, v6, routes };
-    Some(Found { index: link.index, host, spec })
+    let near = mine().find(|net| gateway.is_some_and(|gateway| net.contains(&gateway)));
+    near.or_else(|| mine().next()).map(|net| net.addr())
 }
 
 /// Whether a route is for packets that may be passed on.
@@ -337,10 +374,11 @@ fn beyond_the_link(route: &netlink::Route) -> bool {
     }
 }
 
-fn described(route: &netlink::Route, links: &[netlink::Link], uplink: u32) -> Route {
+fn described(route: &netlink::Route, links: &[netlink::Link], uplinks: &[u32]) -> Route {
     let link = links.iter().find(|link| route.index == Some(link.index));
     let interface = link.map(|link| link.name.clone()).unwrap_or_default();
-    let hop = match (route.index == Some(uplink), route.gateway) {
+    let leads_out = route.index.is_some_and(|index| uplinks.contains(&index));
+    let hop = match (leads_out, route.gateway) {
         (true, Some(router)) => Hop::Router(router),
         (true, None) => Hop::Link,
         (false, _) => Hop::Elsewhere,
@@ -350,6 +388,8 @@ fn described(route: &netlink::Route, links: &[netlink::Link], uplink: u32) -> Ro
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn link(index: u32, name: &str, mac: Mac, up: bool) -> netlink::Link {
@@ -390,10 +430,11 @@ mod tests {
             address(3, "10.0.0.2/8"),
         ];
         let find = |choice: &str| {
-            let choice = choice.parse().unwrap_or_default();
-            super::find(&choice, &links, &routes, &addresses)
+            let words: Vec<String> = choice.split(',').map(str::to_owned).collect();
+            super::find(&Choice::parse(&words).expect("a choice"), &links, &routes, &addresses)
         };
-        let auto = find("auto").expect("an uplink");
+        let seen = find("auto");
+        let auto = seen.uplinks[0].clone().expect("an uplink");
         let described = |destination: &str, hop| {
             let interface = if hop == Hop::Elsewhere { "eth1" } else { "eth0" };
             Route { destination: destination.parse().expect("a net"), interface: interface.to_owned(), hop }
@@ -412,10 +453,34 @@ mod tests {
         };
         assert_eq!((auto.index, auto.spec), (2, expected));
         let hosts = [[198, 51, 100, 2], [192, 0, 2, 2], [10, 0, 0, 2]].map(IpAddr::from);
-        assert_eq!(auto.host, hosts);
-        assert_eq!(find("eth1").map(|found| found.spec.v4), Some(Some([10, 0, 0, 2].into())));
+        assert_eq!(seen.host, hosts);
+        let own = |choice: &str| -> Vec<Option<Ipv4Addr>> {
+            find(choice).found().map(|found| found.spec.v4).collect()
+        };
+        assert_eq!(own("eth1"), [Some([10, 0, 0, 2].into())]);
+        assert_eq!(own("eth1,eth0"), [Some([10, 0, 0, 2].into()), Some([192, 0, 2, 2].into())]);
+        assert!(find("eth0,eth9,eth1").uplinks[1].is_none(), "its place is kept");
+        let several = find("eth0,eth1").uplinks[1].clone().expect("an uplink").spec.routes;
+        assert_eq!(several[2].hop, Hop::Link, "none of their routes leads elsewhere");
         for none in ["none", "lo", "eth2", "eth9"] {
-            assert_eq!(find(none), None, "{none}");
+            assert_eq!((own(none), find(none).host), (vec![], vec![]), "{none}");
+        }
+    }
+
+    #[test]
+    fn choices_that_contradict_each_other_are_refused() {
+        let parse = |text: &str| Choice::parse(&text.split(',').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(parse("auto"), Ok(Choice::Auto));
+        assert_eq!(parse("none"), Ok(Choice::None));
+        assert_eq!(parse("a,b"), Ok(Choice::Named(vec!["a".to_owned(), "b".to_owned()])));
+        for (text, named) in [
+            ("a,none", "none stands alone"),
+            ("auto,a", "auto stands alone"),
+            ("a,a", "twice"),
+            ("a,b,c,d,e", "5"),
+        ] {
+            let message = parse(text).expect_err("a contradiction");
+            assert!(message.contains(named), "{text}: {message}");
         }
     }
 }

@@ -13,7 +13,7 @@ use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 use super::RESOLVER;
 use super::claims::ClaimCommand;
 use super::command::{Command, PortSpec, Question, RelayCommand, Reply, TABLE_PAGE, TableEntry};
-use super::reserved::UPLINK;
+use super::reserved::{self, UPLINKS_MAX};
 use super::turn::Datapath;
 use super::wiring::{Grant, UplinkSpec};
 
@@ -83,7 +83,7 @@ impl Datapath {
                 None => Reply::Refused("a resolver needs a channel".into()),
             },
             Command::SetHostAddresses(addresses) => self.set_host_addresses(addresses),
-            Command::SetUplink(spec) => self.set_uplink(spec, one(fds)),
+            Command::SetUplink(place, spec) => self.set_uplink(place, spec, one(fds)),
             Command::SetClaims => match one(fds) {
                 Some(fd) => self.set_claims(fd),
                 None => Reply::Refused("claims need a channel".into()),
@@ -168,7 +168,7 @@ impl Datapath {
     }
 
     fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) -> Reply {
-        self.set_way_out(self.outside.spec(), addresses.clone());
+        self.wiring(clock::now()).set_host(addresses.clone());
         self.switch.set_host_addresses(addresses);
         Reply::Done
     }
@@ -204,27 +204,22 @@ impl Datapath {
         Reply::Done
     }
 
-    fn set_uplink(&mut self, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Reply {
+    fn set_uplink(&mut self, place: u16, spec: Option<UplinkSpec>, fd: Option<OwnedFd>) -> Reply {
+        let port = reserved::uplink(place.min(UPLINKS_MAX - 1));
         if fd.is_some() || spec.is_none() {
-            self.close(UPLINK);
+            self.close(port);
         }
         if let Some(fd) = fd {
             let device = Device::new(fd, DeviceKind::Packet { vnet_header: true });
-            if let Err(error) = self.poller.add(device.as_fd(), UPLINK.index()) {
+            if let Err(error) = self.poller.add(device.as_fd(), port.index()) {
                 return Reply::Refused(format!("cannot wait for the uplink's descriptor: {error}"));
             }
-            self.ports.insert(UPLINK, device, Accepts::ALL);
-            self.ports.set_ready(UPLINK);
+            self.ports.insert(port, device, Accepts::ALL);
+            self.ports.set_ready(port);
         }
-        let host = self.outside.told_host();
-        self.set_way_out(spec, host);
-        Reply::Done
-    }
-
-    /// Wires the way out anew.
-    fn set_way_out(&mut self, spec: Option<UplinkSpec>, host: Vec<IpAddr>) {
-        self.wiring(clock::now()).set(spec, host);
+        self.wiring(clock::now()).set_uplink(port, spec);
         self.send_to_one();
+        Reply::Done
     }
 
     /// Asks control over a new channel for names that are not ours. The old one, if there was one, is closed.

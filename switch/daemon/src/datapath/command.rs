@@ -49,9 +49,9 @@ pub enum Command {
     SetResolver,
     /// Says which addresses the host has beside those of gateways.
     SetHostAddresses(Vec<IpAddr>),
-    /// Says what the way out of the host is, if there is one. The packet socket of another interface than before rides
-    /// along.
-    SetUplink(Option<UplinkSpec>),
+    /// Says what the uplink is at this place in the list of them, if there is one. The packet socket of another interface
+    /// than before rides along.
+    SetUplink(u16, Option<UplinkSpec>),
     /// Asks for claims over the channel that rides along: each message is a list of [`vswitch_nat::Wanted`].
     SetClaims,
     /// Says which ports were claimed.
@@ -160,8 +160,8 @@ pub enum Recall {
     },
     /// The socket of tunnels behind this one, which rides along; the first one, if none is named.
     NextTunnelSocket(Option<TunnelSocket>),
-    /// The way out; its packet socket rides along with the answer.
-    Uplink,
+    /// The uplink at this place; its packet socket rides along with the answer.
+    Uplink(u16),
     /// The claims behind this one, with their sockets; the first ones, if none is named.
     NextClaims(Option<Claimed>),
     /// What was handed over to be kept. It rides along with the answer, if there is anything.

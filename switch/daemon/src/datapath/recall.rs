@@ -8,7 +8,7 @@ use vswitch_engine::Station;
 use vswitch_frame::{Instant, NetworkId, PortId};
 
 use super::command::{Options, PortSpec, RECORDS_MAX, Recall, Reply, VERSION};
-use super::reserved::UPLINK;
+use super::reserved::{self, UPLINKS_MAX};
 use super::turn::Datapath;
 
 /// What was told and is not remembered elsewhere.
@@ -110,10 +110,13 @@ impl Datapath {
                 Some((which, fd)) => self.reply(&Reply::TunnelSocket(which), Some(fd)),
                 None => self.reply(&Reply::Done, None),
             },
-            Recall::Uplink => match self.outside.spec().zip(self.ports.get(UPLINK)) {
-                Some((spec, port)) => self.reply(&Reply::Uplink(spec), Some(port.device.as_fd())),
-                None => self.reply(&Reply::Done, None),
-            },
+            Recall::Uplink(place) => {
+                let port = reserved::uplink(place.min(UPLINKS_MAX - 1));
+                match self.outside.spec(port).zip(self.ports.get(port)) {
+                    Some((spec, port)) => self.reply(&Reply::Uplink(spec), Some(port.device.as_fd())),
+                    None => self.reply(&Reply::Done, None),
+                }
+            }
             Recall::NextClaims(after) => {
                 let (claimed, fds) = self.claims.behind(after);
                 self.reply_with(&Reply::Claims(claimed), &fds);

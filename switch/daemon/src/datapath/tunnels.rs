@@ -160,9 +160,12 @@ impl Overlay {
     /// Closes a socket. The receiving one is given back.
     pub(super) fn close_socket(&mut self, which: TunnelSocket) -> Option<OwnedFd> {
         match which {
-            TunnelSocket::Receiver { .. } => {
-                (self.ready, self.inbox) = (false, None);
-                self.receiver.take().map(|(_, fd)| fd)
+            TunnelSocket::Receiver { port } => {
+                let closed = self.receiver.take_if(|(open, _)| *open == port);
+                if closed.is_some() {
+                    (self.ready, self.inbox) = (false, None);
+                }
+                closed.map(|(_, fd)| fd)
             }
             TunnelSocket::Sender { local, index } => {
                 let senders = self.senders.get_mut(&local)?;

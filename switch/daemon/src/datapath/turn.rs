@@ -27,7 +27,7 @@ use super::mirror::Mirror;
 use super::ports::Ports;
 use super::recall::Memory;
 use super::relays::Relays;
-use super::reserved::{TUNNELS, UPLINK};
+use super::reserved::{TUNNELS, is_uplink};
 use super::rest::Rest;
 use super::transmit::Transmit;
 use super::tunnels::{Inbox, Overlay};
@@ -160,9 +160,10 @@ impl Datapath {
 
         // 2 decide, 3 serve
         let held = self.held_for_check();
-        let made = if ingress == UPLINK { self.arrive(now) } else { self.decide(ingress, now) };
+        let made = if is_uplink(ingress) { self.arrive(ingress, now) } else { self.decide(ingress, now) };
         let verdicts = &self.verdicts;
-        let unserved = verdicts.local.len() + verdicts.names.len() + verdicts.outbound.len();
+        let unserved =
+            verdicts.local.len() + verdicts.names.len() + verdicts.outbound.len() + verdicts.too_big.len();
         debug_assert_eq!((received + made + held, 0), (verdicts.len() + self.held_for_check(), unserved));
 
         // 4 drop, 5 transmit
@@ -239,10 +240,10 @@ impl Datapath {
         made + self.wiring(now).leave(ingress)
     }
 
-    /// Takes the burst of the uplink in. Returns how many frames were made.
-    fn arrive(&mut self, now: Instant) -> usize {
+    /// Takes the burst of an uplink in. Returns how many frames were made.
+    fn arrive(&mut self, ingress: PortId, now: Instant) -> usize {
         let mut burst = std::mem::take(&mut self.burst);
-        let made = self.wiring(now).arrive(&mut burst);
+        let made = self.wiring(now).arrive(ingress, &mut burst);
         self.burst = burst;
         made
     }

@@ -11,8 +11,10 @@
 //!  a container's packet for the host that leads to a container ─► nat ─► inside ─► engine
 //! ```
 //! This is the only file that knows both the engine and the translator, neither of which knows the other. Frames of
-//! the uplink are not switched: it is a port in nothing but its descriptor and its counters.
+//! an uplink are not switched: it is a port in nothing but its descriptor and its counters.
 //!
+//! * **Several uplinks.** Routes say by which of them a packet leaves, and with which address. What leaves with the address of
+//!   an uplink leaves by it, so that what answers the world goes the way the question came.
 //! * **Books.** Every frame handed in ends up in `forward` or `drop` of the engine's verdicts, or is *held*: it waits for a
 //!   neighbour's answer, or is a fragment that waits for its first. [`Outside::held`] says how many are.
 //! * **The host's stack** gets a copy of every frame on the uplink. What is not ours is dropped here in silence
@@ -20,7 +22,7 @@
 //! * **Claims** are asked for over a channel of their own as soon as the translator wants more, and asked for again if
 //!   they do not come.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -34,10 +36,10 @@ use vswitch_sys::seqpacket::Channel;
 
 use super::counters::Counters;
 use super::neighbours::{Neighbours, Next, Own, WAITING_MAX};
-use super::reserved::UPLINK;
+use super::reserved::{UPLINK, UPLINKS_MAX, is_uplink};
 
 /// Frames held at most at the end of a burst.
-pub(super) const HELD_MAX: usize = WAITING_MAX + FRAGMENTS_WAITING;
+pub(super) const HELD_MAX: usize = WAITING_MAX * UPLINKS_MAX as usize + FRAGMENTS_WAITING;
 /// Fragments that wait for the first of their datagram.
 const FRAGMENTS_WAITING: usize = 64;
 
@@ -47,7 +49,7 @@ pub(super) const FLOWS: usize = 1_000_000;
 /// Time after which claims that did not come are asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// The way out of the host, as control describes it. Its descriptor is a packet socket.
+/// An uplink, as control describes it. Its descriptor is a packet socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UplinkSpec {
     /// The name of the interface.
@@ -75,15 +77,30 @@ pub struct Grant {
     pub ports: Vec<RangeInclusive<u16>>,
 }
 
-/// The translator, and what else the way out needs from burst to burst.
+/// One uplink.
+#[derive(Debug)]
+struct Leading {
+    spec: UplinkSpec,
+    neighbours: Neighbours,
+}
+
+impl UplinkSpec {
+    /// The addresses that flows leave with.
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [self.v4.map(IpAddr::from), self.v6.map(IpAddr::from)].into_iter().flatten()
+    }
+}
+
+/// What the way out needs from burst to burst beside the translator.
 #[derive(Debug)]
 pub(crate) struct Outside {
-    spec: Option<UplinkSpec>,
+    uplinks: BTreeMap<PortId, Leading>,
     /// The host's addresses, as control says them.
     told_host: Vec<IpAddr>,
-    /// Those, and the uplink's.
+    /// The host's routes, as control said them last.
+    routes: Vec<Route>,
+    /// Those, and the uplinks'.
     host: BTreeSet<IpAddr>,
-    neighbours: Neighbours,
     verdicts: vswitch_nat::Verdicts,
     /// Where claims are asked for.
     claims: Option<Channel>,
@@ -101,10 +118,10 @@ pub(super) fn translator(seed: u64) -> Nat {
 impl Outside {
     pub(super) fn new() -> Self {
         Self {
-            spec: None,
+            uplinks: BTreeMap::new(),
             told_host: Vec::new(),
+            routes: Vec::new(),
             host: BTreeSet::new(),
-            neighbours: Neighbours::default(),
             verdicts: vswitch_nat::Verdicts::default(),
             claims: None,
             asked: None,
@@ -141,22 +158,19 @@ impl Outside {
 
     /// How many frames are held.
     pub(super) fn held(&self, nat: &Nat) -> usize {
-        self.neighbours.waiting() + nat.stats().fragments_waiting
+        let waiting: usize = self.uplinks.values().map(|uplink| uplink.neighbours.waiting()).sum();
+        waiting + nat.stats().fragments_waiting
     }
 
-    /// What control said the way out is.
-    pub(super) fn spec(&self) -> Option<UplinkSpec> {
-        self.spec.clone()
-    }
-
-    /// The host's addresses, as control said them.
-    pub(super) fn told_host(&self) -> Vec<IpAddr> {
-        self.told_host.clone()
+    /// What control said the uplink at a port is.
+    pub(super) fn spec(&self, port: PortId) -> Option<UplinkSpec> {
+        self.uplinks.get(&port).map(|uplink| uplink.spec.clone())
     }
 
     /// When there is something to do; see [`Wiring::poll`].
     pub(super) fn poll_at(&self, nat: &Nat) -> Option<Instant> {
-        [nat.poll_at(), self.neighbours.poll_at()].into_iter().flatten().min()
+        let neighbours = self.uplinks.values().map(|uplink| uplink.neighbours.poll_at());
+        neighbours.chain([nat.poll_at()]).flatten().min()
     }
 }
 
@@ -172,41 +186,75 @@ pub(super) struct Wiring<'a> {
 }
 
 impl Wiring<'_> {
-    /// Says what the way out is, if there is one; `host` are the host's other addresses. Packets that waited for the old one's
-    /// neighbours are dropped.
-    pub(super) fn set(&mut self, spec: Option<UplinkSpec>, host: Vec<IpAddr>) {
-        let told = spec.clone().unwrap_or_default();
-        let own = [told.v4.map(IpAddr::from), told.v6.map(IpAddr::from)];
-        self.outside.host = host.iter().copied().chain(own.into_iter().flatten()).collect();
-        self.outside.told_host.clone_from(&host);
-        self.nat.set_uplink(Uplink { v4: told.v4, v6: told.v6, host, mtu: told.mtu });
-        if self.outside.spec != spec {
+    /// Says what an uplink is, if there is one at this port. Packets that waited for the old one's neighbours are dropped.
+    pub(super) fn set_uplink(&mut self, port: PortId, spec: Option<UplinkSpec>) {
+        let uplinks = &mut self.outside.uplinks;
+        if uplinks.get(&port).map(|uplink| &uplink.spec) != spec.as_ref() {
             // Control claims unasked now.
             self.outside.asked = Some(self.now);
         }
-        for (port, frame) in self.outside.neighbours.reset(Own { mac: told.mac, v4: told.v4, v6: told.v6 }) {
+        let lost = match spec {
+            Some(spec) => {
+                self.outside.routes.clone_from(&spec.routes);
+                let own = Own { mac: spec.mac, v4: spec.v4, v6: spec.v6 };
+                let neighbours = uplinks.remove(&port).map(|uplink| uplink.neighbours).unwrap_or_default();
+                let uplink = uplinks.entry(port).or_insert(Leading { spec, neighbours });
+                uplink.neighbours.reset(own)
+            }
+            None => uplinks
+                .remove(&port)
+                .map(|mut uplink| uplink.neighbours.reset(Own::default()))
+                .unwrap_or_default(),
+        };
+        for (port, frame) in lost {
             self.drop(DropReason::NoNeighbour, port, frame);
         }
-        let interface = spec.as_ref().map(|spec| spec.interface.clone());
-        let addresses = own.into_iter().flatten().collect();
-        self.switch.set_way_out(WayOut { interface, addresses, routes: told.routes });
-        self.outside.spec = spec;
+        self.wire();
     }
 
-    /// Takes of what is for the gateway or the host what leads back inside: to a published port or to somebody's mapping, or is
-    /// an answer to such. It is the translator's until [`leave`](Self::leave) gives it a fate.
+    /// Says which other addresses the host has.
+    pub(super) fn set_host(&mut self, host: Vec<IpAddr>) {
+        self.outside.told_host = host;
+        self.wire();
+    }
+
+    /// Tells translator and switch what the ways out are. Where they know of one only, it is the first.
+    fn wire(&mut self) {
+        let Outside { uplinks, told_host, routes, host, .. } = &mut *self.outside;
+        if uplinks.is_empty() {
+            routes.clear();
+        }
+        let specs = || uplinks.values().rev().map(|uplink| &uplink.spec);
+        *host = told_host.iter().copied().chain(specs().flat_map(UplinkSpec::addresses)).collect();
+        self.nat.set_uplink(Uplink {
+            v4: specs().find_map(|spec| spec.v4),
+            v6: specs().find_map(|spec| spec.v6),
+            host: host.iter().copied().collect(),
+            mtu: specs().map(|spec| spec.mtu).min().unwrap_or(0),
+        });
+        let described = uplinks.iter().rev().map(|(port, Leading { spec, .. })| vswitch_engine::Uplink {
+            port: *port,
+            interface: spec.interface.clone(),
+            addresses: spec.addresses().collect(),
+        });
+        let routes = routes.clone();
+        self.switch.set_way_out(WayOut { uplinks: described.collect(), routes });
+    }
+
+    /// Takes of what is for the gateway or the host what leads back inside: to a published port or to somebody's mapping; and
+    /// what answers such, or a client outside who is hidden behind the gateway. It is the translator's until [`leave`](Self::leave) gives it a fate.
     pub(super) fn turn_back(&mut self, ingress: PortId) {
-        let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.mappings().next().is_some();
+        let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.has_mappings();
         if self.verdicts.local.is_empty() || !leads_anywhere {
             return;
         }
         let Self { switch, nat, outside, verdicts, now, .. } = self;
         let back = |frame: &mut Frame| {
             let host = target(frame).filter(|target| outside.host.contains(target));
-            let (network, _) = host.and_then(|_| switch.sender(ingress, frame))?;
-            nat.destination(frame, Realm::network(network))
+            let Some((network, _)) = host.and_then(|_| switch.sender(ingress, frame)) else { return false };
+            nat.destination(frame, Realm::network(network)).is_some() || nat.has_flow_of(frame, network)
         };
-        let taken: Vec<Frame> = verdicts.local.extract_if(.., |frame| back(frame).is_some()).collect();
+        let taken: Vec<Frame> = verdicts.local.extract_if(.., |frame| back(frame)).collect();
         for frame in taken {
             let (network, sandbox) = switch.sender(ingress, &frame).unwrap_or_default();
             // Whether it may go there is asked of policy.
@@ -219,6 +267,9 @@ impl Wiring<'_> {
     /// Gives every packet that leaves a fate. Returns how many frames were made meanwhile.
     pub(super) fn leave(&mut self, ingress: PortId) -> usize {
         let mut outbound = std::mem::take(&mut self.verdicts.outbound);
+        if let Some(network) = outbound.first().map(|first| first.network) {
+            self.nat.prepare(outbound.iter().map(|outbound| &outbound.frame), Realm::network(network));
+        }
         for Outbound { network, sandbox, masqueraded, address, frame } in outbound.drain(..) {
             let leaving = if masqueraded { Leaving::Masqueraded } else { Leaving::Plain };
             let from = Inside { port: ingress, network, sandbox, leaving, address };
@@ -228,31 +279,35 @@ impl Wiring<'_> {
         self.settle()
     }
 
-    /// Gives every frame of the uplink's burst a fate, and drains it. Returns how many frames were made meanwhile.
-    pub(super) fn arrive(&mut self, burst: &mut Vec<Frame>) -> usize {
+    /// Gives every frame of an uplink's burst a fate, and drains it. Returns how many frames were made meanwhile.
+    pub(super) fn arrive(&mut self, ingress: PortId, burst: &mut Vec<Frame>) -> usize {
         let mut made = 0;
-        for mut frame in burst.drain(..) {
-            match frame.parse() {
-                Ok(()) => made += self.receive(frame),
-                Err(reason) => self.drop(reason, UPLINK, frame),
+        for mut frame in burst.extract_if(.., |frame| frame.parse().is_err()) {
+            if let Err(reason) = frame.parse() {
+                self.drop(reason, ingress, frame);
             }
+        }
+        self.nat.prepare(burst.iter(), Realm::OUTSIDE);
+        for frame in burst.drain(..) {
+            made += self.receive(ingress, frame);
         }
         made + self.settle()
     }
 
-    /// Takes one frame of the uplink's in. Returns how many frames were made.
-    fn receive(&mut self, frame: Frame) -> usize {
-        if let Some((mac, waited)) = self.outside.neighbours.hear(&frame, self.now) {
-            self.drop(DropReason::Consumed, UPLINK, frame);
-            waited.into_iter().for_each(|(_, packet)| self.hand_over(mac, packet));
+    /// Takes one frame of an uplink's in. Returns how many frames were made.
+    fn receive(&mut self, ingress: PortId, frame: Frame) -> usize {
+        let uplink = self.outside.uplinks.get_mut(&ingress);
+        if let Some((mac, waited)) = uplink.and_then(|uplink| uplink.neighbours.hear(&frame, self.now)) {
+            self.drop(DropReason::Consumed, ingress, frame);
+            waited.into_iter().for_each(|(_, packet)| self.hand_over(ingress, mac, packet));
             return 0;
         }
         match target(&frame) {
             Some(target) if self.outside.host.contains(&target) => {
-                self.nat.inbound(frame, UPLINK, self.now, &mut self.outside.verdicts);
+                self.nat.inbound(frame, ingress, self.now, &mut self.outside.verdicts);
             }
-            Some(_) => return self.enter(UPLINK, None, frame),
-            None => self.drop(DropReason::ForHost, UPLINK, frame),
+            Some(_) => return self.enter(ingress, None, frame),
+            None => self.drop(DropReason::ForHost, ingress, frame),
         }
         0
     }
@@ -262,7 +317,9 @@ impl Wiring<'_> {
         if self.outside.poll_at(self.nat).is_some_and(|at| at <= self.now) {
             self.nat.poll(self.now, self.pool, &mut self.outside.verdicts);
         }
-        for (port, frame) in self.outside.neighbours.poll(self.now) {
+        let uplinks = self.outside.uplinks.values_mut();
+        let lost: Vec<_> = uplinks.flat_map(|uplink| uplink.neighbours.poll(self.now)).collect();
+        for (port, frame) in lost {
             self.drop(DropReason::NoNeighbour, port, frame);
         }
         self.settle()
@@ -313,7 +370,7 @@ impl Wiring<'_> {
         for (port, frame) in fates.host.drain(..) {
             match self.switch.host_port(port) {
                 Some(host) => self.verdicts.forward.push((host, frame)),
-                None if port == UPLINK => self.drop(DropReason::ForHost, port, frame),
+                None if is_uplink(port) => self.drop(DropReason::ForHost, port, frame),
                 None => self.drop(DropReason::NotServed, port, frame),
             }
         }
@@ -332,22 +389,24 @@ impl Wiring<'_> {
 
     /// Sends a packet to its next hop, or holds it until that has said its address.
     fn send(&mut self, ingress: PortId, frame: Frame) {
-        let Some(hop) = target(&frame).and_then(|target| self.switch.next_hop(target)) else {
+        let way = target(&frame).and_then(|target| self.switch.next_hop(target, source(&frame)));
+        let found = way.and_then(|(port, hop)| Some((port, hop, self.outside.uplinks.get_mut(&port)?)));
+        let Some((egress, hop, uplink)) = found else {
             return self.drop(DropReason::NoRoute, ingress, frame);
         };
-        match self.outside.neighbours.find(hop, ingress, frame, self.now) {
-            Next::Go(mac, frame) => self.hand_over(mac, frame),
+        match uplink.neighbours.find(hop, ingress, frame, self.now) {
+            Next::Go(mac, frame) => self.hand_over(egress, mac, frame),
             Next::Wait => {}
             Next::Full(frame) => self.drop(DropReason::NoNeighbour, ingress, frame),
         }
     }
 
-    fn hand_over(&mut self, mac: Mac, mut frame: Frame) {
-        let own = self.outside.spec.as_ref().map_or(Mac::ZERO, |spec| spec.mac);
+    fn hand_over(&mut self, egress: PortId, mac: Mac, mut frame: Frame) {
+        let own = self.outside.uplinks.get(&egress).map_or(Mac::ZERO, |uplink| uplink.spec.mac);
         let bytes = frame.bytes_mut();
         bytes[..6].copy_from_slice(&mac.0);
         bytes[6..12].copy_from_slice(&own.0);
-        self.verdicts.forward.push((UPLINK, frame));
+        self.verdicts.forward.push((egress, frame));
     }
 
     /// Sends back what a dropped frame has become.
@@ -379,14 +438,17 @@ impl Wiring<'_> {
     /// Sends the questions for neighbours that are due. Without a slot one is left out: it is asked again.
     fn ask_neighbours(&mut self) -> usize {
         let mut made = 0;
-        while let Some(question) = self.outside.neighbours.next_question() {
-            let Some(mut frame) = self.pool.take() else { continue };
-            frame.fill(&question);
-            match frame.parse() {
-                Ok(()) => self.verdicts.forward.push((UPLINK, frame)),
-                Err(reason) => self.drop(reason, UPLINK, frame),
+        let Self { outside, pool, verdicts, .. } = self;
+        for (port, uplink) in &mut outside.uplinks {
+            while let Some(question) = uplink.neighbours.next_question() {
+                let Some(mut frame) = pool.take() else { continue };
+                frame.fill(&question);
+                match frame.parse() {
+                    Ok(()) => verdicts.forward.push((*port, frame)),
+                    Err(reason) => verdicts.drop.push((reason, *port, frame)),
+                }
+                made += 1;
             }
-            made += 1;
         }
         made
     }
@@ -398,18 +460,28 @@ impl Wiring<'_> {
 
 /// Whom an IP packet without VLAN tags is for.
 fn target(frame: &Frame) -> Option<IpAddr> {
+    address(frame, 16, 24)
+}
+
+/// Whom it is from.
+fn source(frame: &Frame) -> Option<IpAddr> {
+    address(frame, 12, 8)
+}
+
+/// The address at an offset of an IPv4 or IPv6 header.
+fn address(frame: &Frame, v4: usize, v6: usize) -> Option<IpAddr> {
     const ETHERNET: usize = vswitch_frame::headers::ETHERNET_BYTES;
     if frame.headers.network_offset() != ETHERNET {
         return None;
     }
     let packet = &frame.bytes()[ETHERNET..];
     if frame.headers.is_ipv4() {
-        let bytes: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+        let bytes: [u8; 4] = packet.get(v4..v4 + 4)?.try_into().ok()?;
         return Some(bytes.into());
     }
     if !frame.headers.is_ipv6() {
         return None;
     }
-    let bytes: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+    let bytes: [u8; 16] = packet.get(v6..v6 + 16)?.try_into().ok()?;
     Some(bytes.into())
 }

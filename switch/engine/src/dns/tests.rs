@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, QTYPE, Question, RCODE, TYPE};
-use vswitch_frame::{NetworkId, PortId};
+use vswitch_frame::{Mac, NetworkId, PortId};
 
 use super::message::{self, Query};
 use super::*;
@@ -172,6 +172,39 @@ fn what_is_known_follows_the_ports() {
         for port in switch.remove_network(id) {
             assert!(!switch.remove_port(port));
         }
+    }
+    assert!(switch.names.is_empty(), "{:?}", switch.names);
+}
+
+#[test]
+fn endpoints_of_other_hosts_are_answered_like_those_of_this_one() {
+    let mut switch = switch();
+    let remote = |addresses: &[&str], names: &[&str]| Remote {
+        addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let (one, other) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+    let found =
+        |records: &[&str]| Some((RCODE::NoError, records.iter().map(|text| (*text).to_owned()).collect()));
+    switch.name_remote(LAN, one, Some(remote(&["10.0.0.7", "fd01::7"], &["far", "Store"])));
+    switch.name_remote(LAN, other, Some(remote(&["10.0.0.8"], &["far"])));
+    switch.name_remote(BRIDGE, one, Some(remote(&["10.2.0.7"], &["far"])));
+    assert_eq!(told(&switch, 0, "far", TYPE::A), found(&["10.0.0.7", "10.0.0.8"]));
+    assert_eq!(told(&switch, 0, "FAR.lan", TYPE::AAAA), found(&["fd01::7"]));
+    assert_eq!(told(&switch, 0, "store", TYPE::A), found(&["10.0.0.3", "10.0.0.7"]));
+    assert_eq!(told(&switch, 0, "7.0.0.10.in-addr.arpa", TYPE::PTR), found(&["far.lan"]));
+    assert_eq!(told(&switch, 5, "far", TYPE::A), None, "the default network has no names");
+    // It moved to another address and lost a name; the other one is gone.
+    switch.name_remote(LAN, one, Some(remote(&["10.0.0.9"], &["far"])));
+    switch.name_remote(LAN, other, None);
+    assert_eq!(told(&switch, 0, "far", TYPE::A), found(&["10.0.0.9"]));
+    assert_eq!(told(&switch, 0, "store", TYPE::A), found(&["10.0.0.3"]));
+    assert_eq!(told(&switch, 0, "7.0.0.10.in-addr.arpa", TYPE::PTR), None);
+    switch.forget_remote_names();
+    assert_eq!(told(&switch, 0, "far", TYPE::A), None);
+    switch.name_remote(NetworkId(77), one, Some(remote(&["10.0.0.9"], &["far"])));
+    for id in [LAN, BACKUP, BRIDGE, VAULT] {
+        switch.remove_network(id);
     }
     assert!(switch.names.is_empty(), "{:?}", switch.names);
 }

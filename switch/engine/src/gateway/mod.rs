@@ -131,7 +131,7 @@ pub(crate) fn claims(site: &Site<'_>, frame: &Frame) -> bool {
 }
 
 impl Switch {
-    /// Gives every frame in `local` a fate, and moves it to `forward`, `names`, `outbound` or `drop`. `ingress` is the port they came
+    /// Gives every frame in `local` and `too_big` a fate, and moves it to `forward`, `names`, `outbound` or `drop`. `ingress` is the port they came
     /// from. Returns how many frames of its own the gateway made, from slots of the pool; they are in
     /// `forward`, too.
     pub fn serve(
@@ -141,8 +141,17 @@ impl Switch {
         pool: &mut Pool,
         now: Instant,
     ) -> usize {
-        let Verdicts { local, names, outbound, forward, drop, .. } = verdicts;
+        let Verdicts { local, names, outbound, too_big, forward, drop, .. } = verdicts;
         let mut made = 0;
+        for (egress, mtu, frame) in too_big.drain(..) {
+            // No station but the gateway would tell: within a network nobody expects packets to be too big.
+            let tellable = frame.headers.is_ip() && frame.headers.network_offset() == ETHERNET_BYTES;
+            let error = tellable.then_some(Complaint::TooBig(mtu));
+            let error = error.and_then(|complaint| self.complain(ingress, &frame, complaint, pool, now));
+            made += usize::from(error.is_some());
+            forward.extend(error.map(|error| (ingress, error)));
+            drop.push((DropReason::TxTooBig, egress, frame));
+        }
         for mut frame in local.drain(..) {
             match self.fate(ingress, &mut frame, now) {
                 Ok(Onward::To(egress)) => forward.push((egress, frame)),

@@ -62,7 +62,7 @@ pub struct Outbound {
     pub sandbox: u32,
     /// Whether it gets an address of the host.
     pub masqueraded: bool,
-    /// Which one; `None` for the uplink's.
+    /// Which one; `None` where there is none of its family.
     pub address: Option<IpAddr>,
     /// The packet; its time to live has been counted down.
     pub frame: Frame,
@@ -80,13 +80,22 @@ pub struct MadeError {
     pub frame: Frame,
 }
 
-/// The way out of the host.
+/// An interface of the host that leads out of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// The port at which its frames come in, which is none of the switch's.
+    pub port: PortId,
+    /// Its name.
+    pub interface: String,
+    /// The addresses that what leaves by it gets, at most one of each family.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The ways out of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WayOut {
-    /// The name of the uplink; `None` where there is none.
-    pub interface: Option<String>,
-    /// The addresses that the host has there, at most one of each family.
-    pub addresses: Vec<IpAddr>,
+    /// The uplinks.
+    pub uplinks: Vec<Uplink>,
     /// The routes of the host.
     pub routes: Vec<Route>,
 }
@@ -102,12 +111,27 @@ impl WayOut {
         self.routes.iter().find(|route| route.destination.contains(&target))
     }
 
-    fn next_hop(&self, target: IpAddr) -> Option<IpAddr> {
-        match self.route(target)?.hop {
-            Hop::Link => Some(target),
-            Hop::Router(router) => Some(router),
+    fn next_hop(&self, target: IpAddr, from: Option<IpAddr>) -> Option<(PortId, IpAddr)> {
+        let own = from.and_then(|from| self.uplinks.iter().find(|uplink| uplink.addresses.contains(&from)));
+        let by_own = own.and_then(|own| {
+            let mut routes = self.routes.iter().filter(|route| route.destination.contains(&target));
+            routes.find(|route| route.interface == own.interface)
+        });
+        let route = by_own.or_else(|| self.route(target))?;
+        let uplink = self.named(&route.interface)?;
+        match route.hop {
+            Hop::Link => Some((uplink.port, target)),
+            Hop::Router(router) => Some((uplink.port, router)),
             Hop::Elsewhere => None,
         }
+    }
+
+    fn named(&self, interface: &str) -> Option<&Uplink> {
+        self.uplinks.iter().find(|uplink| uplink.interface == interface)
+    }
+
+    fn at(&self, port: PortId) -> Option<&Uplink> {
+        self.uplinks.iter().find(|uplink| uplink.port == port)
     }
 
     /// The interface behind which an address is, as far as routes tell.
@@ -116,11 +140,14 @@ impl WayOut {
     }
 
     pub(super) fn is_uplink(&self, interface: Option<&str>) -> bool {
-        interface.is_some() && self.interface.as_deref() == interface
+        interface.and_then(|interface| self.named(interface)).is_some()
     }
+}
 
-    fn address_towards(&self, target: IpAddr) -> Option<IpAddr> {
-        self.addresses.iter().find(|own| own.is_ipv4() == target.is_ipv4()).copied()
+impl Uplink {
+    /// Its address of the family of another one.
+    fn address(&self, like: IpAddr) -> Option<IpAddr> {
+        self.addresses.iter().find(|own| own.is_ipv4() == like.is_ipv4()).copied()
     }
 }
 
@@ -163,19 +190,21 @@ impl Switch {
         self.out.sort();
     }
 
-    /// Whom on the uplink's link a packet for an address goes to; `None` if it does not go there.
-    pub fn next_hop(&self, target: IpAddr) -> Option<IpAddr> {
-        self.out.next_hop(target)
+    /// By which uplink a packet goes to an address, and to whom on its link; `None` if it goes by none. One from the address of
+    /// an uplink goes by that, if a route leads there: what answers goes the way that the question came.
+    pub fn next_hop(&self, target: IpAddr, from: Option<IpAddr>) -> Option<(PortId, IpAddr)> {
+        self.out.next_hop(target, from)
     }
 
     /// Whether an address is neither of a network of this host nor unreachable through the uplink.
     pub(super) fn is_outside(&self, target: IpAddr) -> bool {
-        self.next_hop(target).is_some() && !self.ports.any_subnet_contains(target)
+        self.next_hop(target, None).is_some() && !self.ports.any_subnet_contains(target)
     }
 
-    /// Whether an address is behind another interface of the host than the uplink, and of no network of this host.
+    /// Whether an address is behind another interface of the host than an uplink, and of no network of this host.
     pub(super) fn is_elsewhere(&self, target: IpAddr) -> bool {
-        let elsewhere = self.out.route(target).is_some_and(|route| route.hop == Hop::Elsewhere);
+        let interface = self.out.interface_towards(target);
+        let elsewhere = interface.is_some() && !self.out.is_uplink(interface);
         elsewhere && !self.ports.any_subnet_contains(target)
     }
 
@@ -186,7 +215,7 @@ impl Switch {
         frame: &mut Frame,
         now: Instant,
     ) -> Result<Onward, Refused> {
-        let Self { ports, policy, .. } = self;
+        let Self { ports, policy, out, .. } = self;
         let site = Site::of(ports, ingress).ok_or(DropReason::NoReceiver)?;
         if frame.headers.is_ipv4() {
             packet::check_ipv4_header(frame)?;
@@ -205,7 +234,9 @@ impl Switch {
         }
         route::count_down(frame);
         let family = family(frame);
-        let address = site.network.source(family);
+        let (_, target) = packet::addresses(frame);
+        let by = out.interface_towards(target).and_then(|interface| out.named(interface));
+        let address = site.network.source(family).or_else(|| by?.address(target));
         let direct = site.network.is_open(family) && policy.answers_directly(site.id(), frame);
         let masqueraded = site.network.masquerades(family) && !direct;
         Ok(Onward::Outside { network: site.id(), sandbox: sandbox(&site), masqueraded, address })
@@ -228,7 +259,7 @@ impl Switch {
             Ok(egress) => verdicts.forward.push((egress, frame)),
             Err(Refused { reason, port, complaint }) => {
                 let error = complaint.and_then(|complaint| {
-                    let own = self.speaker(network, &frame)?;
+                    let own = self.speaker(ingress, network, &frame)?;
                     self.complain_outside(own, &frame, complaint, pool, now)
                 });
                 made += usize::from(error.is_some());
@@ -241,9 +272,9 @@ impl Switch {
 
     /// Who tells the sender of a packet that it did not get in: the gateway, in the network it was translated to, otherwise the
     /// host.
-    fn speaker(&self, network: Option<NetworkId>, about: &Frame) -> Option<IpAddr> {
+    fn speaker(&self, ingress: PortId, network: Option<NetworkId>, about: &Frame) -> Option<IpAddr> {
         let (sender, target) = packet::addresses(about);
-        let Some(network) = network else { return self.out.address_towards(sender) };
+        let Some(network) = network else { return self.out.at(ingress)?.address(sender) };
         match self.bindings.find(network, target)? {
             (_, Owner::Port(port)) => Site::of(&self.ports, port)?.own_address(target),
             (_, Owner::Gateway) => None,
@@ -279,7 +310,10 @@ impl Switch {
             packet::check_ipv4_header(frame)?;
         }
         let (sender, _) = packet::addresses(frame);
-        if self.ports.get(ingress).is_none() && self.is_impossible_outside(sender) {
+        // The translator puts the gateway in the place of clients to whom a container has no way back.
+        let stands_for_client = network
+            .is_some_and(|network| self.bindings.find(network, sender) == Some((network, Owner::Gateway)));
+        if self.ports.get(ingress).is_none() && !stands_for_client && self.is_impossible_outside(sender) {
             return Err(DropReason::Martian.into());
         }
         let egress = self.behind(network, frame)?;
@@ -289,7 +323,9 @@ impl Switch {
         let source = Site::of(ports, ingress);
         let from = match &source {
             Some(site) => Place::Network(site.id(), site.network),
-            None => Place::Outside { trusted: home.trusts(out.interface.as_deref()) },
+            None => Place::Outside {
+                trusted: home.trusts(out.at(ingress).map(|uplink| uplink.interface.as_str())),
+            },
         };
         let published = match network {
             Some(_) => Published::Translated { loopback: false },
@@ -392,7 +428,13 @@ mod tests {
             route("10.0.0.0/8", Hop::Elsewhere),
             route("10.9.0.0/16", Hop::Router(ip("192.0.2.2"))),
         ];
-        let mut out = WayOut { routes, ..WayOut::default() };
+        let uplink = |port, interface: &str, address| Uplink {
+            port: PortId(port),
+            interface: interface.to_owned(),
+            addresses: vec![ip(address)],
+        };
+        let uplinks = vec![uplink(1, "eth0", "192.0.2.9"), uplink(2, "eth2", "203.0.113.9")];
+        let mut out = WayOut { uplinks, routes };
         out.sort();
         for (target, hop) in [
             ("198.51.100.1", Some("192.0.2.1")),
@@ -401,8 +443,21 @@ mod tests {
             ("10.9.0.1", Some("192.0.2.2")),
             ("2001:db8::1", None),
         ] {
-            assert_eq!(out.next_hop(ip(target)), hop.map(ip), "{target}");
+            assert_eq!(out.next_hop(ip(target), None), hop.map(|hop| (PortId(1), ip(hop))), "{target}");
         }
         assert_eq!(out.interface_towards(ip("10.1.0.1")), Some("eth1"));
+        // What answers goes the way it came, if a route leads there.
+        let second = Hop::Router(ip("203.0.113.1"));
+        let default = "0.0.0.0/0".parse().expect("net");
+        out.routes.push(Route { destination: default, interface: "eth2".to_owned(), hop: second });
+        for (from, target, expected) in [
+            (None, "198.51.100.1", (1, "192.0.2.1")),
+            (Some("192.0.2.9"), "198.51.100.1", (1, "192.0.2.1")),
+            (Some("203.0.113.9"), "198.51.100.1", (2, "203.0.113.1")),
+            (Some("203.0.113.9"), "192.0.2.77", (2, "203.0.113.1")),
+        ] {
+            let found = out.next_hop(ip(target), from.map(ip));
+            assert_eq!(found, Some((PortId(expected.0), ip(expected.1))), "{from:?} to {target}");
+        }
     }
 }

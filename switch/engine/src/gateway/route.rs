@@ -48,7 +48,7 @@ impl Switch {
         if egress == ingress {
             return Err(DropReason::Reflected.into());
         }
-        if to.network == site.id() && to.group == site.from.group {
+        if to.network == site.id() && to.is_apart_from(site.from) {
             return Err(DropReason::Isolated.into());
         }
         if frame.headers.is_ipv4() {

@@ -436,7 +436,7 @@ impl Switch {
         let segment = from.and_then(|from| self.snoop.segments.get(&from.network));
         let listeners = segment.into_iter().flat_map(move |segment| segment.members(audience));
         let ports = listeners.filter_map(move |id| Some((id, from?, self.ports.get(id)?)));
-        let others = ports.filter(move |(id, from, to)| *id != ingress && to.group != from.group);
+        let others = ports.filter(move |(id, from, to)| *id != ingress && !to.is_apart_from(from));
         others.map(|(id, _, to)| (id, to.mtu))
     }
 

@@ -9,4 +9,5 @@ mod reference;
 mod rules;
 mod snooping;
 mod support;
+mod tunnel;
 mod user_rules;

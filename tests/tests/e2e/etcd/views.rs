@@ -38,19 +38,14 @@ fn id(number: u8) -> HostId {
     HostId::new([number; 16])
 }
 
-fn options(url: &str, cluster: &str, folder: &Folder) -> Options {
-    Options {
-        access: access(url),
-        cluster: cluster.to_owned(),
-        state_dir: folder.0.clone(),
-        lease_s: LEASE_S,
-    }
+fn options(url: &str, folder: &Folder) -> Options {
+    Options { access: access(url), state_dir: folder.0.clone(), lease_s: LEASE_S }
 }
 
 impl Member {
     async fn join(url: &str, number: u8) -> Self {
         let folder = Folder::new();
-        let prepared = prepare(options(url, "test", &folder)).await.expect("it may take part");
+        let prepared = prepare("test", options(url, &folder)).await.expect("it may take part");
         let (view, events, source) = view::channel();
         let me = id(number);
         let task = prepared.start(me, source);
@@ -321,12 +316,12 @@ fn a_foreign_cluster_is_refused() {
     run(&host, async || {
         let (ours, theirs) = (Folder::new(), Folder::new());
         let url = etcd.url();
-        prepare(options(&url, "one", &ours)).await.expect("a new cluster");
-        prepare(options(&url, "two", &theirs)).await.expect("another one");
-        prepare(options(&url, "one", &ours)).await.expect("the same again");
-        let refusal = prepare(options(&url, "one", &theirs)).await.expect_err("a foreign cluster");
+        prepare("one", options(&url, &ours)).await.expect("a new cluster");
+        prepare("two", options(&url, &theirs)).await.expect("another one");
+        prepare("one", options(&url, &ours)).await.expect("the same again");
+        let refusal = prepare("one", options(&url, &theirs)).await.expect_err("a foreign cluster");
         assert!(refusal.starts_with("etcd has another cluster under /vswitch/one/ ("), "{refusal}");
-        let refusal = prepare(options(&url, "a/b", &ours)).await.expect_err("no name");
+        let refusal = prepare("a/b", options(&url, &ours)).await.expect_err("no name");
         assert!(refusal.starts_with("\"a/b\" is no name of a cluster"), "{refusal}");
     });
 }

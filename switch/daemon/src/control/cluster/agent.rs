@@ -63,7 +63,7 @@ impl Cluster {
         let mut cluster = Self {
             me,
             host: options.host.clone(),
-            name: options.source.cluster().to_owned(),
+            name: options.name.clone(),
             vtep: options.vtep,
             view,
             known: Ledger::default(),
@@ -101,10 +101,10 @@ impl Cluster {
     }
 
     /// Where the tunnels of the other hosts end.
-    pub fn other_hosts(&self) -> Vec<String> {
+    pub fn other_hosts(&self) -> Vec<IpAddr> {
         let others = self.known.iter().filter(|record| record.host != self.me);
         let vtep = |record: &Record| match &record.value {
-            Some(Value::Host(host)) => Some(host.vtep.to_string()),
+            Some(Value::Host(host)) => Some(host.vtep),
             _ => None,
         };
         others.filter_map(vtep).collect()

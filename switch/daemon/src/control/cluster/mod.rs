@@ -37,66 +37,47 @@ pub mod view;
 
 use std::net::IpAddr;
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 use super::error::{Code, Error, Result};
 use record::HostId;
+use view::Source;
 
 /// How a host takes part in a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The name of this host, for people.
     pub host: String,
+    /// The cluster's name.
+    pub name: String,
     /// The address that its tunnels end at.
     pub vtep: IpAddr,
-    /// The source.
+    /// Where it hears of others.
     pub source: SourceOptions,
 }
 
-/// Where a host hears of the others.
+/// Which source, and what it must know.
 #[derive(Clone, Debug)]
 pub enum SourceOptions {
-    /// From the others.
+    /// Gossip.
     Gossip(gossip::Options),
-    /// From an etcd.
+    /// An etcd.
     Etcd(etcd::Options),
 }
 
-impl SourceOptions {
-    /// The cluster's name.
-    pub fn cluster(&self) -> &str {
-        match self {
-            Self::Gossip(options) => &options.cluster,
-            Self::Etcd(options) => &options.cluster,
-        }
-    }
-}
-
-/// A source of which all that can be refused was not.
+/// A source that nothing stands in the way of any more.
 #[derive(Debug)]
 pub enum Prepared {
-    /// See [`gossip::Prepared`].
+    /// Gossip.
     Gossip(gossip::Prepared),
-    /// See [`etcd::Prepared`].
+    /// An etcd.
     Etcd(etcd::Prepared),
-}
-
-/// Prepares what can be refused before anything is made.
-///
-/// # Errors
-/// See [`gossip::prepare`] and [`etcd::prepare`].
-pub async fn prepare(options: Option<&Options>) -> Result<Option<Prepared>> {
-    let Some(options) = options else { return Ok(None) };
-    let prepared = match options.source.clone() {
-        SourceOptions::Gossip(options) => gossip::prepare(options).await.map(Prepared::Gossip),
-        SourceOptions::Etcd(options) => etcd::prepare(options).await.map(Prepared::Etcd),
-    };
-    prepared.map(Some).map_err(|message| Error::new(Code::InvalidArgument, message))
 }
 
 impl Prepared {
     /// Both ends of a view, as this source needs it.
-    pub fn channel(&self) -> (view::View, tokio::sync::mpsc::UnboundedReceiver<view::Event>, view::Source) {
+    pub fn channel(&self) -> (view::View, UnboundedReceiver<view::Event>, Source) {
         let (view, events, source) = view::channel();
         match self {
             Self::Gossip(_) => (view, events, source),
@@ -104,21 +85,37 @@ impl Prepared {
         }
     }
 
-    /// Takes part. `others` are hosts known from before. The task ends when it has left.
+    /// Begins. Other hosts that this one knew before are named by where their tunnels end. The task ends when control's
+    /// end of the view is gone and the others have been told.
     ///
     /// # Errors
     /// One line.
-    pub fn start(
+    pub async fn start(
         self,
         host: HostId,
-        others: Vec<String>,
-        source: view::Source,
+        others: Vec<IpAddr>,
+        source: Source,
     ) -> std::result::Result<JoinHandle<()>, String> {
         match self {
-            Self::Gossip(prepared) => prepared.start(host, others, source),
-            Self::Etcd(prepared) => Ok(prepared.start(host, source)),
+            Self::Gossip(gossip) => gossip.start(host, others, source),
+            Self::Etcd(etcd) => Ok(etcd.start(host, source)),
         }
     }
+}
+
+/// Prepares what can be refused before anything is made.
+///
+/// # Errors
+/// One line: a file, an address, or another cluster.
+pub async fn prepare(options: Option<&Options>) -> Result<Option<Prepared>> {
+    let Some(options) = options else { return Ok(None) };
+    let prepared = match &options.source {
+        SourceOptions::Gossip(gossip) => {
+            gossip::prepare(&options.name, gossip.clone()).await.map(Prepared::Gossip)
+        }
+        SourceOptions::Etcd(etcd) => etcd::prepare(&options.name, etcd.clone()).await.map(Prepared::Etcd),
+    };
+    prepared.map(Some).map_err(|message| Error::new(Code::InvalidArgument, message))
 }
 
 /// The name of this host.

@@ -110,3 +110,86 @@ fn steps(known: &KnownTunnel, wanted: &Wanted) -> Steps {
         remove_peers: known.peers.difference(&wanted.peers).copied().collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vswitch_vxlan::Vni;
+
+    use super::super::super::names::Id;
+    use super::super::record::{Endpoint, HostId, More, Record, Version};
+    use super::super::{Options, SourceOptions, gossip, view};
+    use super::*;
+    use crate::datapath::command::TunnelSpec;
+
+    const ME: HostId = HostId::new([1; 16]);
+    const OTHER: HostId = HostId::new([2; 16]);
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    fn mac(last: u8) -> Mac {
+        Mac([2, 0x42, 10, 0, 0, last])
+    }
+
+    fn endpoint(host: HostId, last: u8, version: u64, gone: bool) -> Record {
+        let endpoint = Endpoint {
+            sandbox: format!("sandbox{last}"),
+            id: Id::new([last; 32]),
+            addresses: vec![IpAddr::from([10, 0, 0, last])],
+            vtep: ip(if host == ME { 1 } else { 2 }),
+            names: vec![format!("sandbox{last}")],
+            more: More::new(),
+        };
+        let value = (!gone).then_some(Value::Endpoint(endpoint));
+        Record { key: Key::Endpoint("net".to_owned(), mac(last)), version: Version(version), host, value }
+    }
+
+    fn cluster(records: &[Record]) -> Cluster {
+        let gossip =
+            gossip::Options { key_file: "".into(), join: vec![], advertise: (ip(1), 1).into(), bind: None };
+        let source = SourceOptions::Gossip(gossip);
+        let options = Options { host: "a".to_owned(), name: "c".to_owned(), vtep: ip(1), source };
+        Cluster::new(ME, &options, view::channel().0, records.iter())
+    }
+
+    fn known(wanted: &Wanted) -> KnownTunnel {
+        let group = vswitch_frame::GroupId::own(vswitch_frame::PortId(1));
+        let (port, vni) = (vswitch_frame::PortId(1), Vni::new(4096).expect("a number"));
+        let spec = TunnelSpec { port, group, vni, local: ip(1), underlay_mtu: 1500, learning: false };
+        KnownTunnel { spec, peers: wanted.peers.clone(), records: wanted.records.clone() }
+    }
+
+    #[test]
+    fn hosts_with_endpoints_are_peers_and_names_are_of_those_that_are_up() {
+        let mut cluster =
+            cluster(&[endpoint(ME, 1, 1, false), endpoint(OTHER, 2, 2, false), endpoint(OTHER, 3, 3, true)]);
+        let down = wanted(&cluster, "net");
+        assert_eq!(down.peers, [ip(2)].into());
+        assert_eq!(down.records.keys().copied().collect::<Vec<_>>(), [mac(1), mac(2)]);
+        assert_eq!((down.gone, down.names), ([(mac(3), 3)].into(), BTreeMap::new()));
+        cluster.up.insert(OTHER);
+        let up = wanted(&cluster, "net");
+        assert_eq!(up.names.keys().copied().collect::<Vec<_>>(), [mac(2)]);
+        assert_eq!(wanted(&cluster, "other"), Wanted::default());
+    }
+
+    #[test]
+    fn only_what_has_changed_is_said() {
+        let before = wanted(&cluster(&[endpoint(ME, 1, 1, false), endpoint(OTHER, 2, 2, false)]), "net");
+        assert_eq!(steps(&known(&before), &before), Steps::default());
+        // One moved here, so the other host has none left.
+        let moved = wanted(&cluster(&[endpoint(ME, 1, 1, false), endpoint(ME, 2, 5, false)]), "net");
+        let expected = Steps {
+            set: vec![moved.records[&mac(2)].clone()],
+            remove_peers: vec![ip(2)],
+            ..Steps::default()
+        };
+        assert_eq!(steps(&known(&before), &moved), expected);
+        let gone = wanted(&cluster(&[endpoint(ME, 1, 1, false), endpoint(OTHER, 2, 9, true)]), "net");
+        let expected = Steps { forget: vec![(mac(2), 9)], remove_peers: vec![ip(2)], ..Steps::default() };
+        assert_eq!(steps(&known(&before), &gone), expected);
+        let back = steps(&known(&gone), &before);
+        assert_eq!((back.add_peers, back.set.len()), (vec![ip(2)], 1));
+    }
+}

@@ -1,5 +1,6 @@
 //! Claims: duplicates of their sockets are handed to every datapath, which keeps them for the next control.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +13,6 @@ use super::process::{ask_with, unexpected};
 use super::{Link, LinkError, State};
 use crate::datapath::claims::{ClaimCommand, Claimed};
 use crate::datapath::command::{Command, Reply};
-use crate::datapath::wiring::UplinkSpec;
 
 /// A held port and its socket.
 pub type Claim = (Claimed, Arc<OwnedFd>);
@@ -56,14 +56,14 @@ impl Link {
         state.claims.iter().map(|(claimed, socket)| (*claimed, Arc::clone(socket))).collect()
     }
 
-    /// The way out that the datapath has, and a duplicate of its packet socket.
+    /// The packet sockets of the uplinks that the datapath has, by their places.
     ///
     /// # Errors
     /// When the process may open no more descriptors.
-    pub async fn uplink(&self) -> io::Result<Option<(UplinkSpec, OwnedFd)>> {
+    pub async fn uplink_sockets(&self) -> io::Result<BTreeMap<u16, OwnedFd>> {
         let state = self.shared.state.lock().await;
-        let uplink = state.uplink.as_ref();
-        uplink.map(|(spec, socket)| Ok((spec.clone(), socket.try_clone()?))).transpose()
+        let uplinks = state.uplinks.iter();
+        uplinks.map(|(place, (_, socket))| Ok((*place, socket.try_clone()?))).collect()
     }
 }
 

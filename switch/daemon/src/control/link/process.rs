@@ -118,8 +118,8 @@ impl Link {
             must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
         }
         super::tunnels::tell_all(&channel, state).await?;
-        if let Some((spec, fd)) = &state.uplink {
-            must(&channel, &Command::SetUplink(Some(spec.clone())), Some(fd.as_fd())).await?;
+        for (place, (spec, fd)) in &state.uplinks {
+            must(&channel, &Command::SetUplink(*place, Some(spec.clone())), Some(fd.as_fd())).await?;
         }
         must(&channel, &Command::Grant(state.grants.clone()), None).await?;
         self.serve_claims(&channel).await?;

@@ -2,8 +2,10 @@
 //! process lives.
 //!
 //! One socket a port and protocol: a range of N ports takes N descriptors, so that each port is nobody
-//! else's and shows in `ss`. At the limit of descriptors a range is refused as a whole, before clients of the
-//! control socket find none left.
+//! else's and shows in `ss`. At the limit of descriptors, which the daemon raises as far as it may, a small range is
+//! refused as a whole, before clients of the control socket find none left. A large one is held on shelves
+//! ([`vswitch_sys::shelf`]), out of the datapath's reach: what arrives by the uplink is translated, but nobody serves clients
+//! that only a socket hears.
 //!
 //! The datapath serves them, and has a duplicate of each: what one of the two processes held when it died is taken up from
 //! the other. What arrives by the uplink is left to the translator where it translates, and dropped by the socket.
@@ -17,6 +19,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::task::spawn_blocking;
 use vswitch_sys::claim::{self, Host, Kind};
 use vswitch_sys::filter::{Families, Program};
+use vswitch_sys::shelf::Shelf;
 
 use super::owner;
 use super::published::{Published, Want};
@@ -26,6 +29,9 @@ use crate::control::interface::failed;
 
 /// The part of all descriptors that claims leave to everything else: one of so many.
 const LEFT_PART: u64 = 16;
+
+/// Ports of a range that is worth a thread, where a process has not as many descriptors left.
+const LARGE: u16 = 1024;
 
 /// The claims of all published ports. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -40,10 +46,12 @@ struct Shared {
     uplinks: Option<Vec<u32>>,
 }
 
-/// The sockets of a published range.
+/// The sockets of a published range. Closing them, which its end does, makes the ports free.
 #[derive(Debug)]
-struct Claim {
+pub struct Claim {
     sockets: Arc<Vec<OwnedFd>>,
+    /// Instead of these, if this process could not have as many.
+    shelves: Vec<Shelf>,
     /// The families of which they hear nothing by the uplinks.
     translated: Families,
 }
@@ -56,16 +64,12 @@ impl Claims {
     /// `PortInUse` when somebody has one of them; one line that says why it cannot be had.
     pub async fn take(&self, published: Published) -> Result<()> {
         if published.protocol == Protocol::Sctp {
-            self.keep(published, Arc::default(), &[]);
+            self.keep(published, Claim::new(Vec::new()), &[]);
             return Ok(());
         }
-        let (ports, uplinks) = (published.host_ports, self.uplinks());
-        let (sockets, uplinks) = blocking(move || {
-            let claimed = (ports.first..=ports.last).map(|port| claim_one(&published, port, &uplinks));
-            Ok((claimed.collect::<Result<Vec<_>>>()?, uplinks))
-        })
-        .await?;
-        self.keep(published, sockets.into(), &uplinks);
+        let uplinks = self.uplinks();
+        let (claim, uplinks) = blocking(move || Ok((Claim::of(&published, &uplinks)?, uplinks))).await?;
+        self.keep(published, claim, &uplinks);
         Ok(())
     }
 
@@ -82,7 +86,7 @@ impl Claims {
             Ok((want.with(Ports::one(port)), socket, uplinks))
         })
         .await?;
-        self.keep(published, vec![socket].into(), &uplinks);
+        self.keep(published, Claim::new(vec![socket]), &uplinks);
         Ok(published)
     }
 
@@ -93,12 +97,14 @@ impl Claims {
 
     /// Takes up the sockets of ports that were claimed by another process.
     pub fn take_up(&self, published: Published, sockets: Arc<Vec<OwnedFd>>) {
-        self.keep(published, sockets, &[]);
+        self.keep(published, Claim::new(sockets), &[]);
     }
 
-    /// The sockets of ports that are ours, in the order of ports.
+    /// The sockets of ports that are ours, in the order of ports; `None` if they are on shelves, too.
     pub fn sockets(&self, published: &Published) -> Option<Arc<Vec<OwnedFd>>> {
-        self.shared().held.get(published).map(|claim| Arc::clone(&claim.sockets))
+        let shared = self.shared();
+        let claim = shared.held.get(published).filter(|claim| claim.shelves.is_empty())?;
+        Some(Arc::clone(&claim.sockets))
     }
 
     /// Has the sockets of ports hear by the uplinks what is not of these families, from now on.
@@ -110,14 +116,13 @@ impl Claims {
         {
             claim.translated = translated;
             // Sockets that were taken up are as they were until then.
-            uplinks.iter().for_each(|uplinks| deafen(claim, uplinks));
+            uplinks.iter().for_each(|uplinks| claim.deafen(uplinks));
         }
     }
 
-    /// Gives back the sockets of ports that are published no longer: closing them makes the ports free.
-    pub fn release(&self, published: &Published) -> Vec<OwnedFd> {
-        let claim = self.shared().held.remove(published);
-        claim.and_then(|claim| Arc::into_inner(claim.sockets)).unwrap_or_default()
+    /// Gives back the sockets of ports that are published no longer.
+    pub fn release(&self, published: &Published) -> Option<Claim> {
+        self.shared().held.remove(published)
     }
 
     /// Has claims hear nothing by these interfaces of what is translated, and all else, from now on.
@@ -125,7 +130,7 @@ impl Claims {
         let mut shared = self.shared();
         if shared.uplinks.as_deref() != Some(uplinks) {
             shared.uplinks = Some(uplinks.to_vec());
-            shared.held.values().for_each(|claim| deafen(claim, uplinks));
+            shared.held.values().for_each(|claim| claim.deafen(uplinks));
         }
     }
 
@@ -134,11 +139,10 @@ impl Claims {
     }
 
     /// Keeps sockets that were made deaf to `uplinks`, which may have changed since.
-    fn keep(&self, published: Published, sockets: Arc<Vec<OwnedFd>>, uplinks: &[u32]) {
-        let claim = Claim { sockets, translated: Families::BOTH };
+    fn keep(&self, published: Published, claim: Claim, uplinks: &[u32]) {
         let mut shared = self.shared();
         if let Some(now) = shared.uplinks.as_deref().filter(|now| *now != uplinks) {
-            deafen(&claim, now);
+            claim.deafen(now);
         }
         shared.held.insert(published, claim);
     }
@@ -148,15 +152,79 @@ impl Claims {
     }
 }
 
-fn deafen(claim: &Claim, uplinks: &[u32]) {
-    let filter = Program::deaf_to(uplinks, claim.translated);
-    let mut failure = None;
-    for socket in claim.sockets.iter() {
-        failure = filter.attach(socket.as_fd()).err().or(failure);
+impl Claim {
+    fn new(sockets: impl Into<Arc<Vec<OwnedFd>>>) -> Self {
+        Self { sockets: sockets.into(), shelves: Vec::new(), translated: Families::BOTH }
     }
-    if let Some(error) = failure {
-        tracing::warn!("published ports may answer the uplink themselves: {error}");
+
+    /// Claims all ports of a range.
+    fn of(published: &Published, uplinks: &[u32]) -> Result<Self> {
+        let ports = published.host_ports;
+        let sockets = (ports.first..=ports.last).map(|port| claim_one(published, port, uplinks));
+        match sockets.collect::<Result<Vec<_>>>() {
+            Ok(sockets) => Ok(Self::new(sockets)),
+            Err(error) if error.code == Code::LimitReached && is_large(published) => {
+                warn_unserved(published, &error);
+                Self::on_shelves(published, uplinks)
+            }
+            Err(error) => Err(error),
+        }
     }
+
+    fn on_shelves(published: &Published, uplinks: &[u32]) -> Result<Self> {
+        let down = |error| failed("hold ports beyond the limit of descriptors", &error);
+        let (mut shelves, mut next) = (Vec::new(), Some(published.host_ports.first));
+        while let Some(first) = next {
+            let shelf = Shelf::new().map_err(down)?;
+            let (published, uplinks) = (*published, uplinks.to_vec());
+            next = shelf.work(move |held| fill(held, &published, first, &uplinks)).map_err(down)??;
+            shelves.push(shelf);
+        }
+        Ok(Self { shelves, ..Self::new(Vec::new()) })
+    }
+
+    /// Has its sockets hear nothing by these interfaces of what is translated, and all else.
+    fn deafen(&self, uplinks: &[u32]) {
+        let filter = Program::deaf_to(uplinks, self.translated);
+        let attach = |sockets: &[OwnedFd], filter: &Program| {
+            let each = |failure, socket: &OwnedFd| filter.attach(socket.as_fd()).err().or(failure);
+            sockets.iter().fold(None, each)
+        };
+        let mut failure = attach(&self.sockets, &filter);
+        for shelf in &self.shelves {
+            let filter = filter.clone();
+            failure = shelf.work(move |held| attach(held, &filter)).unwrap_or_else(Some).or(failure);
+        }
+        if let Some(error) = failure {
+            tracing::warn!("published ports may answer the uplink themselves: {error}");
+        }
+    }
+}
+
+/// Whether a range is published even where there are not enough descriptors to serve clients that only its sockets hear.
+pub(super) fn is_large(published: &Published) -> bool {
+    published.host_ports.rest() >= LARGE
+}
+
+/// Says that a large range has no descriptors, and what that means.
+pub(super) fn warn_unserved(published: &Published, error: &Error) {
+    tracing::warn!(
+        "clients on this host itself are not served at {}/{}: {error}",
+        published.place(),
+        published.protocol
+    );
+}
+
+/// Claims ports from `first` on until there is no room, and says which is then the next.
+fn fill(held: &mut Vec<OwnedFd>, published: &Published, first: u16, uplinks: &[u32]) -> Result<Option<u16>> {
+    for port in first..=published.host_ports.last {
+        match claim_one(published, port, uplinks) {
+            Ok(socket) => held.push(socket),
+            Err(error) if error.code == Code::LimitReached && port > first => return Ok(Some(port)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// Does what takes long beside whatever else goes on.
@@ -267,5 +335,31 @@ mod tests {
         assert!(error.message.contains(&format!("(pid {}) has it", std::process::id())), "{error}");
         assert!(!claims.holds(&want(Protocol::Tcp).with(range)));
         claims.take(want(Protocol::Sctp).with(range)).await.expect("no socket");
+    }
+
+    #[tokio::test]
+    async fn what_is_on_a_shelf_is_held_and_deaf_as_well() {
+        let claims = Claims::default();
+        let published = claims.take_any(want(Protocol::Udp)).await.expect("claim");
+        let port = published.host_ports.first;
+        let error = Claim::on_shelves(&published, &[]).expect_err("it is taken");
+        assert_eq!(error.code, Code::PortInUse);
+        drop(claims.release(&published));
+        let claim = Claim::on_shelves(&published, &[]).expect("claim");
+        UdpSocket::bind((HOST, port)).expect_err("it is held");
+        let sender = UdpSocket::bind((HOST, 0)).expect("bind");
+        let loopback = nix::net::if_::if_nametoindex("lo").expect("lo");
+        for (uplinks, heard) in [(vec![], true), (vec![loopback], false)] {
+            claim.deafen(&uplinks);
+            sender.send_to(b"1", (HOST, port)).expect("send");
+            let receive = |held: &mut Vec<OwnedFd>| {
+                UdpSocket::from(held[0].try_clone().expect("descriptor")).recv(&mut [0; 8]).is_ok()
+            };
+            assert_eq!(claim.shelves[0].work(receive).expect("work"), heard, "{uplinks:?}");
+        }
+        claims.keep(published, claim, &[]);
+        assert!(claims.holds(&published) && claims.sockets(&published).is_none());
+        drop(claims.release(&published));
+        UdpSocket::bind((HOST, port)).expect("it is free again");
     }
 }

@@ -36,6 +36,8 @@ use crate::datapath::relays::Relayed;
 use published::{Choice, Published, Target, Want, show, wants};
 use spec::{Exposed, Spec};
 
+/// The sandbox that is shown for relays. No sandbox can have this name.
+pub const RELAYS: &str = "(relay)";
 /// What Docker's client says of ports of a sandbox that uses the host's network.
 pub const DISCARDED: &str = "Published ports are discarded when using host network mode";
 
@@ -235,7 +237,7 @@ impl Control {
                 tracing::warn!("the datapath could not close a published port: {error}");
             }
         }
-        cleanup.close(published.iter().flat_map(|one| self.claims.release(one)).collect());
+        cleanup.close(published.iter().filter_map(|one| self.claims.release(one)).collect());
         cleanup
     }
 
@@ -339,7 +341,10 @@ impl Control {
         let (endpoint, network) = self.entrance(sandbox, family)?;
         let address = endpoint.address(family)?.addr();
         let pool = network.pools.iter().find(|pool| pool.subnet().contains(&address));
-        Some(Target { network: network.number, address, gateway: pool.map(Pool::gateway)? })
+        let gateway = pool.map(Pool::gateway)?;
+        // Where no default route leads through the gateway, the container has no way back to the world.
+        let leads_out = !network.internal && network.pools.gateway_of(address) == Some(gateway);
+        Some(Target { network: network.number, address, gateway, keeps_client: leads_out })
     }
 }
 

@@ -148,6 +148,7 @@ impl Published {
             container_port: self.container_port,
             sandbox: sandbox.into(),
             gateway: target.gateway,
+            keeps_client: target.keeps_client,
         };
         let of = |host| targets.iter().find(|target| Family::of(target.address) == Family::of(host));
         self.hosts().into_iter().filter_map(|host| Some((host, of(host)?))).map(binding).collect()
@@ -163,6 +164,8 @@ pub struct Target {
     pub address: IpAddr,
     /// The gateway's address on the network.
     pub gateway: IpAddr,
+    /// Whether the container has a way back to clients outside, and may see them.
+    pub keeps_client: bool,
 }
 
 /// Published and exposed ports as Docker shows them: for each port of the container those of the host, or
@@ -276,6 +279,7 @@ mod tests {
             network: NetworkId(3),
             address: address.parse().expect("address"),
             gateway: gateway.parse().expect("address"),
+            keeps_client: true,
         };
         let (v4, v6) = (target("10.1.0.2", "10.1.0.1"), target("fd00::2", "fd00::1"));
         let hosts = |text: &str, targets: &[Target]| {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::claims::{is_large, warn_unserved};
 use super::published::Published;
 use super::spec::{Ports, Protocol};
 use crate::control::Control;
@@ -28,7 +29,10 @@ impl Control {
     pub(super) async fn relay(&self, published: &[Published], targets: Targets) -> Result<()> {
         for one in published {
             let Some((relayed, sockets)) = one.relayed().zip(self.claims.sockets(one)) else { continue };
-            self.link.relay(relayed, sockets, targets).await.map_err(refusal)?;
+            match self.link.relay(relayed, sockets, targets).await.map_err(refusal) {
+                Err(error) if error.code == Code::LimitReached && is_large(one) => warn_unserved(one, &error),
+                outcome => outcome?,
+            }
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use vswitch_frame::{Instant, Pool};
 use vswitch_proxy::{Bindings, Proxy, Token};
+use vswitch_sys::datagrams::Datagrams;
 use vswitch_sys::poll::Poller;
-use vswitch_sys::stream::Datagrams;
 
 use super::{FIRST_NUMBER, Relayed, Relays, Targets, Transport, number_of};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vswitch_engine::{Hop, PublishedPorts, Route, WayOut};
+use vswitch_engine::{Hop, PublishedPorts, Route, Uplink, WayOut};
 
 use super::craft::{self, Link};
 use super::*;
@@ -28,7 +28,8 @@ fn bench(change: impl Fn(&mut Network)) -> Bench {
     ];
     let addresses = vec![ip("192.0.2.9"), ip("2001:db8:1::9")];
     bench.switch.set_host_addresses(addresses.clone());
-    bench.switch.set_way_out(WayOut { interface: Some("eth0".to_owned()), addresses, routes });
+    let uplinks = vec![Uplink { port: UPLINK, interface: "eth0".to_owned(), addresses }];
+    bench.switch.set_way_out(WayOut { uplinks, routes });
     bench
 }
 
@@ -131,6 +132,20 @@ fn answers_come_back_to_who_has_asked() {
     let question = craft::udp(TO_GATEWAY, own, far, b"x");
     assert_eq!(bench.send(ALICE, &question).outbound.len(), 1);
     assert_eq!(enter(&mut bench, false, &stray).forward.len(), 1);
+}
+
+#[test]
+fn the_gateway_stands_for_clients_that_were_translated() {
+    let mut bench = bench(|network| network.internal = true);
+    for (translated, source, enters) in [
+        (true, "10.1.0.1", true),
+        (false, "10.1.0.1", false),
+        (true, "10.2.0.1", false),
+        (true, "10.1.0.2", false),
+    ] {
+        let fates = enter(&mut bench, translated, &craft::ping(TO_HOST, source, "10.1.0.5", 64));
+        assert_eq!(fates.forward.len(), usize::from(enters), "{source}, {translated}: {fates:?}");
+    }
 }
 
 /// A packet of either family, from somebody outside to Alice, and her answer.

@@ -49,8 +49,6 @@ pub const LEASE_S: u32 = 30;
 pub struct Options {
     /// Where etcd is, and who we are there.
     pub access: Access,
-    /// The cluster's name.
-    pub cluster: String,
     /// Where the cluster's identifier is noted.
     pub state_dir: PathBuf,
     /// Seconds without a sign of life after which this host's records go.
@@ -72,8 +70,8 @@ pub struct Prepared {
 /// # Errors
 /// One line: a file, a certificate, a password, or a cluster that is not ours. An etcd that cannot be reached is no
 /// error: it is tried until it can.
-pub async fn prepare(options: Options) -> Result<Prepared, String> {
-    let Options { access, cluster, state_dir, lease_s } = options;
+pub async fn prepare(cluster: &str, options: Options) -> Result<Prepared, String> {
+    let Options { access, state_dir, lease_s } = options;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if cluster.is_empty() || !cluster.bytes().all(is_plain) {
         return Err(format!(

@@ -50,8 +50,6 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// How a host takes part.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The cluster's name.
-    pub cluster: String,
     /// The file with the keys.
     pub key_file: PathBuf,
     /// Hosts to join, each `HOST` or `HOST:PORT`.
@@ -94,8 +92,8 @@ pub struct Prepared {
 /// # Errors
 /// One line: the key file, the address, or that a host to join is of another cluster or has another key. One that
 /// cannot be reached is no error: it is looked for until it is there.
-pub async fn prepare(options: Options) -> Result<Prepared, String> {
-    let seal = Seal::read(&options.cluster, &options.key_file)?;
+pub async fn prepare(cluster: &str, options: Options) -> Result<Prepared, String> {
+    let seal = Seal::read(cluster, &options.key_file)?;
     for host in &options.join {
         match greet(&seal, host).await {
             Ok(_) => {}
@@ -121,9 +119,9 @@ impl Prepared {
     ///
     /// # Errors
     /// One line, when the kernel has no random numbers.
-    pub fn start(self, host: HostId, others: Vec<String>, source: Source) -> Result<JoinHandle<()>, String> {
+    pub fn start(self, host: HostId, others: Vec<IpAddr>, source: Source) -> Result<JoinHandle<()>, String> {
         let Self { options, seal, socket, listener } = self;
-        let join = options.join.into_iter().chain(others).collect();
+        let join = options.join.into_iter().chain(others.iter().map(IpAddr::to_string)).collect();
         let life = u64::try_from(wallclock::since_epoch().as_millis()).unwrap_or(u64::MAX);
         let seed = random::bytes().map_err(|error| format!("cannot draw a seed: {error}"))?;
         let me = Member { address: options.advertise, host, life };
