@@ -3,6 +3,7 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`bursts`] | bursts of several flows, some frames out of the ordinary |
+//! | [`etcd`] | a real etcd, and certificates for it |
 //! | [`fuzz`] | what must hold of any bytes |
 //! | [`names`] | questions for names, and a name server |
 //! | [`namespace`] | network namespaces that are gone when the test is |
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bursts;
+pub mod etcd;
 pub mod fuzz;
 pub mod names;
 pub mod namespace;

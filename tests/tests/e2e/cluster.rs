@@ -22,13 +22,13 @@ use vswitch_tests::world::{Container, World};
 use super::VSWITCH;
 
 /// What joins hosts, and the key they share.
-struct Underlay {
-    bridge: Namespace,
+pub(crate) struct Underlay {
+    pub(crate) bridge: Namespace,
     folder: PathBuf,
 }
 
 impl Underlay {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bridge = Namespace::new();
         bridge.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"]);
         bridge.ip(&["link", "set", "br0", "up"]);
@@ -45,7 +45,7 @@ impl Underlay {
         path.display().to_string()
     }
 
-    fn connect(&self, host: &Namespace, number: usize) {
+    pub(crate) fn connect(&self, host: &Namespace, number: usize) {
         let port = format!("port{number}");
         let far = ["type", "veth", "peer", "name", &port, "netns", self.bridge.name()];
         host.ip(&[&["link", "add", "wan0"][..], &far].concat());
@@ -55,7 +55,7 @@ impl Underlay {
     }
 
     /// Cuts a host off, or joins it again.
-    fn set(&self, number: usize, state: &str) {
+    pub(crate) fn set(&self, number: usize, state: &str) {
         self.bridge.ip(&["link", "set", &format!("port{number}"), state]);
     }
 
@@ -107,7 +107,7 @@ impl Drop for Underlay {
 }
 
 /// Waits until a host sees so many others.
-fn sees(world: &World, others: usize) {
+pub(crate) fn sees(world: &World, others: usize) {
     wait::until_equal("the others are up", &others, || {
         let cluster = world.json(&["cluster", "ls"]);
         let hosts = cluster["Hosts"].as_array().cloned().unwrap_or_default();
@@ -116,7 +116,7 @@ fn sees(world: &World, others: usize) {
 }
 
 /// Makes a network on a host and waits until the others have it, too.
-fn span(worlds: &[World], options: &[&str]) {
+pub(crate) fn span(worlds: &[World], options: &[&str]) {
     worlds[0].network("wide", &[&["-d", "overlay", "--subnet", "10.9.0.0/24"], options].concat());
     for world in worlds {
         wait::until("the network is there", || {
@@ -125,17 +125,17 @@ fn span(worlds: &[World], options: &[&str]) {
     }
 }
 
-fn container(world: &World, name: &str, options: &[&str]) -> Container {
+pub(crate) fn container(world: &World, name: &str, options: &[&str]) -> Container {
     world.attach(name, &[&["--network", "wide"], options].concat())
 }
 
 /// What a container is answered for a name: an address, or nothing.
-fn look_up(container: &Container, name: &str) -> Option<IpAddr> {
+pub(crate) fn look_up(container: &Container, name: &str) -> Option<IpAddr> {
     let gateway = IpAddr::from([10, 9, 0, 1]);
     ask(&container.path, gateway, name, TYPE::A).records.first()?.parse().ok()
 }
 
-fn answers(container: &Container, address: IpAddr) {
+pub(crate) fn answers(container: &Container, address: IpAddr) {
     wait::until("a ping is answered", || {
         vswitch_tests::talk::answers(&container.path, address).then_some(())
     });

@@ -12,6 +12,7 @@ mod demo;
 mod direct;
 mod documents;
 mod durability;
+mod etcd;
 mod flows;
 mod gateway;
 mod harness;

@@ -1,24 +1,32 @@
 //! Flags of `vswitch run` that make a host one of a cluster.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::Failure;
+use super::etcd::Etcd;
+use crate::control::cluster::etcd::address::Address;
 use crate::control::cluster::{Options, SourceOptions, gossip, host_name};
 
 #[derive(Debug, Args)]
 pub(super) struct Join {
     /// Join the cluster that a host is in; may be repeated, and may name hosts that are not there yet
-    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', requires = "cluster_key_file")]
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        value_delimiter = ',',
+        requires = "cluster_key_file",
+        conflicts_with = "cluster"
+    )]
     join: Vec<String>,
     /// The address by which the cluster's other hosts reach this one; its tunnels end there, too. That towards the
     /// first host to join if none is given; the first host of a cluster gives this and no --join
-    #[arg(long, value_name = "IP[:PORT]", requires = "cluster_key_file")]
+    #[arg(long, value_name = "IP[:PORT]")]
     advertise: Option<String>,
     /// The file with the key that all hosts of the cluster share; "vswitch cluster key" writes one
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     cluster_key_file: Option<PathBuf>,
     /// The name of the cluster
     #[arg(long, value_name = "NAME", default_value = "vswitch")]
@@ -29,11 +37,25 @@ pub(super) struct Join {
     /// The name of this host in the cluster, if not its host name
     #[arg(long, value_name = "NAME")]
     cluster_host: Option<String>,
+    #[command(flatten)]
+    etcd: Etcd,
 }
 
 impl Join {
     /// How to take part, if at all.
-    pub(super) fn options(self) -> Result<Option<Options>, Failure> {
+    pub(super) fn options(self, state_dir: &Path) -> Result<Option<Options>, Failure> {
+        if let Some(address) = self.etcd.address() {
+            let vtep = match &self.advertise {
+                Some(advertise) => read_advertise(advertise)?.ip(),
+                None => towards_etcd(address)?,
+            };
+            return Ok(self.etcd.options(state_dir).map(|options| Options {
+                host: self.cluster_host.unwrap_or_else(host_name),
+                vtep,
+                name: self.cluster_name,
+                source: SourceOptions::Etcd(options),
+            }));
+        }
         let advertise = match (&self.advertise, self.join.first()) {
             (None, None) if self.cluster_key_file.is_some() => {
                 let message = "--cluster-key-file: nobody would be told where this host is: give --advertise IP, and --join HOST unless it is the first";
@@ -43,7 +65,10 @@ impl Join {
             (Some(advertise), _) => read_advertise(advertise)?,
             (None, Some(first)) => SocketAddr::new(towards(first)?, gossip::PORT),
         };
-        let Some(key_file) = self.cluster_key_file else { return Ok(None) };
+        let Some(key_file) = self.cluster_key_file else {
+            let message = "--advertise: this host is in no cluster: give --cluster-key-file FILE, or --cluster etcd://HOST:2379";
+            return Err(Failure(message.to_owned()));
+        };
         Ok(Some(Options {
             host: self.cluster_host.unwrap_or_else(host_name),
             vtep: advertise.ip(),
@@ -74,12 +99,28 @@ fn towards(host: &str) -> Result<IpAddr, Failure> {
     let unknown = |error: std::io::Error| {
         Failure(format!("--join {host}: {error}: say how others reach this host with --advertise IP"))
     };
-    let mut found = gossip::with_port(host).to_socket_addrs().map_err(unknown)?;
-    let other = found.next().ok_or_else(|| unknown(std::io::Error::other("it has no address")))?;
+    own_address(&gossip::with_port(host)).map_err(unknown)
+}
+
+/// The address of this host towards an etcd, which others reach if the etcd is not on this very host.
+fn towards_etcd(address: &Address) -> Result<IpAddr, Failure> {
+    let needed = "say how others reach this host with --advertise IP";
+    let first = address.endpoints.iter().find_map(|endpoint| own_address(&endpoint.to_string()).ok());
+    let first = first.ok_or_else(|| Failure(format!("--cluster: no way to any of these hosts: {needed}")))?;
+    if first.is_loopback() {
+        return Err(Failure(format!("--cluster: etcd is on this host: {needed}")));
+    }
+    Ok(first)
+}
+
+fn own_address(other: &str) -> std::io::Result<IpAddr> {
+    let mut found = other.to_socket_addrs()?;
+    let other = found.next().ok_or_else(|| std::io::Error::other("it has no address"))?;
     let any: SocketAddr = if other.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     // Connecting a datagram socket sends nothing; the kernel chooses the address.
-    let socket = UdpSocket::bind(any).map_err(unknown)?;
-    socket.connect(other).and_then(|()| socket.local_addr()).map(|address| address.ip()).map_err(unknown)
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(other)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod demo;
 mod endpoint;
+mod etcd;
 mod exec;
 mod fdb;
 mod flows;
@@ -53,7 +54,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Demo(demo::Demo),
     #[command(flatten)]
     Client(ClientCommand),

@@ -23,6 +23,7 @@ use crate::datapath::command::PollMode;
 ///   vswitch run --poll busy
 ///   vswitch run --advertise 192.0.2.1 --cluster-key-file /etc/vswitch.key
 ///   vswitch run --join 192.0.2.1 --cluster-key-file /etc/vswitch.key
+///   vswitch run --cluster etcd://192.0.2.8:2379,192.0.2.9:2379
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Run {
@@ -57,7 +58,7 @@ impl Run {
             .init();
         let Self { state_dir, poll, uplink, vxlan_port, resolv_conf, join } = self;
         let uplink = Choice::parse(&uplink).map_err(Failure)?;
-        let cluster = join.options()?;
+        let cluster = join.options(&state_dir)?;
         let outcome =
             control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink, cluster, vxlan_port });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))

@@ -244,7 +244,7 @@ impl Control {
         handle: &actor::Handle,
     ) -> Result<Option<JoinHandle<()>>> {
         let (Some(options), Some(prepared)) = (options, source) else { return Ok(None) };
-        let (view, events, source) = cluster::view::channel();
+        let (view, events, source) = prepared.channel();
         let host = self.enter_cluster(options, view)?;
         self.commit()?;
         let others = self.cluster.as_ref().map(Cluster::other_hosts).unwrap_or_default();

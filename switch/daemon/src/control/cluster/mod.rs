@@ -15,6 +15,7 @@
 //! | [`record`] [`ledger`] | what is said, and of each thing the newest |
 //! | [`view`] | how control and a source talk |
 //! | [`gossip`] | a source without a server |
+//! | [`etcd`] | a source whose records are kept in an etcd |
 //! | [`agent`] | what control has of its cluster: saying, hearing |
 //! | [`networks`] [`endpoints`] | networks that are on all hosts, and who is on them |
 //! | [`space`] [`addresses`] | whose the addresses of a network are; getting and giving some |
@@ -24,6 +25,7 @@
 pub mod addresses;
 pub mod agent;
 pub mod endpoints;
+pub mod etcd;
 pub mod forget;
 pub mod gossip;
 pub mod ledger;
@@ -35,6 +37,7 @@ pub mod view;
 
 use std::net::IpAddr;
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 use super::error::{Code, Error, Result};
@@ -59,6 +62,8 @@ pub struct Options {
 pub enum SourceOptions {
     /// Gossip.
     Gossip(gossip::Options),
+    /// An etcd.
+    Etcd(etcd::Options),
 }
 
 /// A source that nothing stands in the way of any more.
@@ -66,9 +71,20 @@ pub enum SourceOptions {
 pub enum Prepared {
     /// Gossip.
     Gossip(gossip::Prepared),
+    /// An etcd.
+    Etcd(etcd::Prepared),
 }
 
 impl Prepared {
+    /// Both ends of a view, as this source needs it.
+    pub fn channel(&self) -> (view::View, UnboundedReceiver<view::Event>, Source) {
+        let (view, events, source) = view::channel();
+        match self {
+            Self::Gossip(_) => (view, events, source),
+            Self::Etcd(_) => (view.with_common_space(), events, source),
+        }
+    }
+
     /// Begins. Other hosts that this one knew before are named by where their tunnels end. The task ends when control's
     /// end of the view is gone and the others have been told.
     ///
@@ -82,6 +98,7 @@ impl Prepared {
     ) -> std::result::Result<JoinHandle<()>, String> {
         match self {
             Self::Gossip(gossip) => gossip.start(host, others, source),
+            Self::Etcd(etcd) => Ok(etcd.start(host, source)),
         }
     }
 }
@@ -96,6 +113,7 @@ pub async fn prepare(options: Option<&Options>) -> Result<Option<Prepared>> {
         SourceOptions::Gossip(gossip) => {
             gossip::prepare(&options.name, gossip.clone()).await.map(Prepared::Gossip)
         }
+        SourceOptions::Etcd(etcd) => etcd::prepare(&options.name, etcd.clone()).await.map(Prepared::Etcd),
     };
     prepared.map(Some).map_err(|message| Error::new(Code::InvalidArgument, message))
 }

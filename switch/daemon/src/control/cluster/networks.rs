@@ -133,7 +133,7 @@ impl Control {
             cluster.draft(Key::Vni(vni), Some(Value::Vni { network: id.clone() })),
         ];
         for subnet in network.pools.iter().map(Pool::subnet) {
-            let space = Space { last: subnet.broadcast(), owner: Some(cluster.me) };
+            let space = Space { last: subnet.broadcast(), owner: cluster.view.first_owner(cluster.me) };
             records.push(cluster.draft(Key::Space(id.clone(), subnet.network()), Some(Value::Space(space))));
         }
         records

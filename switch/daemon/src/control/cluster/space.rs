@@ -69,7 +69,7 @@ impl Range {
     }
 
     /// What of it is in a subnet.
-    fn within(&self, subnet: IpNet) -> Option<Self> {
+    pub(super) fn within(&self, subnet: IpNet) -> Option<Self> {
         let subnet = Self::of(subnet);
         let same = Family::of(self.first) == Family::of(subnet.first);
         let part = Self { first: self.first.max(subnet.first), last: self.last.min(subnet.last) };
@@ -82,7 +82,7 @@ impl Range {
     }
 
     /// Cuts the addresses from one number to another out.
-    fn cut(&self, from: u128, to: u128) -> Gift {
+    pub(super) fn cut(&self, from: u128, to: u128) -> Gift {
         let family = Family::of(self.first);
         let range = |first: u128, last: u128| Range {
             first: address_of(family, first),

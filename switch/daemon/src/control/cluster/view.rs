@@ -103,6 +103,7 @@ pub enum Presence {
 #[derive(Clone, Debug)]
 pub struct View {
     requests: mpsc::UnboundedSender<Request>,
+    common_space: bool,
 }
 
 /// The source's end.
@@ -118,10 +119,20 @@ pub struct Source {
 pub fn channel() -> (View, mpsc::UnboundedReceiver<Event>, Source) {
     let (requests, wanted) = mpsc::unbounded_channel();
     let (events, told) = mpsc::unbounded_channel();
-    (View { requests }, told, Source { requests: wanted, events })
+    (View { requests, common_space: false }, told, Source { requests: wanted, events })
 }
 
 impl View {
+    /// The same, for a source where all agree: addresses of a new network are nobody's at first.
+    pub fn with_common_space(self) -> Self {
+        Self { common_space: true, ..self }
+    }
+
+    /// Whose the addresses of a network are that this host makes.
+    pub fn first_owner(&self, me: HostId) -> Option<HostId> {
+        (!self.common_space).then_some(me)
+    }
+
     /// Has records brought to all others. Never waits.
     pub fn publish(&self, records: Vec<Record>) {
         if !records.is_empty() {

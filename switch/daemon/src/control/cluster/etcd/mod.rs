@@ -1,0 +1,96 @@
+//! The cluster's view kept in an etcd.
+//!
+//! # Theory of operation
+//! Every record is a key of etcd, under `/vswitch/CLUSTER/records/`. Each host follows all of them, and writes
+//! its own; what goes with a host is written with the host's lease, and goes when the host is not heard of for as
+//! long. Names, numbers and addresses are taken by transactions: who is first has them.
+//!
+//! | file | |
+//! |---|---|
+//! | [`address`] [`tls`] | where etcd is, and how it is known to be the right one |
+//! | [`transport`] [`wire`] [`client`] [`watch`] | how it is talked to |
+//! | [`feed`] | following a prefix, whatever happens to connections |
+//! | [`mirror`] [`shares`] | pure: what is there and what shall be; which addresses are taken |
+//! | [`acquire`] [`letters`] | getting addresses, also from another host |
+//! | [`identity`] | which cluster it is |
+//! | [`source`] | the task that joins them |
+//! | [`error`] | what can be wrong |
+
+mod acquire;
+pub mod address;
+pub mod client;
+pub mod error;
+pub mod feed;
+mod identity;
+mod letters;
+pub mod mirror;
+mod shares;
+mod source;
+pub mod tls;
+mod transport;
+pub mod watch;
+pub mod wire;
+
+use std::path::PathBuf;
+
+use tokio::task::JoinHandle;
+
+use super::record::HostId;
+use super::view::Source;
+use client::{Access, Client};
+use identity::Memory;
+use source::Keeper;
+
+/// Seconds without a sign of life after which a host's records go, unless something else is asked for.
+pub const LEASE_S: u32 = 30;
+
+/// How a host takes part.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where etcd is, and who we are there.
+    pub access: Access,
+    /// Where the cluster's identifier is noted.
+    pub state_dir: PathBuf,
+    /// Seconds without a sign of life after which this host's records go.
+    pub lease_s: u32,
+}
+
+/// All that can be refused before a host takes part.
+#[derive(Debug)]
+pub struct Prepared {
+    client: Client,
+    memory: Memory,
+    /// What all keys of the cluster begin with.
+    prefix: String,
+    lease_s: u32,
+}
+
+/// Reads the files, and has a first look at etcd.
+///
+/// # Errors
+/// One line: a file, a certificate, a password, or a cluster that is not ours. An etcd that cannot be reached is no
+/// error: it is tried until it can.
+pub async fn prepare(cluster: &str, options: Options) -> Result<Prepared, String> {
+    let Options { access, state_dir, lease_s } = options;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if cluster.is_empty() || !cluster.bytes().all(is_plain) {
+        return Err(format!(
+            "{cluster:?} is no name of a cluster in etcd: use letters, digits, \"-\", \".\" and \"_\""
+        ));
+    }
+    let prefix = format!("/vswitch/{cluster}/");
+    let client = Client::new(&access)?;
+    let mut memory = Memory::read(&state_dir)?;
+    if let Some(error) = identity::look(&client, &mut memory, &prefix).await? {
+        tracing::warn!("{error}: it is tried again until it is there");
+    }
+    Ok(Prepared { client, memory, prefix, lease_s })
+}
+
+impl Prepared {
+    /// Takes part. The task that is returned ends after control's end of the source has gone, and takes this host's
+    /// records with it.
+    pub fn start(self, host: HostId, source: Source) -> JoinHandle<()> {
+        tokio::spawn(Keeper::new(self, host, source.events).work(source.requests))
+    }
+}

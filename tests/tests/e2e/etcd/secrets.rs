@@ -1,0 +1,160 @@
+//! Certificates and passwords: what is right works, what is wrong is told in one line.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use vswitch::control::cluster::etcd::client::{Access, Client};
+use vswitch::control::cluster::etcd::tls;
+use vswitch::control::cluster::etcd::wire::Change;
+use vswitch_tests::etcd::{Authority, Etcd};
+use vswitch_tests::namespace::Namespace;
+
+use super::{Folder, access, run};
+
+fn with_tls(ca: PathBuf, identity: Option<(PathBuf, PathBuf)>) -> Access {
+    let tls = Some(tls::Files { ca, identity });
+    Access { tls, ..access("etcds://127.0.0.1") }
+}
+
+async fn refusal(access: &Access) -> String {
+    let refusal = Client::new(access).expect("a client").read("/vswitch/").await.expect_err("refused");
+    assert!(!refusal.is_passing(), "{refusal}");
+    refusal.to_string()
+}
+
+#[test]
+fn tls_lets_in_whom_the_authority_knows() {
+    let host = Namespace::new();
+    let authority = Authority::new();
+    let etcd = Etcd::start_secure(&host, "127.0.0.1", &authority);
+    let (ours, other) = (authority.sign("host", "DNS:host"), Authority::new());
+    run(&host, async || {
+        let right = with_tls(authority.certificate(), Some(ours.clone()));
+        let client = Client::new(&right).expect("a client");
+        let change = Change::Put { key: "/vswitch/x".to_owned(), value: b"x".to_vec(), lease: None };
+        client.commit(&[], &[change]).await.expect("let in");
+        let mut watch = client.watch("/vswitch/", 2).await.expect("watched");
+        assert_eq!(watch.next().await.expect("an event").0[0].kv.key, "/vswitch/x");
+
+        let start = "TLS with etcd on 127.0.0.1:2379 fails: ";
+        let cases = [
+            (
+                with_tls(other.certificate(), Some(ours)),
+                "its certificate was signed by another authority than that of --cluster-ca",
+            ),
+            (with_tls(authority.certificate(), None), "it wants a certificate of ours"),
+            (
+                with_tls(authority.certificate(), Some(other.sign("host", "DNS:host"))),
+                "it wants a certificate of ours",
+            ),
+        ];
+        for (access, expected) in cases {
+            let line = refusal(&access).await;
+            assert!(line.starts_with(&format!("{start}{expected}")), "{line}");
+        }
+        let plain = Client::new(&access("etcd://127.0.0.1")).expect("a client").read("/vswitch/").await;
+        let line = plain.expect_err("it wants TLS").to_string();
+        assert!(line.contains("if it wants TLS, give --cluster-ca FILE"), "{line}");
+    });
+    drop(etcd);
+    let named = Etcd::start(&host, "127.0.0.1");
+    run(&host, async || {
+        let line = refusal(&with_tls(authority.certificate(), None)).await;
+        assert_eq!(
+            line,
+            "TLS with etcd on 127.0.0.1:2379 fails: it does not speak TLS: leave out --cluster-ca and write etcd://"
+        );
+    });
+    drop(named);
+}
+
+#[test]
+fn files_that_are_wrong_are_named() {
+    let (folder, authority) = (Folder::new(), Authority::new());
+    let (ca, one, two) =
+        (authority.certificate(), authority.sign("a", "DNS:a"), authority.sign("b", "DNS:b"));
+    let (missing, text) = (folder.0.join("missing"), folder.file("text", "hello\n"));
+    let line = |access: &Access| Client::new(access).expect_err("refused");
+    assert_eq!(
+        line(&access("etcds://a")),
+        "etcds:// needs --cluster-ca FILE, with the certificate of etcd's authority"
+    );
+    for (access, expected) in [
+        (with_tls(missing.clone(), None), "--cluster-ca"),
+        (with_tls(text.clone(), None), "--cluster-ca"),
+        (with_tls(ca.clone(), Some((text.clone(), one.1.clone()))), "--cluster-cert"),
+        (with_tls(ca.clone(), Some((one.0.clone(), text))), "--cluster-key"),
+        (with_tls(ca, Some((one.0, two.1))), "--cluster-cert"),
+        (Access { user: Some(("u".to_owned(), missing)), ..access("etcd://a") }, "--cluster-password-file"),
+        (
+            Access { user: Some(("u".to_owned(), folder.file("empty", "\n"))), ..access("etcd://a") },
+            "--cluster-password-file",
+        ),
+    ] {
+        let line = line(&access);
+        assert!(line.starts_with(expected) && !line.contains('\n'), "{line}");
+    }
+}
+
+#[test]
+fn a_password_opens_and_a_wrong_one_is_told() {
+    let (host, folder) = (Namespace::new(), Folder::new());
+    let mut etcd = Etcd::start(&host, "127.0.0.1");
+    for (path, body) in [
+        ("user/add", json!({ "name": "root", "password": "r" })),
+        ("user/grant", json!({ "user": "root", "role": "root" })),
+        ("role/add", json!({ "name": "switches" })),
+        // "/vswitch/" to "/vswitch0"
+        (
+            "role/grant",
+            json!({ "name": "switches", "perm":
+            { "permType": "READWRITE", "key": "L3Zzd2l0Y2gv", "range_end": "L3Zzd2l0Y2gw" } }),
+        ),
+        ("user/add", json!({ "name": "switch", "password": "s" })),
+        ("user/grant", json!({ "user": "switch", "role": "switches" })),
+        ("user/add", json!({ "name": "guest", "password": "g" })),
+        ("enable", json!({})),
+    ] {
+        let answer = etcd.ask(&format!("/v3/auth/{path}"), &body);
+        assert!(answer.get("error").is_none(), "{path}: {answer}");
+    }
+    let user = |name: &str, password: &str| {
+        let file = folder.file(&format!("{name}-{password}"), &format!("{password}\n"));
+        Access { user: Some((name.to_owned(), file)), ..access("etcd://127.0.0.1") }
+    };
+    run(&host, async || {
+        let client = Client::new(&user("switch", "s")).expect("a client");
+        client.read("/vswitch/").await.expect("let in");
+        let mut watch = client.watch("/vswitch/", 1).await.expect("let in");
+        let lease = client.grant(60).await.expect("lease");
+        let change = Change::Put { key: "/vswitch/x".to_owned(), value: vec![], lease: Some(lease) };
+        client.commit(&[], &[change.clone()]).await.expect("let in");
+        watch.next().await.expect("an event");
+
+        let start = "etcd on 127.0.0.1:2379 ";
+        for (access, expected) in [
+            (
+                user("switch", "x"),
+                "does not let us in: the password of \"switch\" is another one, or there is no such user",
+            ),
+            (
+                user("nobody", "x"),
+                "does not let us in: the password of \"nobody\" is another one, or there is no such user",
+            ),
+            (
+                access("etcd://127.0.0.1"),
+                "does not let us in: give it --cluster-user and --cluster-password-file",
+            ),
+            (user("guest", "g"), "denies \"guest\" what is needed"),
+        ] {
+            let line = refusal(&access).await;
+            assert!(line.starts_with(&format!("{start}{expected}")), "{line}");
+        }
+
+        // It forgets whom it let in.
+        etcd.stop();
+        etcd.start_again();
+        client.commit(&[], &[change]).await.expect("let in again");
+        client.watch("/vswitch/", 1).await.expect("let in again");
+    });
+}
