@@ -128,7 +128,7 @@ fn a_password_opens_and_a_wrong_one_is_told() {
         let mut watch = client.watch("/vswitch/", 1).await.expect("let in");
         let lease = client.grant(60).await.expect("lease");
         let change = Change::Put { key: "/vswitch/x".to_owned(), value: vec![], lease: Some(lease) };
-        client.commit(&[], &[change.clone()]).await.expect("let in");
+        client.commit(&[], std::slice::from_ref(&change)).await.expect("let in");
         watch.next().await.expect("an event");
 
         let start = "etcd on 127.0.0.1:2379 ";
