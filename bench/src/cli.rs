@@ -9,7 +9,7 @@ use crate::contender::{local, outside, overlay};
 use crate::error::BenchError;
 use crate::figure::Test;
 use crate::results::{Results, Road};
-use crate::{attach, c2c, chart, endpoints, names, ports};
+use crate::{attach, c2c, chart, endpoints, membership, names, ports};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
 ///
@@ -84,6 +84,18 @@ enum Command {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
     },
+    /// How soon all hosts of a cluster know of a change to an endpoint
+    Membership {
+        /// What they hear of it by
+        #[arg(long, value_enum, default_value_t)]
+        source: membership::Source,
+        /// How many hosts
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(2..=200))]
+        hosts: u8,
+        /// How many changes
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        changes: u32,
+    },
     /// Publishing a large range of ports, TCP and UDP: how long it takes, and the memory of both processes
     Ports {
         /// How many of each
@@ -154,6 +166,7 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),
         Command::Names { rounds, seconds } => names::run(usize::from(*rounds), *seconds),
+        Command::Membership { source, hosts, changes } => membership::run(*source, *hosts, *changes),
         Command::Ports { count, rounds } => ports::run(usize::from(*count), usize::from(*rounds)),
         Command::Chart { results, output } => {
             let drawn = chart::draw(&Results::read(results)?);

@@ -24,6 +24,7 @@ pub mod error;
 pub mod figure;
 pub mod http;
 pub mod machine;
+pub mod membership;
 pub mod names;
 pub mod ports;
 pub mod process;
