@@ -89,6 +89,14 @@ fn the_examples_of_names_work() {
 }
 
 #[test]
+fn the_two_hosts_reach_each_other() {
+    let script = checked("docs/overlay.md");
+    assert!(script.matches("on two").count() > 5 && script.matches("grep").count() > 3, "{script}");
+    let (succeeded, output) = run(&script);
+    assert!(succeeded, "{output}");
+}
+
+#[test]
 fn the_tour_of_the_readme_works() {
     let script = commands("README.md");
     assert!(script.lines().count() > 5, "the tour is gone: {script}");
