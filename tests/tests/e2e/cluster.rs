@@ -7,15 +7,17 @@
 //! ```
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::Signal;
 use simple_dns::TYPE;
 use vswitch_sys::clock;
 use vswitch_tests::names::ask;
-use vswitch_tests::namespace::{Namespace, must, unique_name};
+use vswitch_tests::namespace::{Namespace, inside, must, unique_name};
 use vswitch_tests::wait;
 use vswitch_tests::world::{Container, World};
 
@@ -201,6 +203,33 @@ fn a_duplicate_address_is_refused_and_not_fought_over() {
     assert!(worlds[0].command(&["ps"]).output().expect("vswitch starts").status.success());
 }
 
+/// Datagrams without end from a container to an address, as fast as they are taken, until this is dropped.
+struct Load(Option<(mpsc::Sender<()>, JoinHandle<u64>)>);
+
+impl Load {
+    fn start(from: &Container, to: IpAddr) -> Self {
+        let socket = inside(&from.path, || UdpSocket::bind(("0.0.0.0", 0))).expect("bind");
+        let (stop, stopped) = mpsc::channel();
+        let sending = thread::spawn(move || {
+            let mut sent = 0;
+            while stopped.try_recv() == Err(TryRecvError::Empty) {
+                sent += u64::from(socket.send_to(&[0; 1000], (to, 9)).is_ok());
+            }
+            sent
+        });
+        Self(Some((stop, sending)))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let Some((stop, sending)) = self.0.take() else { return };
+        drop(stop);
+        let sent = sending.join();
+        assert!(thread::panicking() || sent.is_ok_and(|sent| sent > 0), "nothing was sent");
+    }
+}
+
 #[test]
 fn a_container_that_moved_is_followed_within_a_second() {
     let underlay = Underlay::new();
@@ -213,6 +242,7 @@ fn a_container_that_moved_is_followed_within_a_second() {
     let first = container(&worlds[1], "mover-1", &options);
     let address = first.ipv4();
     answers(&a, address);
+    let load = Load::start(&a, address);
     worlds[1].vswitch(&["detach", "mover-1"]);
     let second = wait::until("the address is free again", || {
         let namespace = Namespace::new();
@@ -224,6 +254,7 @@ fn a_container_that_moved_is_followed_within_a_second() {
     let from = clock::now();
     answers(&a, address);
     eprintln!("followed within {:?}", clock::now().since(from));
+    drop(load);
     wait::until_equal("its name", &Some(address), || look_up(&a, "mover"));
     drop(second);
 }

@@ -16,7 +16,7 @@ use crate::cluster::{Underlay, answers, container, look_up, sees, span};
 /// etcd's address, on the underlay's bridge.
 const ETCD: &str = "192.0.2.100";
 /// Longer than any lease here: whoever has to be given up on is given up on.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 fn etcd(underlay: &Underlay) -> Etcd {
     underlay.bridge.ip(&["address", "add", &format!("{ETCD}/24"), "dev", "br0"]);
