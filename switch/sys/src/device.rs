@@ -206,7 +206,8 @@ fn left_after(outcome: io::Result<()>) -> Left {
     }
 }
 
-fn reason_of(errno: Errno) -> DropReason {
+/// What becomes of a frame or datagram whose send the kernel refused.
+pub fn reason_of(errno: Errno) -> DropReason {
     if matches!(errno, Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) {
         DropReason::TxFull
     } else if errno == Errno::EMSGSIZE {

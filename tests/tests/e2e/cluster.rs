@@ -259,6 +259,18 @@ fn a_container_that_moved_is_followed_within_a_second() {
     drop(second);
 }
 
+/// Kills the control of the last of three hosts, where the container `c` is, and starts it again; `a` is on the first.
+pub(crate) fn kill_and_start_again(worlds: &mut [World; 3], a: &Container, c: &Container) {
+    answers(a, c.ipv4());
+    worlds[2].stop(Signal::SIGKILL);
+    sees(&worlds[0], 1);
+    // Its datapath goes on, and so do its containers.
+    answers(a, c.ipv4());
+    worlds[2].start_again();
+    worlds.iter().for_each(|world| sees(world, 2));
+    wait::until_equal("its names are answered", &Some(c.ipv4()), || look_up(a, "c"));
+}
+
 #[test]
 fn a_host_is_killed_and_back() {
     let underlay = Underlay::new();
@@ -267,15 +279,8 @@ fn a_host_is_killed_and_back() {
     let a = container(&worlds[0], "a", &[]);
     let b = container(&worlds[1], "b", &[]);
     let c = container(&worlds[2], "c", &[]);
-    answers(&a, c.ipv4());
-    worlds[2].stop(Signal::SIGKILL);
-    sees(&worlds[0], 1);
-    // Its datapath goes on, and so do its containers.
-    answers(&a, c.ipv4());
-    worlds[2].start_again();
-    worlds.iter().for_each(|world| sees(world, 2));
+    kill_and_start_again(&mut worlds, &a, &c);
     answers(&b, c.ipv4());
-    wait::until_equal("its names are answered", &Some(c.ipv4()), || look_up(&a, "c"));
     // What it owns it still owns: nobody else is given its addresses.
     let d = container(&worlds[2], "d", &[]);
     let e = container(&worlds[0], "e", &[]);

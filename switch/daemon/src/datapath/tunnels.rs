@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use vswitch_engine::{Switch, Verdicts};
 use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, PortId};
+use vswitch_sys::device::reason_of;
 use vswitch_sys::udp::{self, BATCH, STRIDE};
 use vswitch_vxlan::encapsulate::SEGMENTS_MAX;
 use vswitch_vxlan::table::{Entry, Origin};
@@ -415,16 +416,6 @@ impl Errand<'_> {
 
     fn drop(&self, reason: DropReason, datagrams: usize) {
         self.counters.drop(self.egress, reason, datagrams as u64);
-    }
-}
-
-fn reason_of(errno: Errno) -> DropReason {
-    if matches!(errno, Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) {
-        DropReason::TxFull
-    } else if errno == Errno::EMSGSIZE {
-        DropReason::TxTooBig
-    } else {
-        DropReason::TxRefused
     }
 }
 

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use vswitch_sys::clock;
 use vswitch_tests::etcd::Etcd;
 use vswitch_tests::namespace::Namespace;
@@ -11,7 +10,7 @@ use vswitch_tests::wait;
 use vswitch_tests::world::World;
 
 use crate::VSWITCH;
-use crate::cluster::{Underlay, answers, container, look_up, sees, span};
+use crate::cluster::{Underlay, answers, container, kill_and_start_again, look_up, sees, span};
 
 /// etcd's address, on the underlay's bridge.
 const ETCD: &str = "192.0.2.100";
@@ -99,14 +98,7 @@ fn a_host_is_killed_and_back_and_another_is_cut_off() {
     span(&worlds, &[]);
     let a = container(&worlds[0], "a", &[]);
     let c = container(&worlds[2], "c", &[]);
-    answers(&a, c.ipv4());
-    worlds[2].stop(Signal::SIGKILL);
-    sees(&worlds[0], 1);
-    // Its datapath goes on, and so do its containers.
-    answers(&a, c.ipv4());
-    worlds[2].start_again();
-    worlds.iter().for_each(|world| sees(world, 2));
-    wait::until_equal("its names are answered", &Some(c.ipv4()), || look_up(&a, "c"));
+    kill_and_start_again(&mut worlds, &a, &c);
 
     underlay.set(3, "down");
     sees(&worlds[0], 1);
