@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
-use vswitch::control::calendar::rfc3339;
+use vswitch_control::calendar::rfc3339;
 use vswitch_sys::wallclock;
 
 /// A machine, as far as it matters to a figure.

@@ -1,6 +1,6 @@
 //! docs/counters.md and the drop reasons say the same.
 
-use vswitch::datapath::counters::PortCounters;
+use vswitch_contract::counters::PortCounters;
 use vswitch_frame::DropReason;
 use vswitch_tests::repository;
 

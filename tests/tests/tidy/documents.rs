@@ -98,7 +98,7 @@ fn constants_in_documents_are_in_the_code() {
 
 #[test]
 fn shapes_of_names() {
-    assert!(is_path("switch/daemon/src/datapath/turn.rs"));
+    assert!(is_path("switch/datapath/src/turn.rs"));
     assert!(!is_path("/run/vswitch/control.sock"));
     assert!(!is_path("docs/… and more"));
     assert_eq!(constant("PortId::PORTS_MAX"), Some("PORTS_MAX"));

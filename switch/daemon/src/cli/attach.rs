@@ -10,7 +10,7 @@ use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
 use super::publish::PublishArgs;
 use super::{Failure, Json, Outcome, each, print, print_json};
-use crate::control::api::types::{self, ForeignFd, Map};
+use vswitch_control::api::types::{self, ForeignFd, Map};
 
 /// Attach a container, or whatever else has a network namespace
 ///

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::Failure;
-use crate::control::error::ErrorBody;
+use vswitch_control::error::ErrorBody;
 
 /// Where the daemon is.
 #[derive(Debug)]

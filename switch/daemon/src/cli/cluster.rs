@@ -7,9 +7,9 @@ use vswitch_sys::random;
 
 use super::client::{Client, path};
 use super::{Json, Outcome, each, print, print_json, table};
-use crate::control::api::types;
-use crate::control::cluster::gossip::seal;
-use crate::control::names::short_id;
+use vswitch_cluster::gossip::seal;
+use vswitch_control::api::types;
+use vswitch_control::names::short_id;
 
 /// Look after the cluster: hosts that share networks
 ///

@@ -20,7 +20,7 @@ use vswitch_traffic::{enter_stage, ping, ping_pong, start_switch, tcp, udp};
 
 use super::client::Client;
 use super::{Failure, Outcome, fdb, print, table};
-use crate::control::api::types;
+use vswitch_control::api::types;
 
 const CONTAINERS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// An address that nobody configured.

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use vswitch_frame::Mac;
 
 use super::key_value;
-use crate::control::api::types::{EndpointConfig, EndpointIpam};
-use crate::control::options::{EndpointOptions, PortType};
+use vswitch_control::api::types::{EndpointConfig, EndpointIpam};
+use vswitch_control::options::{EndpointOptions, PortType};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Endpoint")]
@@ -32,15 +32,37 @@ pub(super) struct EndpointArgs {
     gw_priority: i32,
     /// How the interface is made
     #[arg(long, value_enum, default_value_t)]
-    port_type: PortType,
+    port_type: Kind,
     /// Endpoint option, as in com.docker.network.endpoint.ifname=lan0; may be repeated
     #[arg(long = "driver-opt", value_name = "KEY=VALUE", value_parser = key_value)]
     driver_opts: Vec<(String, String)>,
 }
 
+/// How a port is made.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Kind {
+    /// A TAP made in the sandbox's namespace: the fastest
+    #[default]
+    Tap,
+    /// A TAP made in the daemon's namespace and moved, so that it does not keep the sandbox's alive
+    TapMoved,
+    /// A veth pair whose far end is kept in a private namespace: for programs that want a veth
+    Veth,
+}
+
+impl From<Kind> for PortType {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Tap => Self::Tap,
+            Kind::TapMoved => Self::TapMoved,
+            Kind::Veth => Self::Veth,
+        }
+    }
+}
+
 impl EndpointArgs {
     pub(super) fn config(self) -> EndpointConfig {
-        let mut driver_opts = EndpointOptions::render(self.ifname.as_deref(), self.port_type);
+        let mut driver_opts = EndpointOptions::render(self.ifname.as_deref(), self.port_type.into());
         driver_opts.extend(self.driver_opts);
         EndpointConfig {
             ipam_config: EndpointIpam {

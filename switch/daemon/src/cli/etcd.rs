@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::control::cluster::etcd::address::Address;
-use crate::control::cluster::etcd::client::Access;
-use crate::control::cluster::etcd::{self, tls};
+use vswitch_cluster::etcd::address::Address;
+use vswitch_cluster::etcd::client::Access;
+use vswitch_cluster::etcd::{self, tls};
 
 #[derive(Debug, Args)]
 pub(super) struct Etcd {

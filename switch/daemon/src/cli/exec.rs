@@ -13,7 +13,7 @@ use vswitch_sys::netns::NetNs;
 
 use super::client::{Client, path};
 use super::{Failure, Outcome};
-use crate::control::api::types;
+use vswitch_control::api::types;
 
 /// What a shell exits with for a command it does not find, and for one it may not run.
 const NOT_FOUND: u8 = 127;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::client::{Client, path};
 use super::{Json, Outcome, print, print_json, table};
-use crate::control::api::types;
+use vswitch_control::api::types;
 
 /// Show forwarding tables: which MAC address is behind which port
 ///

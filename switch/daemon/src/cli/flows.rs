@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::client::{Client, query};
 use super::{Json, Outcome, print, print_json};
-use crate::control::api::types;
+use vswitch_control::api::types;
 
 /// Show flows that are translated: to the world, and to published ports
 ///

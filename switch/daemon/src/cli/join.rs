@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::Failure;
 use super::etcd::Etcd;
-use crate::control::cluster::etcd::address::Address;
-use crate::control::cluster::{Options, SourceOptions, gossip, host_name};
+use vswitch_cluster::etcd::address::Address;
+use vswitch_cluster::{Options, SourceOptions, gossip, host_name};
 
 #[derive(Debug, Args)]
 pub(super) struct Join {

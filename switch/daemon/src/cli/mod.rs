@@ -115,7 +115,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let Cli { socket, command } = Cli::parse();
     let outcome = match command {
-        Command::Datapath => return crate::datapath::main(),
+        Command::Datapath => return vswitch_datapath::main(),
         Command::Run(run) => run.run(socket),
         Command::Demo(demo) => demo.run(),
         Command::Client(command) => talk(command, &Client::new(socket)),

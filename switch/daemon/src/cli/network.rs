@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
 use super::{Outcome, each};
-use crate::control::api::types;
+use vswitch_control::api::types;
 
 /// Manage networks
 ///

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use super::key_value;
-use crate::control::api::types::{EndpointConfig, NetworkWish};
+use vswitch_control::api::types::{EndpointConfig, NetworkWish};
 
 const KEYS: &str = "name, alias, ip, ip6, mac-address, driver-opt and gw-priority";
 

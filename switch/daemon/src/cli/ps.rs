@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::client::Client;
 use super::{Json, Outcome, print, print_json, publish, table};
-use crate::control::api::types;
+use vswitch_control::api::types;
 
 /// List endpoints: who is on which network, with which addresses
 ///

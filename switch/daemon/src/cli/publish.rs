@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::client::{Client, path};
 use super::{Failure, Json, Outcome, print, print_json};
-use crate::control::api::types::{self, PortBinding, Ports};
-use crate::control::publish::spec::shown;
+use vswitch_control::api::types::{self, PortBinding, Ports};
+use vswitch_control::publish::spec::shown;
 
 const GRAMMAR: &str = "[ADDRESS:][HOSTPORT[-LAST]:]PORT[-LAST][/tcp|udp|sctp]";
 

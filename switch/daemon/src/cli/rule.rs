@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::client::{Client, path};
 use super::{Json, Outcome, each, print, print_json, table};
-use crate::control::api::types;
+use vswitch_control::api::types;
 
 /// Rules: what may pass between containers
 ///

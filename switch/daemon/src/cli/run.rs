@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use super::join::Join;
 use super::{Failure, Outcome};
-use crate::control::uplink::Choice;
-use crate::control::{self, RunOptions};
-use crate::datapath::command::PollMode;
+use vswitch_contract::command::PollMode;
+use vswitch_contract::tunnel::UDP_PORT;
+use vswitch_control::uplink::Choice;
+use vswitch_control::{self as control, RunOptions};
 
 /// Run the switch until it is told to stop
 ///
@@ -33,19 +34,40 @@ pub(super) struct Run {
     /// What the datapath does without work: spin a moment, then sleep (adaptive); never sleep, take a
     /// core, answer fastest (busy); never spin (sleep)
     #[arg(long, value_enum, default_value_t)]
-    poll: PollMode,
+    poll: Poll,
     /// The interface that leads out of the host: that of the default route (auto), none, or by name; of several the
     /// host's routes choose, and what answers leaves by the one it was asked at
     #[arg(long, value_name = "auto|none|IFACE", value_delimiter = ',', default_value = "auto")]
     uplink: Vec<String>,
     /// The UDP port of networks that span hosts, the same on all of them
-    #[arg(long, value_name = "PORT", default_value_t = vswitch_vxlan::UDP_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", default_value_t = UDP_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     vxlan_port: u16,
     /// The file that names the host's name servers
     #[arg(long, value_name = "PATH", default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
     #[command(flatten)]
     join: Join,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Poll {
+    /// Spins for a moment after work, then sleeps
+    #[default]
+    Adaptive,
+    /// Never sleeps: takes a core, answers fastest
+    Busy,
+    /// Never spins
+    Sleep,
+}
+
+impl From<Poll> for PollMode {
+    fn from(poll: Poll) -> Self {
+        match poll {
+            Poll::Adaptive => Self::Adaptive,
+            Poll::Busy => Self::Busy,
+            Poll::Sleep => Self::Sleep,
+        }
+    }
 }
 
 impl Run {
@@ -57,6 +79,7 @@ impl Run {
             .with_target(false)
             .init();
         let Self { state_dir, poll, uplink, vxlan_port, resolv_conf, join } = self;
+        let poll = poll.into();
         let uplink = Choice::parse(&uplink).map_err(Failure)?;
         let cluster = join.options(&state_dir)?;
         let outcome =

@@ -8,9 +8,9 @@ use super::client::{Client, path};
 use super::endpoint::EndpointArgs;
 use super::publish::PublishArgs;
 use super::{Failure, Json, Outcome, each, network_flag, print, print_json, table};
-use crate::control::api::types;
-use crate::control::names::short_id;
-use crate::control::networks::DEFAULT_NETWORK;
+use vswitch_control::api::types;
+use vswitch_control::names::short_id;
+use vswitch_control::networks::DEFAULT_NETWORK;
 
 /// Manage sandboxes
 ///

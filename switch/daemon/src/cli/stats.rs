@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::client::Client;
 use super::{Json, Outcome, print, print_json, table};
-use crate::control::api::types::{self, PortStats};
+use vswitch_control::api::types::{self, PortStats};
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Cursor home, clear to the end of the screen (ECMA-48).

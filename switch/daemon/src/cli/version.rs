@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::client::Client;
 use super::{Json, Outcome, print, print_json};
-use crate::control::api::types;
+use vswitch_control::api::types;
 
 /// Show the version of this program and of the daemon
 #[derive(Debug, Args)]

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::timeout;
-use vswitch::control::cluster::etcd::error::Error;
-use vswitch::control::cluster::etcd::feed::{Feed, Update};
-use vswitch::control::cluster::etcd::wire::{Change, Condition, LeaseId, Outcome};
+use vswitch_cluster::etcd::error::Error;
+use vswitch_cluster::etcd::feed::{Feed, Update};
+use vswitch_cluster::etcd::wire::{Change, Condition, LeaseId, Outcome};
 use vswitch_tests::etcd::Etcd;
 use vswitch_tests::namespace::Namespace;
 
@@ -200,7 +200,7 @@ fn a_feed_begins_anew_when_etcd_has_forgotten() {
 /// All keys that the feed knows of after another one is written, however it hears of it.
 async fn next_after_compaction(
     feed: &mut Feed,
-    client: &vswitch::control::cluster::etcd::client::Client,
+    client: &vswitch_cluster::etcd::client::Client,
 ) -> Vec<String> {
     client.commit(&[], &[put("/a/2", "v", None)]).await.expect("etcd");
     let mut known = vec!["/a/1".to_owned()];

@@ -8,8 +8,8 @@ mod views;
 use std::path::PathBuf;
 
 use tokio::runtime::Builder;
-use vswitch::control::cluster::etcd::address::Address;
-use vswitch::control::cluster::etcd::client::{Access, Client};
+use vswitch_cluster::etcd::address::Address;
+use vswitch_cluster::etcd::client::{Access, Client};
 use vswitch_tests::namespace::Namespace;
 
 /// How an etcd without secrets is reached.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use vswitch::control::cluster::etcd::client::{Access, Client};
-use vswitch::control::cluster::etcd::tls;
-use vswitch::control::cluster::etcd::wire::Change;
+use vswitch_cluster::etcd::client::{Access, Client};
+use vswitch_cluster::etcd::tls;
+use vswitch_cluster::etcd::wire::Change;
 use vswitch_tests::etcd::{Authority, Etcd};
 use vswitch_tests::namespace::Namespace;
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use vswitch::control::cluster::etcd::{Options, prepare};
-use vswitch::control::cluster::ledger::Ledger;
-use vswitch::control::cluster::record::{Clock, Endpoint, Host, HostId, Key, More, Record, Space, Value};
-use vswitch::control::cluster::space::{Range, owned};
-use vswitch::control::cluster::view::{self, Answer, Ask, Event, Presence, Refused, View, Wish};
+use vswitch_cluster::etcd::{Options, prepare};
+use vswitch_cluster::ledger::Ledger;
+use vswitch_cluster::record::{Clock, Endpoint, Host, HostId, Key, More, Record, Space, Value};
+use vswitch_cluster::space::{Range, owned};
+use vswitch_cluster::view::{self, Answer, Ask, Event, Presence, Refused, View, Wish};
 use vswitch_frame::Mac;
 use vswitch_sys::wallclock;
 use vswitch_tests::etcd::Etcd;
@@ -71,7 +71,7 @@ impl Member {
     fn endpoint(&mut self, last: u8) -> Record {
         let endpoint = Endpoint {
             sandbox: format!("c{last}"),
-            id: vswitch::control::names::Id::new([last; 32]),
+            id: vswitch_cluster::id::Id::new([last; 32]),
             addresses: vec![IpAddr::from([10, 9, 0, last])],
             vtep: IpAddr::from([192, 0, 2, 1]),
             names: vec![format!("c{last}")],
@@ -141,7 +141,7 @@ impl Member {
         loop {
             tokio::select! {
                 answer = &mut asked => {
-                    let records = answer.map_err(|error| error.message)?;
+                    let records = answer?;
                     for record in &records {
                         self.known.merge(record.clone());
                     }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::super::client::Client;
 use super::super::{Failure, Outcome, key_value, print};
-use crate::control::api::types::{self, IpamConfig};
+use vswitch_control::api::types::{self, IpamConfig};
 
 /// Create a network
 ///

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::super::client::{Client, path};
 use super::super::{Failure, Json, Outcome, key_value, print, print_json, table};
-use crate::control::api::types;
-use crate::control::names::short_id;
+use vswitch_control::api::types;
+use vswitch_control::names::short_id;
 
 /// List networks
 ///

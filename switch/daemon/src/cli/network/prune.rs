@@ -7,7 +7,7 @@ use clap::Args;
 use super::super::client::Client;
 use super::super::{Outcome, key_value, print};
 use super::list::with_filters;
-use crate::control::api::types::NetworksPruned;
+use vswitch_control::api::types::NetworksPruned;
 
 /// Remove all networks that have no endpoints
 ///

@@ -1,0 +1,366 @@
+//! Records: what the hosts of a cluster know of each other.
+//!
+//! # Theory of operation
+//! A record is a key, a version and a value, or a *tombstone* in place of the value once the thing is gone.
+//! Of two records of one key the newer wins, whatever the order in which they arrive, so all who have seen
+//! the same records agree. Versions come from a [`Clock`] that runs ahead of every version it has seen: what is
+//! written by somebody who knew of a record is newer than that. Versions that are equal are told apart by
+//! the host that wrote them.
+//!
+//! | key | value | who writes it |
+//! |---|---|---|
+//! | `host/HOST` | [`Value::Host`] | that host |
+//! | `network/NAME` | [`Value::Network`] | who made or removes it |
+//! | `vni/NUMBER` | [`Value::Vni`] | who made the network |
+//! | `space/NETWORK/FIRST` | [`Value::Space`] | who owns the addresses, and gives them away |
+//! | `endpoint/NETWORK/MAC` | [`Value::Endpoint`] | the host it lives on |
+//!
+//! Kinds and fields of a newer vswitch are kept as they are and passed on, so hosts may be brought up to date
+//! one after the other. A service (a name with several members and a virtual address) will be a kind of
+//! record of its own, and keys of a network a further field of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use vswitch_frame::Mac;
+
+use crate::id::Id;
+
+/// What a host is told from all others by: 32 hexadecimal digits, drawn once and kept with its state.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct HostId(u128);
+
+impl HostId {
+    /// An identifier of these bytes, which should be random.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+
+    /// The part that people are shown.
+    pub fn short(self) -> String {
+        format!("{:012x}", self.0 >> 80)
+    }
+}
+
+impl fmt::Display for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.short())
+    }
+}
+
+impl From<HostId> for String {
+    fn from(id: HostId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for HostId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for HostId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no identifier of a host");
+        let id = u128::from_str_radix(text, 16).map(Self).map_err(|_| wrong())?;
+        if id.to_string() == text { Ok(id) } else { Err(wrong()) }
+    }
+}
+
+/// How new a record is: the higher, the newer. Milliseconds since 1970 in the upper 48 bits when clocks are
+/// right, and in any case above every version its writer had seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub u64);
+
+/// Where versions come from: a hybrid of the time of day and of a logical clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    last: Version,
+}
+
+impl Clock {
+    /// Takes note of a version.
+    pub fn see(&mut self, version: Version) {
+        self.last = self.last.max(version);
+    }
+
+    /// A version above all that were seen; `since_epoch` is the time of day.
+    pub fn next(&mut self, since_epoch: Duration) -> Version {
+        let now = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX >> 16) << 16;
+        self.last = Version(now.max(self.last.0.saturating_add(1)));
+        self.last
+    }
+}
+
+/// What a record is about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
+pub enum Key {
+    /// A host.
+    Host(HostId),
+    /// A network, by its name.
+    Network(String),
+    /// The number of a network on the wire.
+    Vni(u32),
+    /// A range of addresses of a network, by the first of them.
+    Space(String, IpAddr),
+    /// An endpoint of a network, by its MAC address. Networks are named by their identifiers here, so that
+    /// nothing of one outlives it in another of its name.
+    Endpoint(String, Mac),
+    /// Something a newer vswitch knows.
+    Other(String),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host) => write!(f, "host/{host}"),
+            Self::Network(name) => write!(f, "network/{name}"),
+            Self::Vni(vni) => write!(f, "vni/{vni}"),
+            Self::Space(network, first) => write!(f, "space/{network}/{first}"),
+            Self::Endpoint(network, mac) => write!(f, "endpoint/{network}/{mac}"),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        key.to_string()
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        let words: Vec<&str> = text.splitn(3, '/').collect();
+        let known = match *words.as_slice() {
+            ["host", host] => host.parse().ok().map(Self::Host),
+            ["network", name] => Some(Self::Network(name.to_owned())),
+            ["vni", number] => number.parse().ok().map(Self::Vni),
+            ["space", network, first] => {
+                first.parse().ok().map(|first| Self::Space(network.to_owned(), first))
+            }
+            ["endpoint", network, mac] => mac.parse().ok().map(|mac| Self::Endpoint(network.to_owned(), mac)),
+            _ => None,
+        };
+        // What is written in another way than ours would come back as another key.
+        known.filter(|key| key.to_string() == text).unwrap_or(Self::Other(text))
+    }
+}
+
+impl Key {
+    /// The identifier of the network that a key belongs to, if to one.
+    pub fn network(&self) -> Option<&str> {
+        match self {
+            Self::Space(network, _) | Self::Endpoint(network, _) => Some(network),
+            Self::Host(_) | Self::Network(_) | Self::Vni(_) | Self::Other(_) => None,
+        }
+    }
+}
+
+/// What a record says of its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Value {
+    /// A host of the cluster.
+    Host(Host),
+    /// A network that spans hosts.
+    Network(Box<Network>),
+    /// Whose a number on the wire is.
+    Vni {
+        /// The identifier of the network.
+        network: String,
+    },
+    /// Whose a range of addresses is.
+    Space(Space),
+    /// An endpoint.
+    Endpoint(Endpoint),
+    /// Something a newer vswitch knows.
+    #[serde(untagged)]
+    Other(serde_json::Value),
+}
+
+/// Fields that a newer vswitch knows.
+pub type More = BTreeMap<String, serde_json::Value>;
+
+/// A host of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its name, for people.
+    pub name: String,
+    /// The address that its tunnels end at.
+    pub vtep: IpAddr,
+    /// Further fields.
+    #[serde(flatten)]
+    pub more: More,
+}
+
+/// A network that spans hosts, in the words in which a client asked for it, with everything chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// What it is told from all others by; the same on every host.
+    pub id: Id,
+    /// When it was made (RFC 3339).
+    pub created: String,
+    /// The MAC address of its gateway, which is the switch of each host.
+    pub gateway_mac: Mac,
+    /// Its number on the wire.
+    pub vni: u32,
+    /// Its subnets, each with its gateway.
+    pub pools: Vec<Pool>,
+    /// Without a default route.
+    pub internal: bool,
+    /// Docker's mark of a network that containers outside services may join.
+    pub attachable: bool,
+    /// Its options as they were written, and its MTU.
+    pub options: BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Further fields, as keys to encrypt with.
+    #[serde(flatten)]
+    pub more: More,
+}
+
+/// A subnet of a network, in Docker's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Pool {
+    /// The subnet.
+    pub subnet: IpNet,
+    /// Its gateway.
+    pub gateway: IpAddr,
+    /// The part of it from which addresses are given to those who ask for none.
+    #[serde(rename = "IPRange", default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<IpNet>,
+    /// Addresses that no endpoint gets, by name.
+    #[serde(rename = "AuxiliaryAddresses", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reserved: BTreeMap<String, IpAddr>,
+}
+
+/// A range of addresses of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// The last address of the range; the key has the first.
+    pub last: IpAddr,
+    /// The only host that gives them to endpoints, or to another host; `None` where whoever is first may take
+    /// them, by compare-and-swap.
+    pub owner: Option<HostId>,
+}
+
+/// An endpoint, as other hosts know it. It lives on the host that wrote the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The name of its sandbox.
+    pub sandbox: String,
+    /// What it is told from all others by.
+    pub id: Id,
+    /// Its addresses, at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// The address that the tunnels of its host end at.
+    pub vtep: IpAddr,
+    /// All its names: that of the sandbox first, then its short identifier, aliases and host name.
+    pub names: Vec<String>,
+    /// Further fields, as the service it is a member of.
+    #[serde(flatten)]
+    pub more: More,
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// What it is about.
+    pub key: Key,
+    /// How new it is.
+    pub version: Version,
+    /// Who wrote it.
+    pub host: HostId,
+    /// What it says; `None` when the thing is gone.
+    pub value: Option<Value>,
+}
+
+impl Record {
+    /// What decides between records of one key: the greater wins.
+    pub fn rank(&self) -> (Version, HostId) {
+        (self.version, self.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: HostId = HostId::new([0xab; 16]);
+
+    fn record(value: Option<Value>, key: &str) -> Record {
+        Record { key: key.to_owned().into(), version: Version(7), host: HOST, value }
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        let network = "ab".repeat(32);
+        let keys = [
+            Key::Host(HOST),
+            Key::Network("front".to_owned()),
+            Key::Vni(4097),
+            Key::Space(network.clone(), "10.0.9.1".parse().expect("address")),
+            Key::Space(network.clone(), "fd00::1".parse().expect("address")),
+            Key::Endpoint(network, Mac([2, 0x42, 10, 0, 9, 5])),
+            Key::Other("service/x".to_owned()),
+        ];
+        for key in keys {
+            assert_eq!(Key::from(key.to_string()), key);
+        }
+        for text in ["vni/04097", "host/AB", "endpoint/x/y", "", "host"] {
+            assert_eq!(Key::from(text.to_owned()), Key::Other(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_a_newer_vswitch_says_is_passed_on() {
+        let host = r#"{"kind":"host","name":"a","vtep":"192.0.2.1","rack":7}"#;
+        let service = r#"{"kind":"service","address":"10.0.9.2"}"#;
+        for text in [host, service] {
+            let value: Value = serde_json::from_str(text).expect(text);
+            let again = serde_json::to_value(&value).expect("json");
+            assert_eq!(again, serde_json::from_str::<serde_json::Value>(text).expect("json"));
+        }
+        let record = record(serde_json::from_str(service).expect("value"), "service/web");
+        let text = serde_json::to_string(&record).expect("json");
+        assert_eq!(serde_json::from_str::<Record>(&text).expect("record"), record);
+    }
+
+    #[test]
+    fn a_clock_runs_ahead_of_all_it_has_seen() {
+        let mut clock = Clock::default();
+        let first = clock.next(Duration::from_millis(5));
+        assert_eq!(first, Version(5 << 16));
+        assert!(clock.next(Duration::from_millis(5)) > first);
+        clock.see(Version(9 << 16));
+        assert_eq!(clock.next(Duration::from_millis(6)), Version((9 << 16) + 1));
+        assert_eq!(clock.next(Duration::from_millis(10)), Version(10 << 16));
+    }
+}

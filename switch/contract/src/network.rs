@@ -1,0 +1,6 @@
+//! Networks, who is on them, and rules: the switch's own descriptions.
+
+pub use vswitch_engine::{
+    Action, Count, End, Endpoint, Gateway, GatewayMode, Network, PortRange, Protocol, Remote, Rule, State,
+    Station,
+};

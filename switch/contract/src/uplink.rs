@@ -1,0 +1,44 @@
+//! The way out of the host: interfaces that lead there, and ports that flows leave with.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+pub use vswitch_engine::{Hop, Route};
+use vswitch_frame::Mac;
+use vswitch_nat::Protocol;
+
+/// An uplink, as control describes it. Its descriptor is a packet socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkSpec {
+    /// The name of the interface.
+    pub interface: String,
+    /// The MAC address of the interface.
+    pub mac: Mac,
+    /// The largest packet it takes, in bytes.
+    pub mtu: u16,
+    /// The address that IPv4 flows leave with.
+    pub v4: Option<Ipv4Addr>,
+    /// The address that IPv6 flows leave with.
+    pub v6: Option<Ipv6Addr>,
+    /// The host's routes; of those to one destination the preferred one first.
+    pub routes: Vec<Route>,
+}
+
+/// Ports that control has claimed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// For which protocol.
+    pub protocol: Protocol,
+    /// At which of the host's addresses.
+    pub address: IpAddr,
+    /// Which ports.
+    pub ports: Vec<RangeInclusive<u16>>,
+}
+
+impl UplinkSpec {
+    /// The addresses that flows leave with.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [self.v4.map(IpAddr::from), self.v6.map(IpAddr::from)].into_iter().flatten()
+    }
+}

@@ -1,0 +1,174 @@
+//! Addresses of networks that are shared: getting some from another host, and giving some away.
+
+use std::net::IpAddr;
+
+use vswitch_frame::Mac;
+
+use super::super::Control;
+use super::super::actor::Handle;
+use super::super::error::{Code, Error, Result};
+use vswitch_cluster::record::{Key, Record, Space, Value};
+use vswitch_cluster::space::{Gift, Range, give, owned};
+use vswitch_cluster::view::{Answer, Ask, Wish};
+
+/// How often a job is tried again after another host gave addresses: somebody else may be faster.
+const TRIES_MAX: usize = 4;
+
+/// Does a job that may need addresses which another host owns. The job is refused then, the other host asked while no
+/// job waits, and the job done again.
+///
+/// # Errors
+/// Those of the job, and why nobody gave an address.
+pub async fn with_addresses<T, F>(handle: &Handle, job: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: AsyncFnOnce(&mut Control) -> Result<T> + Clone + Send + 'static,
+{
+    for _ in 0..TRIES_MAX {
+        let job = job.clone();
+        let tried = handle.run(async move |control| {
+            let outcome = job(control).await;
+            let cluster = control.cluster.as_mut();
+            let wanted = cluster.and_then(|cluster| Some((cluster.view.clone(), cluster.wanted.take()?)));
+            Ok((outcome, wanted))
+        });
+        let (view, ask) = match tried.await? {
+            (Err(_), Some(wanted)) => wanted,
+            (outcome, _) => return outcome,
+        };
+        let records = view.acquire(ask).await;
+        let records = records.map_err(|message| Error::new(Code::AddressElsewhere, message))?;
+        let taken = handle.run(async move |control| {
+            records.into_iter().for_each(|record| control.take_in(record));
+            Ok(())
+        });
+        taken.await?;
+    }
+    handle.run(job).await
+}
+
+impl Control {
+    /// Refuses an endpoint whose addresses or MAC address another host has, or whose addresses it must give first.
+    ///
+    /// # Errors
+    /// For such; what must be given first is noted.
+    pub(in super::super) fn check_shared(
+        &mut self,
+        name: &str,
+        addresses: &[IpAddr],
+        mac: Option<Mac>,
+    ) -> Result<()> {
+        let Some(network) = self.state.networks.get(name).filter(|network| network.is_shared()) else {
+            return Ok(());
+        };
+        let id = network.id.to_string();
+        let Some(cluster) = &mut self.cluster else {
+            let message = format!(
+                "network {name:?} is the cluster's, and this host is in none: start the daemon with --advertise and --join"
+            );
+            return Err(Error::new(Code::AddressElsewhere, message));
+        };
+        cluster.wanted = None;
+        if let Some((record, address)) = taken_elsewhere(cluster, &id, addresses) {
+            let Some(Value::Endpoint(endpoint)) = &record.value else { return Ok(()) };
+            let message = format!(
+                "address {address} is taken by {} on host {}: choose another one, or none for the next free one",
+                endpoint.sandbox,
+                cluster.name_of(record.host)
+            );
+            return Err(Error::new(Code::AddressInUse, message));
+        }
+        let same_mac = mac.and_then(|mac| cluster.known.get(&Key::Endpoint(id.clone(), mac)));
+        if let Some(record) = same_mac.filter(|record| record.host != cluster.me) {
+            let message = format!(
+                "MAC address {} is in use on network {name:?}, on host {}: choose another one, or none",
+                mac.unwrap_or_default(),
+                cluster.name_of(record.host)
+            );
+            return Err(Error::new(Code::MacInUse, message));
+        }
+        if let Some(wish) = network.pools.missing(addresses) {
+            let host = cluster.me;
+            cluster.wanted = Some(Ask { network: id, name: name.to_owned(), host, wish });
+            let message =
+                format!("no address of network {name:?} is this host's: another host must give some");
+            return Err(Error::new(Code::AddressElsewhere, message));
+        }
+        Ok(())
+    }
+
+    /// Gives addresses of this host's to another one.
+    pub(super) fn give(&mut self, ask: &Ask) -> Answer {
+        let Some(name) = self.shared_network(&ask.network) else {
+            return Err(format!("network {:?} is not there: see \"vswitch network ls\"", ask.name));
+        };
+        let Some(cluster) = &self.cluster else { return Err("this host is in no cluster".to_owned()) };
+        let mine = owned(cluster.known.spaces(&ask.network), &ask.network, Some(cluster.me));
+        let mut used = self.state.networks[&name].pools.unavailable();
+        for record in cluster.known.endpoints(&ask.network) {
+            if let Some(Value::Endpoint(endpoint)) = &record.value {
+                used.extend(&endpoint.addresses);
+            }
+        }
+        let Some(gift) = give(&mine, &used, ask.wish) else { return Err(self.why_not(&name, &mine, ask)) };
+        self.hand_over_space(&ask.network, gift, ask)
+    }
+
+    /// Says whose a range is now, and what is left of it.
+    fn hand_over_space(&mut self, network: &str, gift: Gift, ask: &Ask) -> Answer {
+        let me = self.cluster.as_ref().map(|cluster| cluster.me);
+        let parts = [(gift.below, me), (Some(gift.given), Some(ask.host)), (gift.above, me)];
+        let mut keys = Vec::new();
+        for (range, owner) in parts.into_iter().filter_map(|(range, owner)| Some((range?, owner))) {
+            let key = Key::Space(network.to_owned(), range.first);
+            keys.push(key.clone());
+            self.say(key, Some(Value::Space(Space { last: range.last, owner })));
+        }
+        let known = self.cluster.as_ref().map(|cluster| &cluster.known);
+        Ok(known
+            .into_iter()
+            .flat_map(|known| keys.iter().filter_map(|key| known.get(key).cloned()))
+            .collect())
+    }
+
+    fn why_not(&self, name: &str, mine: &[Range], ask: &Ask) -> String {
+        let here = self.cluster.as_ref().map(|cluster| cluster.name_of(cluster.me)).unwrap_or_default();
+        match ask.wish {
+            Wish::Some(subnet) => {
+                format!(
+                    "no available addresses on this pool ({subnet}), on host {here} neither: disconnect a sandbox"
+                )
+            }
+            Wish::Exact(address) if mine.iter().any(|range| range.contains(address)) => {
+                let mut endpoints = self.state.endpoints().filter(|(_, endpoint)| endpoint.network == name);
+                let holder = endpoints
+                    .find(|(_, endpoint)| endpoint.addresses.iter().any(|net| net.addr() == address));
+                match holder {
+                    Some((sandbox, _)) => format!(
+                        "address {address} is taken by {sandbox} on host {here}: choose another one, or none for the next free one"
+                    ),
+                    None => format!(
+                        "address {address} of network {name:?} is no endpoint's to have: choose another one, or none"
+                    ),
+                }
+            }
+            Wish::Exact(address) => format!("address {address} is not host {here}'s any more: try again"),
+        }
+    }
+}
+
+/// The endpoint of another host that has one of these addresses, as far as is known.
+fn taken_elsewhere<'a>(
+    cluster: &'a super::agent::Cluster,
+    network: &str,
+    addresses: &[IpAddr],
+) -> Option<(&'a Record, IpAddr)> {
+    let others = cluster.known.endpoints(network).filter(|record| record.host != cluster.me);
+    others.into_iter().find_map(|record| match &record.value {
+        Some(Value::Endpoint(endpoint)) => {
+            let address = addresses.iter().find(|address| endpoint.addresses.contains(address))?;
+            Some((record, *address))
+        }
+        _ => None,
+    })
+}

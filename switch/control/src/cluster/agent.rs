@@ -1,0 +1,262 @@
+//! What control has of its cluster, and how it says and hears something.
+//!
+//! What is said is written down with the job that says it, and goes out once that is on the disk
+//! ([`Control::commit`]), so that no host knows of what this one could forget. What must not be forgotten is written
+//! down, too: the addresses that this host owns, networks, and other hosts, which are looked for after a restart.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use tokio::sync::mpsc;
+use vswitch_sys::{random, wallclock};
+
+use super::super::Control;
+use super::super::actor::Handle;
+use super::super::error::Result;
+use super::super::interface::failed;
+use vswitch_cluster::ledger::Ledger;
+use vswitch_cluster::record::{Clock, Host, HostId, Key, More, Record, Value};
+use vswitch_cluster::view::{Ask, Event, Presence, View};
+use vswitch_cluster::{Options, space};
+
+/// Events that are taken in by one job.
+const EVENTS_MAX: usize = 256;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Cluster {
+    /// This host.
+    pub me: HostId,
+    /// Its name, for people.
+    pub host: String,
+    /// The cluster's name.
+    pub name: String,
+    /// The address that this host's tunnels end at.
+    pub vtep: IpAddr,
+    /// The source.
+    pub view: View,
+    /// All that was said, by whomever.
+    pub known: Ledger,
+    /// Hosts that can be reached, but for this one.
+    pub up: BTreeSet<HostId>,
+    /// What another host must give before the job that was refused can succeed.
+    pub wanted: Option<Ask>,
+    pub(super) clock: Clock,
+    /// What is to go out when it is written down.
+    outbox: Vec<Record>,
+    /// Networks, by their identifiers, of which something has changed since the datapath was told.
+    pub(super) touched: BTreeSet<String>,
+    /// Whether a network has come, gone or changed.
+    pub(super) networks_touched: bool,
+    /// What was complained about, so that it is once.
+    complaints: BTreeSet<String>,
+}
+
+impl Cluster {
+    /// A host that knows what it has written down.
+    pub fn new<'a>(
+        me: HostId,
+        options: &Options,
+        view: View,
+        said: impl Iterator<Item = &'a Record>,
+    ) -> Self {
+        let mut cluster = Self {
+            me,
+            host: options.host.clone(),
+            name: options.name.clone(),
+            vtep: options.vtep,
+            view,
+            known: Ledger::default(),
+            up: BTreeSet::new(),
+            wanted: None,
+            clock: Clock::default(),
+            outbox: Vec::new(),
+            touched: BTreeSet::new(),
+            networks_touched: true,
+            complaints: BTreeSet::new(),
+        };
+        for record in said {
+            cluster.take_in(record.clone());
+            cluster.outbox.push(record.clone());
+        }
+        cluster
+    }
+
+    /// Merges a record; says whether it was news.
+    fn take_in(&mut self, record: Record) -> bool {
+        self.clock.see(record.version);
+        let (network, key) = (record.key.network().map(str::to_owned), record.key.clone());
+        if !self.known.merge(record) {
+            return false;
+        }
+        self.touched.extend(network);
+        self.networks_touched |= matches!(key, Key::Network(_) | Key::Vni(_));
+        true
+    }
+
+    /// A new record of this host's, as it would be said now.
+    pub fn draft(&mut self, key: Key, value: Option<Value>) -> Record {
+        let version = self.clock.next(wallclock::since_epoch());
+        Record { key, version, host: self.me, value }
+    }
+
+    /// Where the tunnels of the other hosts end.
+    pub fn other_hosts(&self) -> Vec<IpAddr> {
+        let others = self.known.iter().filter(|record| record.host != self.me);
+        let vtep = |record: &Record| match &record.value {
+            Some(Value::Host(host)) => Some(host.vtep),
+            _ => None,
+        };
+        others.filter_map(vtep).collect()
+    }
+
+    /// Whether a record is to be written down.
+    fn is_kept(&self, record: &Record) -> bool {
+        match &record.value {
+            None => false,
+            Some(Value::Space(space)) => record.host == self.me || space.owner == Some(self.me),
+            Some(Value::Host(_) | Value::Network(_) | Value::Vni { .. }) => true,
+            Some(Value::Endpoint(_) | Value::Other(_)) => record.host == self.me,
+        }
+    }
+
+    /// What goes out now that it is written down.
+    pub fn send(&mut self) {
+        self.view.publish(std::mem::take(&mut self.outbox));
+    }
+
+    /// The name of a host, for people.
+    pub fn name_of(&self, host: HostId) -> String {
+        match self.known.get(&Key::Host(host)).and_then(|record| record.value.as_ref()) {
+            Some(Value::Host(Host { name, .. })) => name.clone(),
+            _ => host.short(),
+        }
+    }
+
+    /// Says something in the log, once.
+    pub(super) fn complain(&mut self, line: String) {
+        if self.complaints.insert(line.clone()) {
+            tracing::warn!("{line}");
+        }
+    }
+}
+
+impl Control {
+    /// Makes this host one of a cluster: draws its identifier if it has none yet, and says who it is.
+    pub(in super::super) fn enter_cluster(&mut self, options: &Options, view: View) -> Result<HostId> {
+        let me = match self.state.host {
+            Some(me) => me,
+            None => HostId::new(random::bytes().map_err(|error| failed("draw an identifier", &error))?),
+        };
+        self.state.host = Some(me);
+        let cluster = Cluster::new(me, options, view, self.state.said.values());
+        let host = Value::Host(Host { name: options.host.clone(), vtep: options.vtep, more: More::new() });
+        let is_said =
+            cluster.known.get(&Key::Host(me)).and_then(|record| record.value.as_ref()) == Some(&host);
+        self.cluster = Some(cluster);
+        if !is_said {
+            self.say(Key::Host(me), Some(host));
+        }
+        Ok(me)
+    }
+
+    /// Says something to the cluster, once the job it belongs to is written down.
+    pub(super) fn say(&mut self, key: Key, value: Option<Value>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let record = cluster.draft(key, value);
+        cluster.outbox.push(record.clone());
+        self.take_in(record);
+    }
+
+    /// Takes a record in, and writes it down if it must not be forgotten.
+    pub(super) fn take_in(&mut self, record: Record) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let (key, is_kept) = (record.key.to_string(), cluster.is_kept(&record));
+        if !cluster.take_in(record.clone()) {
+            return;
+        }
+        if is_kept {
+            self.state.said.insert(key, record.clone());
+        } else {
+            self.state.said.remove(&key);
+        }
+        if let Key::Space(network, _) = &record.key {
+            self.follow_space(network);
+        }
+    }
+
+    /// Makes the pools of a network give what this host owns.
+    fn follow_space(&mut self, id: &str) {
+        let Some(cluster) = &self.cluster else { return };
+        let owned = space::owned(cluster.known.spaces(id), id, Some(cluster.me));
+        if let Some(name) = self.shared_network(id) {
+            // Not a change to be written down: it follows from records.
+            self.state.networks.derive(&name, |network| network.pools.set_owned(&owned));
+        }
+    }
+
+    /// The name of a network of the cluster by its identifier, if this host has it.
+    pub(super) fn shared_network(&self, id: &str) -> Option<String> {
+        let mut networks = self.state.networks.iter();
+        let found = networks.find(|(_, network)| network.is_shared() && network.id.to_string() == id);
+        found.map(|(name, _)| name.clone())
+    }
+
+    /// Takes in what a source tells.
+    async fn hear(&mut self, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::Records(records) => records.into_iter().for_each(|record| self.take_in(record)),
+                Event::Host(host, presence) => self.follow_host(host, presence),
+                Event::Asked(..) => {}
+            }
+        }
+        self.reassert();
+    }
+
+    fn follow_host(&mut self, host: HostId, presence: Presence) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let changed = match presence {
+            Presence::Up => cluster.up.insert(host),
+            Presence::Down => cluster.up.remove(&host),
+        };
+        if changed {
+            // Names of its endpoints are answered or no longer.
+            let networks = self.state.networks.values().filter(|network| network.is_shared());
+            cluster.touched.extend(networks.map(|network| network.id.to_string()));
+        }
+    }
+
+    /// Says again who this host is when others gave up on it.
+    fn reassert(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        let key = Key::Host(cluster.me);
+        if cluster.known.get(&key).is_none() {
+            let (name, vtep) = (cluster.host.clone(), cluster.vtep);
+            self.say(key, Some(Value::Host(Host { name, vtep, more: More::new() })));
+        }
+    }
+}
+
+/// Brings what a source tells to control, until either ends.
+pub async fn follow(handle: Handle, mut events: mpsc::UnboundedReceiver<Event>) {
+    let mut batch = Vec::new();
+    while events.recv_many(&mut batch, EVENTS_MAX).await > 0 {
+        for asked in batch.extract_if(.., |event| matches!(event, Event::Asked(..))) {
+            let (Event::Asked(ask, answer), handle) = (asked, handle.clone()) else { continue };
+            tokio::spawn(async move {
+                let outcome = handle.run(async move |control| Ok(control.give(&ask))).await;
+                // Who asked may have gone.
+                let _ = answer.send(outcome.unwrap_or_else(|error| Err(error.message)));
+            });
+        }
+        let events = std::mem::take(&mut batch);
+        let heard = handle.run(async move |control| {
+            control.hear(events).await;
+            Ok(())
+        });
+        if let Err(error) = heard.await {
+            tracing::warn!("what the cluster says was not taken in: {error}");
+        }
+    }
+}

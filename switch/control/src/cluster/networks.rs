@@ -1,0 +1,337 @@
+//! Networks of the cluster: made on one host, there on all.
+//!
+//! A network is claimed by its name, its number on the wire and its addresses before it is made, so that two hosts
+//! cannot make two of one name. Hosts that are cut off from each other can; when they meet again the newer record
+//! wins, and a host that has endpoints on the other network keeps that to itself and says so in the log.
+
+use vswitch_contract::tunnel::Vni;
+
+use super::super::Control;
+use super::super::actor::Handle;
+use super::super::api::types;
+use super::super::error::{Code, Error, Result};
+use super::super::ipam::{Pool, PoolPlan, Pools};
+use super::super::options::{NetworkOptions, OverlayOptions, PEERS};
+use super::super::state;
+use super::super::{names, networks, overlay};
+use vswitch_cluster::record::{self, Key, More, Network, Record, Space, Value};
+use vswitch_cluster::view::{Refused, View};
+
+/// The first number on the wire, as Docker has it.
+const VNI_FIRST: u32 = 4096;
+/// Numbers that are tried.
+const VNIS_TRIED: u32 = 16;
+
+/// A network to be claimed.
+struct Draft {
+    view: View,
+    records: Vec<Record>,
+}
+
+/// Makes a network, of the cluster if it shall span hosts and this host is in one. Returns its identifier.
+///
+/// # Errors
+/// When it is refused, here or by the cluster.
+pub async fn create(handle: &Handle, wish: types::NetworkCreate) -> Result<String> {
+    for attempt in 0..VNIS_TRIED {
+        let asked = wish.clone();
+        let Some(draft) = handle.run(async move |control| control.draft_shared(asked, attempt)).await? else {
+            return handle.run(async move |control| control.create_network(wish).await).await;
+        };
+        match draft.view.claim(draft.records.clone()).await {
+            Ok(()) => {
+                let name = wish.name.clone();
+                return handle.run(async move |control| control.adopt(&name, draft.records).await).await;
+            }
+            Err(Refused::Taken(record))
+                if matches!(record.key, Key::Vni(_)) && vni_asked(&wish).is_none() => {}
+            Err(refused) => return Err(refusal(&wish.name, refused)),
+        }
+    }
+    let message =
+        format!("no number on the wire is free for network {:?}: give -o vswitch.vni=NUMBER", wish.name);
+    Err(Error::new(Code::LimitReached, message))
+}
+
+fn refusal(name: &str, refused: Refused) -> Error {
+    match refused {
+        Refused::Taken(record) => match &record.key {
+            Key::Vni(vni) => {
+                let message =
+                    format!("number {vni} on the wire is another network's: give another one, or none");
+                Error::new(Code::NameInUse, message)
+            }
+            Key::Host(_) | Key::Network(_) | Key::Space(..) | Key::Endpoint(..) | Key::Other(_) => {
+                Error::new(
+                    Code::NameInUse,
+                    format!("network with name {name} already exists: choose another name"),
+                )
+            }
+        },
+        Refused::Unsure(why) => Error::new(Code::AddressElsewhere, format!("network {name:?}: {why}")),
+    }
+}
+
+fn vni_asked(wish: &types::NetworkCreate) -> Option<Vni> {
+    OverlayOptions::parse(&wish.options).ok().and_then(|options| options.vni)
+}
+
+impl Control {
+    /// The records that claim a new network; `None` for one that is not the cluster's.
+    fn draft_shared(&mut self, wish: types::NetworkCreate, attempt: u32) -> Result<Option<Draft>> {
+        if wish.driver != overlay::DRIVER || wish.options.contains_key(PEERS) {
+            return Ok(None);
+        }
+        let Some(cluster) = &self.cluster else {
+            if vni_asked(&wish).is_some() {
+                return Ok(None);
+            }
+            let message = "a network of driver overlay needs a cluster, or peers: start the daemon with --advertise, \
+                           or give -o vswitch.vni and -o vswitch.peers";
+            return Err(Error::new(Code::InvalidArgument, message));
+        };
+        names::check_network(&wish.name)?;
+        networks::refuse_unsupported(&wish)?;
+        if self.state.networks.contains_key(&wish.name) {
+            let message = format!("network with name {} already exists: choose another name", wish.name);
+            return Err(Error::new(Code::NameInUse, message));
+        }
+        let (vtep, view) = (cluster.vtep, cluster.view.clone());
+        let asked = OverlayOptions::parse(&wish.options)?.vni;
+        let name = wish.name.clone();
+        let network =
+            self.draft_network(wish, Some(&overlay::Plan::shared(asked.unwrap_or_default(), vtep)?))?;
+        let vni = asked.map_or_else(|| self.free_vni(attempt), Vni::get);
+        Ok(Some(Draft { view, records: self.describe_shared(&name, &network, vni) }))
+    }
+
+    /// A number on the wire that no network is known to have. Whoever was refused one tries another.
+    fn free_vni(&self, attempt: u32) -> u32 {
+        let Some(cluster) = &self.cluster else { return VNI_FIRST };
+        let mut free =
+            (VNI_FIRST..=Vni::MAX.get()).filter(|vni| cluster.known.get(&Key::Vni(*vni)).is_none());
+        free.nth(usize::try_from(attempt).unwrap_or(0)).unwrap_or(VNI_FIRST)
+    }
+
+    fn describe_shared(&mut self, name: &str, network: &state::Network, vni: u32) -> Vec<Record> {
+        let Some(cluster) = &mut self.cluster else { return Vec::new() };
+        let id = network.id.to_string();
+        let value = Value::Network(Box::new(Network {
+            id: network.id,
+            created: network.created.clone(),
+            gateway_mac: network.gateway_mac,
+            vni,
+            pools: network.pools.iter().map(record_of).collect(),
+            internal: network.internal,
+            attachable: network.attachable,
+            options: network.written_options.clone(),
+            labels: network.labels.clone(),
+            more: More::new(),
+        }));
+        let mut records = vec![
+            cluster.draft(Key::Network(name.to_owned()), Some(value)),
+            cluster.draft(Key::Vni(vni), Some(Value::Vni { network: id.clone() })),
+        ];
+        for subnet in network.pools.iter().map(Pool::subnet) {
+            let space = Space { last: subnet.broadcast(), owner: cluster.view.first_owner(cluster.me) };
+            records.push(cluster.draft(Key::Space(id.clone(), subnet.network()), Some(Value::Space(space))));
+        }
+        records
+    }
+
+    /// Makes the network that was claimed.
+    async fn adopt(&mut self, name: &str, records: Vec<Record>) -> Result<String> {
+        records.into_iter().for_each(|record| self.take_in(record));
+        let made = self.follow_network(name).await;
+        if made.is_err() {
+            self.withdraw_network(name)?;
+        }
+        made?;
+        self.state.networks.get(name).map(|network| network.id.to_string()).ok_or_else(|| {
+            let message = format!("network {name:?} was removed by another host meanwhile: try again");
+            Error::new(Code::NetworkNotFound, message)
+        })
+    }
+
+    /// Makes the networks of the cluster that are missing here, and removes those that are gone.
+    pub(super) async fn follow_networks(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if !std::mem::take(&mut cluster.networks_touched) {
+            return;
+        }
+        let names = cluster.known.iter().filter_map(|record| {
+            let Key::Network(name) = &record.key else { return None };
+            Some(name.clone())
+        });
+        for name in names.collect::<Vec<_>>() {
+            self.settle_vni(&name);
+            if let Err(error) = self.follow_network(&name).await
+                && let Some(cluster) = &mut self.cluster
+            {
+                cluster
+                    .complain(format!("network {name:?} of the cluster is not there on this host: {error}"));
+            }
+        }
+    }
+
+    async fn follow_network(&mut self, name: &str) -> Result<()> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let record = cluster.known.find(&Key::Network(name.to_owned())).cloned();
+        let wanted = match record.and_then(|record| record.value) {
+            Some(Value::Network(network)) => Some(network),
+            _ => None,
+        };
+        let local = self.state.networks.get(name).map(|local| (local.id, local.is_shared()));
+        match (wanted, local) {
+            (Some(wanted), None) => self.make_shared(name, &wanted).await,
+            (Some(wanted), Some((id, _))) if wanted.id == id => self.follow_vni(name, wanted.vni).await,
+            (Some(wanted), Some((_, true))) if !self.has_endpoints(name) => {
+                self.unmake_network(name).await?.done().await;
+                self.make_shared(name, &wanted).await
+            }
+            (Some(_), Some(_)) => {
+                let message =
+                    format!("another network here has its name: remove that one (vswitch network rm {name})");
+                Err(Error::new(Code::NameInUse, message))
+            }
+            (None, Some((_, true))) if !self.has_endpoints(name) => {
+                self.unmake_network(name).await?.done().await;
+                Ok(())
+            }
+            (None, Some((_, true))) => {
+                self.say_network_again(name);
+                Ok(())
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Two networks that were made while their hosts were cut off from each other may have one number; the one that the
+    /// number's record does not name gets another one from the host that made it.
+    fn settle_vni(&mut self, name: &str) {
+        let Some(cluster) = &self.cluster else { return };
+        let key = Key::Network(name.to_owned());
+        let record = cluster.known.get(&key).filter(|record| record.host == cluster.me);
+        let Some(Value::Network(network)) = record.and_then(|record| record.value.clone()) else { return };
+        let id = network.id.to_string();
+        let owner = cluster.known.get(&Key::Vni(network.vni)).and_then(|record| record.value.as_ref());
+        if !matches!(owner, Some(Value::Vni { network: other }) if *other != id) {
+            return;
+        }
+        let vni = self.free_vni(0);
+        tracing::warn!(
+            "network {name:?} has number {vni} on the wire from now on: another one has that it had"
+        );
+        let network = Network { vni, ..*network };
+        self.say(Key::Vni(vni), Some(Value::Vni { network: id }));
+        self.say(key, Some(Value::Network(Box::new(network))));
+    }
+
+    async fn follow_vni(&mut self, name: &str, vni: u32) -> Result<()> {
+        let overlay = self.state.networks.get(name).and_then(|network| network.overlay.as_ref());
+        if overlay.is_none_or(|overlay| !overlay.shared || overlay.vni.get() == vni) {
+            return Ok(());
+        }
+        let vni = Vni::new(vni).map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
+        let network = self.state.network(name)?;
+        let id = network.id.to_string();
+        if let Some(overlay) = &mut network.overlay {
+            overlay.vni = vni;
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.touched.insert(id);
+        }
+        self.raise_tunnel(name).await
+    }
+
+    fn has_endpoints(&self, name: &str) -> bool {
+        self.state.endpoints().any(|(_, endpoint)| endpoint.network == name)
+    }
+
+    async fn make_shared(&mut self, name: &str, wanted: &Network) -> Result<()> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let vni =
+            Vni::new(wanted.vni).map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
+        let plan = overlay::Plan::shared(vni, cluster.vtep)?;
+        let (id, me) = (wanted.id.to_string(), cluster.me);
+        let owned = vswitch_cluster::space::owned(cluster.known.spaces(&id), &id, Some(me));
+        let options = NetworkOptions::parse(&wanted.options, plan.mtu)?;
+        plan.check(&options)?;
+        let mut pools = wanted.pools.iter().map(plan_of).map(Pool::new).collect::<Result<Vec<_>>>();
+        let mut pools = Pools::new(std::mem::take(pools.as_mut().map_err(|error| error.clone())?))?;
+        pools.set_owned(&owned);
+        let network = state::Network {
+            id: wanted.id,
+            number: vswitch_frame::NetworkId(0),
+            created: wanted.created.clone(),
+            gateway_mac: wanted.gateway_mac,
+            resolves: true,
+            internal: wanted.internal,
+            attachable: wanted.attachable,
+            options,
+            written_options: wanted.options.clone(),
+            labels: wanted.labels.clone(),
+            host_port: None,
+            overlay: None,
+            pools,
+            macs: [wanted.gateway_mac].into(),
+        };
+        self.install_network(name, network, Some(plan)).await?;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.touched.insert(id);
+        }
+        Ok(())
+    }
+
+    /// A network is not removed while it has endpoints: who removed it did not know of them.
+    fn say_network_again(&mut self, name: &str) {
+        let Some(network) = self.state.networks.get(name).cloned() else { return };
+        let Some(vni) = network.overlay.as_ref().map(|overlay| overlay.vni.get()) else { return };
+        let records = self.describe_shared(name, &network, vni);
+        for record in records.into_iter().filter(|record| !matches!(record.key, Key::Space(..))) {
+            self.say(record.key, record.value);
+        }
+    }
+
+    /// Says that a network of the cluster is gone; nothing for any other network.
+    ///
+    /// # Errors
+    /// When another host has endpoints on it.
+    pub(in super::super) fn withdraw_network(&mut self, name: &str) -> Result<()> {
+        let key = Key::Network(name.to_owned());
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let Some(Value::Network(network)) = cluster.known.get(&key).and_then(|record| record.value.as_ref())
+        else {
+            return Ok(());
+        };
+        if self.state.networks.get(name).is_some_and(|local| local.id != network.id) {
+            return Ok(());
+        }
+        let id = network.id.to_string();
+        let others = cluster.known.endpoints(&id).filter(|record| record.host != cluster.me);
+        let user = others.into_iter().find_map(|record| match &record.value {
+            Some(Value::Endpoint(endpoint)) => Some((endpoint.sandbox.clone(), cluster.name_of(record.host))),
+            _ => None,
+        });
+        if let Some((sandbox, host)) = user {
+            let message = format!("network {name} has active endpoints: disconnect {sandbox} on host {host}");
+            return Err(Error::new(Code::NetworkInUse, message));
+        }
+        let spaces: Vec<Key> = cluster.known.spaces(&id).map(|record| record.key.clone()).collect();
+        let vni = Key::Vni(network.vni);
+        for key in [key, vni].into_iter().chain(spaces) {
+            self.say(key, None);
+        }
+        Ok(())
+    }
+}
+
+fn record_of(pool: &Pool) -> record::Pool {
+    let PoolPlan { range, reserved, .. } = pool.plan().clone();
+    record::Pool { subnet: pool.subnet(), gateway: pool.gateway(), range, reserved }
+}
+
+fn plan_of(pool: &record::Pool) -> PoolPlan {
+    let record::Pool { subnet, gateway, range, reserved } = pool.clone();
+    PoolPlan { subnet, gateway: Some(gateway), range, reserved }
+}

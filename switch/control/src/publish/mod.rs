@@ -1,0 +1,378 @@
+//! Published ports: ports of the host that lead to a sandbox.
+//!
+//! # Theory of operation
+//! A [`spec`] says what is wanted. It becomes records ([`published`]) of the sandbox in the state, each a range
+//! of ports with a number for every port. A port is claimed first ([`claims`]): whoever else has it is found
+//! out then, and [`owner`] says who. Then the datapath is told where the record leads: to the endpoint by which
+//! what comes from outside enters the sandbox, for each family. When endpoints come and go it is told anew.
+//!
+//! A record is the sandbox's until it is unpublished. After a start its ports are claimed again; one that
+//! somebody else has taken meanwhile leads nowhere, and the log says so.
+
+pub mod claims;
+mod owner;
+pub mod published;
+mod relays;
+pub mod spec;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vswitch_contract::relay::Binding;
+use vswitch_frame::PortId;
+use vswitch_sys::filter::Families;
+
+use super::Control;
+use super::api::types;
+use super::default_route;
+use super::endpoints::Cleanup;
+use super::error::{Code, Error, Result};
+use super::ipam::Pool;
+use super::mode::Mode;
+use super::state::{Endpoint, Network};
+use published::{Choice, Published, Target, Want, show, wants};
+use spec::{Exposed, Spec};
+use vswitch_cluster::family::Family;
+use vswitch_contract::relay::Relayed;
+
+/// The sandbox that is shown for relays. No sandbox can have this name.
+pub const RELAYS: &str = "(relay)";
+/// What Docker's client says of ports of a sandbox that uses the host's network.
+pub const DISCARDED: &str = "Published ports are discarded when using host network mode";
+
+/// What a new sandbox is to publish, and what it is said to serve.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// To be published.
+    pub specs: Vec<Spec>,
+    /// Said to be served.
+    pub exposed: Vec<Exposed>,
+}
+
+impl Wishes {
+    /// Reads them. With `all`, what is exposed is published, too, unless a spec names it.
+    ///
+    /// # Errors
+    /// For the first that makes no sense.
+    pub fn parse(publish: &[String], expose: &[String], all: bool) -> Result<Self> {
+        let mut specs = parse(publish)?;
+        let exposed = expose.iter().map(|text| text.parse::<Exposed>().map_err(invalid));
+        let exposed: Vec<Exposed> = exposed.collect::<Result<_>>()?;
+        if all {
+            let named = specs.clone();
+            let is_named = |one: &Spec| {
+                named.iter().any(|spec| {
+                    spec.protocol == one.protocol
+                        && spec.container.first <= one.container.first
+                        && one.container.last <= spec.container.last
+                })
+            };
+            specs.extend(exposed.iter().copied().map(Spec::from).filter(|one| !is_named(one)));
+        }
+        Ok(Self { specs, exposed })
+    }
+
+    /// Refuses them for a sandbox that shares the network of another one, whose business they are.
+    ///
+    /// # Errors
+    /// When there are any.
+    pub fn refuse_shared(&self, other: &str) -> Result<()> {
+        let what = match (self.specs.is_empty(), self.exposed.is_empty()) {
+            (true, true) => return Ok(()),
+            (false, _) => "publishing",
+            (true, false) => "exposing",
+        };
+        let message = format!(
+            "conflicting options: port {what} and the container type network mode: publish ports of {other:?}"
+        );
+        Err(Error::new(Code::InvalidArgument, message))
+    }
+}
+
+impl Control {
+    /// Publishes ports of a sandbox.
+    pub async fn publish(&mut self, key: &str, specs: &[String]) -> Result<types::Ports> {
+        let specs = parse(specs)?;
+        let name = self.state.sandbox_name(key)?;
+        match &self.state.sandboxes[&name].mode {
+            Mode::Own => {}
+            Mode::Host => {
+                let message = format!("{DISCARDED}: sandbox {name:?} has all ports of the host anyway");
+                return Err(Error::new(Code::NetworkMode, message));
+            }
+            Mode::Shared(other) => {
+                let message =
+                    format!("sandbox {name:?} shares the network of {other:?}: publish ports of {other:?}");
+                return Err(Error::new(Code::NetworkMode, message));
+            }
+        }
+        self.publish_all_of(&name, &specs).await?;
+        self.ports(&name)
+    }
+
+    /// Ends the publication of ports of a sandbox.
+    pub async fn unpublish(&mut self, key: &str, specs: &[String]) -> Result<types::Ports> {
+        let specs = parse(specs)?;
+        let name = self.state.sandbox_name(key)?;
+        let sandbox = self.state.sandbox(&name)?;
+        let missing = specs.iter().find(|spec| !sandbox.published.iter().any(|one| one.is_of(spec)));
+        if let Some(spec) = missing {
+            let message =
+                format!("sandbox {name:?} does not publish {spec} as a whole: see \"vswitch port {name}\"");
+            return Err(Error::new(Code::PortNotFound, message));
+        }
+        let (ended, kept) =
+            sandbox.published.iter().partition(|one| specs.iter().any(|spec| one.is_of(spec)));
+        sandbox.published = kept;
+        self.lead_again(&name).await;
+        self.release(ended).await.done().await;
+        self.ports(&name)
+    }
+
+    /// The published and exposed ports of a sandbox.
+    pub fn ports(&self, key: &str) -> Result<types::Ports> {
+        let name = self.state.sandbox_name(key)?;
+        let sandbox = &self.state.sandboxes[&name];
+        Ok(show(&sandbox.published, &sandbox.exposed, |_| true))
+    }
+
+    /// The published ports that lead to the endpoint at a port: those on addresses of a family that enters
+    /// there, or of one that has no entrance, and is relayed.
+    pub(super) fn show_ports_at(&self, sandbox: &str, port: PortId) -> types::Ports {
+        let Some(sandbox_of) = self.state.sandboxes.get(sandbox) else { return types::Ports::new() };
+        let by = |family| self.entrance(sandbox, family).map(|(endpoint, _)| endpoint.port);
+        let [v4, v6] = Family::ALL.map(by);
+        show(&sandbox_of.published, &[], |host| {
+            let (own, other) = if host.is_ipv4() { (v4, v6) } else { (v6, v4) };
+            own.or(other) == Some(port)
+        })
+    }
+
+    /// Publishes what a new sandbox wishes, once it has its endpoints.
+    pub(super) async fn grant(&mut self, name: &str, wishes: Wishes) -> Result<()> {
+        self.state.sandbox(name)?.exposed = wishes.exposed;
+        self.publish_all_of(name, &wishes.specs).await
+    }
+
+    /// Publishes all of these, or none.
+    async fn publish_all_of(&mut self, name: &str, specs: &[Spec]) -> Result<()> {
+        let before = self.state.sandbox(name)?.published.len();
+        let mut outcome = Ok(());
+        for spec in specs {
+            outcome = self.claim(name, spec).await;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if outcome.is_ok() {
+            outcome = self.lead(name).await;
+        }
+        if outcome.is_err() {
+            let added = self.state.sandbox(name)?.published.split_off(before);
+            self.lead_again(name).await;
+            self.release(added).await.done().await;
+        }
+        outcome
+    }
+
+    /// Claims what is wanted and notes it as published.
+    async fn claim(&mut self, name: &str, spec: &Spec) -> Result<()> {
+        let preferred = self.entrance(name, Family::V4).map(|(_, network)| network.options.host_binding);
+        let preferred = preferred.filter(|address| !address.is_unspecified()).map(IpAddr::from);
+        for want in wants(spec, preferred).map_err(invalid)? {
+            let published = self.choose(want).await?;
+            self.state.sandbox(name)?.published.push(published);
+        }
+        Ok(())
+    }
+
+    /// Claims what is wanted.
+    async fn choose(&self, want: Want) -> Result<Published> {
+        match want.choice {
+            Choice::Exactly(ports) => {
+                let published = want.with(ports);
+                self.refuse_published(&published)?;
+                self.claims.take(published).await?;
+                Ok(published)
+            }
+            Choice::From(pool) => {
+                for port in pool.first..=pool.last {
+                    let published = want.with(spec::Ports::one(port));
+                    if self.refuse_published(&published).is_err() {
+                        continue;
+                    }
+                    match self.claims.take(published).await {
+                        Err(error) if error.code == Code::PortInUse => {}
+                        outcome => return outcome.map(|()| published),
+                    }
+                }
+                let place = want.with(pool).place();
+                let message = format!("Bind for {place} failed: all ports are allocated: choose other ports");
+                Err(Error::new(Code::PortInUse, message))
+            }
+            Choice::Any => self.claims.take_any(want).await,
+        }
+    }
+
+    fn refuse_published(&self, wanted: &Published) -> Result<()> {
+        for (name, sandbox) in self.state.sandboxes.iter() {
+            if sandbox.published.iter().any(|one| one.overlaps(wanted)) {
+                let place = wanted.place();
+                let message = format!(
+                    "Bind for {place} failed: port is already allocated: sandbox {name:?} publishes it, choose \
+                     another port"
+                );
+                return Err(Error::new(Code::PortInUse, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the claims of ports that are published no longer.
+    pub(super) async fn release(&mut self, published: Vec<Published>) -> Cleanup {
+        let mut cleanup = Cleanup::default();
+        for one in published.iter().filter_map(Published::relayed) {
+            if let Err(error) = self.link.close_sockets(one).await {
+                tracing::warn!("the datapath could not close a published port: {error}");
+            }
+        }
+        cleanup.close(published.iter().filter_map(|one| self.claims.release(one)).collect());
+        cleanup
+    }
+
+    /// Has published ports lead where they are to lead now.
+    pub(super) async fn lead_again(&mut self, name: &str) {
+        if let Err(error) = self.lead(name).await {
+            tracing::warn!("published ports of sandbox {name:?} may lead nowhere now: {error}");
+        }
+    }
+
+    async fn lead(&mut self, name: &str) -> Result<()> {
+        let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
+        let targets: Vec<Target> =
+            Family::ALL.into_iter().filter_map(|family| self.target(name, family)).collect();
+        let claimed: Vec<Published> =
+            sandbox.published.iter().filter(|one| self.claims.holds(one)).copied().collect();
+        let bindings = |one: &Published| one.bindings(sandbox.number, &targets);
+        let wanted = claimed.iter().flat_map(bindings).collect();
+        // What is not translated any more comes in at the socket, and what is now does not.
+        for one in &claimed {
+            let has = |is_v4: bool| bindings(one).iter().any(|binding| binding.host.is_ipv4() == is_v4);
+            self.claims.set_translated(one, Families { v4: has(true), v6: has(false) });
+        }
+        let number = sandbox.number;
+        self.bind(number, wanted).await?;
+        let relayed = self.relay_targets(name);
+        self.relay(&claimed, relayed).await
+    }
+
+    /// Has a sandbox have these bindings and no others.
+    pub(super) async fn bind(&self, sandbox: u16, mut wanted: Vec<Binding>) -> Result<()> {
+        let down = |error| Error::new(Code::Internal, format!("cannot publish ports: {error}"));
+        let known = self.link.bindings().await;
+        for binding in known.into_iter().filter(|binding| binding.sandbox == u32::from(sandbox)) {
+            match wanted.iter().position(|one| *one == binding) {
+                Some(index) => drop(wanted.remove(index)),
+                None => self.link.remove_binding(binding).await.map_err(down)?,
+            }
+        }
+        for binding in wanted {
+            self.link.add_binding(binding).await.map_err(down)?;
+        }
+        Ok(())
+    }
+
+    /// After a start: takes up or claims again what is published, and has the datapath know just that.
+    pub(super) async fn restore_published(&mut self) {
+        let mut kept = self.keep_published_sockets().await;
+        for (name, sandbox) in self.state.sandboxes.clone() {
+            for published in sandbox.published {
+                if let Some(sockets) = published.relayed().and_then(|relayed| kept.remove(&relayed)) {
+                    self.claims.take_up(published, sockets);
+                    continue;
+                }
+                if let Err(error) = self.claims.take(published).await {
+                    tracing::warn!(
+                        "a published port of sandbox {name:?} leads nowhere: {error}; when it is free, unpublish \
+                         and publish it"
+                    );
+                }
+            }
+            self.lead_again(&name).await;
+        }
+        let numbers: Vec<u32> = self.state.sandboxes.values().map(|sandbox| sandbox.number.into()).collect();
+        let known = self.link.bindings().await;
+        for binding in known.into_iter().filter(|binding| !numbers.contains(&binding.sandbox)) {
+            if let Err(error) = self.link.remove_binding(binding).await {
+                tracing::warn!("the datapath could not forget a published port: {error}");
+            }
+        }
+    }
+
+    /// The sockets of published ports that the datapath has. Those that nobody publishes, or that a control died over
+    /// handing over, are closed.
+    async fn keep_published_sockets(&self) -> BTreeMap<Relayed, Arc<Vec<OwnedFd>>> {
+        let published = self.state.sandboxes.values().flat_map(|sandbox| &sandbox.published);
+        let published: Vec<Relayed> = published.filter_map(Published::relayed).collect();
+        let mut kept = self.link.sockets().await;
+        let gone = kept.extract_if(.., |relayed, sockets| {
+            !published.contains(relayed) || sockets.len() != relayed.count()
+        });
+        for (relayed, _) in gone.collect::<Vec<_>>() {
+            if let Err(error) = self.link.close_sockets(relayed).await {
+                tracing::warn!("the datapath could not close a published port: {error}");
+            }
+        }
+        kept
+    }
+
+    /// The endpoint by which what comes from outside enters a sandbox, and its network.
+    fn entrance(&self, sandbox: &str, family: Family) -> Option<(&Endpoint, &Network)> {
+        let endpoints = &self.state.sandboxes.get(sandbox)?.endpoints;
+        let networks = &self.state.networks;
+        default_route::entrance(
+            family,
+            endpoints.iter().filter_map(|endpoint| Some((endpoint, networks.get(&endpoint.network)?))),
+        )
+    }
+
+    fn target(&self, sandbox: &str, family: Family) -> Option<Target> {
+        let (endpoint, network) = self.entrance(sandbox, family)?;
+        let address = endpoint.address(family)?.addr();
+        let pool = network.pools.iter().find(|pool| pool.subnet().contains(&address));
+        let gateway = pool.map(Pool::gateway)?;
+        // Where no default route leads through the gateway, the container has no way back to the world.
+        let leads_out = !network.internal && network.pools.gateway_of(address) == Some(gateway);
+        Some(Target { network: network.number, address, gateway, keeps_client: leads_out })
+    }
+}
+
+fn parse(specs: &[String]) -> Result<Vec<Spec>> {
+    specs.iter().map(|text| text.parse().map_err(invalid)).collect()
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(Code::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_exposed_is_published_unless_it_is_already() {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let (publish, expose) =
+            (texts(&["8080:80", "8000-8010:80-90/udp"]), texts(&["80", "443", "85/udp", "85"]));
+        let shown = |all| {
+            let wishes = Wishes::parse(&publish, &expose, all).expect("wishes");
+            wishes.specs.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(false), ["8080:80/tcp", "8000-8010:80-90/udp"]);
+        assert_eq!(shown(true)[2..], ["443/tcp", "85/tcp"]);
+        assert!(Wishes::parse(&publish, &[], true).expect("wishes").refuse_shared("other").is_err());
+        assert!(Wishes::default().refuse_shared("other").is_ok());
+    }
+}

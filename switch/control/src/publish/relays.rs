@@ -1,0 +1,75 @@
+//! Published ports as the datapath's relays know them: the sockets that hold them, and where their clients lead.
+
+use std::net::IpAddr;
+
+use super::claims::{is_large, warn_unserved};
+use super::published::Published;
+use super::spec::{Ports, Protocol};
+use crate::Control;
+use crate::error::{Code, Error, Result};
+use crate::ipam::Pool;
+use crate::link::LinkError;
+use vswitch_cluster::family::Family;
+use vswitch_contract::relay::{Relayed, Target, Targets, Transport};
+
+impl Published {
+    /// The same for relays. There are none for SCTP.
+    pub(super) fn relayed(&self) -> Option<Relayed> {
+        let transport = match self.protocol {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+            Protocol::Sctp => return None,
+        };
+        let Self { host, host_ports: Ports { first, last }, container_port, .. } = *self;
+        Some(Relayed { transport, host, first, last, container_port })
+    }
+}
+
+impl Control {
+    /// Has the clients at the sockets of published ports lead there. The datapath is given sockets that it has not.
+    pub(super) async fn relay(&self, published: &[Published], targets: Targets) -> Result<()> {
+        for one in published {
+            let Some((relayed, sockets)) = one.relayed().zip(self.claims.sockets(one)) else { continue };
+            match self.link.relay(relayed, sockets, targets).await.map_err(refusal) {
+                Err(error) if error.code == Code::LimitReached && is_large(one) => warn_unserved(one, &error),
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where clients at the sockets of a sandbox's published ports lead.
+    pub(super) fn relay_targets(&self, sandbox: &str) -> Targets {
+        Targets { v4: self.relay_target(sandbox, Family::V4), v6: self.relay_target(sandbox, Family::V6) }
+    }
+
+    fn relay_target(&self, sandbox: &str, family: Family) -> Option<Target> {
+        let (endpoint, network) = self.entrance(sandbox, family)?;
+        let address = endpoint.address(family)?;
+        let container = address.addr();
+        let pool = network.pools.iter().find(|pool| pool.subnet().contains(&container))?;
+        let gateway: IpAddr = Pool::gateway(pool);
+        Some(Target {
+            network: network.number,
+            container,
+            container_mac: endpoint.mac,
+            gateway_mac: network.gateway_mac,
+            gateway,
+            prefix: address.prefix_len(),
+            mtu: network.options.mtu,
+            keeps_client: self.provides_default_route(sandbox, endpoint.port, gateway),
+        })
+    }
+
+    /// Whether a sandbox's default route of the gateway's family leads through a port to it.
+    fn provides_default_route(&self, sandbox: &str, port: vswitch_frame::PortId, gateway: IpAddr) -> bool {
+        self.default_routes(sandbox, None).gateways_of(port).contains(&gateway)
+    }
+}
+
+fn refusal(error: LinkError) -> Error {
+    match error {
+        LinkError::Refused(why) => Error::new(Code::LimitReached, why),
+        LinkError::Down(_) => Error::new(Code::Internal, format!("cannot publish ports: {error}")),
+    }
+}

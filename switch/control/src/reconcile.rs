@@ -1,0 +1,244 @@
+//! After a start: making the datapath, the kernel and the state agree.
+//!
+//! # Theory of operation
+//! The state is what was promised to clients. The datapath that was found, if any, has ports of which it
+//! still moves frames. What both agree on is left untouched, so no frame is lost. What the datapath or the
+//! kernel has and the state has not is removed: a control died before it could promise it, or before it
+//! could finish removing it. What the state has and the datapath has not is made again, under the same
+//! name, with the same addresses.
+//!
+//! Little can be left over in the kernel. A TAP goes with its last descriptor, a veth pair with its far
+//! side's namespace, and that with its last descriptor; so all of them are found through the datapath. A
+//! namespace's name stays by itself, so it is noted before it is made ([`Control::make_namespace`]).
+//!
+//! What cannot be made again, because the container is gone or something else has taken its place, stays
+//! in the state until it is detached, and is said in the log.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use vswitch_contract::network::Station;
+use vswitch_frame::PortId;
+use vswitch_sys::netlink::Netlink;
+use vswitch_sys::netns::{NetNs, named_path, run_in};
+
+use super::Control;
+use super::describe;
+use super::endpoints::Reservation;
+use super::error::{Code, Error, Result};
+use super::interface::{FarSide, Remains, failed, refused, unique_name};
+use super::mode::Mode;
+use super::options::{EndpointOptions, PortType};
+use super::state::{Endpoint, Identity, Place};
+use vswitch_contract::command::PortSpec;
+
+impl Control {
+    /// Makes everything agree with the state.
+    ///
+    /// # Errors
+    /// When the process may open no more descriptors, or the datapath cannot be started.
+    pub(super) async fn reconcile(&mut self) -> Result<()> {
+        self.remove_unfinished_namespaces();
+        self.resume_far_side().await?;
+        self.reconcile_networks().await?;
+        self.reconcile_ports().await?;
+        self.sweep_far_side();
+        self.make_missing_host_ports().await;
+        self.restore_tunnels().await;
+        for name in self.state.sandboxes.keys().cloned().collect::<Vec<_>>() {
+            let routes = self.default_routes(&name, None);
+            let restored = match self.make_missing_of(&name).await {
+                Ok(()) => self.settle(&name, &routes).await,
+                refused => refused,
+            };
+            if let Err(error) = restored {
+                tracing::warn!("sandbox {name:?} could not be restored: {error}");
+            }
+        }
+        self.restore_published().await;
+        self.files.restore(&self.state);
+        Ok(())
+    }
+
+    fn remove_unfinished_namespaces(&mut self) {
+        for (name, identity) in self.state.namespaces.clone() {
+            remove_name(&name, Some(identity));
+            self.state.namespaces.remove(&name);
+        }
+    }
+
+    async fn resume_far_side(&mut self) -> Result<()> {
+        let kept = self.link.kept().await.and_then(|kept| kept.map(FarSide::resume).transpose());
+        self.far = kept.map_err(|error| failed("take up the private namespace of veth pairs", &error))?;
+        Ok(())
+    }
+
+    async fn reconcile_networks(&mut self) -> Result<()> {
+        let mut wanted: Vec<_> = self
+            .state
+            .networks
+            .iter()
+            .map(|(name, network)| (network.number, describe::network(name, network)))
+            .collect();
+        for (number, network) in self.link.networks().await {
+            let agreed = wanted.iter().position(|known| *known == (number, network.clone()));
+            match agreed {
+                Some(index) => drop(wanted.swap_remove(index)),
+                None => self.link.remove_network(number).await.map_err(down)?,
+            }
+        }
+        for (number, network) in wanted {
+            self.link.add_network(number, network).await.map_err(down)?;
+        }
+        self.push_rules(self.state.rules.clone()).await
+    }
+
+    async fn reconcile_ports(&mut self) -> Result<()> {
+        let ports = self.link.ports().await.map_err(|error| failed("duplicate a descriptor", &error))?;
+        for (port, spec, fd) in ports {
+            if self.is_host_port(port, &spec) {
+                self.remains.insert(port, Remains::Descriptor(fd));
+                continue;
+            }
+            let Some(endpoint) = self.endpoint_of(port, &spec) else {
+                tracing::info!(port = port.0, "removing a port that nobody has");
+                self.link.remove_port(port).await.map_err(down)?;
+                continue;
+            };
+            let remains = match (&self.far, endpoint.port_type) {
+                (Some(side), PortType::Veth) => side.remains(unique_name(endpoint.id)),
+                _ => Remains::Descriptor(fd),
+            };
+            self.remains.insert(port, remains);
+        }
+        Ok(())
+    }
+
+    fn is_host_port(&self, port: PortId, spec: &PortSpec) -> bool {
+        spec.station == Station::Host
+            && self.state.networks.values().any(|network| {
+                network.number == spec.network
+                    && network.host_port.as_ref().is_some_and(|host| host.port == port)
+            })
+    }
+
+    /// The endpoint a port was made for.
+    fn endpoint_of(&self, port: PortId, spec: &PortSpec) -> Option<&Endpoint> {
+        let Station::Container(told) = &spec.station else { return None };
+        self.state.endpoints().find_map(|(name, endpoint)| {
+            let (sandbox, network) =
+                (self.state.sandboxes.get(name)?, self.state.networks.get(&endpoint.network)?);
+            let agreed = endpoint.port == port
+                && network.number == spec.network
+                && u32::from(sandbox.number) == told.sandbox
+                && endpoint.addresses == told.addresses
+                && spec.addresses == [endpoint.mac];
+            agreed.then_some(endpoint)
+        })
+    }
+
+    /// Deletes veth pairs of which no port is left.
+    fn sweep_far_side(&mut self) {
+        let Some(far) = &mut self.far else { return };
+        let veths = self.remains.values().filter_map(Remains::far_name);
+        if let Err(error) = far.sweep(&veths.map(str::to_owned).collect::<BTreeSet<_>>()) {
+            tracing::warn!("cannot remove what is left of veth pairs: {error}");
+        }
+    }
+
+    async fn make_missing_host_ports(&mut self) {
+        let host_ports = self.state.networks.iter().filter_map(|(name, network)| {
+            let host_port = network.host_port.clone()?;
+            let missing = !self.remains.contains_key(&host_port.port);
+            missing.then(|| (name.clone(), network.gateway_mac, host_port))
+        });
+        for (name, mac, host_port) in host_ports.collect::<Vec<_>>() {
+            let made = match remove_leftover(&host_port.interface, mac) {
+                Ok(()) => self.make_host_port(&name, &host_port).await,
+                refused => refused,
+            };
+            if let Err(error) = made {
+                tracing::warn!("the host cannot reach network {name:?}: {error}");
+            }
+        }
+    }
+
+    /// Makes the namespace of a sandbox again if it was ours and is gone, and those of its endpoints that have
+    /// no port.
+    async fn make_missing_of(&mut self, name: &str) -> Result<()> {
+        let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
+        let missing: Vec<Endpoint> = sandbox
+            .endpoints
+            .iter()
+            .filter(|endpoint| !self.remains.contains_key(&endpoint.port))
+            .cloned()
+            .collect();
+        let netns = match sandbox.open(name) {
+            Ok(netns) => netns,
+            Err(_) if sandbox.made && sandbox.mode == Mode::Own => {
+                remove_name(name, None);
+                let netns = self.make_namespace(name)?;
+                let identity = netns.id().map_err(|error| failed("identify the namespace", &error))?;
+                self.state.sandbox(name)?.place = Some(Place { path: named_path(name), identity });
+                netns
+            }
+            Err(_) if missing.is_empty() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for endpoint in missing {
+            if let Err(error) = self.make_again(name, &endpoint, &netns).await {
+                let network = &endpoint.network;
+                tracing::warn!("sandbox {name:?} is without its interface on network {network:?}: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn make_again(&mut self, sandbox: &str, endpoint: &Endpoint, netns: &NetNs) -> Result<()> {
+        if let Some(interface) = &endpoint.interface {
+            let removed = run_in(netns, || remove_leftover(interface, endpoint.mac));
+            removed.map_err(|error| failed("enter the network namespace", &error))??;
+        }
+        let options = EndpointOptions {
+            interface: endpoint.interface.clone(),
+            port_type: endpoint.port_type,
+            sysctls: endpoint.sysctls.clone(),
+            ..EndpointOptions::default()
+        };
+        let reserved = Reservation::of(endpoint);
+        let gateways = self.default_routes(sandbox, None).gateways_of(endpoint.port);
+        let made = self.make_interface(&endpoint.network, &reserved, netns, &options, endpoint.id).await?;
+        self.hand_over(sandbox, endpoint, gateways, made).await
+    }
+}
+
+/// Removes the name of a namespace that a control left that died over making or removing it: one that leads
+/// to the namespace `made`, or the empty file that it is before and after that. Any other is somebody else's.
+fn remove_name(name: &str, made: Option<Identity>) {
+    let path = named_path(name);
+    let is_ours = match NetNs::open(&path) {
+        Ok(netns) => made.is_some() && netns.id().ok() == made,
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            std::fs::symlink_metadata(&path).is_ok_and(|file| file.is_file() && file.len() == 0)
+        }
+        Err(_) => false,
+    };
+    if is_ours && let Err(error) = NetNs::delete_named(name) {
+        tracing::warn!("cannot remove network namespace {name:?}, which nobody has: {error}");
+    }
+}
+
+/// In the namespace it is in: removes an interface of ours whose switch has just died, and which the kernel
+/// has not removed yet.
+fn remove_leftover(interface: &str, mac: vswitch_frame::Mac) -> Result<()> {
+    let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
+    if netlink.find_link(interface).map_err(refused)?.is_some_and(|link| link.mac == Some(mac)) {
+        // It may go by itself meanwhile; if it stays, making the next one says so.
+        let _ = netlink.delete_link(interface);
+    }
+    Ok(())
+}
+
+fn down(error: super::link::LinkError) -> Error {
+    Error::new(Code::Internal, format!("cannot restore the datapath: {error}"))
+}

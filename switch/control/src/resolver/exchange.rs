@@ -1,0 +1,70 @@
+//! One question to one server (RFC 1035, 4.2; RFC 7766).
+//!
+//! A forged answer would have to guess the identifier and the port, which are drawn for each question, and
+//! repeat the question; whatever else arrives is ignored.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+use vswitch_contract::names::message::{self, MESSAGE_BYTES_MAX, Query};
+use vswitch_sys::random;
+
+/// The port of name servers.
+pub const DNS_PORT: u16 = 53;
+/// How long one server may take, over UDP and TCP together.
+pub const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Asks a server and returns its whole answer.
+///
+/// # Errors
+/// `TimedOut`, and those of sockets.
+pub async fn ask(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+    let mut question = question.to_vec();
+    message::set_id(&mut question, u16::from_ne_bytes(random::bytes()?));
+    timeout(PATIENCE, async {
+        let answer = ask_datagram(server, &question).await?;
+        if message::is_truncated(&answer) {
+            return ask_stream(server, &question).await;
+        }
+        Ok(answer)
+    })
+    .await?
+}
+
+async fn ask_datagram(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+    let any: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(server).await?;
+    socket.send(question).await?;
+    let mut answer = vec![0; MESSAGE_BYTES_MAX];
+    loop {
+        let length = socket.recv(&mut answer).await?;
+        if is_answer(question, &answer[..length]) {
+            answer.truncate(length);
+            return Ok(answer);
+        }
+    }
+}
+
+async fn ask_stream(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(question.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), question].concat()).await?;
+    let mut answer = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut answer).await?;
+    if is_answer(question, &answer) {
+        return Ok(answer);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it answered another question"))
+}
+
+fn is_answer(question: &[u8], answer: &[u8]) -> bool {
+    Query::parse(question).is_ok_and(|query| query.is_answered_by(answer))
+}

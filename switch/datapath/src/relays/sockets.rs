@@ -1,0 +1,235 @@
+//! The sockets at which clients of relays come in: listening ones are here, those of UDP are the proxy's.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Bound;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use vswitch_contract::relay::{CHUNK, Relayed, Targets, Transport};
+use vswitch_frame::{Instant, Pool};
+use vswitch_proxy::{Bindings, Proxy, Token};
+use vswitch_sys::datagrams::Datagrams;
+use vswitch_sys::poll::Poller;
+
+use super::{FIRST_NUMBER, Relays, number_of, targets};
+
+/// The part of all descriptors that is for other things than sockets of published ports: one of so many.
+const OTHERS_PART: usize = 4;
+
+/// Why sockets are not taken.
+#[derive(Debug)]
+pub(crate) enum SocketsError {
+    /// They are not those that are next, or fewer than were sent.
+    Missing,
+    /// This process may have so many descriptors, and the rest is for connections.
+    Full(usize),
+    /// It cannot be waited for one of them.
+    Unfit(std::io::Error),
+}
+
+impl fmt::Display for SocketsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("sockets of published ports are missing: publish fewer ports"),
+            Self::Full(most) => write!(
+                f,
+                "each published port takes a descriptor, and {most} is the most the datapath may have \
+                 (RLIMIT_NOFILE): publish fewer ports, or raise it, as with LimitNOFILE= of the daemon's service"
+            ),
+            Self::Unfit(error) => write!(f, "cannot wait for the socket of a published port: {error}"),
+        }
+    }
+}
+
+/// A published range.
+#[derive(Debug)]
+struct Publication {
+    /// What the proxy knows it by.
+    number: u64,
+    targets: Targets,
+    /// In the order of ports.
+    sockets: Vec<Socket>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Listening(usize, OwnedFd),
+    Datagrams(Token),
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    publications: BTreeMap<Relayed, Publication>,
+    /// Whose a listening socket is, and which of its sockets.
+    listening: BTreeMap<usize, (Relayed, usize)>,
+    made: u64,
+}
+
+impl Sockets {
+    /// A listening socket, and where its clients lead.
+    pub(super) fn listening(&self, number: usize) -> Option<(BorrowedFd<'_>, Bindings)> {
+        let (relayed, nth) = self.listening.get(&number)?;
+        let publication = self.publications.get(relayed)?;
+        let Socket::Listening(_, fd) = publication.sockets.get(*nth)? else { return None };
+        Some((
+            fd.as_fd(),
+            targets::bindings(&publication.targets, container_port(relayed, *nth), publication.number),
+        ))
+    }
+
+    pub(super) fn behind<'a>(
+        &'a self,
+        after: Option<(Relayed, usize)>,
+        proxy: &'a Proxy,
+    ) -> Option<(Relayed, Targets, usize, Vec<BorrowedFd<'a>>)> {
+        let rest = after.and_then(|(relayed, nth)| {
+            let publication = self.publications.get(&relayed)?;
+            (publication.sockets.len() > nth + 1).then_some((relayed, publication, nth + 1))
+        });
+        let next = || {
+            let after = after.map_or(Bound::Unbounded, |(relayed, _)| Bound::Excluded(relayed));
+            let (relayed, publication) = self.publications.range((after, Bound::Unbounded)).next()?;
+            Some((*relayed, publication, 0))
+        };
+        let (relayed, publication, first) = rest.or_else(next)?;
+        let fds = publication.sockets.iter().skip(first).take(CHUNK).filter_map(|socket| match socket {
+            Socket::Listening(_, fd) => Some(fd.as_fd()),
+            Socket::Datagrams(token) => proxy.descriptor(*token),
+        });
+        Some((relayed, publication.targets, first, fds.collect()))
+    }
+}
+
+impl Relays {
+    /// Takes sockets of a published range, from its `first` on. They lead nowhere yet.
+    ///
+    /// # Errors
+    /// Why they are not taken; then the range has none.
+    pub(crate) fn add_sockets(
+        &mut self,
+        relayed: Relayed,
+        first: usize,
+        fds: Vec<OwnedFd>,
+        poller: &Poller,
+        now: Instant,
+    ) -> Result<(), SocketsError> {
+        let taken = self.take_sockets(relayed, first, fds, poller, now);
+        if taken.is_err() {
+            self.close(relayed, poller);
+        }
+        taken
+    }
+
+    fn take_sockets(
+        &mut self,
+        relayed: Relayed,
+        first: usize,
+        fds: Vec<OwnedFd>,
+        poller: &Poller,
+        now: Instant,
+    ) -> Result<(), SocketsError> {
+        if first == 0 {
+            self.close(relayed, poller);
+            self.sockets.made += 1;
+            let (number, targets) = (self.sockets.made, Targets::default());
+            let publication = Publication { number, targets, sockets: Vec::with_capacity(fds.len()) };
+            self.sockets.publications.insert(relayed, publication);
+        }
+        let held = self.sockets.publications.get(&relayed).map_or(0, |one| one.sockets.len());
+        if held != first || fds.len() != (relayed.count() - first.min(relayed.count())).min(CHUNK) {
+            return Err(SocketsError::Missing);
+        }
+        let most = self.descriptors - self.descriptors / OTHERS_PART;
+        for (nth, fd) in (first..).zip(fds) {
+            if usize::try_from(fd.as_raw_fd()).is_ok_and(|number| number >= most) {
+                return Err(SocketsError::Full(self.descriptors));
+            }
+            let socket = self.open(relayed, nth, fd, poller, now).map_err(SocketsError::Unfit)?;
+            if let Some(publication) = self.sockets.publications.get_mut(&relayed) {
+                publication.sockets.push(socket);
+            }
+        }
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        relayed: Relayed,
+        nth: usize,
+        fd: OwnedFd,
+        poller: &Poller,
+        now: Instant,
+    ) -> std::io::Result<Socket> {
+        match relayed.transport {
+            Transport::Tcp => {
+                let last =
+                    self.sockets.listening.last_key_value().map_or(FIRST_NUMBER - 1, |(last, _)| *last);
+                let number = last + 2;
+                poller.add(fd.as_fd(), number)?;
+                self.sockets.listening.insert(number, (relayed, nth));
+                Ok(Socket::Listening(number, fd))
+            }
+            Transport::Udp => {
+                let socket = Datagrams::new(fd)?;
+                let refused = |_| std::io::Error::other("it leads nowhere");
+                let token = self.proxy.udp_listener(Bindings::default(), socket, now).map_err(refused)?;
+                let descriptor = self.proxy.descriptor(token).zip(number_of(token));
+                let waits = descriptor.map_or(Ok(()), |(descriptor, number)| poller.add(descriptor, number));
+                if let Err(error) = waits {
+                    self.proxy.close_listener(token);
+                    return Err(error);
+                }
+                Ok(Socket::Datagrams(token))
+            }
+        }
+    }
+
+    /// Has a published range lead elsewhere. Relays that would not lead where they do are reset.
+    pub(crate) fn lead_to(&mut self, relayed: Relayed, targets: Targets, pool: &mut Pool, now: Instant) {
+        let Some(publication) = self.sockets.publications.get_mut(&relayed) else { return };
+        publication.targets = targets;
+        let number = publication.number;
+        for (nth, socket) in publication.sockets.iter().enumerate() {
+            if let Socket::Datagrams(token) = socket {
+                // Control tells no target with a gateway of another family.
+                let _ = self
+                    .proxy
+                    .lead_to(*token, targets::bindings(&targets, container_port(&relayed, nth), number));
+            }
+        }
+        let gone = |binding: &vswitch_proxy::Binding| {
+            binding.publication == number && !targets::include(&targets, binding)
+        };
+        self.proxy.release(gone, pool, &mut self.out, now);
+    }
+
+    /// Closes the sockets of a published range, and resets its relays.
+    pub(crate) fn end(&mut self, relayed: Relayed, poller: &Poller, pool: &mut Pool, now: Instant) {
+        self.lead_to(relayed, Targets::default(), pool, now);
+        self.close(relayed, poller);
+    }
+
+    /// Closes sockets. Control has duplicates, so they must leave the poller first.
+    fn close(&mut self, relayed: Relayed, poller: &Poller) {
+        let Some(publication) = self.sockets.publications.remove(&relayed) else { return };
+        for socket in publication.sockets {
+            match socket {
+                Socket::Listening(number, fd) => {
+                    let _ = poller.remove(fd.as_fd());
+                    self.sockets.listening.remove(&number);
+                }
+                Socket::Datagrams(token) => {
+                    if let Some(descriptor) = self.proxy.descriptor(token) {
+                        let _ = poller.remove(descriptor);
+                    }
+                    self.proxy.close_listener(token);
+                }
+            }
+        }
+    }
+}
+
+fn container_port(relayed: &Relayed, nth: usize) -> u16 {
+    relayed.container_port.saturating_add(u16::try_from(nth).unwrap_or(u16::MAX))
+}

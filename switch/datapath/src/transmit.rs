@@ -1,0 +1,166 @@
+//! Coalesce, split and send what was decided.
+//!
+//! # Theory of operation
+//! What leaves for one port leaves together: a run of one flow becomes one super-frame where the
+//! receiver takes it, a super-frame is split where it does not. What leaves through a tunnel is planned there
+//! ([`super::tunnels`]). Every frame handed in goes back to the
+//! pool before the call returns.
+
+use vswitch_engine::Audience;
+use vswitch_frame::coalesce::Coalescer;
+use vswitch_frame::split::Splitter;
+use vswitch_frame::{Accepts, DropReason, Frame, Pool, PortId};
+use vswitch_sys::packet::Vectors;
+
+use super::ports::{Port, Ports};
+use super::tunnels::Overlay;
+use vswitch_contract::counters::{Counter, Counters};
+
+/// What transmission keeps from burst to burst.
+#[derive(Debug)]
+pub(crate) struct Transmit {
+    coalescer: Coalescer,
+    queue: Vec<Frame>,
+    group: Vec<Frame>,
+    pieces: Vec<Frame>,
+}
+
+/// Transmission of one burst.
+pub(crate) struct Transmission<'a> {
+    state: &'a mut Transmit,
+    ports: &'a mut Ports,
+    overlay: &'a mut Overlay,
+    out: Out<'a>,
+}
+
+/// What a send needs beside a port and its frames.
+struct Out<'a> {
+    pool: &'a mut Pool,
+    vectors: &'a mut Vectors,
+    counters: &'a Counters,
+}
+
+impl Transmit {
+    pub(crate) fn new(coalescer: Coalescer) -> Self {
+        Self { coalescer, queue: Vec::new(), group: Vec::new(), pieces: Vec::new() }
+    }
+
+    pub(crate) fn with<'a>(
+        &'a mut self,
+        ports: &'a mut Ports,
+        overlay: &'a mut Overlay,
+        pool: &'a mut Pool,
+        vectors: &'a mut Vectors,
+        counters: &'a Counters,
+    ) -> Transmission<'a> {
+        Transmission { state: self, ports, overlay, out: Out { pool, vectors, counters } }
+    }
+}
+
+impl Transmission<'_> {
+    /// Sends each frame to its port, in order per port.
+    pub(crate) fn forward(&mut self, frames: &mut Vec<(PortId, Frame)>) {
+        let Transmit { coalescer, queue, pieces, .. } = &mut *self.state;
+        while let Some((egress, _)) = frames.first() {
+            let egress = *egress;
+            queue.extend(frames.extract_if(.., |(port, _)| *port == egress).map(|(_, frame)| frame));
+            if let Some(port) = self.ports.get_mut(egress) {
+                if queue.len() > 1 && port.accepts.takes_any() {
+                    let before = queue.len();
+                    coalescer.coalesce(queue, port.accepts, self.out.pool);
+                    self.out.counters.add(egress, Counter::Coalesced, (before - queue.len()) as u64);
+                }
+                self.out.send(egress, port, queue, pieces);
+            } else if self.overlay.has(egress) {
+                self.overlay.send(egress, queue, self.out.counters);
+            }
+            queue.drain(..).for_each(|frame| self.out.pool.free(frame));
+        }
+    }
+
+    /// Sends every frame to every target whose MTU it fits.
+    pub(crate) fn flood(&mut self, frames: &mut Vec<Frame>, targets: impl Iterator<Item = (PortId, usize)>) {
+        if frames.is_empty() {
+            return;
+        }
+        for (egress, mtu) in targets {
+            for fitting in frames.chunk_by_mut(|one, next| fits(one, mtu) == fits(next, mtu)) {
+                if !fits(&fitting[0], mtu) {
+                    self.out.counters.drop(egress, DropReason::TxTooBig, fitting.len() as u64);
+                } else if let Some(port) = self.ports.get_mut(egress) {
+                    self.out.send(egress, port, fitting, &mut self.state.pieces);
+                } else if self.overlay.has(egress) {
+                    self.overlay.send(egress, fitting, self.out.counters);
+                }
+            }
+        }
+        frames.drain(..).for_each(|frame| self.out.pool.free(frame));
+    }
+}
+
+impl Transmission<'_> {
+    /// Sends every frame to the targets of its audience whose MTU it fits, in order per audience.
+    pub(crate) fn multicast<T: Iterator<Item = (PortId, usize)>>(
+        &mut self,
+        frames: &mut Vec<(Audience, Frame)>,
+        targets: impl Fn(Audience) -> T,
+    ) {
+        while let Some((audience, _)) = frames.first() {
+            let audience = *audience;
+            let mut group = std::mem::take(&mut self.state.group);
+            group.extend(frames.extract_if(.., |(other, _)| *other == audience).map(|(_, frame)| frame));
+            self.flood(&mut group, targets(audience));
+            self.state.group = group;
+        }
+    }
+}
+
+fn fits(frame: &Frame, mtu: usize) -> bool {
+    frame.mtu_bytes() <= mtu
+}
+
+impl Out<'_> {
+    /// Sends frames in order, splitting those whose offload the receiver does not take.
+    fn send(&mut self, egress: PortId, port: &mut Port, frames: &mut [Frame], pieces: &mut Vec<Frame>) {
+        let accepts = port.accepts;
+        for alike in frames.chunk_by_mut(|one, next| takes(accepts, one) == takes(accepts, next)) {
+            if takes(accepts, &alike[0]) {
+                self.hand_over(egress, port, alike);
+                continue;
+            }
+            alike.iter().for_each(|frame| self.send_split(egress, port, frame, pieces));
+        }
+    }
+
+    /// Sends the pieces of a frame whose offload the receiver does not take.
+    fn send_split(&mut self, egress: PortId, port: &mut Port, frame: &Frame, pieces: &mut Vec<Frame>) {
+        let mut splitter = Splitter::new(frame, port.accepts);
+        self.counters.add(egress, Counter::Split, u64::from(frame.offload.gso.is_some()));
+        let mut more = true;
+        while more {
+            more = splitter.next_batch(self.pool, pieces).unwrap_or_else(|reason| {
+                self.counters.drop(egress, reason, 1);
+                false
+            });
+            self.hand_over(egress, port, pieces);
+            pieces.drain(..).for_each(|piece| self.pool.free(piece));
+        }
+    }
+
+    /// Gives frames that need nothing more to the kernel.
+    fn hand_over(&mut self, egress: PortId, port: &mut Port, frames: &mut [Frame]) {
+        let bytes: usize = frames.iter().map(Frame::len).sum();
+        let (mut sent, mut sent_bytes) = (frames.len(), bytes);
+        port.device.send(self.vectors, frames, |reason, frame| {
+            self.counters.drop(egress, reason, 1);
+            sent -= 1;
+            sent_bytes -= frame.len();
+        });
+        self.counters.add(egress, Counter::SentFrames, sent as u64);
+        self.counters.add(egress, Counter::SentBytes, sent_bytes as u64);
+    }
+}
+
+fn takes(accepts: Accepts, frame: &Frame) -> bool {
+    accepts.takes(&frame.offload)
+}

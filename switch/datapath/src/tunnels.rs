@@ -1,0 +1,526 @@
+//! Tunnels: what joins the switch and VXLAN.
+//!
+//! # Theory of operation
+//! ```text
+//!  frames for a tunnel's port ─► plan ─► gathered sends ─► a sending socket, by the flow's hash
+//!  the receiving socket ─► datagrams ─► frames and super-frames ─► engine, as received from the tunnel's port
+//! ```
+//! A tunnel is a port of the switch without a descriptor: all tunnels share one receiving socket and a few sending
+//! ones. Every decision is [`vswitch_vxlan`]'s; `docs/overlay.md` has a packet's whole walk.
+//!
+//! * **Out**, payload stays where it is: a send gathers headers from the plan's memory and payload from the frames.
+//! * **In**, a merged frame is copied once, from the datagrams it came in into its slot: a frame is one piece.
+//! * **Without segmentation**: what the kernel does not cut is sent again datagram by datagram, and from then on
+//!   planned so until the tunnel's MTU is said anew.
+//! * **Questions** (ARP, ND) for who lives elsewhere by a record are answered here and not carried.
+//! * **Books.** What a plan refuses and what the kernel does not take is counted at the tunnel's port; what came
+//!   and is of no tunnel, at [`TUNNELS`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use vswitch_engine::{Switch, Verdicts};
+use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, PortId};
+use vswitch_sys::device::reason_of;
+use vswitch_sys::udp::{self, BATCH, STRIDE};
+use vswitch_vxlan::encapsulate::SEGMENTS_MAX;
+use vswitch_vxlan::table::{Entry, Origin};
+use vswitch_vxlan::{
+    Answer, Decapsulator, Encapsulator, Inner, Limits, Received, Record, Send, Sender, Settings, Tunnel,
+    Tunnels, UDP_PORT, Vni,
+};
+
+use vswitch_contract::counters::{Counter, Counters};
+use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec};
+
+/// Messages taken in one call while they are large: no more than stay in a core's second-level cache.
+const LARGE_AT_ONCE: usize = 4;
+/// Pieces of one datagram: headers and payload.
+const PIECES: usize = 2;
+/// A message of more bytes is large.
+const LARGE_BYTES: usize = 16 * 1024;
+
+/// All tunnels of this host, and the sockets they share.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    tunnels: Tunnels,
+    specs: BTreeMap<NetworkId, TunnelSpec>,
+    vnis: BTreeMap<PortId, Vni>,
+    ports: BTreeMap<Vni, PortId>,
+    receiver: Option<(u16, OwnedFd)>,
+    senders: BTreeMap<IpAddr, Senders>,
+    plan: Encapsulator,
+    out: udp::Sender,
+    inbox: Option<Inbox>,
+    ready: bool,
+    reply: Vec<u8>,
+}
+
+/// The sending sockets of one of this host's addresses.
+#[derive(Debug)]
+struct Senders {
+    sockets: Vec<Option<OwnedFd>>,
+    /// Datagrams in one send, at most.
+    segments: u16,
+}
+
+/// What the receiving socket gives, and what is made of it.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    receiver: udp::Receiver,
+    into: Decapsulator,
+    singles: Vec<(IpAddr, usize)>,
+    /// Messages to ask for.
+    at_once: usize,
+}
+
+impl Inbox {
+    fn new() -> Self {
+        let (receiver, into) = (udp::Receiver::new(), Decapsulator::new());
+        Self { receiver, into, singles: Vec::new(), at_once: LARGE_AT_ONCE }
+    }
+
+    /// Opens the messages from `first` on that belong together, of `count`, and says how many they are: one that is
+    /// several datagrams, or all that are one each.
+    pub(super) fn open(&mut self, tunnels: &mut Tunnels, first: usize, count: usize, now: Instant) -> usize {
+        let Self { receiver, into, singles, .. } = self;
+        let head = receiver.received(first);
+        let from = first * STRIDE;
+        if head.segment.is_some() {
+            let received = Received { from: head.from, size: head.segment };
+            into.open(tunnels, received, &mut receiver.room()[from..from + head.length], now);
+            return 1;
+        }
+        singles.clear();
+        let alone = (first..count).map(|number| receiver.received(number));
+        singles.extend(alone.take_while(|one| one.segment.is_none()).map(|one| (one.from, one.length)));
+        into.open_each(tunnels, singles, STRIDE, &mut receiver.room()[from..], now);
+        singles.len()
+    }
+
+    /// The frames that were opened last.
+    pub(super) fn inners(&self) -> &[Inner] {
+        self.into.inners()
+    }
+
+    /// What was dropped meanwhile, and of which network.
+    pub(super) fn dropped(&self) -> &[(Option<Vni>, DropReason)] {
+        self.into.dropped()
+    }
+
+    /// Makes `frame` one of those that were opened last; `first` is where opening began.
+    pub(super) fn copy(&mut self, number: usize, first: usize, frame: &mut Frame) {
+        let room = &self.receiver.room()[first * STRIDE..];
+        if let Some(inner) = self.into.inners().get(number) {
+            inner.copy_into(room, frame);
+        }
+    }
+}
+
+impl Overlay {
+    /// No tunnels. `seed` is secret and random.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            tunnels: Tunnels::new(Limits::default(), seed),
+            specs: BTreeMap::new(),
+            vnis: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            receiver: None,
+            senders: BTreeMap::new(),
+            plan: Encapsulator::new(Sender::default(), seed),
+            out: udp::Sender::new(),
+            inbox: None,
+            ready: false,
+            reply: Vec::new(),
+        }
+    }
+
+    /// Takes a socket into use. The receiving one that was there before is given back.
+    pub(super) fn set_socket(&mut self, which: TunnelSocket, fd: OwnedFd) -> Option<OwnedFd> {
+        match which {
+            TunnelSocket::Receiver { port } => {
+                self.ready = true;
+                self.inbox.get_or_insert_with(Inbox::new);
+                self.receiver.replace((port, fd)).map(|(_, old)| old)
+            }
+            TunnelSocket::Sender { local, index } => {
+                let senders = self.senders.entry(local).or_insert_with(|| Senders {
+                    sockets: (0..TUNNEL_SENDERS).map(|_| None).collect(),
+                    segments: SEGMENTS_MAX,
+                });
+                if let Some(socket) = senders.sockets.get_mut(usize::from(index)) {
+                    *socket = Some(fd);
+                }
+                None
+            }
+        }
+    }
+
+    /// Closes a socket. The receiving one is given back.
+    pub(super) fn close_socket(&mut self, which: TunnelSocket) -> Option<OwnedFd> {
+        match which {
+            TunnelSocket::Receiver { port } => {
+                let closed = self.receiver.take_if(|(open, _)| *open == port);
+                if closed.is_some() {
+                    (self.ready, self.inbox) = (false, None);
+                }
+                closed.map(|(_, fd)| fd)
+            }
+            TunnelSocket::Sender { local, index } => {
+                let senders = self.senders.get_mut(&local)?;
+                *senders.sockets.get_mut(usize::from(index))? = None;
+                if senders.sockets.iter().all(Option::is_none) {
+                    self.senders.remove(&local);
+                }
+                None
+            }
+        }
+    }
+
+    /// The socket behind this one; the first one, if none is named.
+    pub(super) fn next_socket(&self, after: Option<TunnelSocket>) -> Option<(TunnelSocket, BorrowedFd<'_>)> {
+        let receiver = self.receiver.iter().map(|(port, fd)| (TunnelSocket::Receiver { port: *port }, fd));
+        let senders = self.senders.iter().flat_map(|(local, senders)| {
+            let open = (0..).zip(&senders.sockets);
+            open.filter_map(|(index, fd)| Some((TunnelSocket::Sender { local: *local, index }, fd.as_ref()?)))
+        });
+        let found = receiver.chain(senders).find(|(which, _)| after.is_none_or(|after| *which > after));
+        found.map(|(which, fd)| (which, fd.as_fd()))
+    }
+
+    /// Makes the tunnel of a network; says the largest network packet that it takes.
+    pub(super) fn add(&mut self, network: NetworkId, spec: TunnelSpec) -> Result<usize, String> {
+        if self.specs.contains_key(&network) {
+            return Err("the network has a tunnel".to_owned());
+        }
+        let TunnelSpec { port, vni, local, underlay_mtu, learning, .. } = spec;
+        let underlay_mtu = usize::try_from(underlay_mtu).unwrap_or(usize::MAX);
+        let settings = Settings { vni, local, underlay_mtu, tags: false, learning };
+        let mtu = self.tunnels.add(settings).map_err(|error| error.to_string())?.mtu();
+        self.vnis.insert(port, vni);
+        self.ports.insert(vni, port);
+        self.specs.insert(network, spec);
+        Ok(mtu)
+    }
+
+    /// Forgets the tunnel of a network; says which port it was.
+    pub(super) fn remove(&mut self, network: NetworkId) -> Option<PortId> {
+        let spec = self.specs.remove(&network)?;
+        self.tunnels.remove(spec.vni);
+        self.vnis.remove(&spec.port);
+        self.ports.remove(&spec.vni);
+        Some(spec.port)
+    }
+
+    /// Says the MTU of the underlay of a network's tunnel; says which port that is, and what it takes now.
+    pub(super) fn set_mtu(&mut self, network: NetworkId, bytes: u32) -> Option<(PortId, usize)> {
+        let spec = self.specs.get_mut(&network)?;
+        spec.underlay_mtu = bytes;
+        // It may be another interface, which may do what the last one did not.
+        if let Some(senders) = self.senders.get_mut(&spec.local) {
+            senders.segments = SEGMENTS_MAX;
+        }
+        let tunnel = self.tunnels.get_mut(spec.vni)?;
+        tunnel.set_underlay_mtu(usize::try_from(bytes).unwrap_or(usize::MAX));
+        Some((spec.port, tunnel.mtu()))
+    }
+
+    /// The tunnel of a network, and its port.
+    pub(super) fn of(&mut self, network: NetworkId) -> Option<(PortId, &mut Tunnel)> {
+        let spec = self.specs.get(&network)?;
+        Some((spec.port, self.tunnels.get_mut(spec.vni)?))
+    }
+
+    /// The tunnel of the first network behind this one, as it was told, and its peers.
+    pub(super) fn next(&self, after: Option<NetworkId>) -> Option<(NetworkId, &TunnelSpec, &[IpAddr])> {
+        let (network, spec) = self.specs.iter().find(|(id, _)| after.is_none_or(|after| **id > after))?;
+        Some((*network, spec, self.tunnels.get(spec.vni)?.peers()))
+    }
+
+    /// A page of the records of a network: those behind `after`, in the order of their MAC addresses.
+    pub(super) fn records(&self, network: NetworkId, after: Option<Mac>, most: usize) -> Vec<Record> {
+        let tunnel = self.specs.get(&network).and_then(|spec| self.tunnels.get(spec.vni));
+        let entries = tunnel.into_iter().flat_map(|tunnel| tunnel.table.entries());
+        let record = |entry: &Entry| match entry.origin {
+            Origin::Control { version } => {
+                let (mac, addresses, vtep) = (entry.mac, entry.addresses.clone(), entry.vtep);
+                Some(Record { mac, addresses, vtep, version })
+            }
+            Origin::Removed { .. } | Origin::Learned { .. } => None,
+        };
+        let entries = entries.filter(|entry| after.is_none_or(|after| entry.mac > after));
+        let mut records: Vec<Record> = entries.filter_map(record).collect();
+        records.sort_unstable_by_key(|record| record.mac);
+        records.truncate(most);
+        records
+    }
+
+    /// Whether a port is a tunnel.
+    pub(super) fn has(&self, port: PortId) -> bool {
+        self.vnis.contains_key(&port)
+    }
+
+    /// The port of the tunnel with this identifier.
+    pub(super) fn port_of(&self, vni: Vni) -> Option<PortId> {
+        self.ports.get(&vni).copied()
+    }
+
+    /// Whether the receiving socket may have something.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Notes that the receiving socket has something.
+    pub(super) fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// When [`poll`](Self::poll) wants to be called.
+    pub(super) fn poll_at(&self) -> Option<Instant> {
+        self.tunnels.sweep_at()
+    }
+
+    /// Forgets what is too old.
+    pub(super) fn poll(&mut self, now: Instant) {
+        self.tunnels.sweep(now);
+    }
+
+    /// Takes what the receiving socket has, as much as one burst may be: how many messages, to be opened in the inbox, which
+    /// is to be [given back](Self::give_back).
+    pub(super) fn receive(&mut self) -> Option<(usize, Inbox)> {
+        let Some(((_, socket), mut inbox)) = self.receiver.as_ref().zip(self.inbox.take()) else {
+            self.ready = false;
+            return None;
+        };
+        let asked = inbox.at_once;
+        let count = inbox.receiver.receive(socket.as_fd(), asked).unwrap_or(0);
+        self.ready = count == asked;
+        let large = (0..count).any(|number| inbox.receiver.received(number).length > LARGE_BYTES);
+        inbox.at_once = if large { LARGE_AT_ONCE } else { BATCH };
+        Some((count, inbox))
+    }
+
+    /// Takes the inbox back.
+    pub(super) fn give_back(&mut self, inbox: Inbox) {
+        self.inbox = Some(inbox);
+    }
+
+    /// The tunnels, for opening what came.
+    pub(super) fn tunnels(&mut self) -> &mut Tunnels {
+        &mut self.tunnels
+    }
+
+    /// Answers questions about who lives elsewhere by a record, among the frames of a port that are sent to many.
+    pub(super) fn answer(&mut self, ingress: PortId, switch: &Switch, verdicts: &mut Verdicts) {
+        let Some(port) = switch.port(ingress) else { return };
+        let Some(spec) = self.specs.get(&port.network).filter(|spec| spec.port != ingress) else { return };
+        let Some(tunnel) = self.tunnels.get(spec.vni) else { return };
+        if !switch.flood_targets(ingress).any(|(target, _)| target == spec.port) {
+            return;
+        }
+        let reply = &mut self.reply;
+        let mut ask = |frame: &mut Frame| match tunnel.answer(frame, reply) {
+            Answer::Reply => {
+                frame.fill(reply);
+                frame.parse().is_ok()
+            }
+            Answer::Carry | Answer::Here => false,
+        };
+        let Verdicts { flood, multicast, forward, .. } = verdicts;
+        forward.extend(flood.extract_if(.., &mut ask).map(|frame| (ingress, frame)));
+        let asked = multicast.extract_if(.., |(_, frame)| ask(frame));
+        forward.extend(asked.map(|(_, frame)| (ingress, frame)));
+    }
+
+    /// Sends frames through the tunnel that a port is, in order per flow.
+    pub(super) fn send(&mut self, egress: PortId, frames: &[Frame], counters: &Counters) {
+        let Some(tunnel) = self.vnis.get(&egress).and_then(|vni| self.tunnels.get(*vni)) else { return };
+        let Some(senders) = self.senders.get_mut(&tunnel.settings().local) else {
+            return counters.drop(egress, DropReason::TxRefused, frames.len() as u64);
+        };
+        let port = self.receiver.as_ref().map_or(UDP_PORT, |(port, _)| *port);
+        self.plan.set_sender(Sender { port, sockets: TUNNEL_SENDERS, segments: senders.segments });
+        self.plan.plan(tunnel, frames);
+        for (_, reason) in self.plan.refused() {
+            counters.drop(egress, *reason, 1);
+        }
+        let refused: usize =
+            self.plan.refused().iter().filter_map(|(at, _)| frames.get(*at)).map(Frame::len).sum();
+        let bytes = frames.iter().map(Frame::len).sum::<usize>() - refused;
+        counters.add(egress, Counter::SentFrames, (frames.len() - self.plan.refused().len()) as u64);
+        counters.add(egress, Counter::SentBytes, bytes as u64);
+        let mut errand = Errand { plan: &self.plan, frames, egress, counters };
+        for sends in self.plan.sends().chunk_by(|one, next| one.socket == next.socket) {
+            errand.send(&mut self.out, senders, sends);
+        }
+    }
+}
+
+/// The sends of one plan.
+struct Errand<'a> {
+    plan: &'a Encapsulator,
+    frames: &'a [Frame],
+    egress: PortId,
+    counters: &'a Counters,
+}
+
+impl Errand<'_> {
+    /// Sends what goes through one socket.
+    fn send(&mut self, out: &mut udp::Sender, senders: &mut Senders, mut sends: &[Send]) {
+        let socket = sends.first().and_then(|send| senders.sockets.get(usize::from(send.socket)));
+        let Some(socket) = socket.and_then(Option::as_ref) else {
+            sends.iter().for_each(|send| self.drop(DropReason::TxRefused, send.count()));
+            return;
+        };
+        while let Some(first) = sends.first() {
+            let messages = sends.iter().map(|send| udp::Message {
+                to: send.to,
+                segment: (send.count() > 1).then_some(send.size),
+                pieces: self.plan.pieces(send, self.frames),
+            });
+            let went = match out.send(socket.as_fd(), messages) {
+                Ok(went) => went.max(1),
+                Err(Errno::EIO | Errno::EINVAL) if first.count() > 1 => {
+                    senders.segments = 1;
+                    self.send_each(out, socket.as_fd(), first);
+                    1
+                }
+                Err(errno) => {
+                    self.drop(reason_of(errno), first.count());
+                    1
+                }
+            };
+            sends = sends.get(went..).unwrap_or_default();
+        }
+    }
+
+    /// Sends the datagrams of a send one by one.
+    fn send_each(&self, out: &mut udp::Sender, socket: BorrowedFd<'_>, send: &Send) {
+        let pieces: Vec<&[u8]> = self.plan.pieces(send, self.frames).collect();
+        let mut rest = pieces.as_slice();
+        while !rest.is_empty() {
+            let messages = rest.chunks(PIECES).map(|pieces| udp::Message {
+                to: send.to,
+                segment: None,
+                pieces: pieces.iter().copied(),
+            });
+            let went = out.send(socket, messages).unwrap_or_else(|errno| {
+                self.drop(reason_of(errno), 1);
+                1
+            });
+            rest = rest.get(went.max(1) * PIECES..).unwrap_or_default();
+        }
+    }
+
+    fn drop(&self, reason: DropReason, datagrams: usize) {
+        self.counters.drop(self.egress, reason, datagrams as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use vswitch_engine::{Network, Port, Station};
+    use vswitch_frame::{GroupId, Pool};
+
+    use super::*;
+
+    const NETWORK: NetworkId = NetworkId(0);
+    const CONTAINER: PortId = PortId(1);
+    const TUNNEL: PortId = PortId(2);
+    const ASKER: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const OWNER: Mac = Mac([2, 0, 0, 0, 0, 9]);
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+
+    /// A network with a container and a tunnel, which are in these groups.
+    fn made(groups: [GroupId; 2]) -> (Overlay, Switch) {
+        let mut overlay = Overlay::new(1);
+        let spec = TunnelSpec {
+            port: TUNNEL,
+            group: groups[1],
+            vni: Vni::new(5).expect("24 bits"),
+            local: LOCAL,
+            underlay_mtu: 1500,
+            learning: false,
+        };
+        let mtu = overlay.add(NETWORK, spec).expect("the first");
+        assert_eq!(mtu, 1450);
+        let (_, tunnel) = overlay.of(NETWORK).expect("made");
+        tunnel.add_peer(PEER).expect("another host");
+        let addresses = vec![Ipv4Addr::new(10, 0, 0, 9).into()];
+        tunnel.table.set(Record { mac: OWNER, addresses, vtep: PEER, version: 1 });
+        let mut switch = Switch::new(vswitch_engine::Limits::default(), 1);
+        switch.add_network(NETWORK, Network::default()).expect("new");
+        for (id, group, station) in
+            [(CONTAINER, groups[0], Station::Unknown), (TUNNEL, groups[1], Station::Tunnel)]
+        {
+            let port = Port { network: NETWORK, group, mtu, addresses: Vec::new(), station };
+            switch.add_port(id, port).expect("new");
+        }
+        (overlay, switch)
+    }
+
+    /// A question of the container's for the address that ends in `last`.
+    fn question(pool: &mut Pool, last: u8) -> Frame {
+        let head = [0, 1, 8, 0, 6, 4, 0, 1];
+        let arp = [&head[..], &ASKER.0, &[10, 0, 0, 1], &[0; 6], &[10, 0, 0, last]].concat();
+        let mut frame = pool.take().expect("a slot");
+        frame.fill(&[&Mac::BROADCAST.0[..], &ASKER.0, &[8, 6], &arp].concat());
+        frame.parse().expect("a frame");
+        frame
+    }
+
+    #[test]
+    fn what_a_record_answers_is_not_carried() {
+        let mut pool = Pool::new(4);
+        let (mut overlay, switch) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        let mut verdicts = Verdicts::default();
+        verdicts.flood.extend([question(&mut pool, 9), question(&mut pool, 8)]);
+        overlay.answer(CONTAINER, &switch, &mut verdicts);
+        assert_eq!((verdicts.forward.len(), verdicts.flood.len()), (1, 1));
+        let (egress, reply) = &verdicts.forward[0];
+        assert_eq!((*egress, reply.source(), reply.destination()), (CONTAINER, OWNER, ASKER));
+    }
+
+    #[test]
+    fn nobody_is_told_of_who_is_behind_a_wall() {
+        let mut pool = Pool::new(4);
+        let (mut overlay, switch) = made([GroupId::containers_of(NETWORK); 2]);
+        let mut verdicts = Verdicts::default();
+        verdicts.flood.push(question(&mut pool, 9));
+        overlay.answer(CONTAINER, &switch, &mut verdicts);
+        assert_eq!((verdicts.forward.len(), verdicts.flood.len()), (0, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_counted() {
+        let mut pool = Pool::new(4);
+        let counters = Counters::new().expect("memory");
+        let (mut overlay, _) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        overlay.send(TUNNEL, &[question(&mut pool, 9)], &counters);
+        let counted = counters.read(TUNNEL);
+        assert_eq!((counted.sent_frames, counted.drops[DropReason::TxRefused.index()]), (0, 1));
+    }
+
+    #[test]
+    fn sockets_are_told_in_order_and_closed_by_port() {
+        let fd = || OwnedFd::from(std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
+        let (mut overlay, _) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        let receiver = TunnelSocket::Receiver { port: 4789 };
+        let sender = |index| TunnelSocket::Sender { local: LOCAL, index };
+        let all = [receiver, sender(0), sender(3)];
+        all.into_iter().for_each(|which| assert!(overlay.set_socket(which, fd()).is_none()));
+        let mut told = Vec::new();
+        while let Some((which, _)) = overlay.next_socket(told.last().copied()) {
+            told.push(which);
+        }
+        assert_eq!(told, all);
+        assert!(overlay.close_socket(TunnelSocket::Receiver { port: 8472 }).is_none(), "another one");
+        assert!(overlay.is_ready() && overlay.close_socket(receiver).is_some());
+        assert!(!overlay.is_ready());
+    }
+}

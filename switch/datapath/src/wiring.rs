@@ -1,0 +1,449 @@
+//! The way out: what joins the switch, the translator and the uplink.
+//!
+//! # Theory of operation
+//! ```text
+//!  a container's burst ─► engine ─► outbound ─► nat ─┬► outside ─► next hop's MAC ─► uplink
+//!                                                    └► inside ──┐
+//!  the uplink's burst ─► answers of neighbours       ┌► inside ──┴► engine: policy, MACs ─► endpoint's port
+//!                     └► for the host's address ─► nat
+//!                     └► for a container's own ──────────────────► engine
+//!
+//!  a container's packet for the host that leads to a container ─► nat ─► inside ─► engine
+//! ```
+//! This is the only file that knows both the engine and the translator, neither of which knows the other. Frames of
+//! an uplink are not switched: it is a port in nothing but its descriptor and its counters.
+//!
+//! * **Several uplinks.** Routes say by which of them a packet leaves, and with which address. What leaves with the address of
+//!   an uplink leaves by it, so that what answers the world goes the way the question came.
+//! * **Books.** Every frame handed in ends up in `forward` or `drop` of the engine's verdicts, or is *held*: it waits for a
+//!   neighbour's answer, or is a fragment that waits for its first. [`Outside::held`] says how many are.
+//! * **The host's stack** gets a copy of every frame on the uplink. What is not ours is dropped here in silence
+//!   ([`DropReason::ForHost`]); what is ours it does not answer, as control holds the ports ([`vswitch_sys::claim`]).
+//! * **Claims** are asked for over a channel of their own as soon as the translator wants more, and asked for again if
+//!   they do not come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use vswitch_contract::counters::Counters;
+use vswitch_contract::mirror::FLOWS;
+use vswitch_contract::reserved::{UPLINK, UPLINKS_MAX, is_uplink};
+use vswitch_contract::uplink::UplinkSpec;
+use vswitch_engine::{MadeError, Outbound, Route, Switch, Verdicts, WayOut};
+use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, Pool, PortId};
+use vswitch_nat::{Inside, Leaving, Limits, Nat, Realm, Uplink};
+use vswitch_sys::seqpacket::Channel;
+
+use super::neighbours::{Neighbours, Next, Own, WAITING_MAX};
+
+/// Frames held at most at the end of a burst.
+pub(super) const HELD_MAX: usize = WAITING_MAX * UPLINKS_MAX as usize + FRAGMENTS_WAITING;
+/// Fragments that wait for the first of their datagram.
+const FRAGMENTS_WAITING: usize = 64;
+
+/// Time after which claims that did not come are asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// One uplink.
+#[derive(Debug)]
+struct Leading {
+    spec: UplinkSpec,
+    neighbours: Neighbours,
+}
+
+/// What the way out needs from burst to burst beside the translator.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    uplinks: BTreeMap<PortId, Leading>,
+    /// The host's addresses, as control says them.
+    told_host: Vec<IpAddr>,
+    /// The host's routes, as control said them last.
+    routes: Vec<Route>,
+    /// Those, and the uplinks'.
+    host: BTreeSet<IpAddr>,
+    verdicts: vswitch_nat::Verdicts,
+    /// Where claims are asked for.
+    claims: Option<Channel>,
+    asked: Option<Instant>,
+}
+
+/// A translator without an uplink, whose changes the mirror follows. `seed` is secret and random.
+pub(super) fn translator(seed: u64) -> Nat {
+    let limits = Limits { flows: FLOWS, fragments_waiting: FRAGMENTS_WAITING, ..Limits::default() };
+    let mut nat = Nat::new(limits, seed);
+    nat.note_changes();
+    nat
+}
+
+impl Outside {
+    pub(super) fn new() -> Self {
+        Self {
+            uplinks: BTreeMap::new(),
+            told_host: Vec::new(),
+            routes: Vec::new(),
+            host: BTreeSet::new(),
+            verdicts: vswitch_nat::Verdicts::default(),
+            claims: None,
+            asked: None,
+        }
+    }
+
+    /// Asks for claims over another channel from now on.
+    pub(super) fn set_claims(&mut self, channel: OwnedFd) {
+        self.claims = Some(Channel::from_fd(channel));
+        self.asked = None;
+    }
+
+    /// Notes that claims have come.
+    pub(super) fn granted(&mut self) {
+        self.asked = None;
+    }
+
+    /// Asks for claims, if the translator wants any and has not asked.
+    pub(super) fn ask_for_claims(&mut self, nat: &Nat, now: Instant) {
+        let Some(channel) = &self.claims else { return };
+        if self.asked.is_some_and(|at| now.since(at) < ASK_AGAIN) {
+            return;
+        }
+        let wanted: Vec<_> = nat.wanted().collect();
+        if wanted.is_empty() {
+            return;
+        }
+        // What cannot be sent is asked for again.
+        if let Ok(text) = serde_json::to_vec(&wanted) {
+            let _ = channel.send(&text, &[]);
+        }
+        self.asked = Some(now);
+    }
+
+    /// How many frames are held.
+    pub(super) fn held(&self, nat: &Nat) -> usize {
+        let waiting: usize = self.uplinks.values().map(|uplink| uplink.neighbours.waiting()).sum();
+        waiting + nat.stats().fragments_waiting
+    }
+
+    /// What control said the uplink at a port is.
+    pub(super) fn spec(&self, port: PortId) -> Option<UplinkSpec> {
+        self.uplinks.get(&port).map(|uplink| uplink.spec.clone())
+    }
+
+    /// When there is something to do; see [`Wiring::poll`].
+    pub(super) fn poll_at(&self, nat: &Nat) -> Option<Instant> {
+        let neighbours = self.uplinks.values().map(|uplink| uplink.neighbours.poll_at());
+        neighbours.chain([nat.poll_at()]).flatten().min()
+    }
+}
+
+/// The way out, with what one burst needs.
+pub(super) struct Wiring<'a> {
+    pub(super) switch: &'a mut Switch,
+    pub(super) nat: &'a mut Nat,
+    pub(super) outside: &'a mut Outside,
+    pub(super) verdicts: &'a mut Verdicts,
+    pub(super) pool: &'a mut Pool,
+    pub(super) counters: &'a Counters,
+    pub(super) now: Instant,
+}
+
+impl Wiring<'_> {
+    /// Says what an uplink is, if there is one at this port. Packets that waited for the old one's neighbours are dropped.
+    pub(super) fn set_uplink(&mut self, port: PortId, spec: Option<UplinkSpec>) {
+        let uplinks = &mut self.outside.uplinks;
+        if uplinks.get(&port).map(|uplink| &uplink.spec) != spec.as_ref() {
+            // Control claims unasked now.
+            self.outside.asked = Some(self.now);
+        }
+        let lost = match spec {
+            Some(spec) => {
+                self.outside.routes.clone_from(&spec.routes);
+                let own = Own { mac: spec.mac, v4: spec.v4, v6: spec.v6 };
+                let neighbours = uplinks.remove(&port).map(|uplink| uplink.neighbours).unwrap_or_default();
+                let uplink = uplinks.entry(port).or_insert(Leading { spec, neighbours });
+                uplink.neighbours.reset(own)
+            }
+            None => uplinks
+                .remove(&port)
+                .map(|mut uplink| uplink.neighbours.reset(Own::default()))
+                .unwrap_or_default(),
+        };
+        for (port, frame) in lost {
+            self.drop(DropReason::NoNeighbour, port, frame);
+        }
+        self.wire();
+    }
+
+    /// Says which other addresses the host has.
+    pub(super) fn set_host(&mut self, host: Vec<IpAddr>) {
+        self.outside.told_host = host;
+        self.wire();
+    }
+
+    /// Tells translator and switch what the ways out are. Where they know of one only, it is the first.
+    fn wire(&mut self) {
+        let Outside { uplinks, told_host, routes, host, .. } = &mut *self.outside;
+        if uplinks.is_empty() {
+            routes.clear();
+        }
+        let specs = || uplinks.values().rev().map(|uplink| &uplink.spec);
+        *host = told_host.iter().copied().chain(specs().flat_map(UplinkSpec::addresses)).collect();
+        self.nat.set_uplink(Uplink {
+            v4: specs().find_map(|spec| spec.v4),
+            v6: specs().find_map(|spec| spec.v6),
+            host: host.iter().copied().collect(),
+            mtu: specs().map(|spec| spec.mtu).min().unwrap_or(0),
+        });
+        let described = uplinks.iter().rev().map(|(port, Leading { spec, .. })| vswitch_engine::Uplink {
+            port: *port,
+            interface: spec.interface.clone(),
+            addresses: spec.addresses().collect(),
+        });
+        let routes = routes.clone();
+        self.switch.set_way_out(WayOut { uplinks: described.collect(), routes });
+    }
+
+    /// Takes of what is for the gateway or the host what leads back inside: to a published port or to somebody's mapping; and
+    /// what answers such, or a client outside who is hidden behind the gateway. It is the translator's until [`leave`](Self::leave) gives it a fate.
+    pub(super) fn turn_back(&mut self, ingress: PortId) {
+        let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.has_mappings();
+        if self.verdicts.local.is_empty() || !leads_anywhere {
+            return;
+        }
+        let Self { switch, nat, outside, verdicts, now, .. } = self;
+        let back = |frame: &mut Frame| {
+            let host = target(frame).filter(|target| outside.host.contains(target));
+            let Some((network, _)) = host.and_then(|_| switch.sender(ingress, frame)) else { return false };
+            nat.destination(frame, Realm::network(network)).is_some() || nat.has_flow_of(frame, network)
+        };
+        let taken: Vec<Frame> = verdicts.local.extract_if(.., |frame| back(frame)).collect();
+        for frame in taken {
+            let (network, sandbox) = switch.sender(ingress, &frame).unwrap_or_default();
+            // Whether it may go there is asked of policy.
+            let leaving = Leaving::Masqueraded;
+            let from = Inside { port: ingress, network, sandbox, leaving, address: None };
+            nat.outbound(frame, from, *now, &mut outside.verdicts);
+        }
+    }
+
+    /// Gives every packet that leaves a fate. Returns how many frames were made meanwhile.
+    pub(super) fn leave(&mut self, ingress: PortId) -> usize {
+        let mut outbound = std::mem::take(&mut self.verdicts.outbound);
+        if let Some(network) = outbound.first().map(|first| first.network) {
+            self.nat.prepare(outbound.iter().map(|outbound| &outbound.frame), Realm::network(network));
+        }
+        for Outbound { network, sandbox, masqueraded, address, frame } in outbound.drain(..) {
+            let leaving = if masqueraded { Leaving::Masqueraded } else { Leaving::Plain };
+            let from = Inside { port: ingress, network, sandbox, leaving, address };
+            self.nat.outbound(frame, from, self.now, &mut self.outside.verdicts);
+        }
+        self.verdicts.outbound = outbound;
+        self.settle()
+    }
+
+    /// Gives every frame of an uplink's burst a fate, and drains it. Returns how many frames were made meanwhile.
+    pub(super) fn arrive(&mut self, ingress: PortId, burst: &mut Vec<Frame>) -> usize {
+        let mut made = 0;
+        for mut frame in burst.extract_if(.., |frame| frame.parse().is_err()) {
+            if let Err(reason) = frame.parse() {
+                self.drop(reason, ingress, frame);
+            }
+        }
+        self.nat.prepare(burst.iter(), Realm::OUTSIDE);
+        for frame in burst.drain(..) {
+            made += self.receive(ingress, frame);
+        }
+        made + self.settle()
+    }
+
+    /// Takes one frame of an uplink's in. Returns how many frames were made.
+    fn receive(&mut self, ingress: PortId, frame: Frame) -> usize {
+        let uplink = self.outside.uplinks.get_mut(&ingress);
+        if let Some((mac, waited)) = uplink.and_then(|uplink| uplink.neighbours.hear(&frame, self.now)) {
+            self.drop(DropReason::Consumed, ingress, frame);
+            waited.into_iter().for_each(|(_, packet)| self.hand_over(ingress, mac, packet));
+            return 0;
+        }
+        match target(&frame) {
+            Some(target) if self.outside.host.contains(&target) => {
+                self.nat.inbound(frame, ingress, self.now, &mut self.outside.verdicts);
+            }
+            Some(_) => return self.enter(ingress, None, frame),
+            None => self.drop(DropReason::ForHost, ingress, frame),
+        }
+        0
+    }
+
+    /// Does what time brings: ends flows, asks neighbours again. Returns how many frames were made.
+    pub(super) fn poll(&mut self) -> usize {
+        if self.outside.poll_at(self.nat).is_some_and(|at| at <= self.now) {
+            self.nat.poll(self.now, self.pool, &mut self.outside.verdicts);
+        }
+        let uplinks = self.outside.uplinks.values_mut();
+        let lost: Vec<_> = uplinks.flat_map(|uplink| uplink.neighbours.poll(self.now)).collect();
+        for (port, frame) in lost {
+            self.drop(DropReason::NoNeighbour, port, frame);
+        }
+        self.settle()
+    }
+
+    fn enter(&mut self, port: PortId, network: Option<NetworkId>, frame: Frame) -> usize {
+        self.switch.enter(port, network, frame, self.verdicts, self.pool, self.now)
+    }
+
+    /// Gives every frame a fate that the translator or the switch made of those it was handed. Returns how many were made.
+    fn settle(&mut self) -> usize {
+        let mut made = self.settle_translated();
+        if !self.verdicts.errors.is_empty() {
+            self.pass_errors();
+            // There are no errors about errors.
+            made += self.settle_translated();
+        }
+        made + self.ask_neighbours()
+    }
+
+    /// Sends errors on: through the translator if they are about what it had translated.
+    fn pass_errors(&mut self) {
+        let mut errors = std::mem::take(&mut self.verdicts.errors);
+        for MadeError { port, network, frame } in errors.drain(..) {
+            let Some(network) = network else {
+                self.send(port, frame);
+                continue;
+            };
+            let from = Inside { port, network, sandbox: 0, leaving: Leaving::Refused, address: None };
+            self.nat.outbound(frame, from, self.now, &mut self.outside.verdicts);
+        }
+        self.verdicts.errors = errors;
+    }
+
+    /// One straight loop for each fate the translator knows.
+    fn settle_translated(&mut self) -> usize {
+        let mut fates = std::mem::take(&mut self.outside.verdicts);
+        let mut made = fates.made.len();
+        for (port, frame) in fates.outside.drain(..) {
+            self.send(port, frame);
+        }
+        for (port, frame) in fates.plain.drain(..) {
+            self.send(port, frame);
+        }
+        for (port, network, frame) in fates.inside.drain(..) {
+            made += self.enter(port, Some(network), frame);
+        }
+        for (port, frame) in fates.host.drain(..) {
+            match self.switch.host_port(port) {
+                Some(host) => self.verdicts.forward.push((host, frame)),
+                None if is_uplink(port) => self.drop(DropReason::ForHost, port, frame),
+                None => self.drop(DropReason::NotServed, port, frame),
+            }
+        }
+        for (port, reason, frame) in fates.dropped.drain(..) {
+            self.drop(reason, port, frame);
+        }
+        for (port, reason, frame) in fates.answered.drain(..) {
+            self.answer(port, reason, frame);
+        }
+        for (realm, frame) in fates.made.drain(..) {
+            self.send_made(realm, frame);
+        }
+        self.outside.verdicts = fates;
+        made
+    }
+
+    /// Sends a packet to its next hop, or holds it until that has said its address.
+    fn send(&mut self, ingress: PortId, frame: Frame) {
+        let way = target(&frame).and_then(|target| self.switch.next_hop(target, source(&frame)));
+        let found = way.and_then(|(port, hop)| Some((port, hop, self.outside.uplinks.get_mut(&port)?)));
+        let Some((egress, hop, uplink)) = found else {
+            return self.drop(DropReason::NoRoute, ingress, frame);
+        };
+        match uplink.neighbours.find(hop, ingress, frame, self.now) {
+            Next::Go(mac, frame) => self.hand_over(egress, mac, frame),
+            Next::Wait => {}
+            Next::Full(frame) => self.drop(DropReason::NoNeighbour, ingress, frame),
+        }
+    }
+
+    fn hand_over(&mut self, egress: PortId, mac: Mac, mut frame: Frame) {
+        let own = self.outside.uplinks.get(&egress).map_or(Mac::ZERO, |uplink| uplink.spec.mac);
+        let bytes = frame.bytes_mut();
+        bytes[..6].copy_from_slice(&mac.0);
+        bytes[6..12].copy_from_slice(&own.0);
+        self.verdicts.forward.push((egress, frame));
+    }
+
+    /// Sends back what a dropped frame has become.
+    fn answer(&mut self, port: PortId, reason: DropReason, mut frame: Frame) {
+        match frame.parse() {
+            Ok(()) => {
+                self.counters.drop(port, reason, 1);
+                self.verdicts.forward.push((port, frame));
+            }
+            Err(_) => self.drop(reason, port, frame),
+        }
+    }
+
+    fn send_made(&mut self, realm: Realm, mut frame: Frame) {
+        if let Err(reason) = frame.parse() {
+            debug_assert!(false, "a frame of the translator's own is malformed: {reason}");
+            return self.drop(reason, UPLINK, frame);
+        }
+        match realm.inside() {
+            Some(network) => self.deliver(network, frame),
+            None => self.send(UPLINK, frame),
+        }
+    }
+
+    fn deliver(&mut self, network: NetworkId, frame: Frame) {
+        self.switch.deliver(UPLINK, network, frame, self.verdicts);
+    }
+
+    /// Sends the questions for neighbours that are due. Without a slot one is left out: it is asked again.
+    fn ask_neighbours(&mut self) -> usize {
+        let mut made = 0;
+        let Self { outside, pool, verdicts, .. } = self;
+        for (port, uplink) in &mut outside.uplinks {
+            while let Some(question) = uplink.neighbours.next_question() {
+                let Some(mut frame) = pool.take() else { continue };
+                frame.fill(&question);
+                match frame.parse() {
+                    Ok(()) => verdicts.forward.push((*port, frame)),
+                    Err(reason) => verdicts.drop.push((reason, *port, frame)),
+                }
+                made += 1;
+            }
+        }
+        made
+    }
+
+    fn drop(&mut self, reason: DropReason, port: PortId, frame: Frame) {
+        self.verdicts.drop.push((reason, port, frame));
+    }
+}
+
+/// Whom an IP packet without VLAN tags is for.
+fn target(frame: &Frame) -> Option<IpAddr> {
+    address(frame, 16, 24)
+}
+
+/// Whom it is from.
+fn source(frame: &Frame) -> Option<IpAddr> {
+    address(frame, 12, 8)
+}
+
+/// The address at an offset of an IPv4 or IPv6 header.
+fn address(frame: &Frame, v4: usize, v6: usize) -> Option<IpAddr> {
+    const ETHERNET: usize = vswitch_frame::headers::ETHERNET_BYTES;
+    if frame.headers.network_offset() != ETHERNET {
+        return None;
+    }
+    let packet = &frame.bytes()[ETHERNET..];
+    if frame.headers.is_ipv4() {
+        let bytes: [u8; 4] = packet.get(v4..v4 + 4)?.try_into().ok()?;
+        return Some(bytes.into());
+    }
+    if !frame.headers.is_ipv6() {
+        return None;
+    }
+    let bytes: [u8; 16] = packet.get(v6..v6 + 16)?.try_into().ok()?;
+    Some(bytes.into())
+}
