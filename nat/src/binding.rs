@@ -10,7 +10,7 @@ use vswitch_frame::NetworkId;
 use crate::tuple::{Address, End, Protocol, Realm};
 
 /// A published range of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Binding {
     /// The host's address; the unspecified one stands for every address of its family.

@@ -220,6 +220,18 @@ impl Table {
         Outcome::Applied
     }
 
+    /// Forgets all that control said of an address, tombstones included: the next record holds whatever its version.
+    pub fn erase(&mut self, mac: Mac) {
+        let hash = self.hash.of(&mac);
+        let is_said = |entry: &Entry| entry.mac == mac && !matches!(entry.origin, Origin::Learned { .. });
+        if self.entries.find(hash, is_said).is_some() {
+            self.release(mac);
+            if let Ok(entry) = self.entries.find_entry(hash, is_said) {
+                entry.remove();
+            }
+        }
+    }
+
     /// A frame from this address came from a VTEP.
     #[inline]
     pub fn learn(&mut self, mac: Mac, vtep: IpAddr, now: Instant) -> Learned {

@@ -17,7 +17,7 @@ const CONTAINER: &str = "172.17.0.2";
 fn listen(world: &mut World, bound: &str, container: &str) -> (Token, u16) {
     let socket = UdpSocket::bind(bound).expect("bind");
     let port = socket.local_addr().expect("address").port();
-    let socket = Datagrams::new(socket.into()).expect("options");
+    let socket = Datagrams::new(std::sync::Arc::new(socket.into())).expect("options");
     let token = world.proxy.udp_listener(binding(container), socket, world.now).expect("relayed");
     world.wait_for(token);
     (token, port)

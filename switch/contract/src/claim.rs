@@ -15,12 +15,3 @@ pub struct Claimed {
     /// Which one.
     pub port: u16,
 }
-
-/// What control wants done about claims.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum ClaimCommand {
-    /// Keeps the sockets that ride along, of these ports.
-    Keep(Vec<Claimed>),
-    /// Closes those at other addresses than these.
-    KeepOnlyAt(Vec<IpAddr>),
-}

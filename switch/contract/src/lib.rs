@@ -2,22 +2,25 @@
 //!
 //! | file | |
 //! |---|---|
-//! | [`command`] | what control tells the datapath, and what that answers |
-//! | [`network`] [`claim`] [`relay`] [`uplink`] [`tunnel`] | descriptions that ride in commands |
-//! | [`names`] | questions for names |
-//! | [`flows`] | questions for flows |
+//! | [`fact`] | what the datapath was told: facts by their keys |
+//! | [`order`] [`parts`] | messages, and how they travel |
+//! | [`network`] [`port`] [`tunnel`] [`uplink`] [`relay`] [`claim`] [`poll`] | what facts are made of |
+//! | [`flows`] [`names`] | questions, by control for flows, by the datapath for names |
 //! | [`reserved`] | ports that no endpoint has |
-//! | [`counters`] | what is counted, in memory that outlives either |
-//! | [`mirror`] | flows, in memory that outlives either |
+//! | [`counters`] [`mirror`] | counters and flows, in memory that outlives either |
 #![forbid(unsafe_code)]
 
 pub mod claim;
-pub mod command;
 pub mod counters;
+pub mod fact;
 pub mod flows;
 pub mod mirror;
 pub mod names;
 pub mod network;
+pub mod order;
+pub mod parts;
+pub mod poll;
+pub mod port;
 pub mod relay;
 pub mod reserved;
 pub mod tunnel;

@@ -1,12 +1,10 @@
 //! The way out of the host: interfaces that lead there, and ports that flows leave with.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 pub use vswitch_engine::{Hop, Route};
 use vswitch_frame::Mac;
-use vswitch_nat::Protocol;
 
 /// An uplink, as control describes it. Its descriptor is a packet socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,17 +21,6 @@ pub struct UplinkSpec {
     pub v6: Option<Ipv6Addr>,
     /// The host's routes; of those to one destination the preferred one first.
     pub routes: Vec<Route>,
-}
-
-/// Ports that control has claimed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
-    /// For which protocol.
-    pub protocol: Protocol,
-    /// At which of the host's addresses.
-    pub address: IpAddr,
-    /// Which ports.
-    pub ports: Vec<RangeInclusive<u16>>,
 }
 
 impl UplinkSpec {

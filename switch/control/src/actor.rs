@@ -81,7 +81,17 @@ impl Jobs {
                 job = self.jobs.recv() => job,
             };
             let Some(job) = job else { return };
-            job(control).await;
+            let link = control.link.clone();
+            let mut done = job(control);
+            tokio::select! {
+                () = &mut done => {}
+                () = &mut stop => {
+                    // What it waits for the datapath to do need not be done: that is stopped next.
+                    link.give_up();
+                    done.await;
+                    return;
+                }
+            }
         }
     }
 }

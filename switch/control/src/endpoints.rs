@@ -20,13 +20,16 @@ use super::default_route::DefaultRoutes;
 use super::describe;
 use super::error::{Code, Error, Result};
 use super::interface::{self, FarSide, Made, Remains, Wish, failed};
+use super::link::LinkError;
 use super::names;
 use super::options::{EndpointOptions, PortType};
 use super::publish::claims::Claim;
 use super::state::{Endpoint, Network};
 use vswitch_cluster::family::Family;
 use vswitch_cluster::id::Id;
-use vswitch_contract::command::PortSpec;
+use vswitch_contract::fact::{Fact, Held, Key};
+use vswitch_contract::network::Station;
+use vswitch_contract::port::PortSpec;
 use vswitch_contract::reserved::PORTS_FREE;
 
 /// What a new endpoint's frames come from.
@@ -178,7 +181,7 @@ impl Control {
         };
         for endpoint in &sandbox.endpoints {
             let station = describe::station(name, sandbox, endpoint, routes.gateways_of(endpoint.port));
-            if let Err(error) = self.link.set_station(endpoint.port, station).await {
+            if let Err(error) = self.set_station(endpoint.port, station).await {
                 tracing::warn!(
                     port = endpoint.port.0,
                     "the datapath was not told who is behind a port: {error}"
@@ -188,9 +191,18 @@ impl Control {
         set
     }
 
+    /// Says anew who is behind a port, if it is there.
+    async fn set_station(&self, port: PortId, station: Station) -> std::result::Result<(), LinkError> {
+        let told = self.link.facts(|facts| facts.get(&Key::Port(port)).map(|held| held.fact.clone())).await;
+        match told {
+            Some(Fact::Port(_, spec)) => self.link.set(Fact::Port(port, PortSpec { station, ..spec })).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Removes an endpoint that its sandbox no longer has.
     pub(super) async fn remove_endpoint(&mut self, endpoint: Endpoint) -> Cleanup {
-        if let Err(error) = self.link.remove_port(endpoint.port).await {
+        if let Err(error) = self.link.remove(Key::Port(endpoint.port)).await {
             tracing::warn!(port = endpoint.port.0, "the datapath could not remove a port: {error}");
         }
         self.state.forget_endpoint(&endpoint.network, endpoint.port, endpoint.mac, &endpoint.addresses);
@@ -280,7 +292,7 @@ impl Control {
             addresses: vec![endpoint.mac],
             station: describe::station(sandbox, sandbox_of, endpoint, gateways),
         };
-        if let Err(error) = self.link.add_port(endpoint.port, spec, made.fd).await {
+        if let Err(error) = self.link.set(Held::new(Fact::Port(endpoint.port, spec), [made.fd])).await {
             let mut cleanup = Cleanup::default();
             cleanup.destroy(made.remains);
             cleanup.done().await;
@@ -295,7 +307,10 @@ impl Control {
     async fn make_far_side(&mut self) -> Result<FarSide> {
         let made = FarSide::new().and_then(|side| Ok((side.descriptor()?, side)));
         let (fd, side) = made.map_err(|error| failed("make a private namespace", &error))?;
-        self.link.keep(fd).await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        self.link
+            .set(Held::new(Fact::FarSide, [fd]))
+            .await
+            .map_err(|error| Error::new(Code::Internal, error.to_string()))?;
         Ok(side)
     }
 

@@ -10,6 +10,7 @@ use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netlink::watch::AddressWatch;
 
 use super::link::Link;
+use vswitch_contract::fact::Fact;
 
 /// Follows the addresses of the calling thread's namespace until it is dropped.
 pub async fn follow(link: Link) {
@@ -26,7 +27,7 @@ async fn try_follow(link: &Link) -> io::Result<()> {
         let found = addresses()?;
         if found != told {
             told = found;
-            if let Err(error) = link.set_host_addresses(told.iter().copied().collect()).await {
+            if let Err(error) = link.set(Fact::HostAddresses(told.iter().copied().collect())).await {
                 tracing::warn!("the datapath was not told of the host's addresses: {error}");
             }
         }

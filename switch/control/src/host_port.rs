@@ -25,7 +25,8 @@ use super::names;
 use super::networks::DEFAULT_NETWORK;
 use super::state::Network;
 use vswitch_cluster::family::Family;
-use vswitch_contract::command::PortSpec;
+use vswitch_contract::fact::{Fact, Held, Key};
+use vswitch_contract::port::PortSpec;
 use vswitch_contract::reserved::PORTS_FREE;
 
 /// The sandbox that is shown for a host port. No sandbox can have this name.
@@ -80,7 +81,7 @@ impl Control {
             station: Station::Host,
         };
         let kept = fd.try_clone().map_err(|error| failed("duplicate a descriptor", &error))?;
-        let added = self.link.add_port(host_port.port, spec, fd).await;
+        let added = self.link.set(Held::new(Fact::Port(host_port.port, spec), [fd])).await;
         added.map_err(|error| Error::new(Code::Internal, format!("the datapath refused a port: {error}")))?;
         self.remains.insert(host_port.port, Remains::Descriptor(kept));
         Ok(())
@@ -89,7 +90,7 @@ impl Control {
     /// Removes the host port of a network that is about to go.
     pub(super) async fn remove_host_port(&mut self, host_port: HostPort) -> Cleanup {
         let mut cleanup = Cleanup::default();
-        if let Err(error) = self.link.remove_port(host_port.port).await {
+        if let Err(error) = self.link.remove(Key::Port(host_port.port)).await {
             tracing::warn!(port = host_port.port.0, "the datapath could not remove a port: {error}");
         }
         if let Some(remains) = self.remains.remove(&host_port.port) {

@@ -27,7 +27,7 @@
 //! | [`surroundings`] [`predefined`] | what a new network must know of the host; networks that are none |
 //! | [`ipam`] [`subnets`] [`options`] [`names`] [`mode`] [`default_route`] [`filters`] [`calendar`] | pure rules |
 //! | [`cluster`] | other hosts: networks that span them, addresses, names |
-//! | [`link`] [`survivor`] | the datapath, seen from here, and one that outlived its control |
+//! | [`link`] | the datapath, seen from here |
 //! | [`error`] | what a refusal looks like |
 
 #![forbid(unsafe_code)]
@@ -68,7 +68,6 @@ pub mod state;
 pub mod store;
 pub mod subnets;
 pub mod surroundings;
-pub mod survivor;
 pub mod tunnels;
 pub mod uplink;
 
@@ -98,7 +97,7 @@ use tunnels::Tunnels;
 use uplink::Uplink;
 use vswitch_cluster::Prepared;
 use vswitch_cluster::id::Id;
-use vswitch_contract::command::PollMode;
+use vswitch_contract::poll::PollMode;
 
 /// Threads that wait for the kernel to destroy interfaces.
 const BLOCKING_THREADS: usize = 32;

@@ -5,6 +5,7 @@ mod show;
 
 use std::net::IpAddr;
 
+use vswitch_contract::fact::{Fact, Key};
 use vswitch_frame::{Mac, NetworkId};
 use vswitch_sys::random;
 
@@ -94,7 +95,7 @@ impl Control {
     ) -> Result<String> {
         network.number = NetworkId(self.state.network_numbers.take().ok_or_else(too_many)?);
         let (id, number) = (network.id.to_string(), network.number);
-        if let Err(error) = self.link.add_network(number, describe::network(name, &network)).await {
+        if let Err(error) = self.link.set(Fact::Network(number, describe::network(name, &network))).await {
             self.state.network_numbers.give_back(number.0);
             return Err(Error::new(Code::Internal, format!("cannot make network {name:?}: {error}")));
         }
@@ -159,7 +160,7 @@ impl Control {
     }
 
     async fn forget_network(&mut self, name: &str, number: NetworkId) -> Result<()> {
-        let removed = self.link.remove_network(number).await;
+        let removed = self.link.remove(Key::Network(number)).await;
         removed.map_err(|error| {
             Error::new(Code::Internal, format!("cannot remove network {name:?}: {error}"))
         })?;

@@ -139,14 +139,7 @@ impl Control {
             // Its peers come and go with what the cluster says.
             return Ok(());
         }
-        let known = self.tunnels.known(number).await.map(|known| known.peers).unwrap_or_default();
-        for peer in known.difference(&peers) {
-            self.tunnels.remove_peer(number, *peer).await?;
-        }
-        for peer in peers.difference(&known) {
-            self.tunnels.add_peer(number, *peer).await?;
-        }
-        Ok(())
+        self.tunnels.set_peers(number, peers).await
     }
 
     /// Removes the tunnel of a network, if it has one.

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use vswitch_contract::network::Station;
-use vswitch_frame::PortId;
+use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netns::{NetNs, named_path, run_in};
 
@@ -27,10 +27,12 @@ use super::describe;
 use super::endpoints::Reservation;
 use super::error::{Code, Error, Result};
 use super::interface::{FarSide, Remains, failed, refused, unique_name};
+use super::link::LinkError;
 use super::mode::Mode;
 use super::options::{EndpointOptions, PortType};
 use super::state::{Endpoint, Identity, Place};
-use vswitch_contract::command::PortSpec;
+use vswitch_contract::fact::{self, Fact, Key};
+use vswitch_contract::port::PortSpec;
 
 impl Control {
     /// Makes everything agree with the state.
@@ -68,7 +70,7 @@ impl Control {
     }
 
     async fn resume_far_side(&mut self) -> Result<()> {
-        let kept = self.link.kept().await.and_then(|kept| kept.map(FarSide::resume).transpose());
+        let kept = self.link.far_side().await.and_then(|fd| fd.map(FarSide::resume).transpose());
         self.far = kept.map_err(|error| failed("take up the private namespace of veth pairs", &error))?;
         Ok(())
     }
@@ -84,13 +86,28 @@ impl Control {
             let agreed = wanted.iter().position(|known| *known == (number, network.clone()));
             match agreed {
                 Some(index) => drop(wanted.swap_remove(index)),
-                None => self.link.remove_network(number).await.map_err(down)?,
+                None => self.forget_facts_of(number).await.map_err(down)?,
             }
         }
         for (number, network) in wanted {
-            self.link.add_network(number, network).await.map_err(down)?;
+            self.link.set(Fact::Network(number, network)).await.map_err(down)?;
         }
+        // The cluster says anew who is there.
+        self.link.remove_where(|key| matches!(key, Key::Name(..))).await.map_err(down)?;
         self.push_rules(self.state.rules.clone()).await
+    }
+
+    /// Takes back a network with its ports, and all that is beyond it.
+    async fn forget_facts_of(&self, network: NetworkId) -> std::result::Result<(), LinkError> {
+        let beyond = fact::beyond(network);
+        let ports = self.link.ports().await?.into_iter().filter(|(_, spec, _)| spec.network == network);
+        let ports: BTreeSet<PortId> = ports.map(|(id, ..)| id).collect();
+        let is_its = |key: &Key| {
+            matches!(key, Key::Network(id) | Key::Tunnel(id) if *id == network)
+                || matches!(key, Key::Port(id) if ports.contains(id))
+                || beyond.iter().any(|keys| keys.contains(key))
+        };
+        self.link.remove_where(is_its).await
     }
 
     async fn reconcile_ports(&mut self) -> Result<()> {
@@ -102,7 +119,7 @@ impl Control {
             }
             let Some(endpoint) = self.endpoint_of(port, &spec) else {
                 tracing::info!(port = port.0, "removing a port that nobody has");
-                self.link.remove_port(port).await.map_err(down)?;
+                self.link.remove(Key::Port(port)).await.map_err(down)?;
                 continue;
             };
             let remains = match (&self.far, endpoint.port_type) {
@@ -239,6 +256,6 @@ fn remove_leftover(interface: &str, mac: vswitch_frame::Mac) -> Result<()> {
     Ok(())
 }
 
-fn down(error: super::link::LinkError) -> Error {
+fn down(error: LinkError) -> Error {
     Error::new(Code::Internal, format!("cannot restore the datapath: {error}"))
 }

@@ -6,6 +6,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use vswitch_contract::fact::Fact;
 use vswitch_contract::network as engine;
 
 use super::Control;
@@ -13,7 +14,6 @@ use super::api::types;
 use super::error::{Code, Error, Result};
 use super::state::State;
 use vswitch_cluster::family::Family;
-use vswitch_contract::command::RULES_MAX;
 
 /// The table of rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ const STATES: [(&str, engine::State); 2] =
 const ACTIONS: [(&str, engine::Action); 3] =
     [("accept", engine::Action::Accept), ("drop", engine::Action::Drop), ("reject", engine::Action::Reject)];
 
+/// Rules there may be: each packet that begins a flow is compared with all.
+const RULES_MAX: usize = 1000;
+
 impl Control {
     /// Adds a rule.
     pub async fn add_rule(&mut self, wish: types::RuleCreate) -> Result<types::Rule> {
@@ -121,7 +124,7 @@ impl Control {
     /// Tells the datapath the rules there are; if that fails, those there were are kept.
     pub(super) async fn push_rules(&mut self, before: Rules) -> Result<()> {
         let table = self.state.rules.rules.iter().filter_map(|rule| translate(&self.state, rule)).collect();
-        let done = self.link.set_rules(table).await;
+        let done = self.link.set(Fact::Rules(table)).await;
         done.map_err(|error| {
             self.state.rules = before;
             Error::new(Code::Internal, format!("cannot change the rules: {error}"))
@@ -288,9 +291,6 @@ fn name<T: PartialEq>(known: &[(&str, T)], value: T) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswitch_contract::command::Command;
-    use vswitch_frame::NetworkId;
-    use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;
 
     fn wish(action: &str) -> types::RuleCreate {
         types::RuleCreate { action: action.to_owned(), ..types::RuleCreate::default() }
@@ -352,23 +352,5 @@ mod tests {
             let error = parse(&State::default(), 1, &wish).expect_err(part);
             assert!(error.message.contains(part), "{}", error.message);
         }
-    }
-
-    #[test]
-    fn a_full_table_fits_one_message() {
-        let end = engine::End::Subnet("1111:2222:3333:4444:5555:6666:7777:8888/128".parse().expect("net"));
-        let rule = engine::Rule {
-            id: u32::MAX,
-            network: Some(NetworkId(1023)),
-            from: end,
-            to: end,
-            protocol: engine::Protocol::Icmpv6,
-            source_ports: Some(10_000..=65_535),
-            target_ports: Some(10_000..=65_535),
-            state: Some(engine::State::Established),
-            action: engine::Action::Accept,
-        };
-        let command = serde_json::to_vec(&Command::SetRules(vec![rule; RULES_MAX])).expect("JSON");
-        assert!(command.len() <= MESSAGE_BYTES_MAX, "{}", command.len());
     }
 }

@@ -5,16 +5,9 @@
 //! descriptor: all tunnels of a host share one receiving socket and, for each VTEP address of the host, a set of
 //! sending ones. They are opened here for the first tunnel that needs them, and closed with the last.
 //!
-//! Who the other hosts are and who lives on them is said by others: by the network's options, or by the
-//! cluster. What is told is kept by the [`link`](super::link) and said again to every new datapath; a control that
-//! takes up with a datapath finds it there. Every verb may be said twice.
-//!
-//! | verb | |
-//! |---|---|
-//! | [`up`](Tunnels::up) [`down`](Tunnels::down) | a network's tunnel begins and ends |
-//! | [`add_peer`](Tunnels::add_peer) [`remove_peer`](Tunnels::remove_peer) | another host has the network, or no longer; packets of strangers are dropped |
-//! | [`record`](Tunnels::record) [`forget`](Tunnels::forget) | an endpoint of the network lives there, or nowhere |
-//! | [`known`](Tunnels::known) | what was said, by this control or one before it |
+//! Who the other hosts are and who lives on them is said by others: by the network's options
+//! ([`set_peers`](Tunnels::set_peers)), or by the cluster ([`set_beyond`](Tunnels::set_beyond)). It is kept by the
+//! [`link`](super::link) and said again to every new datapath; a control that takes up with a datapath finds it there.
 //!
 //! The underlay's MTU is followed ([`Tunnels::follow`]): what a tunnel has room for follows from it.
 
@@ -25,16 +18,16 @@ use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::sync::Mutex;
-use vswitch_contract::tunnel::{Record, Vni};
-use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
+use vswitch_contract::fact::{self, Fact, Held, Key};
+use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec, Vni};
+use vswitch_frame::{GroupId, NetworkId, PortId};
 use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netlink::watch::AddressWatch;
 use vswitch_sys::udp;
 
 use super::error::{Code, Error, Result};
 use super::interface::failed;
-use super::link::{KnownTunnel, Link, LinkError};
-use vswitch_contract::tunnel::{RECORD_ADDRESSES_MAX, TUNNEL_SENDERS, TunnelSocket, TunnelSpec};
+use super::link::{Dropped, Link, LinkError};
 
 /// The first source port of tunnels (RFC 7348, 5).
 const SOURCE_PORTS_FROM: u16 = 49_152;
@@ -79,21 +72,16 @@ impl Tunnels {
         let TunnelWish { port, group, vni, local, learning } = wish;
         let underlay_mtu = underlay_mtu(local)?;
         let spec = TunnelSpec { port, group, vni, local, underlay_mtu, learning };
-        if let Some(KnownTunnel { spec: known, .. }) = self.link.tunnel(network).await {
-            if known == (TunnelSpec { underlay_mtu: known.underlay_mtu, ..spec.clone() }) {
-                // An earlier control may have had another port.
-                self.open_sockets(local).await?;
-                self.close_sockets().await;
-                return self.link.set_tunnel_mtu(network, underlay_mtu).await.map_err(refused);
-            }
-            self.link.remove_tunnel(network).await.map_err(refused)?;
+        if let Some(known) = self.link.tunnel(network).await
+            && known != (TunnelSpec { underlay_mtu: known.underlay_mtu, ..spec.clone() })
+        {
+            self.remove(network).await?;
         }
+        // An earlier control may have had another port.
         self.open_sockets(local).await?;
-        if let Err(error) = self.link.add_tunnel(network, spec).await {
-            self.close_sockets().await;
-            return Err(refused(error));
-        }
-        Ok(())
+        let raised = self.link.set(Fact::Tunnel(network, spec)).await.map_err(refused);
+        self.close_sockets().await;
+        raised
     }
 
     /// Ends the tunnel of a network, if it has one.
@@ -101,52 +89,44 @@ impl Tunnels {
     /// # Errors
     /// When the datapath cannot be told.
     pub async fn down(&self, network: NetworkId) -> Result<()> {
-        let done = self.link.remove_tunnel(network).await.map_err(refused);
+        let done = self.remove(network).await;
         self.close_sockets().await;
         done
     }
 
-    /// Another host has the network, too: packets from its VTEP are taken, and what is for everybody goes there.
-    ///
-    /// # Errors
-    /// When it can be no peer: it is this host, no host at all, of the other version of IP, or one too many.
-    pub async fn add_peer(&self, network: NetworkId, vtep: IpAddr) -> Result<()> {
-        self.link.add_peer(network, vtep).await.map_err(refused)
+    async fn remove(&self, network: NetworkId) -> Result<()> {
+        let keys = fact::beyond(network);
+        let is_its = |key: &Key| *key == Key::Tunnel(network) || keys.iter().any(|keys| keys.contains(key));
+        self.link.remove_where(is_its).await.map_err(refused)
     }
 
-    /// A host has the network no longer.
+    /// Says which other hosts have the network: packets from their VTEPs are taken, and what is for everybody goes there.
     ///
     /// # Errors
-    /// When the datapath cannot be told.
-    pub async fn remove_peer(&self, network: NetworkId, vtep: IpAddr) -> Result<()> {
-        self.link.remove_peer(network, vtep).await.map_err(refused)
-    }
-
-    /// Says who of the network lives where, this host's own endpoints among them. Of two records of one MAC address
-    /// that with the higher version holds; versions come from one clock of the cluster.
-    ///
-    /// # Errors
-    /// When a record has more than [`RECORD_ADDRESSES_MAX`] addresses, or the datapath cannot be told.
-    pub async fn record(&self, network: NetworkId, records: Vec<Record>) -> Result<()> {
-        if let Some(record) = records.iter().find(|record| record.addresses.len() > RECORD_ADDRESSES_MAX) {
-            let (mac, count) = (record.mac, record.addresses.len());
-            let message = format!("{mac} has {count} addresses: at most {RECORD_ADDRESSES_MAX} are carried");
-            return Err(Error::new(Code::InvalidArgument, message));
+    /// When one can be no peer: it is this host, no host at all, of the other version of IP, or one too many; all others are
+    /// said.
+    pub async fn set_peers(&self, network: NetworkId, peers: impl IntoIterator<Item = IpAddr>) -> Result<()> {
+        let [_, keys, _] = fact::beyond(network);
+        let wanted = peers.into_iter().map(|vtep| Held::from(Fact::Peer(network, vtep)));
+        let refused_peers = self.link.agree(&[keys], wanted).await.map_err(refused)?;
+        match refused_peers.into_iter().next() {
+            None => Ok(()),
+            Some((_, why)) => Err(refused(LinkError::Refused(why))),
         }
-        self.link.set_records(network, records).await.map_err(refused)
     }
 
-    /// Says that an endpoint is gone: records up to this version are void, also those that come late.
+    /// Says all that is beyond the tunnel of a network: peers, records and names, in place of all that was said. Returns
+    /// what the datapath refused, and why.
     ///
     /// # Errors
     /// When the datapath cannot be told.
-    pub async fn forget(&self, network: NetworkId, mac: Mac, version: u64) -> Result<()> {
-        self.link.forget_record(network, mac, version).await.map_err(refused)
-    }
-
-    /// The tunnel of a network with its peers and records.
-    pub async fn known(&self, network: NetworkId) -> Option<KnownTunnel> {
-        self.link.tunnel(network).await
+    pub async fn set_beyond(
+        &self,
+        network: NetworkId,
+        wanted: impl IntoIterator<Item = Fact>,
+    ) -> Result<Vec<Dropped>> {
+        let wanted = wanted.into_iter().map(Held::from);
+        self.link.agree(&fact::beyond(network), wanted).await.map_err(refused)
     }
 
     /// Tells the datapath whenever the MTU of an underlay changes, until it is dropped.
@@ -164,7 +144,8 @@ impl Tunnels {
                 // An address that is gone for the moment says nothing about the MTU.
                 let Ok(mtu) = underlay_mtu(spec.local) else { continue };
                 if mtu != spec.underlay_mtu
-                    && let Err(error) = self.link.set_tunnel_mtu(network, mtu).await
+                    && let Err(error) =
+                        self.link.set(Fact::Tunnel(network, TunnelSpec { underlay_mtu: mtu, ..spec })).await
                 {
                     tracing::warn!("the datapath was not told of a tunnel's MTU: {error}");
                 }
@@ -179,14 +160,14 @@ impl Tunnels {
         let receiver = TunnelSocket::Receiver { port: self.port };
         if !open.contains(&receiver) {
             let fd = udp::open_receiver(self.port).map_err(|error| taken(self.port, &error))?;
-            self.link.set_tunnel_socket(receiver, fd).await.map_err(refused)?;
+            self.link.set(Held::new(Fact::TunnelSocket(receiver), [fd])).await.map_err(refused)?;
         }
         let mut ports = SOURCE_PORTS_FROM..=u16::MAX;
         for index in 0..TUNNEL_SENDERS {
             let which = TunnelSocket::Sender { local, index };
             if !open.contains(&which) {
                 let fd = open_sender(local, &mut ports)?;
-                self.link.set_tunnel_socket(which, fd).await.map_err(refused)?;
+                self.link.set(Held::new(Fact::TunnelSocket(which), [fd])).await.map_err(refused)?;
             }
         }
         Ok(())
@@ -201,7 +182,7 @@ impl Tunnels {
                 TunnelSocket::Receiver { port } => port == self.port && !tunnels.is_empty(),
                 TunnelSocket::Sender { local, .. } => tunnels.iter().any(|(_, spec)| spec.local == local),
             };
-            if !needed && let Err(error) = self.link.close_tunnel_socket(which).await {
+            if !needed && let Err(error) = self.link.remove(Key::TunnelSocket(which)).await {
                 tracing::warn!("a socket of tunnels was not closed: {error}");
             }
         }

@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use vswitch_contract::claim::{Protocol, Wanted};
+use vswitch_contract::claim::{Claimed, Protocol, Wanted};
 use vswitch_contract::relay::Binding;
 use vswitch_contract::uplink::{Hop, Route};
 use vswitch_frame::Mac;
@@ -33,8 +33,9 @@ use super::claims::{Claims, Lendable};
 use super::host_addresses::reachable;
 use super::link::Link;
 use super::publish;
+use vswitch_contract::fact::{Change, Fact, Held, Key};
 use vswitch_contract::reserved::UPLINKS_MAX;
-use vswitch_contract::uplink::{Grant, UplinkSpec};
+use vswitch_contract::uplink::UplinkSpec;
 
 /// The sandbox that is shown for the uplink's port. No sandbox can have this name.
 pub const NAME: &str = "(uplink)";
@@ -192,14 +193,14 @@ impl Uplink {
                 tracing::warn!("containers do not reach the world: {error}");
             }
         }
-        self.tell_granted(&self.claims.held()).await;
+        self.tell_granted().await;
     }
 
     /// Says what an uplink is now.
     async fn change(&mut self, place: u16, found: Option<Found>) -> io::Result<()> {
         let Some(found) = found else {
             let gone = self.sockets.remove(&place).is_some();
-            let told = if gone { self.link.set_uplink(place, None, None).await } else { Ok(()) };
+            let told = if gone { self.link.remove(Key::Uplink(place)).await } else { Ok(()) };
             return told.map_err(io::Error::other);
         };
         let program = self.program(&found.spec.interface).await;
@@ -215,20 +216,20 @@ impl Uplink {
             rides_along = Some(socket.try_clone()?);
             self.sockets.insert(place, Heard { socket, admitted: Some(program) });
         }
-        self.link.set_uplink(place, Some(found.spec), rides_along).await.map_err(io::Error::other)
+        let held = Held::new(Fact::Uplink(place, found.spec), rides_along);
+        self.link.set(held).await.map_err(io::Error::other)
     }
 
     /// Networks or published ports are not what they were.
     async fn follow_networks(&mut self) {
-        let claimed = self.claim_first().await;
+        self.claim_first().await;
         self.admit().await;
-        self.tell_granted(&claimed).await;
+        self.tell_granted().await;
     }
 
-    /// Claims ports at addresses that flows leave with; says at which there are some now.
-    async fn claim_first(&mut self) -> Vec<(Protocol, IpAddr)> {
+    /// Claims ports at addresses that flows leave with.
+    async fn claim_first(&mut self) {
         let lendable = Lendable::look();
-        let mut claimed = Vec::new();
         let chosen = self.link.source_addresses().await.into_iter();
         let chosen = chosen.filter(|address| self.told.host.contains(address));
         let own = self.told.found().flat_map(Found::own);
@@ -237,45 +238,48 @@ impl Uplink {
                 if !self.claims.has(protocol, address) {
                     self.claims.claim(&Wanted { protocol, address, ports: CLAIMS_FIRST }, &lendable);
                 }
-                claimed.push((protocol, address));
             }
         }
-        claimed
     }
 
     /// Claims what the datapath wants, and says what there is.
     async fn grant(&mut self, wanted: &[Wanted]) {
         let host = self.told.host.clone();
         let lendable = Lendable::look();
-        let mut claimed = Vec::new();
         for wanted in wanted.iter().filter(|wanted| host.contains(&wanted.address)) {
             self.claims.claim(wanted, &lendable);
-            claimed.push((wanted.protocol, wanted.address));
         }
         // What is granted is heard.
         self.admit().await;
-        self.tell_granted(&claimed).await;
+        self.tell_granted().await;
     }
 
     /// Lets go of claims at other addresses than these.
     async fn settle(&mut self, indices: &[u32], addresses: &[IpAddr]) {
         self.claims.settle(indices, addresses);
-        if let Err(error) = self.link.keep_claims_only_at(addresses).await {
+        let is_elsewhere = |key: &Key| {
+            matches!(key, Key::Claim(Claimed { address, .. }) | Key::Grant(_, address)
+                if !addresses.contains(address))
+        };
+        if let Err(error) = self.link.remove_where(is_elsewhere).await {
             tracing::warn!("the datapath keeps sockets of ports that are not claimed any more: {error}");
         }
     }
 
-    async fn tell_granted(&mut self, claimed: &[(Protocol, IpAddr)]) {
-        let grants = claimed.iter().map(|&(protocol, address)| {
-            let ports = self.claims.ranges(protocol, address);
-            Grant { protocol, address, ports }
-        });
-        let grants = grants.collect();
-        // No port is used that would not outlive this process, if that can be had.
-        if let Err(error) = self.link.keep_claims(self.claims.take_fresh()).await {
-            tracing::warn!("claimed ports do not outlive this process: {error}");
+    /// Tells the datapath which ports are claimed. None is used that would not outlive this process, if that can be had.
+    async fn tell_granted(&mut self) {
+        let fresh = self.claims.take_fresh().into_iter();
+        let keep = fresh.map(|(claimed, socket)| Held { fact: Fact::Claim(claimed), fds: vec![socket] });
+        match self.link.offer(keep.map(Change::Set).collect()).await.map(|refused| refused.into_iter().next())
+        {
+            Ok(None) => {}
+            Ok(Some((_, why))) => tracing::warn!("claimed ports do not outlive this process: {why}"),
+            Err(error) => tracing::warn!("claimed ports do not outlive this process: {error}"),
         }
-        if let Err(error) = self.link.grant(grants).await {
+        let grants = self.claims.held().into_iter().map(|(protocol, address)| {
+            Change::Set(Fact::Grant(protocol, address, self.claims.ranges(protocol, address)).into())
+        });
+        if let Err(error) = self.link.change(grants.collect()).await {
             tracing::warn!("the datapath was not told of claimed ports: {error}");
         }
     }

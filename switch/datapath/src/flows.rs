@@ -63,7 +63,7 @@ pub(crate) fn page(query: &FlowQuery, nat: &mut Nat, now: Instant) -> FlowPage {
 pub(crate) mod tests {
     use std::time::Duration;
 
-    use vswitch_contract::command::Reply;
+    use vswitch_contract::order::Reply;
     use vswitch_frame::{Frame, NetworkId, Pool, PortId};
     use vswitch_nat::{Inside, Leaving, Limits, Protocol, TcpState, Uplink, Verdicts};
     use vswitch_sys::seqpacket::MESSAGE_BYTES_MAX;

@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
     use crate::flows::tests::{HOST, NETWORK, datagram};
-    use crate::wiring::translator;
+    use crate::uplink::translator;
 
     const SANDBOX: u32 = 3;
     const NOW: Instant = Instant::from_nanos(1 << 40);

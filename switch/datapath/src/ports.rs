@@ -40,10 +40,6 @@ impl Ports {
         self.table.get_mut(id.index())?.take()
     }
 
-    pub(crate) fn get(&self, id: PortId) -> Option<&Port> {
-        self.table.get(id.index())?.as_ref()
-    }
-
     pub(crate) fn get_mut(&mut self, id: PortId) -> Option<&mut Port> {
         self.table.get_mut(id.index())?.as_mut()
     }

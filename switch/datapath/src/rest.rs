@@ -4,24 +4,20 @@ use std::time::Duration;
 
 use vswitch_frame::Instant;
 
-use vswitch_contract::command::PollMode;
+use vswitch_contract::poll::PollMode;
 
 /// How long to look for work, yielding the core between looks, before sleeping. A container answers
 /// within this time more often than not, and being awake then saves it the price of a wake-up.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// Decides how long the loop may wait for the next event.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rest {
     mode: PollMode,
     worked_at: Instant,
 }
 
 impl Rest {
-    pub(crate) fn new(mode: PollMode) -> Self {
-        Self { mode, worked_at: Instant::ZERO }
-    }
-
     /// Does otherwise from now on.
     pub(crate) fn set_mode(&mut self, mode: PollMode) {
         self.mode = mode;
@@ -58,11 +54,17 @@ impl Rest {
 mod tests {
     use super::*;
 
+    fn resting(mode: PollMode) -> Rest {
+        let mut rest = Rest::default();
+        rest.set_mode(mode);
+        rest
+    }
+
     const LATER: Instant = Instant::from_nanos(1_000_000_000);
 
     #[test]
     fn adaptive_spins_after_work_and_then_sleeps() {
-        let mut rest = Rest::new(PollMode::Adaptive);
+        let mut rest = resting(PollMode::Adaptive);
         assert_eq!(rest.timeout(false, false, LATER, None), None);
         assert_eq!(rest.timeout(false, true, LATER, None), Some(Duration::ZERO));
         assert_eq!(rest.timeout(false, false, LATER + SPIN / 2, None), Some(Duration::ZERO));
@@ -71,13 +73,13 @@ mod tests {
 
     #[test]
     fn sleep_never_spins_and_busy_never_sleeps() {
-        assert_eq!(Rest::new(PollMode::Sleep).timeout(false, true, LATER, None), None);
-        assert_eq!(Rest::new(PollMode::Busy).timeout(false, false, LATER, None), Some(Duration::ZERO));
+        assert_eq!(resting(PollMode::Sleep).timeout(false, true, LATER, None), None);
+        assert_eq!(resting(PollMode::Busy).timeout(false, false, LATER, None), Some(Duration::ZERO));
     }
 
     #[test]
     fn sleep_ends_when_ageing_is_due() {
-        let mut rest = Rest::new(PollMode::Sleep);
+        let mut rest = resting(PollMode::Sleep);
         let due = LATER + Duration::from_secs(3);
         assert_eq!(rest.timeout(false, false, LATER, Some(due)), Some(Duration::from_secs(3)));
         assert_eq!(rest.timeout(true, false, LATER, Some(due)), Some(Duration::ZERO));

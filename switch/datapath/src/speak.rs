@@ -41,7 +41,7 @@ impl Datapath {
     fn flood(&mut self, targets: &[(PortId, usize)]) {
         let mut to = self.transmit.with(
             &mut self.ports,
-            &mut self.overlay,
+            &mut self.tunnels,
             &mut self.pool,
             &mut self.vectors,
             &self.counters,

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //! What leaves for one port leaves together: a run of one flow becomes one super-frame where the
 //! receiver takes it, a super-frame is split where it does not. What leaves through a tunnel is planned there
-//! ([`super::tunnels`]). Every frame handed in goes back to the
+//! ([`super::tunnel`]). Every frame handed in goes back to the
 //! pool before the call returns.
 
 use vswitch_engine::Audience;
@@ -13,7 +13,7 @@ use vswitch_frame::{Accepts, DropReason, Frame, Pool, PortId};
 use vswitch_sys::packet::Vectors;
 
 use super::ports::{Port, Ports};
-use super::tunnels::Overlay;
+use super::tunnel::Tunnels;
 use vswitch_contract::counters::{Counter, Counters};
 
 /// What transmission keeps from burst to burst.
@@ -29,7 +29,7 @@ pub(crate) struct Transmit {
 pub(crate) struct Transmission<'a> {
     state: &'a mut Transmit,
     ports: &'a mut Ports,
-    overlay: &'a mut Overlay,
+    tunnels: &'a mut Tunnels,
     out: Out<'a>,
 }
 
@@ -48,12 +48,12 @@ impl Transmit {
     pub(crate) fn with<'a>(
         &'a mut self,
         ports: &'a mut Ports,
-        overlay: &'a mut Overlay,
+        tunnels: &'a mut Tunnels,
         pool: &'a mut Pool,
         vectors: &'a mut Vectors,
         counters: &'a Counters,
     ) -> Transmission<'a> {
-        Transmission { state: self, ports, overlay, out: Out { pool, vectors, counters } }
+        Transmission { state: self, ports, tunnels, out: Out { pool, vectors, counters } }
     }
 }
 
@@ -71,8 +71,8 @@ impl Transmission<'_> {
                     self.out.counters.add(egress, Counter::Coalesced, (before - queue.len()) as u64);
                 }
                 self.out.send(egress, port, queue, pieces);
-            } else if self.overlay.has(egress) {
-                self.overlay.send(egress, queue, self.out.counters);
+            } else if self.tunnels.has(egress) {
+                self.tunnels.send(egress, queue, self.out.counters);
             }
             queue.drain(..).for_each(|frame| self.out.pool.free(frame));
         }
@@ -89,8 +89,8 @@ impl Transmission<'_> {
                     self.out.counters.drop(egress, DropReason::TxTooBig, fitting.len() as u64);
                 } else if let Some(port) = self.ports.get_mut(egress) {
                     self.out.send(egress, port, fitting, &mut self.state.pieces);
-                } else if self.overlay.has(egress) {
-                    self.overlay.send(egress, fitting, self.out.counters);
+                } else if self.tunnels.has(egress) {
+                    self.tunnels.send(egress, fitting, self.out.counters);
                 }
             }
         }

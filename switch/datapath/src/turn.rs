@@ -4,7 +4,7 @@
 //! Each ready port in turn gives one burst, and the burst goes all the way before the next port is
 //! looked at: its bytes are still in cache when they are sent, and its slots are free again. The laws
 //! at the end of a burst are checked in debug builds: every frame received got exactly one verdict,
-//! and every slot came back to the pool or is held on the way out ([`wiring`]).
+//! and every slot came back to the pool or is held on the way out ([`uplink`]).
 
 use std::io;
 
@@ -18,19 +18,16 @@ use vswitch_sys::device::{Budget, Left};
 use vswitch_sys::packet::Vectors;
 use vswitch_sys::poll::Poller;
 
-use super::claims::Claims;
-use super::dns::{Origin, Resolver};
-use super::line::Line;
+use super::desk::Desk;
 use super::mirror;
+use super::names::{Origin, Resolver};
 use super::ports::Ports;
-use super::recall::Memory;
-use super::relays::Relays;
+use super::ready::{CHANNEL, LISTENER, RESOLVER, TUNNEL_SOCKET};
+use super::relay::Relays;
 use super::rest::Rest;
 use super::transmit::Transmit;
-use super::tunnels::{Inbox, Overlay};
-use super::wiring::{self, HELD_MAX, Outside, Wiring};
-use super::{CHANNEL, LISTENER, RESOLVER, TUNNEL_SOCKET};
-use vswitch_contract::command::Options;
+use super::tunnel::{Inbox, Tunnels};
+use super::uplink::{self, HELD_MAX, Uplink, Uplinks};
 use vswitch_contract::counters::{Counter, Counters};
 use vswitch_contract::mirror::Mirror;
 use vswitch_contract::reserved::{TUNNELS, is_uplink};
@@ -49,16 +46,14 @@ pub(crate) struct Datapath {
     pub(crate) switch: Switch,
     pub(crate) ports: Ports,
     pub(crate) poller: Poller,
-    pub(crate) line: Line,
-    pub(crate) memory: Memory,
+    pub(crate) desk: Desk,
     pub(crate) counters: Counters,
     pub(crate) resolver: Resolver,
     pub(crate) nat: Nat,
     pub(crate) mirror: Mirror,
-    pub(crate) claims: Claims,
-    pub(super) outside: Outside,
+    pub(super) uplinks: Uplinks,
     pub(crate) relays: Relays,
-    pub(super) overlay: Overlay,
+    pub(super) tunnels: Tunnels,
     pub(crate) rest: Rest,
     pub(super) transmit: Transmit,
     pub(super) pool: Pool,
@@ -71,29 +66,27 @@ pub(crate) struct Datapath {
 impl Datapath {
     /// One that has nothing yet. `descriptors` is how many the process may have.
     pub(crate) fn new(
-        options: Options,
+        desk: Desk,
+        seed: u64,
         counters: Counters,
         mirror: Mirror,
         poller: Poller,
-        line: Line,
         descriptors: usize,
     ) -> Self {
         Self {
-            switch: Switch::new(Limits::default(), options.seed),
+            switch: Switch::new(Limits::default(), seed),
             ports: Ports::new(),
             poller,
-            line,
-            memory: Memory::new(options),
+            desk,
             counters,
-            resolver: Resolver::new(options.seed),
-            nat: wiring::translator(options.seed),
+            resolver: Resolver::new(seed),
+            nat: uplink::translator(seed),
             mirror,
-            claims: Claims::default(),
-            outside: Outside::new(),
-            relays: Relays::new(options.seed.rotate_left(32), descriptors),
-            overlay: Overlay::new(options.seed),
-            transmit: Transmit::new(Coalescer::new(options.seed)),
-            rest: Rest::new(options.poll),
+            uplinks: Uplinks::new(),
+            relays: Relays::new(seed.rotate_left(32), descriptors),
+            tunnels: Tunnels::new(seed),
+            transmit: Transmit::new(Coalescer::new(seed)),
+            rest: Rest::default(),
             pool: Pool::new(SLOTS),
             vectors: Vectors::new(),
             burst: Vec::with_capacity(BUDGET.frames),
@@ -113,7 +106,7 @@ impl Datapath {
                 return Ok(());
             }
             self.switch.poll(now);
-            self.overlay.poll(now);
+            self.tunnels.poll(now);
             self.speak();
             self.look(worked, now)?;
         }
@@ -122,7 +115,7 @@ impl Datapath {
     /// Lets every port that is ready give one burst; says whether there was any frame. Until everything was told none does:
     /// the kernel's queues hold what comes.
     fn turn(&mut self, now: Instant) -> bool {
-        if !self.memory.begun {
+        if !self.desk.has_begun() {
             return false;
         }
         let mut worked = false;
@@ -130,7 +123,7 @@ impl Datapath {
             let Some(ingress) = self.ports.next_ready() else { break };
             worked |= self.turn_of(ingress, now);
         }
-        if self.overlay.is_ready() {
+        if self.tunnels.is_ready() {
             worked |= self.turn_of_tunnels(now);
         }
         worked
@@ -172,7 +165,7 @@ impl Datapath {
         let verdicts = &mut self.verdicts;
         let mut to = self.transmit.with(
             &mut self.ports,
-            &mut self.overlay,
+            &mut self.tunnels,
             &mut self.pool,
             &mut self.vectors,
             &self.counters,
@@ -184,15 +177,15 @@ impl Datapath {
 
     /// A burst of the tunnels' socket: frames of one tunnel after the other, in the order they came.
     fn turn_of_tunnels(&mut self, now: Instant) -> bool {
-        let Some((count, mut inbox)) = self.overlay.receive() else { return false };
+        let Some((count, mut inbox)) = self.tunnels.receive() else { return false };
         let mut ingress = TUNNELS;
         let mut bytes = 0;
         let mut first = 0;
         while first < count {
-            let opened = inbox.open(self.overlay.tunnels(), first, count, now);
+            let opened = inbox.open(self.tunnels.table(), first, count, now);
             self.count_dropped(&inbox);
             for number in 0..inbox.inners().len() {
-                let port = self.overlay.port_of(inbox.inners()[number].vni).unwrap_or(TUNNELS);
+                let port = self.tunnels.port_of(inbox.inners()[number].vni).unwrap_or(TUNNELS);
                 if port != ingress || bytes >= BUDGET.bytes || self.burst.len() == BUDGET.frames {
                     self.pass_on(ingress, now);
                     (ingress, bytes) = (port, 0);
@@ -208,14 +201,14 @@ impl Datapath {
             first += opened;
         }
         self.pass_on(ingress, now);
-        self.overlay.give_back(inbox);
+        self.tunnels.give_back(inbox);
         count > 0
     }
 
     /// Counts what came through tunnels and was no frame of theirs.
     fn count_dropped(&self, inbox: &Inbox) {
         for (vni, reason) in inbox.dropped() {
-            let port = vni.and_then(|vni| self.overlay.port_of(vni));
+            let port = vni.and_then(|vni| self.tunnels.port_of(vni));
             self.counters.drop(port.unwrap_or(TUNNELS), *reason, 1);
         }
     }
@@ -233,25 +226,25 @@ impl Datapath {
         let Self { relays, switch, verdicts, pool, counters, .. } = self;
         relays.take(ingress, switch, verdicts, pool, counters, now);
         let made = self.relays.held() - made;
-        self.overlay.answer(ingress, &self.switch, &mut self.verdicts);
-        self.wiring(now).turn_back(ingress);
+        self.tunnels.answer(ingress, &self.switch, &mut self.verdicts);
+        self.uplink(now).turn_back(ingress);
         let made = made + self.switch.serve(ingress, &mut self.verdicts, &mut self.pool, now);
         let origin = Origin { switch: &self.switch, ingress, now };
         let made = made + self.resolver.serve(origin, &mut self.verdicts, &mut self.pool);
-        made + self.wiring(now).leave(ingress)
+        made + self.uplink(now).leave(ingress)
     }
 
     /// Takes the burst of an uplink in. Returns how many frames were made.
     fn arrive(&mut self, ingress: PortId, now: Instant) -> usize {
         let mut burst = std::mem::take(&mut self.burst);
-        let made = self.wiring(now).arrive(ingress, &mut burst);
+        let made = self.uplink(now).arrive(ingress, &mut burst);
         self.burst = burst;
         made
     }
 
-    pub(super) fn wiring(&mut self, now: Instant) -> Wiring<'_> {
-        let Self { switch, nat, outside, verdicts, pool, counters, .. } = self;
-        Wiring { switch, nat, outside, verdicts, pool, counters, now }
+    pub(super) fn uplink(&mut self, now: Instant) -> Uplink<'_> {
+        let Self { switch, nat, uplinks, verdicts, pool, counters, .. } = self;
+        Uplink { switch, nat, uplinks, verdicts, pool, counters, now }
     }
 
     /// Drops what goes nowhere, and sends what goes to one port each. What they have changed is written down before.
@@ -263,7 +256,7 @@ impl Datapath {
         }
         let mut to = self.transmit.with(
             &mut self.ports,
-            &mut self.overlay,
+            &mut self.tunnels,
             &mut self.pool,
             &mut self.vectors,
             &self.counters,
@@ -273,7 +266,7 @@ impl Datapath {
 
     /// Frames that are held; zero in release builds, where nobody checks.
     fn held_for_check(&self) -> usize {
-        if cfg!(debug_assertions) { self.outside.held(&self.nat) + self.relays.held() } else { 0 }
+        if cfg!(debug_assertions) { self.uplinks.held(&self.nat) + self.relays.held() } else { 0 }
     }
 
     fn check_slots(&self) {
@@ -303,9 +296,9 @@ impl Datapath {
 
     /// Does what is due on the way out.
     fn attend(&mut self, now: Instant) {
-        self.outside.ask_for_claims(&self.nat, now);
-        if self.outside.poll_at(&self.nat).is_some_and(|at| at <= now) {
-            self.wiring(now).poll();
+        self.uplinks.ask_for_claims(&self.nat, now);
+        if self.uplinks.poll_at(&self.nat).is_some_and(|at| at <= now) {
+            self.uplink(now).poll();
             self.send_to_one();
             self.check_slots();
         }
@@ -314,26 +307,26 @@ impl Datapath {
     /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
         let pressing = self.ports.ready_count() > 0
-            || self.overlay.is_ready()
+            || self.tunnels.is_ready()
             || self.commands_waiting
             || self.relays.is_pressed(now);
         let times = [
             self.switch.poll_at(),
             self.resolver.poll_at(),
-            self.outside.poll_at(&self.nat),
-            self.overlay.poll_at(),
+            self.uplinks.poll_at(&self.nat),
+            self.tunnels.poll_at(),
             self.relays.poll_at(),
         ];
         let wake_at = times.into_iter().flatten().min();
         let timeout = self.rest.timeout(pressing, worked, now, wake_at);
-        let Self { ports, commands_waiting, resolver, overlay, relays, poller, .. } = self;
+        let Self { ports, commands_waiting, resolver, tunnels, relays, poller, .. } = self;
         let mut found = pressing;
         poller.wait(timeout, |number| {
             found = true;
             match u16::try_from(number) {
                 Ok(port) => ports.set_ready(PortId(port)),
                 Err(_) if number == RESOLVER => resolver.set_ready(),
-                Err(_) if number == TUNNEL_SOCKET => overlay.set_ready(),
+                Err(_) if number == TUNNEL_SOCKET => tunnels.set_ready(),
                 Err(_) if matches!(number, CHANNEL | LISTENER) => *commands_waiting = true,
                 Err(_) => relays.set_ready(number, now),
             }
@@ -353,6 +346,6 @@ impl Datapath {
                 break;
             }
         }
-        !self.is_over()
+        !self.desk.is_over()
     }
 }

@@ -13,6 +13,7 @@ use std::io::{self, IoSlice};
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
@@ -30,7 +31,7 @@ const RUN_BYTES: usize = 65_000;
 
 /// A bound UDP socket that knows, of each datagram, which of the host's addresses it was sent to.
 #[derive(Debug)]
-pub struct Datagrams(OwnedFd);
+pub struct Datagrams(Arc<OwnedFd>);
 
 /// Where a datagram came from, where it was sent to, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Datagrams {
     ///
     /// # Errors
     /// When it is no socket of IPv4 or IPv6.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub fn new(socket: Arc<OwnedFd>) -> io::Result<Self> {
         // A socket of IPv6 may carry IPv4, too; one of IPv4 knows no option of IPv6.
         let six = setsockopt(&socket, Ipv6RecvPacketInfo, &true);
         let four = setsockopt(&socket, Ipv4PacketInfo, &true);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -67,13 +68,13 @@ pub enum Left {
 /// A port's descriptor.
 #[derive(Debug)]
 pub struct Device {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     kind: DeviceKind,
 }
 
 impl Device {
     /// A device of a descriptor that is non-blocking and of that kind.
-    pub fn new(fd: OwnedFd, kind: DeviceKind) -> Self {
+    pub fn new(fd: Arc<OwnedFd>, kind: DeviceKind) -> Self {
         Self { fd, kind }
     }
 

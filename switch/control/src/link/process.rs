@@ -1,23 +1,27 @@
-//! The datapath as a process: started, told everything, asked, watched, and started again.
+//! The datapath as a process: started, told everything, watched, and started again.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
-use tokio::process::{Child, Command as Process};
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use vswitch_contract::claim::Wanted;
+use vswitch_contract::fact::{Change, Facts, Key};
+use vswitch_contract::order::Order;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
-use super::relays::hand_over;
-use super::{Link, LinkError, Running, State};
-use vswitch_contract::command::{Command, Reply, TunnelCommand};
+use super::talk::{must, tell};
+use super::{Link, Running, State};
+
+/// How often a datapath that nobody asks anything is asked whether it lives.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A datapath whose end is waited for.
 pub(super) enum Watched {
@@ -25,41 +29,12 @@ pub(super) enum Watched {
     Found(AsyncFd<Pidfd>),
 }
 
+/// A fact that a new datapath did not take, and why.
+pub type Dropped = (Key, String);
+
 impl Link {
-    /// Tells the datapath something that is answered by `Done`.
-    pub(super) async fn tell(
-        &self,
-        state: &mut State,
-        command: Command,
-        fd: Option<BorrowedFd<'_>>,
-    ) -> Result<(), LinkError> {
-        let reply = self.ask(state, &command, fd).await?;
-        if matches!(reply, Reply::Done) { Ok(()) } else { Err(unexpected(reply)) }
-    }
-
-    /// Asks the datapath. If it dies over it, the next one, which has been told everything in `state`, is
-    /// asked nothing more than what still has an answer.
-    pub(super) async fn ask(
-        &self,
-        state: &mut State,
-        command: &Command,
-        fd: Option<BorrowedFd<'_>>,
-    ) -> Result<Reply, LinkError> {
-        if let Some(running) = &state.running
-            && let Ok((reply, _)) = ask(&running.channel, command, fd).await
-        {
-            return Ok(reply);
-        }
-        tracing::warn!(pid = state.latest, "the datapath does not answer; starting another");
-        self.relaunch(state).await?;
-        match (command, &state.running) {
-            (Command::Read(_), Some(running)) => Ok(ask(&running.channel, command, None).await?.0),
-            _ => Ok(Reply::Done),
-        }
-    }
-
-    /// Starts a new datapath in place of a dead one.
-    pub(super) async fn relaunch(&self, state: &mut State) -> io::Result<()> {
+    /// Starts a new datapath in place of one that is dead, or taken for dead. Facts that the new one refuses are dropped.
+    pub(super) async fn relaunch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
         if state.stopped {
             return Err(io::Error::other("it was stopped"));
         }
@@ -68,79 +43,64 @@ impl Link {
             let _ = running.process.kill();
             running.process.into_async()?.readable().await?.retain_ready();
         }
-        self.launch(state).await?;
+        let dropped = self.launch(state).await?;
         self.shared.restarts.fetch_add(1, Relaxed);
-        Ok(())
+        Ok(dropped)
     }
 
-    /// Gives the datapath a channel on which its questions for names are answered.
-    pub(super) async fn serve_resolver(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
-        let (ours, theirs) = Channel::pair()?;
-        must(channel, &Command::SetResolver, Some(theirs.as_fd())).await?;
-        self.shared.resolver.serve(ours)
-    }
-
-    /// Gives the datapath a channel on which it asks for claims.
-    pub(super) async fn serve_claims(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
-        let (ours, theirs) = Channel::pair()?;
-        must(channel, &Command::SetClaims, Some(theirs.as_fd())).await?;
-        tokio::spawn(hear_wants(ours.into_async()?, self.shared.wants.clone()));
-        Ok(())
+    /// Gives the datapath channels on which it asks: for names, and for claims.
+    pub(super) async fn connect(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+        let (names, their_names) = Channel::pair()?;
+        let (wants, their_wants) = Channel::pair()?;
+        must(channel, &Order::Connect, &[their_names.as_fd(), their_wants.as_fd()]).await?;
+        tokio::spawn(hear_wants(wants.into_async()?, self.shared.wants.clone()));
+        self.shared.resolver.serve(names)
     }
 
     /// Starts a datapath and tells it everything.
-    pub(super) async fn launch(&self, state: &mut State) -> io::Result<()> {
+    pub(super) async fn launch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
         let (ours, theirs) = Channel::pair()?;
         let listener = Listener::bind(&state.socket)?;
         let child = spawn(theirs)?;
         let pid = child.id().unwrap_or(0);
         let process = Pidfd::open(pid)?;
         let channel = ours.into_async()?;
-        must(&channel, &Command::Listen, Some(listener.as_fd())).await?;
-        must(&channel, &Command::Mirror, Some(self.shared.mirror.as_fd())).await?;
-        must(&channel, &Command::Start(state.options), Some(self.shared.counters.as_fd())).await?;
-        if let Some(kept) = &state.kept {
-            must(&channel, &Command::Keep, Some(kept.as_fd())).await?;
+        let memory = [listener.as_fd(), self.shared.mirror.as_fd(), self.shared.counters.as_fd()];
+        must(&channel, &Order::Start(state.options), &memory).await?;
+        self.connect(&channel).await?;
+        let all = Facts::default().towards(&[], state.facts.range(..).cloned());
+        let dropped: Vec<Dropped> =
+            tell(&channel, &all).await?.into_iter().map(|(at, why)| (all[at].key(), why)).collect();
+        must(&channel, &Order::Begin, &[]).await?;
+        for (key, why) in &dropped {
+            tracing::warn!("the new datapath goes on without {key:?}: {why}");
+            state.facts.change(Change::Remove(*key));
         }
-        must(&channel, &Command::SetHostAddresses(state.host_addresses.clone()), None).await?;
-        self.serve_resolver(&channel).await?;
-        for (id, network) in &state.networks {
-            must(&channel, &Command::AddNetwork(*id, network.clone()), None).await?;
-        }
-        for (network, remotes) in &state.remotes {
-            for (mac, remote) in remotes {
-                let name = TunnelCommand::Name(*network, *mac, Some(remote.clone()));
-                must(&channel, &Command::Tunnel(name), None).await?;
-            }
-        }
-        must(&channel, &Command::SetRules(state.rules.clone()), None).await?;
-        for (id, (spec, fd)) in &state.ports {
-            must(&channel, &Command::AddPort(*id, spec.clone()), Some(fd.as_fd())).await?;
-        }
-        super::tunnels::tell_all(&channel, state).await?;
-        for (place, (spec, fd)) in &state.uplinks {
-            must(&channel, &Command::SetUplink(*place, Some(spec.clone())), Some(fd.as_fd())).await?;
-        }
-        must(&channel, &Command::Grant(state.grants.clone()), None).await?;
-        self.serve_claims(&channel).await?;
-        for binding in &state.bindings {
-            must(&channel, &Command::AddBinding(*binding), None).await?;
-        }
-        for (relayed, relay) in &state.relays {
-            match hand_over(&channel, *relayed, relay).await {
-                // The world reaches the port all the same.
-                Err(LinkError::Refused(why)) => tracing::warn!("a published port is not relayed: {why}"),
-                Err(LinkError::Down(error)) => return Err(error),
-                Ok(()) => {}
-            }
-        }
-        must(&channel, &Command::Begin, None).await?;
-        super::claims::hand_over_all(&channel, state).await?;
         self.shared.pid.store(pid, Relaxed);
         let watcher = tokio::spawn(watch(self.clone(), Watched::Child(child), pid));
         state.running = Some(Running { channel, process, watcher });
         state.latest = pid;
-        Ok(())
+        Ok(dropped)
+    }
+
+    /// Replaces a datapath that lives and does not answer, until the link is stopped.
+    pub(super) async fn look_after(self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let mut state = self.shared.state.lock().await;
+            if state.stopped {
+                return;
+            }
+            // One that died is its watcher's.
+            let Some(running) = &state.running else { continue };
+            let Err(error) = must(&running.channel, &Order::Alive, &[]).await else { continue };
+            if error.kind() == io::ErrorKind::TimedOut {
+                tracing::warn!(pid = state.latest, "the datapath is taken for dead: {error}");
+                if let Err(error) = self.relaunch(&mut state).await {
+                    tracing::error!(%error, "the datapath cannot be started");
+                }
+            }
+        }
     }
 }
 
@@ -198,55 +158,10 @@ async fn hear_wants(channel: AsyncFd<Channel>, wants: mpsc::UnboundedSender<Vec<
     }
 }
 
-/// Sends one command and awaits its reply, and the descriptor that rides along.
-pub(crate) async fn ask(
-    channel: &AsyncFd<Channel>,
-    command: &Command,
-    fd: Option<BorrowedFd<'_>>,
-) -> io::Result<(Reply, Option<OwnedFd>)> {
-    let (reply, fds) = ask_with(channel, command, fd.as_slice()).await?;
-    Ok((reply, fds.into_iter().next()))
-}
-
-/// The same, with any number of descriptors that ride along.
-pub(crate) async fn ask_with(
-    channel: &AsyncFd<Channel>,
-    command: &Command,
-    fds: &[BorrowedFd<'_>],
-) -> io::Result<(Reply, Vec<OwnedFd>)> {
-    let message = serde_json::to_vec(command)?;
-    channel.get_ref().send(&message, fds)?;
-    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-    loop {
-        let mut guard = channel.readable().await?;
-        match channel.get_ref().receive_all(&mut buffer)? {
-            Some((length, fds)) => return Ok((serde_json::from_slice(&buffer[..length])?, fds)),
-            None => guard.clear_ready(),
-        }
-    }
-}
-
-/// Sends a command that has no reason to be refused.
-pub(super) async fn must(
-    channel: &AsyncFd<Channel>,
-    command: &Command,
-    fd: Option<BorrowedFd<'_>>,
-) -> io::Result<()> {
-    let (reply, _) = ask(channel, command, fd).await?;
-    if matches!(reply, Reply::Done) { Ok(()) } else { Err(io::Error::other(unexpected(reply))) }
-}
-
-pub(super) fn unexpected(reply: Reply) -> LinkError {
-    if let Reply::Refused(why) = reply {
-        return LinkError::Refused(why);
-    }
-    LinkError::Down(io::Error::other("it gave the wrong answer"))
-}
-
 /// Runs this program again as the datapath, in a process group of its own so that a terminal's Ctrl-C
 /// reaches only control.
 fn spawn(channel: Channel) -> io::Result<Child> {
-    Process::new("/proc/self/exe")
+    Command::new("/proc/self/exe")
         .arg0("vswitch")
         .arg("datapath")
         .env_clear()

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -49,7 +49,7 @@ struct Shared {
 /// The sockets of a published range. Closing them, which its end does, makes the ports free.
 #[derive(Debug)]
 pub struct Claim {
-    sockets: Arc<Vec<OwnedFd>>,
+    sockets: Vec<Arc<OwnedFd>>,
     /// Instead of these, if this process could not have as many.
     shelves: Vec<Shelf>,
     /// The families of which they hear nothing by the uplinks.
@@ -86,7 +86,7 @@ impl Claims {
             Ok((want.with(Ports::one(port)), socket, uplinks))
         })
         .await?;
-        self.keep(published, Claim::new(vec![socket]), &uplinks);
+        self.keep(published, Claim::new(vec![Arc::new(socket)]), &uplinks);
         Ok(published)
     }
 
@@ -96,15 +96,15 @@ impl Claims {
     }
 
     /// Takes up the sockets of ports that were claimed by another process.
-    pub fn take_up(&self, published: Published, sockets: Arc<Vec<OwnedFd>>) {
+    pub fn take_up(&self, published: Published, sockets: Vec<Arc<OwnedFd>>) {
         self.keep(published, Claim::new(sockets), &[]);
     }
 
     /// The sockets of ports that are ours, in the order of ports; `None` if they are on shelves, too.
-    pub fn sockets(&self, published: &Published) -> Option<Arc<Vec<OwnedFd>>> {
+    pub fn sockets(&self, published: &Published) -> Option<Vec<Arc<OwnedFd>>> {
         let shared = self.shared();
         let claim = shared.held.get(published).filter(|claim| claim.shelves.is_empty())?;
-        Some(Arc::clone(&claim.sockets))
+        Some(claim.sockets.clone())
     }
 
     /// Has the sockets of ports hear by the uplinks what is not of these families, from now on.
@@ -153,15 +153,15 @@ impl Claims {
 }
 
 impl Claim {
-    fn new(sockets: impl Into<Arc<Vec<OwnedFd>>>) -> Self {
-        Self { sockets: sockets.into(), shelves: Vec::new(), translated: Families::BOTH }
+    fn new(sockets: Vec<Arc<OwnedFd>>) -> Self {
+        Self { sockets, shelves: Vec::new(), translated: Families::BOTH }
     }
 
     /// Claims all ports of a range.
     fn of(published: &Published, uplinks: &[u32]) -> Result<Self> {
         let ports = published.host_ports;
         let sockets = (ports.first..=ports.last).map(|port| claim_one(published, port, uplinks));
-        match sockets.collect::<Result<Vec<_>>>() {
+        match sockets.map(|socket| socket.map(Arc::new)).collect::<Result<Vec<_>>>() {
             Ok(sockets) => Ok(Self::new(sockets)),
             Err(error) if error.code == Code::LimitReached && is_large(published) => {
                 warn_unserved(published, &error);
@@ -186,19 +186,21 @@ impl Claim {
     /// Has its sockets hear nothing by these interfaces of what is translated, and all else.
     fn deafen(&self, uplinks: &[u32]) {
         let filter = Program::deaf_to(uplinks, self.translated);
-        let attach = |sockets: &[OwnedFd], filter: &Program| {
-            let each = |failure, socket: &OwnedFd| filter.attach(socket.as_fd()).err().or(failure);
-            sockets.iter().fold(None, each)
-        };
-        let mut failure = attach(&self.sockets, &filter);
+        let mut failure = attach(&filter, self.sockets.iter().map(|socket| socket.as_fd()));
         for shelf in &self.shelves {
             let filter = filter.clone();
-            failure = shelf.work(move |held| attach(held, &filter)).unwrap_or_else(Some).or(failure);
+            let attached = shelf.work(move |held| attach(&filter, held.iter().map(|socket| socket.as_fd())));
+            failure = attached.unwrap_or_else(Some).or(failure);
         }
         if let Some(error) = failure {
             tracing::warn!("published ports may answer the uplink themselves: {error}");
         }
     }
+}
+
+/// Attaches a filter to sockets; gives back the last failure.
+fn attach<'a>(filter: &Program, sockets: impl Iterator<Item = BorrowedFd<'a>>) -> Option<io::Error> {
+    sockets.fold(None, |failure, socket| filter.attach(socket).err().or(failure))
 }
 
 /// Whether a range is published even where there are not enough descriptors to serve clients that only its sockets hear.

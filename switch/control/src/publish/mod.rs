@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use vswitch_contract::fact::{Fact, Key};
 use vswitch_contract::relay::Binding;
 use vswitch_frame::PortId;
 use vswitch_sys::filter::Families;
@@ -234,7 +235,7 @@ impl Control {
     pub(super) async fn release(&mut self, published: Vec<Published>) -> Cleanup {
         let mut cleanup = Cleanup::default();
         for one in published.iter().filter_map(Published::relayed) {
-            if let Err(error) = self.link.close_sockets(one).await {
+            if let Err(error) = self.close_sockets(one).await {
                 tracing::warn!("the datapath could not close a published port: {error}");
             }
         }
@@ -275,11 +276,11 @@ impl Control {
         for binding in known.into_iter().filter(|binding| binding.sandbox == u32::from(sandbox)) {
             match wanted.iter().position(|one| *one == binding) {
                 Some(index) => drop(wanted.remove(index)),
-                None => self.link.remove_binding(binding).await.map_err(down)?,
+                None => self.link.remove(Key::Binding(binding)).await.map_err(down)?,
             }
         }
         for binding in wanted {
-            self.link.add_binding(binding).await.map_err(down)?;
+            self.link.set(Fact::Binding(binding)).await.map_err(down)?;
         }
         Ok(())
     }
@@ -305,7 +306,7 @@ impl Control {
         let numbers: Vec<u32> = self.state.sandboxes.values().map(|sandbox| sandbox.number.into()).collect();
         let known = self.link.bindings().await;
         for binding in known.into_iter().filter(|binding| !numbers.contains(&binding.sandbox)) {
-            if let Err(error) = self.link.remove_binding(binding).await {
+            if let Err(error) = self.link.remove(Key::Binding(binding)).await {
                 tracing::warn!("the datapath could not forget a published port: {error}");
             }
         }
@@ -313,7 +314,7 @@ impl Control {
 
     /// The sockets of published ports that the datapath has. Those that nobody publishes, or that a control died over
     /// handing over, are closed.
-    async fn keep_published_sockets(&self) -> BTreeMap<Relayed, Arc<Vec<OwnedFd>>> {
+    async fn keep_published_sockets(&self) -> BTreeMap<Relayed, Vec<Arc<OwnedFd>>> {
         let published = self.state.sandboxes.values().flat_map(|sandbox| &sandbox.published);
         let published: Vec<Relayed> = published.filter_map(Published::relayed).collect();
         let mut kept = self.link.sockets().await;
@@ -321,7 +322,7 @@ impl Control {
             !published.contains(relayed) || sockets.len() != relayed.count()
         });
         for (relayed, _) in gone.collect::<Vec<_>>() {
-            if let Err(error) = self.link.close_sockets(relayed).await {
+            if let Err(error) = self.close_sockets(relayed).await {
                 tracing::warn!("the datapath could not close a published port: {error}");
             }
         }

@@ -1,6 +1,8 @@
 //! Published ports as the datapath's relays know them: the sockets that hold them, and where their clients lead.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::claims::{is_large, warn_unserved};
 use super::published::Published;
@@ -10,7 +12,8 @@ use crate::error::{Code, Error, Result};
 use crate::ipam::Pool;
 use crate::link::LinkError;
 use vswitch_cluster::family::Family;
-use vswitch_contract::relay::{Relayed, Target, Targets, Transport};
+use vswitch_contract::fact::{Change, Fact, Held, Key};
+use vswitch_contract::relay::{CHUNK, Relayed, Target, Targets, Transport};
 
 impl Published {
     /// The same for relays. There are none for SCTP.
@@ -30,12 +33,18 @@ impl Control {
     pub(super) async fn relay(&self, published: &[Published], targets: Targets) -> Result<()> {
         for one in published {
             let Some((relayed, sockets)) = one.relayed().zip(self.claims.sockets(one)) else { continue };
-            match self.link.relay(relayed, sockets, targets).await.map_err(refusal) {
+            match self.link.change(relay(relayed, &sockets, targets)).await.map_err(refusal) {
                 Err(error) if error.code == Code::LimitReached && is_large(one) => warn_unserved(one, &error),
                 outcome => outcome?,
             }
         }
         Ok(())
+    }
+
+    /// Has the datapath close the sockets of a published range.
+    pub(super) async fn close_sockets(&self, relayed: Relayed) -> std::result::Result<(), LinkError> {
+        let is_its = |key: &Key| matches!(key, Key::Sockets(of, _) | Key::Targets(of) if *of == relayed);
+        self.link.remove_where(is_its).await
     }
 
     /// Where clients at the sockets of a sandbox's published ports lead.
@@ -65,6 +74,13 @@ impl Control {
     fn provides_default_route(&self, sandbox: &str, port: vswitch_frame::PortId, gateway: IpAddr) -> bool {
         self.default_routes(sandbox, None).gateways_of(port).contains(&gateway)
     }
+}
+
+/// The sockets of a published range by pages, and where they lead.
+fn relay(relayed: Relayed, sockets: &[Arc<OwnedFd>], targets: Targets) -> Vec<Change> {
+    let pages = (0..).zip(sockets.chunks(CHUNK));
+    let pages = pages.map(|(page, fds)| Held { fact: Fact::Sockets(relayed, page), fds: fds.to_vec() });
+    pages.chain([Fact::Targets(relayed, targets).into()]).map(Change::Set).collect()
 }
 
 fn refusal(error: LinkError) -> Error {

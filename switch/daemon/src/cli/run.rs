@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::join::Join;
 use super::{Failure, Outcome};
-use vswitch_contract::command::PollMode;
+use vswitch_contract::poll::PollMode;
 use vswitch_contract::tunnel::UDP_PORT;
 use vswitch_control::uplink::Choice;
 use vswitch_control::{self as control, RunOptions};

@@ -6,7 +6,7 @@
 //!  the receiving socket ─► datagrams ─► frames and super-frames ─► engine, as received from the tunnel's port
 //! ```
 //! A tunnel is a port of the switch without a descriptor: all tunnels share one receiving socket and a few sending
-//! ones. Every decision is [`vswitch_vxlan`]'s; `docs/overlay.md` has a packet's whole walk.
+//! ones. Every decision is [`vswitch_vxlan`]'s; `docs/tunnels.md` has a packet's whole walk.
 //!
 //! * **Out**, payload stays where it is: a send gathers headers from the plan's memory and payload from the frames.
 //! * **In**, a merged frame is copied once, from the datagrams it came in into its slot: a frame is one piece.
@@ -19,17 +19,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use vswitch_engine::{Switch, Verdicts};
-use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, PortId};
+use vswitch_frame::{DropReason, Frame, Instant, NetworkId, PortId};
 use vswitch_sys::device::reason_of;
 use vswitch_sys::udp::{self, BATCH, STRIDE};
 use vswitch_vxlan::encapsulate::SEGMENTS_MAX;
-use vswitch_vxlan::table::{Entry, Origin};
 use vswitch_vxlan::{
-    Answer, Decapsulator, Encapsulator, Inner, Limits, Received, Record, Send, Sender, Settings, Tunnel,
-    Tunnels, UDP_PORT, Vni,
+    Answer, Decapsulator, Encapsulator, Inner, Limits, Received, Send, Sender, Settings, Tunnel, UDP_PORT,
+    Vni,
 };
 
 use vswitch_contract::counters::{Counter, Counters};
@@ -44,12 +44,12 @@ const LARGE_BYTES: usize = 16 * 1024;
 
 /// All tunnels of this host, and the sockets they share.
 #[derive(Debug)]
-pub(crate) struct Overlay {
-    tunnels: Tunnels,
+pub(crate) struct Tunnels {
+    table: vswitch_vxlan::Tunnels,
     specs: BTreeMap<NetworkId, TunnelSpec>,
     vnis: BTreeMap<PortId, Vni>,
     ports: BTreeMap<Vni, PortId>,
-    receiver: Option<(u16, OwnedFd)>,
+    receiver: Option<(u16, Arc<OwnedFd>)>,
     senders: BTreeMap<IpAddr, Senders>,
     plan: Encapsulator,
     out: udp::Sender,
@@ -61,7 +61,7 @@ pub(crate) struct Overlay {
 /// The sending sockets of one of this host's addresses.
 #[derive(Debug)]
 struct Senders {
-    sockets: Vec<Option<OwnedFd>>,
+    sockets: Vec<Option<Arc<OwnedFd>>>,
     /// Datagrams in one send, at most.
     segments: u16,
 }
@@ -84,7 +84,13 @@ impl Inbox {
 
     /// Opens the messages from `first` on that belong together, of `count`, and says how many they are: one that is
     /// several datagrams, or all that are one each.
-    pub(super) fn open(&mut self, tunnels: &mut Tunnels, first: usize, count: usize, now: Instant) -> usize {
+    pub(super) fn open(
+        &mut self,
+        tunnels: &mut vswitch_vxlan::Tunnels,
+        first: usize,
+        count: usize,
+        now: Instant,
+    ) -> usize {
         let Self { receiver, into, singles, .. } = self;
         let head = receiver.received(first);
         let from = first * STRIDE;
@@ -119,11 +125,11 @@ impl Inbox {
     }
 }
 
-impl Overlay {
+impl Tunnels {
     /// No tunnels. `seed` is secret and random.
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            tunnels: Tunnels::new(Limits::default(), seed),
+            table: vswitch_vxlan::Tunnels::new(Limits::default(), seed),
             specs: BTreeMap::new(),
             vnis: BTreeMap::new(),
             ports: BTreeMap::new(),
@@ -138,7 +144,7 @@ impl Overlay {
     }
 
     /// Takes a socket into use. The receiving one that was there before is given back.
-    pub(super) fn set_socket(&mut self, which: TunnelSocket, fd: OwnedFd) -> Option<OwnedFd> {
+    pub(super) fn set_socket(&mut self, which: TunnelSocket, fd: Arc<OwnedFd>) -> Option<Arc<OwnedFd>> {
         match which {
             TunnelSocket::Receiver { port } => {
                 self.ready = true;
@@ -159,7 +165,7 @@ impl Overlay {
     }
 
     /// Closes a socket. The receiving one is given back.
-    pub(super) fn close_socket(&mut self, which: TunnelSocket) -> Option<OwnedFd> {
+    pub(super) fn close_socket(&mut self, which: TunnelSocket) -> Option<Arc<OwnedFd>> {
         match which {
             TunnelSocket::Receiver { port } => {
                 let closed = self.receiver.take_if(|(open, _)| *open == port);
@@ -179,17 +185,6 @@ impl Overlay {
         }
     }
 
-    /// The socket behind this one; the first one, if none is named.
-    pub(super) fn next_socket(&self, after: Option<TunnelSocket>) -> Option<(TunnelSocket, BorrowedFd<'_>)> {
-        let receiver = self.receiver.iter().map(|(port, fd)| (TunnelSocket::Receiver { port: *port }, fd));
-        let senders = self.senders.iter().flat_map(|(local, senders)| {
-            let open = (0..).zip(&senders.sockets);
-            open.filter_map(|(index, fd)| Some((TunnelSocket::Sender { local: *local, index }, fd.as_ref()?)))
-        });
-        let found = receiver.chain(senders).find(|(which, _)| after.is_none_or(|after| *which > after));
-        found.map(|(which, fd)| (which, fd.as_fd()))
-    }
-
     /// Makes the tunnel of a network; says the largest network packet that it takes.
     pub(super) fn add(&mut self, network: NetworkId, spec: TunnelSpec) -> Result<usize, String> {
         if self.specs.contains_key(&network) {
@@ -198,7 +193,7 @@ impl Overlay {
         let TunnelSpec { port, vni, local, underlay_mtu, learning, .. } = spec;
         let underlay_mtu = usize::try_from(underlay_mtu).unwrap_or(usize::MAX);
         let settings = Settings { vni, local, underlay_mtu, tags: false, learning };
-        let mtu = self.tunnels.add(settings).map_err(|error| error.to_string())?.mtu();
+        let mtu = self.table.add(settings).map_err(|error| error.to_string())?.mtu();
         self.vnis.insert(port, vni);
         self.ports.insert(vni, port);
         self.specs.insert(network, spec);
@@ -208,7 +203,7 @@ impl Overlay {
     /// Forgets the tunnel of a network; says which port it was.
     pub(super) fn remove(&mut self, network: NetworkId) -> Option<PortId> {
         let spec = self.specs.remove(&network)?;
-        self.tunnels.remove(spec.vni);
+        self.table.remove(spec.vni);
         self.vnis.remove(&spec.port);
         self.ports.remove(&spec.vni);
         Some(spec.port)
@@ -222,7 +217,7 @@ impl Overlay {
         if let Some(senders) = self.senders.get_mut(&spec.local) {
             senders.segments = SEGMENTS_MAX;
         }
-        let tunnel = self.tunnels.get_mut(spec.vni)?;
+        let tunnel = self.table.get_mut(spec.vni)?;
         tunnel.set_underlay_mtu(usize::try_from(bytes).unwrap_or(usize::MAX));
         Some((spec.port, tunnel.mtu()))
     }
@@ -230,31 +225,7 @@ impl Overlay {
     /// The tunnel of a network, and its port.
     pub(super) fn of(&mut self, network: NetworkId) -> Option<(PortId, &mut Tunnel)> {
         let spec = self.specs.get(&network)?;
-        Some((spec.port, self.tunnels.get_mut(spec.vni)?))
-    }
-
-    /// The tunnel of the first network behind this one, as it was told, and its peers.
-    pub(super) fn next(&self, after: Option<NetworkId>) -> Option<(NetworkId, &TunnelSpec, &[IpAddr])> {
-        let (network, spec) = self.specs.iter().find(|(id, _)| after.is_none_or(|after| **id > after))?;
-        Some((*network, spec, self.tunnels.get(spec.vni)?.peers()))
-    }
-
-    /// A page of the records of a network: those behind `after`, in the order of their MAC addresses.
-    pub(super) fn records(&self, network: NetworkId, after: Option<Mac>, most: usize) -> Vec<Record> {
-        let tunnel = self.specs.get(&network).and_then(|spec| self.tunnels.get(spec.vni));
-        let entries = tunnel.into_iter().flat_map(|tunnel| tunnel.table.entries());
-        let record = |entry: &Entry| match entry.origin {
-            Origin::Control { version } => {
-                let (mac, addresses, vtep) = (entry.mac, entry.addresses.clone(), entry.vtep);
-                Some(Record { mac, addresses, vtep, version })
-            }
-            Origin::Removed { .. } | Origin::Learned { .. } => None,
-        };
-        let entries = entries.filter(|entry| after.is_none_or(|after| entry.mac > after));
-        let mut records: Vec<Record> = entries.filter_map(record).collect();
-        records.sort_unstable_by_key(|record| record.mac);
-        records.truncate(most);
-        records
+        Some((spec.port, self.table.get_mut(spec.vni)?))
     }
 
     /// Whether a port is a tunnel.
@@ -279,12 +250,12 @@ impl Overlay {
 
     /// When [`poll`](Self::poll) wants to be called.
     pub(super) fn poll_at(&self) -> Option<Instant> {
-        self.tunnels.sweep_at()
+        self.table.sweep_at()
     }
 
     /// Forgets what is too old.
     pub(super) fn poll(&mut self, now: Instant) {
-        self.tunnels.sweep(now);
+        self.table.sweep(now);
     }
 
     /// Takes what the receiving socket has, as much as one burst may be: how many messages, to be opened in the inbox, which
@@ -308,15 +279,15 @@ impl Overlay {
     }
 
     /// The tunnels, for opening what came.
-    pub(super) fn tunnels(&mut self) -> &mut Tunnels {
-        &mut self.tunnels
+    pub(super) fn table(&mut self) -> &mut vswitch_vxlan::Tunnels {
+        &mut self.table
     }
 
     /// Answers questions about who lives elsewhere by a record, among the frames of a port that are sent to many.
     pub(super) fn answer(&mut self, ingress: PortId, switch: &Switch, verdicts: &mut Verdicts) {
         let Some(port) = switch.port(ingress) else { return };
         let Some(spec) = self.specs.get(&port.network).filter(|spec| spec.port != ingress) else { return };
-        let Some(tunnel) = self.tunnels.get(spec.vni) else { return };
+        let Some(tunnel) = self.table.get(spec.vni) else { return };
         if !switch.flood_targets(ingress).any(|(target, _)| target == spec.port) {
             return;
         }
@@ -336,7 +307,7 @@ impl Overlay {
 
     /// Sends frames through the tunnel that a port is, in order per flow.
     pub(super) fn send(&mut self, egress: PortId, frames: &[Frame], counters: &Counters) {
-        let Some(tunnel) = self.vnis.get(&egress).and_then(|vni| self.tunnels.get(*vni)) else { return };
+        let Some(tunnel) = self.vnis.get(&egress).and_then(|vni| self.table.get(*vni)) else { return };
         let Some(senders) = self.senders.get_mut(&tunnel.settings().local) else {
             return counters.drop(egress, DropReason::TxRefused, frames.len() as u64);
         };
@@ -424,7 +395,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use vswitch_engine::{Network, Port, Station};
-    use vswitch_frame::{GroupId, Pool};
+    use vswitch_frame::{GroupId, Mac, Pool};
+    use vswitch_vxlan::Record;
 
     use super::*;
 
@@ -437,8 +409,8 @@ mod tests {
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
     /// A network with a container and a tunnel, which are in these groups.
-    fn made(groups: [GroupId; 2]) -> (Overlay, Switch) {
-        let mut overlay = Overlay::new(1);
+    fn made(groups: [GroupId; 2]) -> (Tunnels, Switch) {
+        let mut tunnels = Tunnels::new(1);
         let spec = TunnelSpec {
             port: TUNNEL,
             group: groups[1],
@@ -447,9 +419,9 @@ mod tests {
             underlay_mtu: 1500,
             learning: false,
         };
-        let mtu = overlay.add(NETWORK, spec).expect("the first");
+        let mtu = tunnels.add(NETWORK, spec).expect("the first");
         assert_eq!(mtu, 1450);
-        let (_, tunnel) = overlay.of(NETWORK).expect("made");
+        let (_, tunnel) = tunnels.of(NETWORK).expect("made");
         tunnel.add_peer(PEER).expect("another host");
         let addresses = vec![Ipv4Addr::new(10, 0, 0, 9).into()];
         tunnel.table.set(Record { mac: OWNER, addresses, vtep: PEER, version: 1 });
@@ -461,7 +433,7 @@ mod tests {
             let port = Port { network: NETWORK, group, mtu, addresses: Vec::new(), station };
             switch.add_port(id, port).expect("new");
         }
-        (overlay, switch)
+        (tunnels, switch)
     }
 
     /// A question of the container's for the address that ends in `last`.
@@ -477,10 +449,10 @@ mod tests {
     #[test]
     fn what_a_record_answers_is_not_carried() {
         let mut pool = Pool::new(4);
-        let (mut overlay, switch) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        let (mut tunnels, switch) = made([CONTAINER, TUNNEL].map(GroupId::own));
         let mut verdicts = Verdicts::default();
         verdicts.flood.extend([question(&mut pool, 9), question(&mut pool, 8)]);
-        overlay.answer(CONTAINER, &switch, &mut verdicts);
+        tunnels.answer(CONTAINER, &switch, &mut verdicts);
         assert_eq!((verdicts.forward.len(), verdicts.flood.len()), (1, 1));
         let (egress, reply) = &verdicts.forward[0];
         assert_eq!((*egress, reply.source(), reply.destination()), (CONTAINER, OWNER, ASKER));
@@ -489,10 +461,10 @@ mod tests {
     #[test]
     fn nobody_is_told_of_who_is_behind_a_wall() {
         let mut pool = Pool::new(4);
-        let (mut overlay, switch) = made([GroupId::containers_of(NETWORK); 2]);
+        let (mut tunnels, switch) = made([GroupId::containers_of(NETWORK); 2]);
         let mut verdicts = Verdicts::default();
         verdicts.flood.push(question(&mut pool, 9));
-        overlay.answer(CONTAINER, &switch, &mut verdicts);
+        tunnels.answer(CONTAINER, &switch, &mut verdicts);
         assert_eq!((verdicts.forward.len(), verdicts.flood.len()), (0, 1));
     }
 
@@ -500,27 +472,22 @@ mod tests {
     fn what_cannot_be_sent_is_counted() {
         let mut pool = Pool::new(4);
         let counters = Counters::new().expect("memory");
-        let (mut overlay, _) = made([CONTAINER, TUNNEL].map(GroupId::own));
-        overlay.send(TUNNEL, &[question(&mut pool, 9)], &counters);
+        let (mut tunnels, _) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        tunnels.send(TUNNEL, &[question(&mut pool, 9)], &counters);
         let counted = counters.read(TUNNEL);
         assert_eq!((counted.sent_frames, counted.drops[DropReason::TxRefused.index()]), (0, 1));
     }
 
     #[test]
-    fn sockets_are_told_in_order_and_closed_by_port() {
-        let fd = || OwnedFd::from(std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
-        let (mut overlay, _) = made([CONTAINER, TUNNEL].map(GroupId::own));
+    fn sockets_are_closed_by_port() {
+        let fd = || Arc::new(std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket").into());
+        let (mut tunnels, _) = made([CONTAINER, TUNNEL].map(GroupId::own));
         let receiver = TunnelSocket::Receiver { port: 4789 };
-        let sender = |index| TunnelSocket::Sender { local: LOCAL, index };
-        let all = [receiver, sender(0), sender(3)];
-        all.into_iter().for_each(|which| assert!(overlay.set_socket(which, fd()).is_none()));
-        let mut told = Vec::new();
-        while let Some((which, _)) = overlay.next_socket(told.last().copied()) {
-            told.push(which);
+        for which in [receiver, TunnelSocket::Sender { local: LOCAL, index: 3 }] {
+            assert!(tunnels.set_socket(which, fd()).is_none());
         }
-        assert_eq!(told, all);
-        assert!(overlay.close_socket(TunnelSocket::Receiver { port: 8472 }).is_none(), "another one");
-        assert!(overlay.is_ready() && overlay.close_socket(receiver).is_some());
-        assert!(!overlay.is_ready());
+        assert!(tunnels.close_socket(TunnelSocket::Receiver { port: 8472 }).is_none(), "another one");
+        assert!(tunnels.is_ready() && tunnels.close_socket(receiver).is_some());
+        assert!(!tunnels.is_ready());
     }
 }

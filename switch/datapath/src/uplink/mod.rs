@@ -16,11 +16,13 @@
 //! * **Several uplinks.** Routes say by which of them a packet leaves, and with which address. What leaves with the address of
 //!   an uplink leaves by it, so that what answers the world goes the way the question came.
 //! * **Books.** Every frame handed in ends up in `forward` or `drop` of the engine's verdicts, or is *held*: it waits for a
-//!   neighbour's answer, or is a fragment that waits for its first. [`Outside::held`] says how many are.
+//!   neighbour's answer, or is a fragment that waits for its first. [`Uplinks::held`] says how many are.
 //! * **The host's stack** gets a copy of every frame on the uplink. What is not ours is dropped here in silence
 //!   ([`DropReason::ForHost`]); what is ours it does not answer, as control holds the ports ([`vswitch_sys::claim`]).
 //! * **Claims** are asked for over a channel of their own as soon as the translator wants more, and asked for again if
 //!   they do not come.
+
+mod neighbours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,10 +35,10 @@ use vswitch_contract::reserved::{UPLINK, UPLINKS_MAX, is_uplink};
 use vswitch_contract::uplink::UplinkSpec;
 use vswitch_engine::{MadeError, Outbound, Route, Switch, Verdicts, WayOut};
 use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, Pool, PortId};
-use vswitch_nat::{Inside, Leaving, Limits, Nat, Realm, Uplink};
+use vswitch_nat::{Inside, Leaving, Limits, Nat, Realm};
 use vswitch_sys::seqpacket::Channel;
 
-use super::neighbours::{Neighbours, Next, Own, WAITING_MAX};
+use neighbours::{Neighbours, Next, Own, WAITING_MAX};
 
 /// Frames held at most at the end of a burst.
 pub(super) const HELD_MAX: usize = WAITING_MAX * UPLINKS_MAX as usize + FRAGMENTS_WAITING;
@@ -55,8 +57,8 @@ struct Leading {
 
 /// What the way out needs from burst to burst beside the translator.
 #[derive(Debug)]
-pub(crate) struct Outside {
-    uplinks: BTreeMap<PortId, Leading>,
+pub(crate) struct Uplinks {
+    by_port: BTreeMap<PortId, Leading>,
     /// The host's addresses, as control says them.
     told_host: Vec<IpAddr>,
     /// The host's routes, as control said them last.
@@ -77,10 +79,10 @@ pub(super) fn translator(seed: u64) -> Nat {
     nat
 }
 
-impl Outside {
+impl Uplinks {
     pub(super) fn new() -> Self {
         Self {
-            uplinks: BTreeMap::new(),
+            by_port: BTreeMap::new(),
             told_host: Vec::new(),
             routes: Vec::new(),
             host: BTreeSet::new(),
@@ -120,44 +122,39 @@ impl Outside {
 
     /// How many frames are held.
     pub(super) fn held(&self, nat: &Nat) -> usize {
-        let waiting: usize = self.uplinks.values().map(|uplink| uplink.neighbours.waiting()).sum();
+        let waiting: usize = self.by_port.values().map(|uplink| uplink.neighbours.waiting()).sum();
         waiting + nat.stats().fragments_waiting
     }
 
-    /// What control said the uplink at a port is.
-    pub(super) fn spec(&self, port: PortId) -> Option<UplinkSpec> {
-        self.uplinks.get(&port).map(|uplink| uplink.spec.clone())
-    }
-
-    /// When there is something to do; see [`Wiring::poll`].
+    /// When there is something to do; see [`Uplink::poll`].
     pub(super) fn poll_at(&self, nat: &Nat) -> Option<Instant> {
-        let neighbours = self.uplinks.values().map(|uplink| uplink.neighbours.poll_at());
+        let neighbours = self.by_port.values().map(|uplink| uplink.neighbours.poll_at());
         neighbours.chain([nat.poll_at()]).flatten().min()
     }
 }
 
 /// The way out, with what one burst needs.
-pub(super) struct Wiring<'a> {
+pub(super) struct Uplink<'a> {
     pub(super) switch: &'a mut Switch,
     pub(super) nat: &'a mut Nat,
-    pub(super) outside: &'a mut Outside,
+    pub(super) uplinks: &'a mut Uplinks,
     pub(super) verdicts: &'a mut Verdicts,
     pub(super) pool: &'a mut Pool,
     pub(super) counters: &'a Counters,
     pub(super) now: Instant,
 }
 
-impl Wiring<'_> {
+impl Uplink<'_> {
     /// Says what an uplink is, if there is one at this port. Packets that waited for the old one's neighbours are dropped.
     pub(super) fn set_uplink(&mut self, port: PortId, spec: Option<UplinkSpec>) {
-        let uplinks = &mut self.outside.uplinks;
+        let uplinks = &mut self.uplinks.by_port;
         if uplinks.get(&port).map(|uplink| &uplink.spec) != spec.as_ref() {
             // Control claims unasked now.
-            self.outside.asked = Some(self.now);
+            self.uplinks.asked = Some(self.now);
         }
         let lost = match spec {
             Some(spec) => {
-                self.outside.routes.clone_from(&spec.routes);
+                self.uplinks.routes.clone_from(&spec.routes);
                 let own = Own { mac: spec.mac, v4: spec.v4, v6: spec.v6 };
                 let neighbours = uplinks.remove(&port).map(|uplink| uplink.neighbours).unwrap_or_default();
                 let uplink = uplinks.entry(port).or_insert(Leading { spec, neighbours });
@@ -176,25 +173,25 @@ impl Wiring<'_> {
 
     /// Says which other addresses the host has.
     pub(super) fn set_host(&mut self, host: Vec<IpAddr>) {
-        self.outside.told_host = host;
+        self.uplinks.told_host = host;
         self.wire();
     }
 
     /// Tells translator and switch what the ways out are. Where they know of one only, it is the first.
     fn wire(&mut self) {
-        let Outside { uplinks, told_host, routes, host, .. } = &mut *self.outside;
-        if uplinks.is_empty() {
+        let Uplinks { by_port, told_host, routes, host, .. } = &mut *self.uplinks;
+        if by_port.is_empty() {
             routes.clear();
         }
-        let specs = || uplinks.values().rev().map(|uplink| &uplink.spec);
+        let specs = || by_port.values().rev().map(|uplink| &uplink.spec);
         *host = told_host.iter().copied().chain(specs().flat_map(UplinkSpec::addresses)).collect();
-        self.nat.set_uplink(Uplink {
+        self.nat.set_uplink(vswitch_nat::Uplink {
             v4: specs().find_map(|spec| spec.v4),
             v6: specs().find_map(|spec| spec.v6),
             host: host.iter().copied().collect(),
             mtu: specs().map(|spec| spec.mtu).min().unwrap_or(0),
         });
-        let described = uplinks.iter().rev().map(|(port, Leading { spec, .. })| vswitch_engine::Uplink {
+        let described = by_port.iter().rev().map(|(port, Leading { spec, .. })| vswitch_engine::Uplink {
             port: *port,
             interface: spec.interface.clone(),
             addresses: spec.addresses().collect(),
@@ -210,9 +207,9 @@ impl Wiring<'_> {
         if self.verdicts.local.is_empty() || !leads_anywhere {
             return;
         }
-        let Self { switch, nat, outside, verdicts, now, .. } = self;
+        let Self { switch, nat, uplinks, verdicts, now, .. } = self;
         let back = |frame: &mut Frame| {
-            let host = target(frame).filter(|target| outside.host.contains(target));
+            let host = target(frame).filter(|target| uplinks.host.contains(target));
             let Some((network, _)) = host.and_then(|_| switch.sender(ingress, frame)) else { return false };
             nat.destination(frame, Realm::network(network)).is_some() || nat.has_flow_of(frame, network)
         };
@@ -222,7 +219,7 @@ impl Wiring<'_> {
             // Whether it may go there is asked of policy.
             let leaving = Leaving::Masqueraded;
             let from = Inside { port: ingress, network, sandbox, leaving, address: None };
-            nat.outbound(frame, from, *now, &mut outside.verdicts);
+            nat.outbound(frame, from, *now, &mut uplinks.verdicts);
         }
     }
 
@@ -235,7 +232,7 @@ impl Wiring<'_> {
         for Outbound { network, sandbox, masqueraded, address, frame } in outbound.drain(..) {
             let leaving = if masqueraded { Leaving::Masqueraded } else { Leaving::Plain };
             let from = Inside { port: ingress, network, sandbox, leaving, address };
-            self.nat.outbound(frame, from, self.now, &mut self.outside.verdicts);
+            self.nat.outbound(frame, from, self.now, &mut self.uplinks.verdicts);
         }
         self.verdicts.outbound = outbound;
         self.settle()
@@ -258,15 +255,15 @@ impl Wiring<'_> {
 
     /// Takes one frame of an uplink's in. Returns how many frames were made.
     fn receive(&mut self, ingress: PortId, frame: Frame) -> usize {
-        let uplink = self.outside.uplinks.get_mut(&ingress);
+        let uplink = self.uplinks.by_port.get_mut(&ingress);
         if let Some((mac, waited)) = uplink.and_then(|uplink| uplink.neighbours.hear(&frame, self.now)) {
             self.drop(DropReason::Consumed, ingress, frame);
             waited.into_iter().for_each(|(_, packet)| self.hand_over(ingress, mac, packet));
             return 0;
         }
         match target(&frame) {
-            Some(target) if self.outside.host.contains(&target) => {
-                self.nat.inbound(frame, ingress, self.now, &mut self.outside.verdicts);
+            Some(target) if self.uplinks.host.contains(&target) => {
+                self.nat.inbound(frame, ingress, self.now, &mut self.uplinks.verdicts);
             }
             Some(_) => return self.enter(ingress, None, frame),
             None => self.drop(DropReason::ForHost, ingress, frame),
@@ -276,10 +273,10 @@ impl Wiring<'_> {
 
     /// Does what time brings: ends flows, asks neighbours again. Returns how many frames were made.
     pub(super) fn poll(&mut self) -> usize {
-        if self.outside.poll_at(self.nat).is_some_and(|at| at <= self.now) {
-            self.nat.poll(self.now, self.pool, &mut self.outside.verdicts);
+        if self.uplinks.poll_at(self.nat).is_some_and(|at| at <= self.now) {
+            self.nat.poll(self.now, self.pool, &mut self.uplinks.verdicts);
         }
-        let uplinks = self.outside.uplinks.values_mut();
+        let uplinks = self.uplinks.by_port.values_mut();
         let lost: Vec<_> = uplinks.flat_map(|uplink| uplink.neighbours.poll(self.now)).collect();
         for (port, frame) in lost {
             self.drop(DropReason::NoNeighbour, port, frame);
@@ -311,14 +308,14 @@ impl Wiring<'_> {
                 continue;
             };
             let from = Inside { port, network, sandbox: 0, leaving: Leaving::Refused, address: None };
-            self.nat.outbound(frame, from, self.now, &mut self.outside.verdicts);
+            self.nat.outbound(frame, from, self.now, &mut self.uplinks.verdicts);
         }
         self.verdicts.errors = errors;
     }
 
     /// One straight loop for each fate the translator knows.
     fn settle_translated(&mut self) -> usize {
-        let mut fates = std::mem::take(&mut self.outside.verdicts);
+        let mut fates = std::mem::take(&mut self.uplinks.verdicts);
         let mut made = fates.made.len();
         for (port, frame) in fates.outside.drain(..) {
             self.send(port, frame);
@@ -345,14 +342,14 @@ impl Wiring<'_> {
         for (realm, frame) in fates.made.drain(..) {
             self.send_made(realm, frame);
         }
-        self.outside.verdicts = fates;
+        self.uplinks.verdicts = fates;
         made
     }
 
     /// Sends a packet to its next hop, or holds it until that has said its address.
     fn send(&mut self, ingress: PortId, frame: Frame) {
         let way = target(&frame).and_then(|target| self.switch.next_hop(target, source(&frame)));
-        let found = way.and_then(|(port, hop)| Some((port, hop, self.outside.uplinks.get_mut(&port)?)));
+        let found = way.and_then(|(port, hop)| Some((port, hop, self.uplinks.by_port.get_mut(&port)?)));
         let Some((egress, hop, uplink)) = found else {
             return self.drop(DropReason::NoRoute, ingress, frame);
         };
@@ -364,7 +361,7 @@ impl Wiring<'_> {
     }
 
     fn hand_over(&mut self, egress: PortId, mac: Mac, mut frame: Frame) {
-        let own = self.outside.uplinks.get(&egress).map_or(Mac::ZERO, |uplink| uplink.spec.mac);
+        let own = self.uplinks.by_port.get(&egress).map_or(Mac::ZERO, |uplink| uplink.spec.mac);
         let bytes = frame.bytes_mut();
         bytes[..6].copy_from_slice(&mac.0);
         bytes[6..12].copy_from_slice(&own.0);
@@ -400,8 +397,8 @@ impl Wiring<'_> {
     /// Sends the questions for neighbours that are due. Without a slot one is left out: it is asked again.
     fn ask_neighbours(&mut self) -> usize {
         let mut made = 0;
-        let Self { outside, pool, verdicts, .. } = self;
-        for (port, uplink) in &mut outside.uplinks {
+        let Self { uplinks, pool, verdicts, .. } = self;
+        for (port, uplink) in &mut uplinks.by_port {
             while let Some(question) = uplink.neighbours.next_question() {
                 let Some(mut frame) = pool.take() else { continue };
                 frame.fill(&question);

@@ -18,11 +18,10 @@ mod sockets;
 mod targets;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use vswitch_contract::counters::{Counter, Counters};
-use vswitch_contract::relay::{Relayed, Targets};
 use vswitch_contract::reserved::RELAY;
 use vswitch_engine::{Switch, Verdicts};
 use vswitch_frame::{Frame, Instant, NetworkId, Pool, PortId};
@@ -30,11 +29,9 @@ use vswitch_proxy::{Limits, Proxy, Token};
 use vswitch_sys::poll::Poller;
 use vswitch_sys::stream::Stream;
 
+use crate::ready::RELAYS_FROM;
 use sockets::Sockets;
 
-/// The numbers by which listening sockets are waited for are odd and behind this one, those of the proxy's descriptors
-/// even. Ports have those before it.
-const FIRST_NUMBER: usize = 1 << 16;
 /// Connections accepted at one socket before the next socket's turn.
 const ACCEPTED: usize = 64;
 /// Listening sockets that have their turn before the rest of the loop has.
@@ -92,7 +89,7 @@ impl Relays {
 
     /// A descriptor became ready. It may be closed since.
     pub(crate) fn set_ready(&mut self, number: usize, now: Instant) {
-        let Some(nth) = number.checked_sub(FIRST_NUMBER) else { return };
+        let Some(nth) = number.checked_sub(RELAYS_FROM) else { return };
         if nth % 2 == 0 {
             self.proxy.ready(Token((nth / 2) as u64), now);
         } else if !self.ready.contains(&number) {
@@ -199,17 +196,9 @@ impl Relays {
             self.proxy.reset(token);
         }
     }
-
-    /// The sockets of published ports that follow these: for whom they are, which is the first, and at most [`CHUNK`](vswitch_contract::relay::CHUNK).
-    pub(crate) fn sockets_behind(
-        &self,
-        after: Option<(Relayed, usize)>,
-    ) -> Option<(Relayed, Targets, usize, Vec<BorrowedFd<'_>>)> {
-        self.sockets.behind(after, &self.proxy)
-    }
 }
 
 /// The number by which a descriptor of the proxy's is waited for.
 fn number_of(token: Token) -> Option<usize> {
-    usize::try_from(token.0).ok()?.checked_mul(2)?.checked_add(FIRST_NUMBER)
+    usize::try_from(token.0).ok()?.checked_mul(2)?.checked_add(RELAYS_FROM)
 }

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Bound;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use vswitch_contract::relay::{CHUNK, Relayed, Targets, Transport};
 use vswitch_frame::{Instant, Pool};
-use vswitch_proxy::{Bindings, Proxy, Token};
+use vswitch_proxy::{Bindings, Token};
 use vswitch_sys::datagrams::Datagrams;
 use vswitch_sys::poll::Poller;
 
-use super::{FIRST_NUMBER, Relays, number_of, targets};
+use super::{Relays, number_of, targets};
+use crate::ready::RELAYS_FROM;
 
 /// The part of all descriptors that is for other things than sockets of published ports: one of so many.
 const OTHERS_PART: usize = 4;
@@ -53,7 +54,7 @@ struct Publication {
 
 #[derive(Debug)]
 enum Socket {
-    Listening(usize, OwnedFd),
+    Listening(usize, Arc<OwnedFd>),
     Datagrams(Token),
 }
 
@@ -77,46 +78,30 @@ impl Sockets {
             targets::bindings(&publication.targets, container_port(relayed, *nth), publication.number),
         ))
     }
-
-    pub(super) fn behind<'a>(
-        &'a self,
-        after: Option<(Relayed, usize)>,
-        proxy: &'a Proxy,
-    ) -> Option<(Relayed, Targets, usize, Vec<BorrowedFd<'a>>)> {
-        let rest = after.and_then(|(relayed, nth)| {
-            let publication = self.publications.get(&relayed)?;
-            (publication.sockets.len() > nth + 1).then_some((relayed, publication, nth + 1))
-        });
-        let next = || {
-            let after = after.map_or(Bound::Unbounded, |(relayed, _)| Bound::Excluded(relayed));
-            let (relayed, publication) = self.publications.range((after, Bound::Unbounded)).next()?;
-            Some((*relayed, publication, 0))
-        };
-        let (relayed, publication, first) = rest.or_else(next)?;
-        let fds = publication.sockets.iter().skip(first).take(CHUNK).filter_map(|socket| match socket {
-            Socket::Listening(_, fd) => Some(fd.as_fd()),
-            Socket::Datagrams(token) => proxy.descriptor(*token),
-        });
-        Some((relayed, publication.targets, first, fds.collect()))
-    }
 }
 
 impl Relays {
-    /// Takes sockets of a published range, from its `first` on. They lead nowhere yet.
+    /// Takes a page of the sockets of a published range; a range leads nowhere at first. Without sockets the range is closed
+    /// from that page on.
     ///
     /// # Errors
-    /// Why they are not taken; then the range has none.
-    pub(crate) fn add_sockets(
+    /// Why they are not taken; then the range has those of the pages before.
+    pub(crate) fn set_sockets(
         &mut self,
         relayed: Relayed,
-        first: usize,
-        fds: Vec<OwnedFd>,
+        page: u16,
+        fds: &[Arc<OwnedFd>],
         poller: &Poller,
         now: Instant,
     ) -> Result<(), SocketsError> {
+        let first = usize::from(page) * CHUNK;
+        self.close_from(relayed, first, poller);
+        if fds.is_empty() {
+            return Ok(());
+        }
         let taken = self.take_sockets(relayed, first, fds, poller, now);
         if taken.is_err() {
-            self.close(relayed, poller);
+            self.close_from(relayed, first, poller);
         }
         taken
     }
@@ -125,12 +110,11 @@ impl Relays {
         &mut self,
         relayed: Relayed,
         first: usize,
-        fds: Vec<OwnedFd>,
+        fds: &[Arc<OwnedFd>],
         poller: &Poller,
         now: Instant,
     ) -> Result<(), SocketsError> {
         if first == 0 {
-            self.close(relayed, poller);
             self.sockets.made += 1;
             let (number, targets) = (self.sockets.made, Targets::default());
             let publication = Publication { number, targets, sockets: Vec::with_capacity(fds.len()) };
@@ -145,7 +129,7 @@ impl Relays {
             if usize::try_from(fd.as_raw_fd()).is_ok_and(|number| number >= most) {
                 return Err(SocketsError::Full(self.descriptors));
             }
-            let socket = self.open(relayed, nth, fd, poller, now).map_err(SocketsError::Unfit)?;
+            let socket = self.open(relayed, nth, Arc::clone(fd), poller, now).map_err(SocketsError::Unfit)?;
             if let Some(publication) = self.sockets.publications.get_mut(&relayed) {
                 publication.sockets.push(socket);
             }
@@ -157,14 +141,13 @@ impl Relays {
         &mut self,
         relayed: Relayed,
         nth: usize,
-        fd: OwnedFd,
+        fd: Arc<OwnedFd>,
         poller: &Poller,
         now: Instant,
     ) -> std::io::Result<Socket> {
         match relayed.transport {
             Transport::Tcp => {
-                let last =
-                    self.sockets.listening.last_key_value().map_or(FIRST_NUMBER - 1, |(last, _)| *last);
+                let last = self.sockets.listening.last_key_value().map_or(RELAYS_FROM - 1, |(last, _)| *last);
                 let number = last + 2;
                 poller.add(fd.as_fd(), number)?;
                 self.sockets.listening.insert(number, (relayed, nth));
@@ -204,16 +187,10 @@ impl Relays {
         self.proxy.release(gone, pool, &mut self.out, now);
     }
 
-    /// Closes the sockets of a published range, and resets its relays.
-    pub(crate) fn end(&mut self, relayed: Relayed, poller: &Poller, pool: &mut Pool, now: Instant) {
-        self.lead_to(relayed, Targets::default(), pool, now);
-        self.close(relayed, poller);
-    }
-
-    /// Closes sockets. Control has duplicates, so they must leave the poller first.
-    fn close(&mut self, relayed: Relayed, poller: &Poller) {
-        let Some(publication) = self.sockets.publications.remove(&relayed) else { return };
-        for socket in publication.sockets {
+    /// Closes the sockets of a published range from one on. Control has duplicates, so they must leave the poller first.
+    fn close_from(&mut self, relayed: Relayed, first: usize, poller: &Poller) {
+        let Some(publication) = self.sockets.publications.get_mut(&relayed) else { return };
+        for socket in publication.sockets.split_off(first.min(publication.sockets.len())) {
             match socket {
                 Socket::Listening(number, fd) => {
                     let _ = poller.remove(fd.as_fd());
@@ -226,6 +203,9 @@ impl Relays {
                     self.proxy.close_listener(token);
                 }
             }
+        }
+        if publication.sockets.is_empty() {
+            self.sockets.publications.remove(&relayed);
         }
     }
 }
