@@ -46,6 +46,7 @@ mod receive;
 pub mod record;
 mod restore;
 mod rewrite;
+mod slab;
 mod table;
 pub mod tcp;
 mod tick;

@@ -12,7 +12,7 @@
 use vswitch_frame::hash::SeededHash;
 
 use crate::index::Index;
-use crate::table::NONE;
+use crate::slab::{self, NONE};
 use crate::tuple::{Address, End, Protocol, Realm};
 
 /// A mapping's number: good until the mapping is removed.
@@ -125,8 +125,7 @@ impl Mappings {
     /// Adds a mapping, neither of whose ends has one. It must be [used](Self::use_by) before it is unused.
     pub(crate) fn insert(&mut self, mapping: Mapping) -> MappingId {
         let at = if self.vacant == NONE {
-            self.records.push(mapping);
-            u32::try_from(self.records.len() - 1).unwrap_or(NONE)
+            slab::append(&mut self.records, mapping)
         } else {
             let at = self.vacant;
             let record = &mut self.records[at as usize];

@@ -18,7 +18,7 @@ use vswitch_frame::hash::spread;
 
 use crate::flow::{Class, Flow, Origin, Side};
 use crate::mapping::MappingId;
-use crate::table::NONE;
+use crate::slab::NONE;
 use crate::tick::Tick;
 use crate::tuple::{Address, Protocol, Realm, Tuple, reply_kind};
 

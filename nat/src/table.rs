@@ -21,11 +21,9 @@ use vswitch_frame::hash::SeededHash;
 use crate::flow::{Class, Flow, Side};
 use crate::index::Index;
 use crate::limits::Timeouts;
+use crate::slab::{self, NONE};
 use crate::tick::Tick;
 use crate::tuple::Tuple;
-
-/// No record.
-pub(crate) const NONE: u32 = u32::MAX;
 
 /// A flow's number: good until the flow is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,8 +198,7 @@ impl Table {
 
     fn take_record(&mut self, flow: Flow) -> u32 {
         if self.vacant == NONE {
-            self.records.push(flow);
-            return u32::try_from(self.records.len() - 1).unwrap_or(NONE);
+            return slab::append(&mut self.records, flow);
         }
         let at = self.vacant;
         let record = &mut self.records[at as usize];
