@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use vswitch_frame::Instant;
-
 use crate::limits::Timeouts;
 use crate::mapping::MappingId;
-use crate::tcp::{self, TcpState};
 use crate::tick::Tick;
-use crate::tuple::{Protocol, Tuple};
+use crate::tuple::Tuple;
 
 /// One of the two ends of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,52 +167,5 @@ impl Flow {
     #[inline]
     pub(crate) fn tuple(&self, side: Side) -> &Tuple {
         &self.tuples[side.index()]
-    }
-}
-
-/// A flow, for a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Listed {
-    /// What the initiator's packets look like when they come to us.
-    pub initiator: Tuple,
-    /// What the target's packets look like when they come to us: the translation, reversed.
-    pub target: Tuple,
-    /// How it came to be.
-    pub origin: Origin,
-    /// Its state.
-    pub class: Class,
-    /// Where its connection is, if it is one of TCP.
-    pub state: Option<TcpState>,
-    /// Whether the target has sent anything.
-    pub answered: bool,
-    /// The sandbox it is charged to.
-    pub sandbox: u32,
-    /// Time since its first packet.
-    pub age: Duration,
-    /// Time until it is forgotten, if it is not used.
-    pub left: Duration,
-    /// Frames from initiator and target; a super-frame is one.
-    pub frames: [u32; 2],
-    /// Bytes from initiator and target, from the IP header on.
-    pub bytes: [u64; 2],
-}
-
-impl Listed {
-    pub(crate) fn new(flow: &Flow, timeouts: &Timeouts, now: Instant) -> Self {
-        let [initiator, target] = flow.tuples;
-        Self {
-            initiator,
-            target,
-            origin: flow.origin,
-            class: flow.class,
-            state: (initiator.protocol == Protocol::Tcp).then(|| tcp::state(flow.handshake)),
-            answered: flow.seen & Side::Target.bit() != 0,
-            sandbox: flow.sandbox,
-            age: Tick::at(now).since(flow.born),
-            left: flow.used.after(flow.class.timeout(timeouts)).instant().since(now),
-            frames: flow.frames,
-            bytes: flow.bytes,
-        }
     }
 }

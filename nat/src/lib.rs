@@ -37,6 +37,7 @@ mod identification;
 mod index;
 mod ip;
 pub mod limits;
+pub mod listing;
 mod mapping;
 pub mod mss;
 pub mod nat;
@@ -57,8 +58,9 @@ pub mod verdict;
 
 pub use binding::{Binding, BindingError};
 pub use destination::Destination;
-pub use flow::{Class, Listed, Origin};
+pub use flow::{Class, Origin};
 pub use limits::{Filtering, Limits, Timeouts};
+pub use listing::Listed;
 pub use nat::{Nat, Stats, Uplink, Wanted};
 pub use record::Record;
 pub use tcp::TcpState;

@@ -9,10 +9,11 @@ use vswitch_frame::{DropReason, Instant, NetworkId, Pool, PortId};
 
 use crate::answer::{self, Complaint};
 use crate::binding::{Binding, BindingError, Bindings};
-use crate::flow::{Class, Flow, Listed, Origin, Side};
+use crate::flow::{Class, Flow, Origin, Side};
 use crate::fragments::Fragments;
 use crate::identification::Identifications;
 use crate::limits::Limits;
+use crate::listing::{Listed, Mapped};
 use crate::mapping::{MappingId, Mappings};
 use crate::ports::Ports;
 use crate::table::{FlowId, Table};
@@ -247,12 +248,7 @@ impl Nat {
 
     /// Every mapping: inside and outside end, as address and port.
     pub fn mappings(&self) -> impl Iterator<Item = Mapped> {
-        self.mappings.iter().map(|mapping| Mapped {
-            protocol: mapping.protocol,
-            realm: mapping.realm,
-            inside: (mapping.inside.ip(), mapping.inside_port),
-            outside: (mapping.outside.ip(), mapping.outside_port),
-        })
+        self.mappings.iter().map(Mapped::new)
     }
 
     /// Whether there is any mapping.
@@ -372,20 +368,6 @@ impl Nat {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         spread(self.random)
     }
-}
-
-/// A mapping, for a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Mapped {
-    /// Its protocol.
-    pub protocol: Protocol,
-    /// Where its inside is.
-    pub realm: Realm,
-    /// The inside end.
-    pub inside: (IpAddr, u16),
-    /// The outside end.
-    pub outside: (IpAddr, u16),
 }
 
 /// Resets one end of a flow that was not used for too long, so that it does not wait for nothing.
