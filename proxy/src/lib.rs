@@ -26,15 +26,21 @@
 #![forbid(unsafe_code)]
 
 pub mod binding;
+mod counts;
 mod datagram;
 mod deadlines;
+mod flow;
 pub mod limits;
 mod link;
+mod numbers;
 mod proxy;
 pub mod relay;
 pub mod session;
 mod source;
+mod token;
 
 pub use binding::{Binding, Bindings};
+pub use counts::Counts;
 pub use limits::Limits;
-pub use proxy::{Counts, Proxy, Refused, Token};
+pub use proxy::{Proxy, Refused};
+pub use token::Token;

@@ -62,6 +62,11 @@ pub(crate) fn keeps_port(binding: &Binding, source: IpAddr, client: SocketAddr) 
     source == client.ip() && source != binding.gateway && client.port() != 0
 }
 
+/// A client as it is on the wire: an IPv4 client of a socket of both families is one of IPv4.
+pub(crate) fn canonical(client: SocketAddr) -> SocketAddr {
+    SocketAddr::new(client.ip().to_canonical(), client.port())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
