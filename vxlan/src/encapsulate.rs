@@ -36,8 +36,7 @@ use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
 use vswitch_frame::split::Splitter;
 use vswitch_frame::{Accepts, DropReason, Frame};
 
-use crate::UDP_PORT;
-use crate::header::{HEADER_BYTES, Header};
+use crate::header::{HEADER_BYTES, Header, UDP_PORT};
 use crate::mtu::clamp_mss;
 use crate::tunnel::{Destination, Tunnel};
 

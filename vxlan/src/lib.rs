@@ -39,11 +39,8 @@ pub mod vni;
 
 pub use decapsulate::{Decapsulator, Inner, Received};
 pub use encapsulate::{Encapsulator, Send, Sender};
-pub use header::{HEADER_BYTES, Header, Malformed};
+pub use header::{HEADER_BYTES, Header, Malformed, UDP_PORT};
 pub use neighbour::Answer;
 pub use table::{Limits, Outcome, Record, Table};
 pub use tunnel::{Destination, Settings, Tunnel, Tunnels};
 pub use vni::{Vni, VniError};
-
-/// The UDP port assigned to VXLAN (RFC 7348, 8).
-pub const UDP_PORT: u16 = 4789;
