@@ -5,13 +5,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
 
 use vswitch_sys::netlink::{LinkChange, Netlink, VethPeer};
 use vswitch_sys::netns::{NetNs, run_in};
 
-use crate::Place;
+use crate::place::{Place, place};
 
 /// Whether the host's iptables rules see bridged IPv4 packets.
 const CALL_IPTABLES: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
@@ -67,16 +66,6 @@ impl KernelBridge {
             other => other,
         }
     }
-}
-
-/// A namespace as an end of a measurement, for as long as `netns` lives.
-pub fn place(netns: &NetNs, address: IpAddr) -> Place {
-    Place { netns: netns_path(netns), address, reached_at: None }
-}
-
-/// A path by which other processes reach a namespace that has no name, for as long as `netns` lives.
-pub fn netns_path(netns: &NetNs) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd()))
 }
 
 /// Gives a container's `eth0` its address, and brings it and loopback up.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use vswitch_frame::Instant;
 use vswitch_sys::clock;
 
-use crate::worker::source_end;
+use crate::source_end::source_end;
 
 /// Connections on their way at once.
 const LANES: usize = 64;

@@ -1,7 +1,6 @@
 //! What callers ask for: one function a measurement.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -9,29 +8,12 @@ use serde::de::DeserializeOwned;
 use crate::connections::{Answered, ConnectionsReport};
 use crate::ping::PingReport;
 use crate::ping_pong::{PingPongReport, RoundTrips};
+use crate::place::Place;
 use crate::queries::QueryReport;
 use crate::spawn::{TrafficError, Worker};
 use crate::tcp::{TcpReport, TcpSent};
 use crate::udp::{UdpReceived, UdpReport, UdpSent};
 use crate::worker::Job;
-
-/// One end of a measurement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its network namespace: a path to open, such as `/run/netns/NAME` or `/proc/PID/fd/N`.
-    pub netns: PathBuf,
-    /// Its address there.
-    pub address: IpAddr,
-    /// The address others reach it at, where that is another one.
-    pub reached_at: Option<IpAddr>,
-}
-
-impl Place {
-    /// The address others reach it at.
-    pub fn goal(&self) -> IpAddr {
-        self.reached_at.unwrap_or(self.address)
-    }
-}
 
 /// Sends bulk data over `streams` TCP connections for `duration`.
 ///

@@ -18,7 +18,7 @@ use vswitch_sys::socket::{BATCH, ReceiveBatch, SendBatch};
 
 use crate::pattern::mix;
 use crate::ready::Ready;
-use crate::worker::source_end;
+use crate::source_end::source_end;
 
 /// Bytes of payload: flow, sequence number, and a word that both determine.
 const PAYLOAD: usize = 18;

@@ -2,13 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
@@ -93,18 +91,6 @@ fn obey(order: &[u8]) -> io::Result<()> {
             Err(io::Error::new(error.kind(), format!("{}: {error}", program.display())))
         }
     }
-}
-
-/// Says from now on whether the source has ended, when standard input does.
-pub(crate) fn source_end() -> impl Fn() -> bool {
-    let ended = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&ended);
-    std::thread::spawn(move || {
-        // Whatever way the read ends, nobody is there any more who could send.
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        flag.store(true, Ordering::Relaxed);
-    });
-    move || ended.load(Ordering::Relaxed)
 }
 
 fn named(netns: &std::path::Path, error: &io::Error) -> io::Error {
