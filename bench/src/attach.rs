@@ -14,7 +14,7 @@ use vswitch_sys::netns::NetNs;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_traffic::{enter_stage, netns_path};
 
-use crate::contender::Switch;
+use crate::contender::switch::Switch;
 use crate::error::BenchError;
 use crate::http::post;
 use crate::machine::{self, Machine};

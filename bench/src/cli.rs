@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::contender::{local, outside, overlay};
 use crate::error::BenchError;
-use crate::figure::Test;
-use crate::results::{Results, Road};
+use crate::measurement::Measurement;
+use crate::results::Results;
+use crate::road::Road;
 use crate::{attach, c2c, chart, endpoints, membership, names, ports};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
@@ -151,16 +152,18 @@ pub fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), BenchError> {
     match command {
         Command::C2c(options) => c2c::run(options),
-        Command::Masquerade(rounds) => rounds.run(&[Road::Masquerade], &Test::BULK, outside::contenders),
-        Command::Published(rounds) => rounds.run(&[Road::Published], &Test::BULK, outside::contenders),
+        Command::Masquerade(rounds) => {
+            rounds.run(&[Road::Masquerade], &Measurement::BULK, outside::contenders)
+        }
+        Command::Published(rounds) => rounds.run(&[Road::Published], &Measurement::BULK, outside::contenders),
         Command::Connrate(rounds) => {
-            rounds.run(&[Road::Published, Road::Masquerade], &[Test::Connections], outside::contenders)
+            rounds.run(&[Road::Published, Road::Masquerade], &[Measurement::Connections], outside::contenders)
         }
         Command::Overlay { underlay, rounds } => {
-            rounds.run(&[underlay.road()], &Test::BULK, overlay::contenders)
+            rounds.run(&[underlay.road()], &Measurement::BULK, overlay::contenders)
         }
         Command::Proxy { docker_proxy, rounds } => {
-            rounds.run(&[Road::Proxy], &Test::BULK, |_| local::contenders(docker_proxy.as_deref()))
+            rounds.run(&[Road::Proxy], &Measurement::BULK, |_| local::contenders(docker_proxy.as_deref()))
         }
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),

@@ -5,7 +5,7 @@ use vswitch_sys::clock;
 use vswitch_traffic::enter_stage;
 
 use crate::attach::{Usage, attach, processes};
-use crate::contender::Switch;
+use crate::contender::switch::Switch;
 use crate::error::BenchError;
 use crate::http::post;
 use crate::machine::{self, Machine};

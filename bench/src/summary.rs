@@ -1,8 +1,9 @@
 //! From values to medians and ratios, and the bars they are held against. Pure.
 
-use crate::contender::{Peer, PortType, Who};
+use crate::contender::who::{Peer, PortType, Who};
 use crate::figure::Figure;
-use crate::results::{Results, Road};
+use crate::results::Results;
+use crate::road::Road;
 
 /// The middle of several values, and how far they spread.
 #[derive(Clone, Copy, Debug, PartialEq)]

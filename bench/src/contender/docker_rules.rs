@@ -5,7 +5,8 @@ use std::io;
 use vswitch_sys::netns::run_in;
 use vswitch_traffic::KernelBridge;
 
-use super::{Contender, Peer};
+use super::Contender;
+use super::who::Peer;
 use crate::error::BenchError;
 use crate::process::Program;
 

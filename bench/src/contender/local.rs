@@ -12,7 +12,9 @@ use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netns::{NetNs, run_in};
 use vswitch_traffic::{KernelBridge, Place, Process, netns_path, place};
 
-use super::{Contender, Peer, PortType, Switch, Who};
+use super::Contender;
+use super::switch::Switch;
+use super::who::{Peer, PortType, Who};
 use crate::error::BenchError;
 use crate::process::Program;
 

@@ -14,10 +14,12 @@ use vswitch_sys::netlink::{LinkChange, Netlink, VethPeer};
 use vswitch_sys::netns::{NetNs, run_in};
 use vswitch_traffic::{netns_path, plug_in};
 
-use super::{Contender, Peer, PortType, Switch, Who, containers};
+use super::switch::Switch;
+use super::who::{Peer, PortType, Who};
+use super::{Contender, containers};
 use crate::error::BenchError;
 use crate::process::Program;
-use crate::results::Road;
+use crate::road::Road;
 
 const HOSTS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 const VNI: &str = "4097";
