@@ -1,4 +1,4 @@
-//! A flow: what is remembered of two ends that talk.
+//! A flow: two ends that talk, as they are remembered.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::tuple::Tuple;
 /// One of the two ends of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Who sent the first packet.
+    /// The end that sent the first packet.
     Initiator,
-    /// Whom it was for.
+    /// The end it was for.
     Target,
 }
 
@@ -35,14 +35,14 @@ impl Side {
     }
 }
 
-/// What a flow is, as far as time-outs are concerned. One queue each, oldest first.
+/// The class of a flow, as far as time-outs are concerned. One queue each, oldest first.
 ///
 /// | class | entered by | left by |
 /// |---|---|---|
-/// | `…Opening` | the first packet; for TCP also a new SYN when closing | an answer; for TCP the whole handshake |
+/// | `…Opening` | the first packet; for TCP also a new SYN when closing | an answer; for TCP the handshake |
 /// | `Udp`, `Sctp` | an answer | |
-/// | `Tcp` | SYN and ACK seen from both sides; a segment from who was reset, but goes on | FIN from both, a reset that fits |
-/// | `TcpClosing` | FIN from both, a reset that fits | a new SYN; a segment from who was reset |
+/// | `Tcp` | SYN and ACK from both; a segment from a side that was reset | FIN from both, a reset that fits |
+/// | `TcpClosing` | FIN from both, a reset that fits | a new SYN; a segment from a side that was reset |
 /// | `Query` | a query of ICMP | |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -127,13 +127,13 @@ impl Origin {
         [Self::Outbound, Self::Overloaded, Self::Published, Self::Inbound, Self::Hairpin, Self::Filtered];
 }
 
-/// What is remembered of a flow: plain data, indices instead of pointers.
+/// A flow as it is remembered: plain data, indices instead of pointers.
 ///
 /// A packet of one side is translated into the reverse of the other side's tuple.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Flow {
-    /// What the packets of each side look like when they come to us.
+    /// The names of each side's packets when they come to us.
     pub(crate) tuples: [Tuple; 2],
     /// Bytes from each side, from the IP header on.
     pub(crate) bytes: [u64; 2],
@@ -157,7 +157,7 @@ pub struct Flow {
     pub(crate) scales: [u8; 2],
     /// TCP: SYN, ACK, FIN and reset, a bit for each side.
     pub(crate) handshake: u8,
-    /// Who has sent anything, a bit for each side.
+    /// Sides that have sent anything, a bit for each.
     pub(crate) seen: u8,
     pub(crate) class: Class,
     pub(crate) origin: Origin,

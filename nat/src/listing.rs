@@ -16,9 +16,9 @@ use crate::tuple::{Protocol, Realm, Tuple};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Listed {
-    /// What the initiator's packets look like when they come to us.
+    /// The name of the initiator's packets when they come to us.
     pub initiator: Tuple,
-    /// What the target's packets look like when they come to us: the translation, reversed.
+    /// The name of the target's packets when they come to us: the translation, reversed.
     pub target: Tuple,
     /// How it came to be.
     pub origin: Origin,

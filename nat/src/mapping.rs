@@ -41,9 +41,9 @@ pub(crate) struct Mapping {
     pub(crate) protocol: Protocol,
     /// Flows that use it; zero when the record is free.
     pub(crate) flows: u32,
-    /// Those of them in which its inside has sent something; of a free record the next free one.
+    /// Flows in which its inside has sent something; of a free record the next free one.
     pub(crate) holders: u32,
-    /// Whose it is.
+    /// The sandbox it belongs to.
     pub(crate) sandbox: u32,
 }
 
@@ -57,7 +57,7 @@ impl Mapping {
     }
 }
 
-/// That a mapping's inside has sent to an address.
+/// A permit: a mapping's inside has sent to an address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Permit {
     mapping: MappingId,

@@ -50,7 +50,7 @@ pub struct Wanted {
     pub ports: usize,
 }
 
-/// What there is, and what was counted.
+/// Numbers of things there are, and counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Stats {
@@ -64,7 +64,7 @@ pub struct Stats {
     pub fragments_waiting: usize,
     /// Outside ports claimed.
     pub ports_claimed: usize,
-    /// Those of them that are free.
+    /// Outside ports claimed and free.
     pub ports_free: usize,
     /// Flows that had to make room for others.
     pub evicted: u64,
@@ -256,7 +256,7 @@ impl Nat {
         self.mappings.len() > 0
     }
 
-    /// What there is, and what was counted.
+    /// Numbers of things there are, and counters.
     pub fn stats(&self) -> Stats {
         Stats {
             flows: self.flows.len(),
@@ -316,7 +316,8 @@ impl Nat {
         Ok(())
     }
 
-    /// Adds a flow, for which there is room. It takes the place of the initiator's attempts that were filtered.
+    /// Adds a flow, for which there is room. It takes the place of the initiator's attempts that were
+    /// filtered.
     pub(crate) fn add(&mut self, flow: Flow) -> FlowId {
         for mapping in flow.mappings.into_iter().filter(|mapping| mapping.is_some()) {
             self.mappings.use_by(mapping);
