@@ -1,6 +1,6 @@
 //! Counts: what has happened to relays and sessions.
 
-/// What has happened so far, and what there is now.
+/// Counts of what has happened so far, and of what there is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// TCP relays there are.

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use vswitch_frame::NetworkId;
 
-/// What a frame of a container's is known by.
+/// The name of a container's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Flow {
     pub(crate) network: NetworkId,
     pub(crate) container: SocketAddr,
-    /// What the container takes for the client.
+    /// The end that the container takes for the client.
     pub(crate) source: SocketAddr,
 }

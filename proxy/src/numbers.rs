@@ -11,7 +11,7 @@ use crate::token::Token;
 /// Ports that are tried in a row before a new flow is given up.
 const PORT_TRIES: u16 = 1024;
 
-/// Where tokens, ports and seeds come from.
+/// The source of tokens, ports and seeds.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     next: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// The `seed` makes all but tokens hard to guess.
+    /// Numbers of which all but tokens are hard to guess without the `seed`.
     pub(crate) fn new(seed: u64) -> Self {
         Self { next: 0, seed }
     }

@@ -25,8 +25,8 @@ use crate::token::Token;
 
 /// Relays, listeners and sessions that are worked on in one turn.
 const DUE_MAX: usize = 256;
-/// Frames made in one turn, after which the rest of what is due waits for the next: no more than stay in a cache until they
-/// are sent.
+/// Frames made in one turn, after which the rest of what is due waits for the next: no more than stay in a
+/// cache until they are sent.
 const FRAMES: usize = 64;
 /// How long what is due waits when slots are scarce.
 const NO_SLOT: Duration = Duration::from_millis(1);
@@ -117,8 +117,8 @@ impl Proxy {
         Ok(token)
     }
 
-    /// Begins to relay what a bound UDP socket receives. It is to be waited for by the token. What leads nowhere is
-    /// dropped.
+    /// Begins to relay what a bound UDP socket receives. It is to be waited for by the token. What leads
+    /// nowhere is dropped.
     ///
     /// # Errors
     /// [`Refused::BadBinding`].
@@ -168,8 +168,9 @@ impl Proxy {
         }
     }
 
-    /// Takes a copy of a frame that a container of `network` sent to the gateway's MAC address, if it belongs to a relay or a
-    /// session, and says whether it does. The frame must have been parsed, and remains the caller's.
+    /// Takes a copy of a frame that a container of `network` sent to the gateway's MAC address, if it belongs
+    /// to a relay or a session, and says whether it does. The frame must have been parsed, and remains the
+    /// caller's.
     ///
     /// Ask this before the frame is routed: its destination may be any address of a client's.
     pub fn from_container(
@@ -291,7 +292,7 @@ impl Proxy {
         }
     }
 
-    /// What has happened so far, and what there is.
+    /// Counts of what has happened so far, and of what there is.
     pub fn counts(&self) -> Counts {
         Counts { relays: self.relays.len(), sessions: self.sessions.len(), ..self.counts }
     }

@@ -2,13 +2,13 @@
 //!
 //! # Theory of operation
 //!
-//! A session begins with a client's first datagram to one address of the host's, and has a source of its own toward
-//! the container ([`crate::source`]). What the container sends there goes to the client from the
-//! address the client addressed. A session ends after [`IDLE`] without a datagram in either direction, or with
-//! its listener. Datagrams have no back-pressure: what finds no room is lost.
+//! A session begins with a client's first datagram to one address of the host's, and has a source of its own
+//! toward the container ([`crate::source`]). What the container sends there goes to the client from the
+//! address the client addressed. A session ends after [`IDLE`] without a datagram in either direction, or
+//! with its listener. Datagrams have no back-pressure: what finds no room is lost.
 //!
-//! A datagram that does not fit into the container's MTU goes in fragments. Fragments of the container's are not put
-//! together here.
+//! A datagram that does not fit into the container's MTU goes in fragments. Fragments of the container's are
+//! not put together here.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -112,7 +112,8 @@ impl Sessions {
         gone
     }
 
-    /// What is due of a session: when it is due next, or `None` when it has ended or there is none.
+    /// Does what is due of a session. Answers when it is due next, or `None` when it has ended or there is
+    /// none.
     pub(crate) fn expire(&mut self, token: Token, now: Instant) -> Option<Instant> {
         let at = self.all.get(&token)?.active_at + IDLE;
         if at <= now {
@@ -258,7 +259,8 @@ fn finish(
     datagram::finish(frame, &binding, source, received.length).map(|()| binding)
 }
 
-/// Hands a finished frame out, in fragments if it does not fit. Its slot is given back where it is not handed out.
+/// Hands a finished frame out, in fragments if it does not fit. Its slot is given back where it is not handed
+/// out.
 fn emit(
     frame: Frame,
     binding: &Binding,

@@ -1,4 +1,4 @@
-//! Who the container sees: the client, or the gateway.
+//! The source that the container sees: the client, or the gateway.
 //!
 //! The client's own address is kept where the container's answer finds the way back to us:
 //!
@@ -7,7 +7,7 @@
 //! | of the container's family, and none of those below | the client's address and port |
 //! | the same, but a relay between these two has that port already | the client's address, another port |
 //! | of the other family | the gateway |
-//! | loopback, unspecified, multicast, broadcast, link-local | the gateway: such an address means the container itself, or nobody |
+//! | loopback, unspecified, multicast, broadcast, link-local | the gateway: it is the container or nobody |
 //! | in the container's subnet | the gateway: the container would look for it on its link |
 //! | any, where the container has no default route | the gateway |
 
