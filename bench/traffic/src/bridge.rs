@@ -1,4 +1,4 @@
-//! Two containers on a bridge of the kernel's: what the switch is measured beside.
+//! Two containers on a bridge of the kernel's, beside which the switch is measured.
 //!
 //! Everything is in namespaces without names, kept alive by the value alone: when it goes, in whatever way
 //! the process ends, the kernel takes the bridge, the interfaces and the namespaces away.
@@ -22,7 +22,7 @@ pub struct KernelBridge {
     pub host: NetNs,
     /// The containers, each with an interface `eth0` on the bridge.
     pub containers: [NetNs; 2],
-    /// The same, as ends of a measurement.
+    /// The containers as ends of a measurement.
     pub places: [Place; 2],
 }
 

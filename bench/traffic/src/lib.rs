@@ -17,7 +17,7 @@
 //! standard error, and the caller gets that line as its error. Workers are killed by the kernel when the
 //! thread that spawned them ends, and by their handle when the caller gives up early: none is left over.
 //!
-//! What is received is checked, and a wrong byte fails the measurement or is counted, never passed over:
+//! Everything received is checked, and a wrong byte fails the measurement or is counted, never passed over:
 //! see [`TcpReport`], [`UdpReport`], [`PingPongReport`] and [`ConnectionsReport`] for what exactly.
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What callers ask for: one function a measurement.
+//! Measurements that callers ask for: one function each.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -51,11 +51,12 @@ pub fn ping_pong(from: &Place, to: &Place, duration: Duration) -> Result<PingPon
     Ok(report)
 }
 
-/// Makes TCP connections, as many as will go, for `duration`, to `ports` ports in turn: a byte to and fro on each,
-/// then it is closed.
+/// Makes TCP connections, as many as will go, for `duration`, to `ports` ports in turn: a byte to and fro on
+/// each, then it is closed.
 ///
 /// # Errors
-/// When a worker cannot be started or has no socket, or an answer is wrong. Connections that fail are no error but counted.
+/// When a worker cannot be started or has no socket, or an answer is wrong. Connections that fail are no
+/// error but counted.
 pub fn connections(
     from: &Place,
     to: &Place,

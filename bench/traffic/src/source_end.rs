@@ -9,7 +9,7 @@ pub(crate) fn source_end() -> impl Fn() -> bool {
     let ended = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&ended);
     std::thread::spawn(move || {
-        // Whatever way the read ends, nobody is there any more who could send.
+        // However the read ends, nobody is there any more who could send.
         let _ = io::stdin().read_to_end(&mut Vec::new());
         flag.store(true, Ordering::Relaxed);
     });

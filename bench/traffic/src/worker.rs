@@ -1,4 +1,4 @@
-//! The worker's side: what it is told, and doing it.
+//! The worker's side: the order it is given, and doing it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::{connections, ping, ping_pong, queries, tcp, udp};
 /// The hidden subcommand; the one argument behind it is an [`Order`].
 pub(crate) const SUBCOMMAND: &str = "traffic-worker";
 
-/// What a worker is told.
+/// An order to a worker.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Order {
     /// The network namespace to do it in.
@@ -29,7 +29,7 @@ pub(crate) struct Order {
     pub(crate) job: Job,
 }
 
-/// What a worker does.
+/// A job that a worker does.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Job {
     TcpReceive { address: IpAddr, streams: usize },
