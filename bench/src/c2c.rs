@@ -22,7 +22,7 @@ use crate::report;
 use crate::results::{Results, Sample};
 use crate::road::Road;
 
-/// What to measure.
+/// Contenders to measure, and how.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Measure beside this; may be given again [default: bridge]
@@ -35,7 +35,7 @@ pub struct Options {
     rounds: Rounds,
 }
 
-/// How to measure, and what to do with the results.
+/// Rounds of measurements, and the use of their results.
 #[derive(Debug, Args)]
 pub struct Rounds {
     /// A quick look: three rounds of one second
@@ -83,8 +83,8 @@ impl Options {
 }
 
 impl Rounds {
-    /// Enters the stage, and for one road after another starts the contenders, measures and prints. Then writes: the
-    /// results of the road, or a list of those of all.
+    /// Enters the stage, and for one road after another starts the contenders, measures and prints. Then
+    /// writes: the results of the road, or a list of those of all.
     ///
     /// # Errors
     /// As [`run`].
@@ -128,7 +128,7 @@ impl Rounds {
     }
 }
 
-/// What was asked for, each once, or what is measured when nothing was.
+/// Returns all that was asked for, each once, or the default when nothing was.
 fn or_default<T: Copy + Ord>(asked: &[T], default: T) -> Vec<T> {
     let mut all = asked.to_vec();
     all.sort_unstable();

@@ -36,7 +36,7 @@ enum Command {
     ///
     /// Example: vswitch-bench overlay --underlay udp-gso --only tcp1,udp1,pingpong
     Overlay {
-        /// What the NICs between the hosts can
+        /// Offloads of the NICs between the hosts
         #[arg(long, value_enum, default_value_t)]
         underlay: Underlay,
         #[command(flatten)]
@@ -50,7 +50,8 @@ enum Command {
         #[command(flatten)]
         rounds: c2c::Rounds,
     },
-    /// New TCP connections per second to a published port, then from a container to the world, beside the kernel
+    /// New TCP connections per second to a published port, then from a container to the world, beside the
+    /// kernel
     Connrate(c2c::Rounds),
     /// How long attaching a container takes through the control socket, the last like the first
     Attach {
@@ -87,7 +88,7 @@ enum Command {
     },
     /// How soon all hosts of a cluster know of a change to an endpoint
     Membership {
-        /// What they hear of it by
+        /// Source by which they hear of it
         #[arg(long, value_enum, default_value_t)]
         source: membership::Source,
         /// How many hosts
@@ -108,7 +109,7 @@ enum Command {
     },
     /// Draw the results of c2c as an SVG chart
     Chart {
-        /// What c2c wrote with --json
+        /// Results that c2c wrote with --json
         results: PathBuf,
         /// The file to write
         #[arg(short, long, value_name = "FILE")]
@@ -116,7 +117,7 @@ enum Command {
     },
 }
 
-/// What the NICs between two hosts can.
+/// Offloads of the NICs between two hosts.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Underlay {
     /// Segment what tunnels carry, and UDP

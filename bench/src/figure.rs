@@ -37,7 +37,7 @@ impl Figure {
         Figure::ConnectionsFailed,
     ];
 
-    /// What it is, for a person.
+    /// Its name, for a person.
     pub fn label(self) -> &'static str {
         match self {
             Figure::Tcp1 => "TCP, 1 stream",
@@ -51,7 +51,7 @@ impl Figure {
         }
     }
 
-    /// What it is counted in.
+    /// The unit it is counted in.
     pub fn unit(self) -> &'static str {
         match self {
             Figure::Tcp1 | Figure::Tcp8 => "Gb/s",
@@ -67,7 +67,8 @@ impl Figure {
         self.unit() != "µs"
     }
 
-    /// Whether the switch and a peer are compared in it. Where none is the rule there is nothing to divide by.
+    /// Whether the switch and a peer are compared in it. Where none is the rule there is nothing to divide
+    /// by.
     pub fn is_compared(self) -> bool {
         self != Figure::ConnectionsFailed
     }

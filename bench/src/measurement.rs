@@ -10,9 +10,10 @@ use crate::contender::Contender;
 use crate::error::BenchError;
 use crate::figure::Figure;
 
-/// Ports of the target that connections go to in turn. With the source's [`SOURCE_PORTS`](crate::contender::outside::SOURCE_PORTS),
-/// of which the kernel takes one half first, there are as many pairs as a sandbox may have flows, and fewer than
-/// connections the kernel tracks (`nf_conntrack_max`): nobody is measured with a full table.
+/// Ports of the target that connections go to in turn. With
+/// [`SOURCE_PORTS`](crate::contender::outside::SOURCE_PORTS), of which the kernel takes one half first, there
+/// are as many pairs as a sandbox may have flows, and fewer than connections the kernel tracks
+/// (`nf_conntrack_max`): nobody is measured with a full table.
 const PORTS: usize = 32;
 
 /// A measurement.
@@ -32,19 +33,19 @@ pub enum Measurement {
     Connections,
 }
 
-/// What one measurement of one contender gave.
+/// The outcome of one measurement of one contender.
 #[derive(Debug)]
 pub struct Outcome {
     /// Its figures.
     pub figures: Vec<(Figure, f64)>,
     /// Everything the generators said.
     pub report: serde_json::Value,
-    /// What must never happen and did, for a person.
+    /// A fault that must never happen and did, for a person.
     pub fault: Option<String>,
 }
 
 impl Measurement {
-    /// What is measured on every road, if nothing else is said.
+    /// Measurements of every road, if nothing else is said.
     pub const BULK: [Measurement; 5] =
         [Measurement::Tcp1, Measurement::Tcp8, Measurement::Udp1, Measurement::Udp64, Measurement::Pingpong];
 

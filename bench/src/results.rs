@@ -13,12 +13,12 @@ use crate::road::Road;
 /// Everything a run measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// Which way the traffic went.
+    /// The way the traffic went.
     #[serde(default)]
     pub road: Road,
-    /// Where.
+    /// The machine it ran on.
     pub machine: Machine,
-    /// When: a UTC date, as in 2026-11-20.
+    /// The date in UTC, as in 2026-11-20.
     pub date: String,
     /// The commit that was measured, with `-dirty` when files had changed since.
     pub commit: String,
@@ -35,9 +35,9 @@ pub struct Results {
 pub struct Sample {
     /// The round, from 0.
     pub round: usize,
-    /// Of whom.
+    /// The contender it is of.
     pub who: Who,
-    /// Of what.
+    /// The figure it is of.
     pub figure: Figure,
     /// The value, in the figure's unit.
     pub value: f64,
@@ -46,7 +46,7 @@ pub struct Sample {
 }
 
 impl Results {
-    /// Those measured, the switch first.
+    /// Contenders that were measured, the switch first.
     pub fn contenders(&self) -> Vec<Who> {
         let mut all: Vec<Who> = self.samples.iter().map(|sample| sample.who).collect();
         all.sort_unstable();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which way the traffic goes.
+/// A way that traffic goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Road {
@@ -15,9 +15,9 @@ pub enum Road {
     Published,
     /// From host to host over VXLAN, where NICs segment what tunnels carry.
     OverlayTunnelGso,
-    /// The same where they segment UDP, but nothing inside it.
+    /// From host to host over VXLAN, where NICs segment UDP, but nothing inside it.
     OverlayUdpGso,
-    /// The same where they segment neither.
+    /// From host to host over VXLAN, where NICs segment neither.
     OverlayPlain,
     /// From a program of the host to a port published on its loopback address.
     Proxy,

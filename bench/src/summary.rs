@@ -17,7 +17,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of `values`; `None` when there is none.
+    /// The spread of `values`; `None` when there is none.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);
         let (&min, &max) = (values.first()?, values.last()?);
@@ -26,12 +26,12 @@ impl Spread {
     }
 }
 
-/// What a ratio is held against.
+/// A bar that a ratio is held against.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bar {
-    /// What it has to reach.
+    /// The value it has to reach.
     pub at_least: f64,
-    /// What it should reach.
+    /// The value it should reach.
     pub aim: Option<f64>,
 }
 
@@ -57,7 +57,7 @@ pub struct Comparison {
     pub figure: Figure,
     /// The switch's value divided by the peer's, round by round.
     pub ratio: Spread,
-    /// What that is held against.
+    /// The bar the ratio is held against, if there is one.
     pub bar: Option<Bar>,
 }
 
@@ -94,7 +94,7 @@ pub fn comparisons(results: &Results) -> Vec<Comparison> {
     all
 }
 
-/// What the ratio of a figure is held against.
+/// The bar that the ratio of a figure is held against, if there is one.
 fn bar(road: Road, port_type: PortType, peer: Peer, figure: Figure) -> Option<Bar> {
     let (at_least, aim) = match (road, figure) {
         (Road::C2c, _) => bar_of_c2c(port_type, peer, figure)?,

@@ -10,7 +10,7 @@ use super::who::Peer;
 use crate::error::BenchError;
 use crate::process::Program;
 
-/// What `iptables-save` shows on a host where Docker 28 runs containers on its default bridge.
+/// Rules that `iptables-save` shows on a host where Docker 28 runs containers on its default bridge.
 pub(super) const RULES: &str = include_str!("docker28.rules");
 
 pub(super) fn contender() -> Result<Contender, BenchError> {

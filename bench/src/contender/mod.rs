@@ -1,7 +1,7 @@
-//! What is measured: the switch and its peers, each with two containers of its own.
+//! Contenders: the switch and its peers, each with two containers of its own.
 //!
-//! A contender lives in a host namespace and two container namespaces that have no names, and its
-//! programs are killed when this process ends: whatever way that happens, the kernel cleans up.
+//! A contender lives in a host namespace and two container namespaces that have no names, and its programs
+//! are killed when this process ends: the kernel cleans up, however that happens.
 
 mod bridge;
 mod docker_rules;
@@ -24,14 +24,14 @@ use vswitch_traffic::{KernelBridge, Place, Process, place};
 use self::who::{Peer, Who};
 use crate::error::BenchError;
 
-/// One of those that are measured, set up and running.
+/// A contender, set up and running.
 #[derive(Debug)]
 pub struct Contender {
-    /// Which it is.
+    /// Its name.
     pub who: Who,
     /// Its two containers: the source and the target of a measurement.
     pub places: [Place; 2],
-    /// What keeps it running; programs end before the namespaces they are in.
+    /// Programs that keep it running; they end before the namespaces they are in.
     _programs: Vec<Process>,
     _namespaces: Vec<NetNs>,
 }

@@ -23,9 +23,10 @@ use crate::road::Road;
 
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-/// What a container listens on when it lets the kernel choose, and what is published.
+/// Ports that are published, and that a container listens on when it lets the kernel choose.
 const PORTS: (u16, u16) = (5000, 5199);
-/// What connections to the other end come from: few enough that each has a claimed port, and none waits for another's end.
+/// Ports that connections to the other end come from: few enough that each has a claimed port, and none waits
+/// for another's end.
 pub const SOURCE_PORTS: (u16, u16) = (20_000, 23_999);
 
 /// The switch and the kernel.
@@ -116,7 +117,7 @@ fn publish(rules: &str) -> String {
     published
 }
 
-/// Which end is the source and which the target, on a road.
+/// Source and target of a road.
 fn places(road: Road, container: &NetNs, address: IpAddr, world: &NetNs) -> io::Result<[Place; 2]> {
     let (inside, outside) = (place(container, address), place(world, WORLD.into()));
     Ok(match road {

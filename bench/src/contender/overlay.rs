@@ -4,7 +4,7 @@
 //!   container ── host: the switch, or the kernel's bridge and vxlan ── veth ── host ── container
 //!   10.9.0.2     192.0.2.1                                                     192.0.2.2    10.9.0.3
 //! ```
-//! A veth pair can do whatever a NIC may be able to, so what the underlay can is what is left switched on.
+//! A veth pair can do whatever a NIC may be able to, so the underlay's features are those left switched on.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
@@ -23,7 +23,7 @@ use crate::road::Road;
 
 const HOSTS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 const VNI: &str = "4097";
-/// What an underlay of 1,500 bytes leaves room for.
+/// MTU that an underlay of 1,500 bytes has room for.
 const MTU: u32 = 1450;
 
 /// The switch and the kernel.
@@ -101,7 +101,7 @@ fn underlay(road: Road) -> Result<[NetNs; 2], BenchError> {
     Ok(hosts)
 }
 
-/// What the underlay of a road cannot.
+/// Features that the underlay of a road lacks.
 fn switched_off(road: Road) -> &'static [&'static str] {
     match road {
         Road::OverlayTunnelGso | Road::C2c | Road::Masquerade | Road::Published | Road::Proxy => &[],

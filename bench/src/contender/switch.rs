@@ -30,7 +30,7 @@ impl Switch {
         Self::launch(NetNs::anonymous()?, name, None)
     }
 
-    /// The same with its state in another directory.
+    /// Starts `vswitch run` with its state in another directory; else like [`start`](Self::start).
     ///
     /// # Errors
     /// When it ends without being ready.
@@ -38,7 +38,7 @@ impl Switch {
         Self::launch(NetNs::anonymous()?, name, Some(state))
     }
 
-    /// The same as [`start`](Self::start), as the switch of this host.
+    /// Starts `vswitch run` as the switch of this host; else like [`start`](Self::start).
     ///
     /// # Errors
     /// When it ends without being ready.

@@ -1,9 +1,9 @@
-//! Who is measured: the switch and its peers, by name.
+//! Names of the contenders: the switch and its peers.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// The kinds of port that containers are attached with.
+/// A kind of port that containers are attached with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortType {
@@ -23,7 +23,7 @@ impl PortType {
     }
 }
 
-/// What the switch is measured beside.
+/// A peer, beside which the switch is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Peer {
@@ -46,7 +46,7 @@ pub enum Peer {
     DockerProxy,
 }
 
-/// One of those that are measured.
+/// A contender's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Who {
