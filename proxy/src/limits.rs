@@ -3,7 +3,7 @@
 //! | limit | at the limit |
 //! |---|---|
 //! | [`Limits::relays`] | a new connection is reset |
-//! | [`Limits::bytes`] | buffers of new relays are smaller; if the smallest do not fit, a reset |
+//! | [`Limits::bytes`] | new relays have smaller buffers; if the smallest do not fit, a connection is reset |
 //! | [`Limits::sessions`] | a datagram of a new client is dropped |
 //! | ports of the gateway's address to one container port | a new connection is reset, a datagram dropped |
 //!
