@@ -1,4 +1,5 @@
-//! Translating a burst of 64 small datagrams, each of another flow, while so many flows are held. Time per burst.
+//! Translating a burst of 64 small datagrams, each of another flow, while so many flows are held. Time per
+//! burst.
 
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
@@ -17,7 +18,7 @@ const NOW: Instant = Instant::from_nanos(1 << 40);
 /// Where the source address is in a frame of IPv4.
 const SOURCE: usize = 26;
 
-/// What the container of this number sends: a datagram from an address of its own.
+/// Makes `frame` the datagram that the container of this number sends, from an address of its own.
 fn fill(frame: &mut Frame, template: &[u8], number: u32) {
     let [_, high, middle, low] = number.to_be_bytes();
     let mut bytes = template.to_vec();

@@ -1,5 +1,5 @@
-//! How long it takes to attach a container, the five-hundredth like the first; and what many attached
-//! containers cost while nothing happens.
+//! The time it takes to attach a container, the five-hundredth like the first; and the cost of many attached
+//! containers while nothing happens.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use vswitch_sys::netns::NetNs;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_traffic::{enter_stage, netns_path};
 
-use crate::contender::Switch;
+use crate::contender::switch::Switch;
 use crate::error::BenchError;
 use crate::http::post;
 use crate::machine::{self, Machine};
@@ -23,8 +23,8 @@ use crate::table::Table;
 
 /// Containers at the beginning and at the end whose medians are set side by side.
 const FEW: usize = 25;
-/// New endpoints are announced three times in as many seconds, and the switch asks who has joined which group:
-/// idle is what comes after that.
+/// New endpoints are announced three times in as many seconds, and the switch asks who has joined which
+/// group: idle is what comes after that.
 const ANNOUNCED: Duration = Duration::from_secs(5);
 
 /// Attaches `count` containers, one after another, and prints how long each took through the socket. With
@@ -130,11 +130,11 @@ fn outlive(id: u32, time: Duration) -> Result<(), BenchError> {
     }
 }
 
-/// What a process takes.
+/// Memory and processor time that a process takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) resident_kib: u64,
-    /// The same, with what it shares with other processes divided among them (`Pss`).
+    /// Resident memory, with what it shares with other processes divided among them (`Pss`).
     pub(crate) share_kib: u64,
     /// Processor time since it was started, of all its threads.
     pub(crate) busy_seconds: f64,

@@ -13,14 +13,16 @@ use std::time::Duration;
 use clap::Args;
 use vswitch_traffic::{enter_stage, ping};
 
-use crate::contender::{Contender, Peer, PortType, Who};
+use crate::contender::Contender;
+use crate::contender::who::{Peer, PortType, Who};
 use crate::error::BenchError;
-use crate::figure::Test;
 use crate::machine::{self, Machine};
+use crate::measurement::Measurement;
 use crate::report;
-use crate::results::{Results, Road, Sample};
+use crate::results::{Results, Sample};
+use crate::road::Road;
 
-/// What to measure.
+/// Contenders to measure, and how.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Measure beside this; may be given again [default: bridge]
@@ -33,7 +35,7 @@ pub struct Options {
     rounds: Rounds,
 }
 
-/// How to measure, and what to do with the results.
+/// Rounds of measurements, and the use of their results.
 #[derive(Debug, Args)]
 pub struct Rounds {
     /// A quick look: three rounds of one second
@@ -41,7 +43,7 @@ pub struct Rounds {
     quick: bool,
     /// Measure only these, as in tcp1,pingpong
     #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Test>,
+    only: Vec<Measurement>,
     /// How often to measure everything [default: 5]
     #[arg(long)]
     rounds: Option<usize>,
@@ -68,7 +70,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// # Errors
 /// When something cannot be set up or measured, or datagrams were received that must not have been.
 pub fn run(options: &Options) -> Result<(), BenchError> {
-    options.rounds.run(&[Road::C2c], &Test::BULK, |_| options.start())
+    options.rounds.run(&[Road::C2c], &Measurement::BULK, |_| options.start())
 }
 
 impl Options {
@@ -81,15 +83,15 @@ impl Options {
 }
 
 impl Rounds {
-    /// Enters the stage, and for one road after another starts the contenders, measures and prints. Then writes: the
-    /// results of the road, or a list of those of all.
+    /// Enters the stage, and for one road after another starts the contenders, measures and prints. Then
+    /// writes: the results of the road, or a list of those of all.
     ///
     /// # Errors
     /// As [`run`].
     pub fn run(
         &self,
         roads: &[Road],
-        tests: &[Test],
+        measurements: &[Measurement],
         start: impl Fn(Road) -> Result<Vec<Contender>, BenchError>,
     ) -> Result<(), BenchError> {
         // Before `/run` becomes another: the file may be meant to lie there.
@@ -98,10 +100,10 @@ impl Rounds {
             eprintln!("warning: {warning}");
         }
         enter_stage()?;
-        let tests = if self.only.is_empty() { tests } else { &self.only };
+        let measurements = if self.only.is_empty() { measurements } else { &self.only };
         let (mut all, mut faults) = (Vec::new(), Vec::new());
         for &road in roads {
-            let (results, found) = measure(self, road, tests, &start(road)?)?;
+            let (results, found) = measure(self, road, measurements, &start(road)?)?;
             println!("{}", report::render(&results, self.markdown));
             all.push(results);
             faults.extend(found);
@@ -126,7 +128,7 @@ impl Rounds {
     }
 }
 
-/// What was asked for, each once, or what is measured when nothing was.
+/// Returns all that was asked for, each once, or the default when nothing was.
 fn or_default<T: Copy + Ord>(asked: &[T], default: T) -> Vec<T> {
     let mut all = asked.to_vec();
     all.sort_unstable();
@@ -145,7 +147,7 @@ fn introduce(contender: &Contender) -> Result<(), BenchError> {
 fn measure(
     options: &Rounds,
     road: Road,
-    tests: &[Test],
+    measurements: &[Measurement],
     contenders: &[Contender],
 ) -> Result<(Results, Vec<String>), BenchError> {
     let duration = Duration::from_secs_f64(options.seconds());
@@ -153,12 +155,12 @@ fn measure(
     let rounds = options.rounds();
     contenders.iter().try_for_each(introduce)?;
     for round in 0..rounds {
-        for test in tests {
+        for measurement in measurements {
             eprint!("round {}/{rounds}:", round + 1);
             for turn in 0..contenders.len() {
                 let contender = &contenders[if round % 2 == 0 { turn } else { contenders.len() - 1 - turn }];
                 let who = contender.who;
-                let outcome = test.measure(contender, duration)?;
+                let outcome = measurement.measure(contender, duration)?;
                 if let Some((figure, value)) = outcome.figures.first() {
                     eprint!("  {who} {}", figure.show(*value));
                 }

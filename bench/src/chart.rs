@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::contender::Who;
+use crate::contender::who::Who;
 use crate::figure::Figure;
 use crate::results::Results;
 use crate::summary::Spread;

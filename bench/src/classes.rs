@@ -17,13 +17,13 @@ pub enum Class {
     Arp,
     /// 18 bytes of UDP over IPv4: the smallest Ethernet frame.
     SmallUdp4,
-    /// The same over IPv6.
+    /// 18 bytes of UDP over IPv6.
     SmallUdp6,
     /// A full-sized TCP segment over IPv4, with timestamps.
     Tcp4,
-    /// The same behind a VLAN tag.
+    /// A full-sized TCP segment over IPv4, with timestamps, behind a VLAN tag.
     TaggedTcp4,
-    /// The same over IPv6.
+    /// A full-sized TCP segment over IPv6, with timestamps.
     Tcp6,
     /// A TCP super-frame of 44 full-sized segments over IPv4, its checksum partial.
     SuperTcp4,

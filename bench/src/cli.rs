@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::contender::{local, outside, overlay};
 use crate::error::BenchError;
-use crate::figure::Test;
-use crate::results::{Results, Road};
+use crate::measurement::Measurement;
+use crate::results::Results;
+use crate::road::Road;
 use crate::{attach, c2c, chart, endpoints, membership, names, ports};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
@@ -35,7 +36,7 @@ enum Command {
     ///
     /// Example: vswitch-bench overlay --underlay udp-gso --only tcp1,udp1,pingpong
     Overlay {
-        /// What the NICs between the hosts can
+        /// Offloads of the NICs between the hosts
         #[arg(long, value_enum, default_value_t)]
         underlay: Underlay,
         #[command(flatten)]
@@ -49,7 +50,8 @@ enum Command {
         #[command(flatten)]
         rounds: c2c::Rounds,
     },
-    /// New TCP connections per second to a published port, then from a container to the world, beside the kernel
+    /// New TCP connections per second to a published port, then from a container to the world, beside the
+    /// kernel
     Connrate(c2c::Rounds),
     /// How long attaching a container takes through the control socket, the last like the first
     Attach {
@@ -86,7 +88,7 @@ enum Command {
     },
     /// How soon all hosts of a cluster know of a change to an endpoint
     Membership {
-        /// What they hear of it by
+        /// Source by which they hear of it
         #[arg(long, value_enum, default_value_t)]
         source: membership::Source,
         /// How many hosts
@@ -107,7 +109,7 @@ enum Command {
     },
     /// Draw the results of c2c as an SVG chart
     Chart {
-        /// What c2c wrote with --json
+        /// Results that c2c wrote with --json
         results: PathBuf,
         /// The file to write
         #[arg(short, long, value_name = "FILE")]
@@ -115,7 +117,7 @@ enum Command {
     },
 }
 
-/// What the NICs between two hosts can.
+/// Offloads of the NICs between two hosts.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Underlay {
     /// Segment what tunnels carry, and UDP
@@ -151,16 +153,18 @@ pub fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), BenchError> {
     match command {
         Command::C2c(options) => c2c::run(options),
-        Command::Masquerade(rounds) => rounds.run(&[Road::Masquerade], &Test::BULK, outside::contenders),
-        Command::Published(rounds) => rounds.run(&[Road::Published], &Test::BULK, outside::contenders),
+        Command::Masquerade(rounds) => {
+            rounds.run(&[Road::Masquerade], &Measurement::BULK, outside::contenders)
+        }
+        Command::Published(rounds) => rounds.run(&[Road::Published], &Measurement::BULK, outside::contenders),
         Command::Connrate(rounds) => {
-            rounds.run(&[Road::Published, Road::Masquerade], &[Test::Connections], outside::contenders)
+            rounds.run(&[Road::Published, Road::Masquerade], &[Measurement::Connections], outside::contenders)
         }
         Command::Overlay { underlay, rounds } => {
-            rounds.run(&[underlay.road()], &Test::BULK, overlay::contenders)
+            rounds.run(&[underlay.road()], &Measurement::BULK, overlay::contenders)
         }
         Command::Proxy { docker_proxy, rounds } => {
-            rounds.run(&[Road::Proxy], &Test::BULK, |_| local::contenders(docker_proxy.as_deref()))
+            rounds.run(&[Road::Proxy], &Measurement::BULK, |_| local::contenders(docker_proxy.as_deref()))
         }
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),

@@ -7,7 +7,7 @@ use vswitch_sys::clock;
 use vswitch_traffic::{Place, enter_stage, ping, place};
 
 use crate::attach::attach;
-use crate::contender::Switch;
+use crate::contender::switch::Switch;
 use crate::error::BenchError;
 use crate::http::get;
 use crate::machine::{self, Machine};

@@ -11,19 +11,19 @@ pub enum BenchError {
     /// This machine lacks something.
     #[error("there is no {what} here; {mend}")]
     Missing {
-        /// What.
+        /// The thing it lacks.
         what: &'static str,
-        /// What to do about it.
+        /// The mend.
         mend: &'static str,
     },
     /// A program that a contender needs failed.
     #[error("{name} failed: {said}; {mend}")]
     Program {
-        /// Which.
+        /// Its name.
         name: String,
-        /// What it said.
+        /// Its message.
         said: String,
-        /// What to do about it.
+        /// The mend.
         mend: &'static str,
     },
     /// A measurement failed.
@@ -32,9 +32,9 @@ pub enum BenchError {
     /// A measurement of a contender failed.
     #[error("{metric} on {who}: {error}")]
     Measurement {
-        /// What was measured.
+        /// The measurement.
         metric: String,
-        /// Of whom.
+        /// The contender.
         who: String,
         /// Why it failed.
         error: TrafficError,
@@ -50,10 +50,10 @@ pub enum BenchError {
     File {
         /// Its path.
         file: String,
-        /// What is wrong with it.
+        /// The fault in it.
         message: String,
     },
-    /// What was measured is wrong, or not what it must be.
+    /// A measurement gave something wrong, or not what it must be.
     #[error("{0}")]
     Fault(String),
 }

@@ -5,9 +5,9 @@
 //! | [`cli`] | the command line |
 //! | [`c2c`] | container to container: rounds of measurements |
 //! | [`attach`] | attaching, and the cost of many attached containers |
-//! | [`endpoints`], [`names`], [`ports`] | a large network; names answered to a container; a large range of published ports |
+//! | [`endpoints`], [`names`], [`ports`] | a large network; names answered; many published ports |
 //! | [`contender`] | the switch and its peers, set up |
-//! | [`figure`] | what is measured |
+//! | [`road`], [`measurement`], [`figure`] | the way of the traffic, what is measured, what that gives |
 //! | [`results`], [`summary`], [`report`], [`table`], [`chart`] | from values to what a person reads |
 //! | [`classes`] | the kinds of frame that the micro-benchmarks in `benches/` use |
 //! | [`process`], [`http`], [`machine`], [`error`] | where it runs, with what, and why not |
@@ -24,11 +24,13 @@ pub mod error;
 pub mod figure;
 pub mod http;
 pub mod machine;
+pub mod measurement;
 pub mod membership;
 pub mod names;
 pub mod ports;
 pub mod process;
 pub mod report;
 pub mod results;
+pub mod road;
 pub mod summary;
 pub mod table;

@@ -1,4 +1,4 @@
-//! Where and when a run took place, and whether anything else was going on.
+//! Machine, date and commit of a run, and whether anything else was going on.
 
 use std::fs;
 use std::process::Command;
@@ -72,7 +72,7 @@ pub fn commit() -> String {
     git(&["describe", "--always", "--dirty", "--exclude=*"]).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// What else is going on that would spoil a figure, for a person; `None` on an idle machine.
+/// Says what else is going on that would spoil a figure, for a person; `None` on an idle machine.
 pub fn disturbance() -> Option<String> {
     let load: f64 = read("/proc/loadavg").split(' ').next()?.parse().ok()?;
     let running = running();

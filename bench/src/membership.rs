@@ -1,8 +1,9 @@
-//! How soon all hosts of a cluster know of a change to an endpoint.
+//! The time until all hosts of a cluster know of a change to an endpoint.
 //!
 //! # Theory of operation
-//! Each host is a source of the cluster's view as the daemon has it, with an address of its own on the loopback interface of one
-//! namespace. One after the other says that an endpoint of its is new, and each of the others notes when it hears so.
+//! Each host is a source of the cluster's view as the daemon has it, with an address of its own on the
+//! loopback interface of one namespace. One after the other says that an endpoint of its is new, and each of
+//! the others notes when it hears so.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use crate::error::BenchError;
 use crate::machine::{self, Machine};
 use crate::process::Program;
 
-/// What the cluster hears of changes by.
+/// A source by which the cluster hears of changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Source {
     /// Gossip
@@ -77,7 +78,7 @@ struct Host {
     view: View,
 }
 
-/// That a host has heard of a version.
+/// Versions that hosts have heard of, and when.
 type Heard = mpsc::UnboundedReceiver<(Version, Instant)>;
 
 async fn measure(source: Source, hosts: u8, changes: u32) -> Result<Vec<Duration>, BenchError> {
@@ -138,7 +139,8 @@ async fn join(
     Ok(Host { number, id, view })
 }
 
-/// Says that the host's endpoint is new, and waits until all `others` have heard so. Answers how long each took.
+/// Says that the host's endpoint is new, and waits until all `others` have heard so. Answers how long each
+/// took.
 async fn change(
     member: &Host,
     versions: &mut Clock,

@@ -7,7 +7,7 @@ use vswitch_sys::clock;
 use vswitch_traffic::{enter_stage, place, query};
 
 use crate::attach::{attach, datapath_busy_seconds};
-use crate::contender::Switch;
+use crate::contender::switch::Switch;
 use crate::error::BenchError;
 use crate::machine::{self, Machine};
 use crate::table::Table;

@@ -5,7 +5,7 @@ use vswitch_sys::clock;
 use vswitch_traffic::enter_stage;
 
 use crate::attach::{Usage, attach, processes};
-use crate::contender::Switch;
+use crate::contender::switch::Switch;
 use crate::error::BenchError;
 use crate::http::post;
 use crate::machine::{self, Machine};
@@ -15,8 +15,9 @@ use crate::table::Table;
 /// The first port of the range, on the host and in the container.
 const FIRST: usize = 20_000;
 
-/// Publishes `count` ports of TCP and as many of UDP on all addresses of the host in one request, and ends that, `rounds`
-/// times. Prints how long either took, and the memory of both processes before and after the first.
+/// Publishes `count` ports of TCP and as many of UDP on all addresses of the host in one request, and ends
+/// that, `rounds` times. Prints how long either took, and the memory of both processes before and after the
+/// first.
 ///
 /// # Errors
 /// When the switch cannot be started or refuses.
@@ -65,7 +66,7 @@ fn millis(switch: &Switch, what: &str, specs: &[String]) -> Result<f64, BenchErr
     Ok(clock::now().since(from).as_secs_f64() * 1000.0)
 }
 
-/// What both processes take together.
+/// Memory and processor time that both processes take together.
 fn memory(switch: &Switch) -> Usage {
     let family = processes(switch.process.child.id());
     family.values().fold(Usage::default(), |sum, (_, usage)| Usage {

@@ -1,6 +1,6 @@
 //! Results as tables: absolute medians, then ratios beside their bars. Pure.
 
-use crate::contender::Who;
+use crate::contender::who::Who;
 use crate::figure::Figure;
 use crate::results::Results;
 use crate::summary::{Comparison, Spread, Verdict, comparisons};

@@ -4,56 +4,21 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contender::Who;
+use crate::contender::who::Who;
 use crate::error::BenchError;
 use crate::figure::Figure;
 use crate::machine::Machine;
-
-/// Which way the traffic goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Road {
-    /// From container to container.
-    #[default]
-    C2c,
-    /// From a container to the world outside, with the host's address.
-    Masquerade,
-    /// From the world outside to a container's published port.
-    Published,
-    /// From host to host over VXLAN, where NICs segment what tunnels carry.
-    OverlayTunnelGso,
-    /// The same where they segment UDP, but nothing inside it.
-    OverlayUdpGso,
-    /// The same where they segment neither.
-    OverlayPlain,
-    /// From a program of the host to a port published on its loopback address.
-    Proxy,
-}
-
-impl Road {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Road::C2c => "c2c",
-            Road::Masquerade => "masquerade",
-            Road::Published => "published",
-            Road::OverlayTunnelGso => "overlay --underlay tunnel-gso",
-            Road::OverlayUdpGso => "overlay --underlay udp-gso",
-            Road::OverlayPlain => "overlay --underlay plain",
-            Road::Proxy => "proxy",
-        }
-    }
-}
+use crate::road::Road;
 
 /// Everything a run measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// Which way the traffic went.
+    /// The way the traffic went.
     #[serde(default)]
     pub road: Road,
-    /// Where.
+    /// The machine it ran on.
     pub machine: Machine,
-    /// When: a UTC date, as in 2026-11-20.
+    /// The date in UTC, as in 2026-11-20.
     pub date: String,
     /// The commit that was measured, with `-dirty` when files had changed since.
     pub commit: String,
@@ -70,9 +35,9 @@ pub struct Results {
 pub struct Sample {
     /// The round, from 0.
     pub round: usize,
-    /// Of whom.
+    /// The contender it is of.
     pub who: Who,
-    /// Of what.
+    /// The figure it is of.
     pub figure: Figure,
     /// The value, in the figure's unit.
     pub value: f64,
@@ -81,7 +46,7 @@ pub struct Sample {
 }
 
 impl Results {
-    /// Those measured, the switch first.
+    /// Contenders that were measured, the switch first.
     pub fn contenders(&self) -> Vec<Who> {
         let mut all: Vec<Who> = self.samples.iter().map(|sample| sample.who).collect();
         all.sort_unstable();

@@ -1,8 +1,9 @@
 //! From values to medians and ratios, and the bars they are held against. Pure.
 
-use crate::contender::{Peer, PortType, Who};
+use crate::contender::who::{Peer, PortType, Who};
 use crate::figure::Figure;
-use crate::results::{Results, Road};
+use crate::results::Results;
+use crate::road::Road;
 
 /// The middle of several values, and how far they spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +17,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of `values`; `None` when there is none.
+    /// The spread of `values`; `None` when there is none.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);
         let (&min, &max) = (values.first()?, values.last()?);
@@ -25,12 +26,12 @@ impl Spread {
     }
 }
 
-/// What a ratio is held against.
+/// A bar that a ratio is held against.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bar {
-    /// What it has to reach.
+    /// The value it has to reach.
     pub at_least: f64,
-    /// What it should reach.
+    /// The value it should reach.
     pub aim: Option<f64>,
 }
 
@@ -56,7 +57,7 @@ pub struct Comparison {
     pub figure: Figure,
     /// The switch's value divided by the peer's, round by round.
     pub ratio: Spread,
-    /// What that is held against.
+    /// The bar the ratio is held against, if there is one.
     pub bar: Option<Bar>,
 }
 
@@ -93,7 +94,7 @@ pub fn comparisons(results: &Results) -> Vec<Comparison> {
     all
 }
 
-/// What the ratio of a figure is held against.
+/// The bar that the ratio of a figure is held against, if there is one.
 fn bar(road: Road, port_type: PortType, peer: Peer, figure: Figure) -> Option<Bar> {
     let (at_least, aim) = match (road, figure) {
         (Road::C2c, _) => bar_of_c2c(port_type, peer, figure)?,

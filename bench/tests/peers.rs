@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use vswitch_bench::contender::{Contender, Peer, Who};
-use vswitch_bench::figure::Test;
+use vswitch_bench::contender::Contender;
+use vswitch_bench::contender::who::{Peer, Who};
+use vswitch_bench::measurement::Measurement;
 
 fn main() -> ExitCode {
     if let Some(code) = vswitch_traffic::dispatch(std::env::args_os()) {
@@ -21,10 +22,16 @@ fn main() -> ExitCode {
     peers.extend([Peer::Ovs, Peer::OvsTso].into_iter().filter(|_| installed("ovs-vswitchd")));
     for peer in peers {
         let contender = Contender::start(Who::Peer(peer)).expect("start");
-        for test in [Test::Tcp1, Test::Tcp8, Test::Udp1, Test::Udp64, Test::Pingpong] {
-            let outcome = test.measure(&contender, Duration::from_millis(100)).expect("measure");
+        for measurement in [
+            Measurement::Tcp1,
+            Measurement::Tcp8,
+            Measurement::Udp1,
+            Measurement::Udp64,
+            Measurement::Pingpong,
+        ] {
+            let outcome = measurement.measure(&contender, Duration::from_millis(100)).expect("measure");
             let positive = outcome.figures.iter().all(|&(_, value)| value > 0.0);
-            assert!(positive && outcome.fault.is_none(), "{peer:?} {test:?}: {outcome:?}");
+            assert!(positive && outcome.fault.is_none(), "{peer:?} {measurement:?}: {outcome:?}");
         }
         println!("{} carries every kind of traffic: ok", contender.who);
     }

@@ -20,7 +20,7 @@ const LINK: usize = 22;
 const TCP_HEADER: usize = 20;
 const LONGEST: usize = LINK + 40 + ICMP_HEADER + QUOTE;
 
-/// What an ICMP error says, without the family: type, code and the word behind the checksum.
+/// The complaint of an ICMP error, without the family: type, code and the word behind the checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Complaint {
     /// Nobody listens (RFC 792, type 3, code 3; RFC 4443, 3.1, code 4).

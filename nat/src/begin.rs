@@ -8,7 +8,8 @@ use crate::limits::Filtering;
 use crate::mapping::{Mapping, MappingId};
 use crate::nat::Nat;
 use crate::packet::Named;
-use crate::table::{FlowId, NONE};
+use crate::slab::NONE;
+use crate::table::FlowId;
 use crate::tick::Tick;
 use crate::tuple::{Address, End, Protocol, Realm, Tuple, reply_kind};
 use crate::verdict::{Fate, Inside, Leaving};
@@ -39,8 +40,8 @@ impl Nat {
         Ok(self.add(new_flow([*tuple, target], [mapping, MappingId::NONE], origin, from.sandbox, now)))
     }
 
-    /// A flow from inside to one of the host's addresses: to a published port or somebody's mapping, and so back
-    /// inside (RFC 4787, REQ-9; RFC 5382, REQ-8), or to the host itself.
+    /// A flow from inside to one of the host's addresses: to a published port or somebody's mapping, and so
+    /// back inside (RFC 4787, REQ-9; RFC 5382, REQ-8), or to the host itself.
     fn begin_hairpin(&mut self, packet: &Named, from: &Inside, now: Instant) -> Begun {
         let end = outside_end(&packet.tuple);
         if let Some(binding) = self.bindings.find(&end).copied() {
@@ -85,8 +86,8 @@ impl Nat {
         Ok(self.add(new_flow([*tuple, target], mappings, Origin::Published, from.sandbox, now)))
     }
 
-    /// To a mapping, which is in use. If it does not let the packet in, it is noted all the same that the
-    /// sender has sent it, so that the other side gets in when it tries in turn.
+    /// A flow to a mapping, which is in use. If it does not let the packet in, it is noted all the same that
+    /// the sender has sent it, so that the other side gets in when it tries in turn.
     fn begin_hairpin_to_mapping(
         &mut self,
         packet: &Named,
@@ -222,8 +223,8 @@ impl Nat {
             }
     }
 
-    /// Finds the outside end for a flow from inside: that of the sender's mapping, a new one, or, when no port is
-    /// free, one that others use, too. `seen` makes of it the tuple of the target's packets.
+    /// Finds the outside end for a flow from inside: that of the sender's mapping, a new one, or, when no
+    /// port is free, one that others use, too. `seen` makes of it the tuple of the target's packets.
     fn leave(
         &mut self,
         tuple: &Tuple,
@@ -282,7 +283,8 @@ impl Nat {
         Ok(mapping.map(|mapping| self.mappings.insert(mapping)))
     }
 
-    /// A port nobody need claim: the sender's own, or for queries, whose identifiers can be translated, another.
+    /// A port nobody need claim: the sender's own, or for queries, whose identifiers can be translated,
+    /// another.
     fn unclaimed_port(&mut self, tuple: &Tuple, address: Address) -> Option<u16> {
         let end = End { port: tuple.source_port, realm: Realm::OUTSIDE, address, protocol: tuple.protocol };
         let is_free = |nat: &Self, port: u16| nat.mappings.by_outside(&End { port, ..end }).is_none();
@@ -366,7 +368,7 @@ fn names_target(packet: &Named) -> bool {
     !matches!(packet.tuple.protocol, Protocol::Icmp | Protocol::Icmp6)
 }
 
-/// What becomes of a packet to a port that is ours, but nobody's.
+/// The fate of a packet to a port that is ours, but nobody's.
 fn no_mapping(packet: &Named) -> Fate {
     match packet.tcp {
         Some(segment) if !segment.begins() => Fate::Dropped(DropReason::NatNoFlow),

@@ -29,11 +29,11 @@ pub struct Binding {
     pub container_port: u16,
     /// The container's sandbox, to which the flows are charged.
     pub sandbox: u32,
-    /// Whom packets from inside come from, so that the container, which may have no other way back, answers
-    /// through the switch: the gateway's address on its network.
+    /// The gateway's address on the container's network. Packets from inside come from it, so that the
+    /// container, which may have no other way back, answers through the switch.
     pub gateway: IpAddr,
-    /// Whether the container sees clients outside by their own addresses. One that has no way back to them, as on an internal
-    /// network, sees the gateway's.
+    /// Whether the container sees clients outside by their own addresses. One that has no way back to them,
+    /// as on an internal network, sees the gateway's.
     pub keeps_client: bool,
 }
 

@@ -22,7 +22,7 @@
 
 use vswitch_frame::checksum::Sum;
 
-/// What the rewriting of fields adds to the sum of whatever contains them.
+/// The change that rewriting fields makes to the sum of all that contains them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Change(Sum);
 

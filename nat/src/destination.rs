@@ -25,8 +25,8 @@ pub struct Destination {
 }
 
 impl Nat {
-    /// Whether a parsed frame from a network is of a flow there is, or an ICMP error or a fragment that goes its way.
-    /// Nothing is changed by asking.
+    /// Whether a parsed frame from a network is of a flow there is, or an ICMP error or a fragment that goes
+    /// its way. Nothing is changed by asking.
     pub fn has_flow_of(&self, frame: &Frame, network: NetworkId) -> bool {
         let realm = Realm::network(network);
         let tuple = match packet::read(frame, realm) {
@@ -42,8 +42,8 @@ impl Nat {
     }
 
     /// Where a parsed frame from a realm leads inside. Nothing is changed by asking. `None` for what leads
-    /// outside or to the host, for ICMP errors and for fragments behind the first, which go the way of what they
-    /// belong to.
+    /// outside or to the host, for ICMP errors and for fragments behind the first, which go the way of what
+    /// they belong to.
     pub fn destination(&self, frame: &Frame, realm: Realm) -> Option<Destination> {
         let Ok(Packet::Flow(Named { tuple, .. })) = packet::read(frame, realm) else {
             return None;

@@ -1,21 +1,18 @@
-//! A flow: what is remembered of two ends that talk.
+//! A flow: two ends that talk, as they are remembered.
 
 use std::time::Duration;
 
-use vswitch_frame::Instant;
-
 use crate::limits::Timeouts;
 use crate::mapping::MappingId;
-use crate::tcp::{self, TcpState};
 use crate::tick::Tick;
-use crate::tuple::{Protocol, Tuple};
+use crate::tuple::Tuple;
 
 /// One of the two ends of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Who sent the first packet.
+    /// The end that sent the first packet.
     Initiator,
-    /// Whom it was for.
+    /// The end it was for.
     Target,
 }
 
@@ -38,14 +35,14 @@ impl Side {
     }
 }
 
-/// What a flow is, as far as time-outs are concerned. One queue each, oldest first.
+/// The class of a flow, as far as time-outs are concerned. One queue each, oldest first.
 ///
 /// | class | entered by | left by |
 /// |---|---|---|
-/// | `…Opening` | the first packet; for TCP also a new SYN when closing | an answer; for TCP the whole handshake |
+/// | `…Opening` | the first packet; for TCP also a new SYN when closing | an answer; for TCP the handshake |
 /// | `Udp`, `Sctp` | an answer | |
-/// | `Tcp` | SYN and ACK seen from both sides; a segment from who was reset, but goes on | FIN from both, a reset that fits |
-/// | `TcpClosing` | FIN from both, a reset that fits | a new SYN; a segment from who was reset |
+/// | `Tcp` | SYN and ACK from both; a segment from a side that was reset | FIN from both, a reset that fits |
+/// | `TcpClosing` | FIN from both, a reset that fits | a new SYN; a segment from a side that was reset |
 /// | `Query` | a query of ICMP | |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -130,13 +127,13 @@ impl Origin {
         [Self::Outbound, Self::Overloaded, Self::Published, Self::Inbound, Self::Hairpin, Self::Filtered];
 }
 
-/// What is remembered of a flow: plain data, indices instead of pointers.
+/// A flow as it is remembered: plain data, indices instead of pointers.
 ///
 /// A packet of one side is translated into the reverse of the other side's tuple.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Flow {
-    /// What the packets of each side look like when they come to us.
+    /// The names of each side's packets when they come to us.
     pub(crate) tuples: [Tuple; 2],
     /// Bytes from each side, from the IP header on.
     pub(crate) bytes: [u64; 2],
@@ -160,7 +157,7 @@ pub struct Flow {
     pub(crate) scales: [u8; 2],
     /// TCP: SYN, ACK, FIN and reset, a bit for each side.
     pub(crate) handshake: u8,
-    /// Who has sent anything, a bit for each side.
+    /// Sides that have sent anything, a bit for each.
     pub(crate) seen: u8,
     pub(crate) class: Class,
     pub(crate) origin: Origin,
@@ -170,52 +167,5 @@ impl Flow {
     #[inline]
     pub(crate) fn tuple(&self, side: Side) -> &Tuple {
         &self.tuples[side.index()]
-    }
-}
-
-/// A flow, for a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Listed {
-    /// What the initiator's packets look like when they come to us.
-    pub initiator: Tuple,
-    /// What the target's packets look like when they come to us: the translation, reversed.
-    pub target: Tuple,
-    /// How it came to be.
-    pub origin: Origin,
-    /// Its state.
-    pub class: Class,
-    /// Where its connection is, if it is one of TCP.
-    pub state: Option<TcpState>,
-    /// Whether the target has sent anything.
-    pub answered: bool,
-    /// The sandbox it is charged to.
-    pub sandbox: u32,
-    /// Time since its first packet.
-    pub age: Duration,
-    /// Time until it is forgotten, if it is not used.
-    pub left: Duration,
-    /// Frames from initiator and target; a super-frame is one.
-    pub frames: [u32; 2],
-    /// Bytes from initiator and target, from the IP header on.
-    pub bytes: [u64; 2],
-}
-
-impl Listed {
-    pub(crate) fn new(flow: &Flow, timeouts: &Timeouts, now: Instant) -> Self {
-        let [initiator, target] = flow.tuples;
-        Self {
-            initiator,
-            target,
-            origin: flow.origin,
-            class: flow.class,
-            state: (initiator.protocol == Protocol::Tcp).then(|| tcp::state(flow.handshake)),
-            answered: flow.seen & Side::Target.bit() != 0,
-            sandbox: flow.sandbox,
-            age: Tick::at(now).since(flow.born),
-            left: flow.used.after(flow.class.timeout(timeouts)).instant().since(now),
-            frames: flow.frames,
-            bytes: flow.bytes,
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //!
 //! A datagram is known by addresses, protocol and identification. Its first fragment is translated like any
-//! packet, and what became of it is noted: the others go the same way with the same addresses. Those that
+//! packet, and what became of it is noted: the others go the same way with the same addresses. Fragments that
 //! come before the first wait for it, a bounded number of them.
 //!
 //! **Overlaps.** A receiver that keeps the first bytes and one that keeps the last see two datagrams, which
@@ -56,7 +56,7 @@ pub(crate) struct Way {
 #[derive(Debug)]
 struct Known {
     way: Option<Way>,
-    /// What there is of it, in order; pieces that touch are one.
+    /// Spans of it that there are, in order; pieces that touch are one.
     spans: Vec<(u32, u32)>,
     /// Where it ends, once the last piece was seen.
     end: Option<u32>,
@@ -64,7 +64,7 @@ struct Known {
     since: Tick,
 }
 
-/// What to do with a fragment that is not the first.
+/// The next step of a fragment that is not the first.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Send it on its way.

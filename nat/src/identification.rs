@@ -1,9 +1,10 @@
 //! The identification of IPv4 packets, by which a receiver joins fragments (RFC 6864).
 //!
-//! Containers choose it without regard to each other, and leave with one address: fragments of two datagrams could be taken
-//! for one's. So a packet that gets another source address gets another identification, too, if it is a fragment or may
-//! become one; on one that may not the field has no meaning, and stays. Towards one target they count up, from where nobody can foresee,
-//! so that packets of one flow can still be joined to a super-frame.
+//! Containers choose it without regard to each other, and leave with one address: fragments of two datagrams
+//! could be taken for one's. So a packet that gets another source address gets another identification, too,
+//! if it is a fragment or may become one; on one that may not the field has no meaning, and stays. Towards
+//! one target they count up, from where nobody can foresee, so that packets of one flow can still be joined
+//! to a super-frame.
 
 use vswitch_frame::hash::SeededHash;
 

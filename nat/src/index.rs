@@ -1,8 +1,8 @@
 //! A hash table in pieces, each of which grows by itself.
 //!
-//! A table that grows, or clears away what was removed, moves all its entries at once: with a million of them that holds up
-//! the frames for many milliseconds. Here the hash chooses one of 256 tables first, so a few thousand entries move at once,
-//! and memory is taken as entries come.
+//! A table that grows, or clears away what was removed, moves all its entries at once: with a million of them
+//! that holds up the frames for many milliseconds. Here the hash chooses one of 256 tables first, so a few
+//! thousand entries move at once, and memory is taken as entries come.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::{AbsentEntry, OccupiedEntry};

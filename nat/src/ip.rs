@@ -26,11 +26,11 @@ pub(crate) struct Ip {
     pub(crate) transport_at: usize,
     /// Where the packet ends, or the bytes there are.
     pub(crate) end: usize,
-    /// Which fragment it is of a datagram.
+    /// The fragment it is of a datagram, if it is one.
     pub(crate) fragment: Option<Piece>,
 }
 
-/// Which fragment of a datagram a packet is.
+/// The piece of a datagram that a fragment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     /// The datagram's identification.

@@ -19,11 +19,11 @@
 //! A packet's walk, in `receive.rs`: read and check it; find its flow; or begin one (`begin.rs`), or say why
 //! not; note it; rewrite it. ICMP errors go the way of the packet they quote, fragments that of their first.
 //!
-//! What is not here: routing, MAC addresses, time to live, and the decision which frames come here. Nothing
-//! leaves this crate for outside that was not translated, but what a network of plain addresses sends.
+//! Not here: routing, MAC addresses, time to live, and the decision which frames come here. Nothing leaves
+//! this crate for outside that was not translated, but what a network of plain addresses sends.
 //!
-//! Behaviour follows RFC 4787 (UDP), RFC 5382 (TCP), RFC 5508 (ICMP) and RFC 7857; docs/nat.md says where, and
-//! which test shows it.
+//! Behaviour follows RFC 4787 (UDP), RFC 5382 (TCP), RFC 5508 (ICMP) and RFC 7857; docs/nat.md says where,
+//! and which test shows it.
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -37,6 +37,7 @@ mod identification;
 mod index;
 mod ip;
 pub mod limits;
+pub mod listing;
 mod mapping;
 pub mod mss;
 pub mod nat;
@@ -46,6 +47,7 @@ mod receive;
 pub mod record;
 mod restore;
 mod rewrite;
+mod slab;
 mod table;
 pub mod tcp;
 mod tick;
@@ -56,8 +58,9 @@ pub mod verdict;
 
 pub use binding::{Binding, BindingError};
 pub use destination::Destination;
-pub use flow::{Class, Listed, Origin};
+pub use flow::{Class, Origin};
 pub use limits::{Filtering, Limits, Timeouts};
+pub use listing::Listed;
 pub use nat::{Nat, Stats, Uplink, Wanted};
 pub use record::Record;
 pub use tcp::TcpState;

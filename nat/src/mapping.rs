@@ -12,7 +12,7 @@
 use vswitch_frame::hash::SeededHash;
 
 use crate::index::Index;
-use crate::table::NONE;
+use crate::slab::{self, NONE};
 use crate::tuple::{Address, End, Protocol, Realm};
 
 /// A mapping's number: good until the mapping is removed.
@@ -41,9 +41,9 @@ pub(crate) struct Mapping {
     pub(crate) protocol: Protocol,
     /// Flows that use it; zero when the record is free.
     pub(crate) flows: u32,
-    /// Those of them in which its inside has sent something; of a free record the next free one.
+    /// Flows in which its inside has sent something; of a free record the next free one.
     pub(crate) holders: u32,
-    /// Whose it is.
+    /// The sandbox it belongs to.
     pub(crate) sandbox: u32,
 }
 
@@ -57,7 +57,7 @@ impl Mapping {
     }
 }
 
-/// That a mapping's inside has sent to an address.
+/// A permit: a mapping's inside has sent to an address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Permit {
     mapping: MappingId,
@@ -125,8 +125,7 @@ impl Mappings {
     /// Adds a mapping, neither of whose ends has one. It must be [used](Self::use_by) before it is unused.
     pub(crate) fn insert(&mut self, mapping: Mapping) -> MappingId {
         let at = if self.vacant == NONE {
-            self.records.push(mapping);
-            u32::try_from(self.records.len() - 1).unwrap_or(NONE)
+            slab::append(&mut self.records, mapping)
         } else {
             let at = self.vacant;
             let record = &mut self.records[at as usize];

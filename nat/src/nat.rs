@@ -9,10 +9,11 @@ use vswitch_frame::{DropReason, Instant, NetworkId, Pool, PortId};
 
 use crate::answer::{self, Complaint};
 use crate::binding::{Binding, BindingError, Bindings};
-use crate::flow::{Class, Flow, Listed, Origin, Side};
+use crate::flow::{Class, Flow, Origin, Side};
 use crate::fragments::Fragments;
 use crate::identification::Identifications;
 use crate::limits::Limits;
+use crate::listing::{Listed, Mapped};
 use crate::mapping::{MappingId, Mappings};
 use crate::ports::Ports;
 use crate::table::{FlowId, Table};
@@ -49,7 +50,7 @@ pub struct Wanted {
     pub ports: usize,
 }
 
-/// What there is, and what was counted.
+/// Numbers of things there are, and counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Stats {
@@ -63,7 +64,7 @@ pub struct Stats {
     pub fragments_waiting: usize,
     /// Outside ports claimed.
     pub ports_claimed: usize,
-    /// Those of them that are free.
+    /// Outside ports claimed and free.
     pub ports_free: usize,
     /// Flows that had to make room for others.
     pub evicted: u64,
@@ -247,12 +248,7 @@ impl Nat {
 
     /// Every mapping: inside and outside end, as address and port.
     pub fn mappings(&self) -> impl Iterator<Item = Mapped> {
-        self.mappings.iter().map(|mapping| Mapped {
-            protocol: mapping.protocol,
-            realm: mapping.realm,
-            inside: (mapping.inside.ip(), mapping.inside_port),
-            outside: (mapping.outside.ip(), mapping.outside_port),
-        })
+        self.mappings.iter().map(Mapped::new)
     }
 
     /// Whether there is any mapping.
@@ -260,7 +256,7 @@ impl Nat {
         self.mappings.len() > 0
     }
 
-    /// What there is, and what was counted.
+    /// Numbers of things there are, and counters.
     pub fn stats(&self) -> Stats {
         Stats {
             flows: self.flows.len(),
@@ -320,7 +316,8 @@ impl Nat {
         Ok(())
     }
 
-    /// Adds a flow, for which there is room. It takes the place of the initiator's attempts that were filtered.
+    /// Adds a flow, for which there is room. It takes the place of the initiator's attempts that were
+    /// filtered.
     pub(crate) fn add(&mut self, flow: Flow) -> FlowId {
         for mapping in flow.mappings.into_iter().filter(|mapping| mapping.is_some()) {
             self.mappings.use_by(mapping);
@@ -372,20 +369,6 @@ impl Nat {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         spread(self.random)
     }
-}
-
-/// A mapping, for a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Mapped {
-    /// Its protocol.
-    pub protocol: Protocol,
-    /// Where its inside is.
-    pub realm: Realm,
-    /// The inside end.
-    pub inside: (IpAddr, u16),
-    /// The outside end.
-    pub outside: (IpAddr, u16),
 }
 
 /// Resets one end of a flow that was not used for too long, so that it does not wait for nothing.

@@ -13,7 +13,7 @@ use crate::ip::{Ip, Piece};
 use crate::tcp::Segment;
 use crate::tuple::{Protocol, Realm, Tuple};
 
-/// What a frame is to us.
+/// A frame as translation sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Packet {
     /// It names a flow. The first fragment of a datagram does, too.
@@ -40,7 +40,7 @@ pub(crate) struct Quoting {
     pub(crate) protocol: Protocol,
     /// The quoted packet.
     pub(crate) quoted: Ip,
-    /// What it would be named if it came back from where the error comes from.
+    /// The name it would have if it came back from where the error comes from.
     pub(crate) answer: Tuple,
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn read(frame: &Frame, realm: Realm) -> Result<Packet, DropReason> {
     Ok(Packet::Flow(Named { ip, tuple, tcp }))
 }
 
-/// What a frame would be named, without any check.
+/// The name of a frame, without any check.
 pub(crate) fn name(frame: &Frame, realm: Realm) -> Option<Tuple> {
     let ip = Ip::read(frame.bytes(), frame.headers.network_offset())?;
     read_tuple(frame.bytes(), &ip, protocol(&ip)?, realm).ok()

@@ -7,8 +7,8 @@
 //! are wanted. A port goes to a mapping and comes back with its end.
 //!
 //! The port that is asked for is preferred (port preservation), then one of the same parity (RFC 4787,
-//! REQ-4), at random (RFC 6056). Identifiers of queries and the ports of SCTP are not claimed: there all are free
-//! that no mapping has.
+//! REQ-4), at random (RFC 6056). Identifiers of queries and the ports of SCTP are not claimed: there all are
+//! free that no mapping has.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const IN_USE: u32 = u32::MAX - 1;
 /// Ports of one protocol and address.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// Of every port: its place among the free ones of its parity, or that it is not free.
+    /// The place of every port among the free ones of its parity, or that it is not free.
     places: Vec<u32>,
     /// Free ports, even and odd.
     free: [Vec<u16>; 2],

@@ -111,7 +111,7 @@ impl Nat {
         }
     }
 
-    /// What may not be fragmented and does not fit the uplink is answered (RFC 4787, REQ-13).
+    /// Answers a packet that may not be fragmented and does not fit the uplink (RFC 4787, REQ-13).
     fn refuse_size(&self, frame: &mut Frame, packet: &Named, from: &Arrival) -> Option<Fate> {
         let mtu = self.uplink.mtu;
         let leaves = matches!(from, Arrival::Inside(_)) && !self.host.contains(&packet.tuple.target);
@@ -188,8 +188,8 @@ impl Nat {
         Fate::to(new.realm)
     }
 
-    /// Translates an ICMP error about a packet of a flow, which it neither refreshes nor ends (RFC 5508, REQ-4
-    /// to REQ-6).
+    /// Translates an ICMP error about a packet of a flow, which it neither refreshes nor ends (RFC 5508,
+    /// REQ-4 to REQ-6).
     fn carry_error(&self, frame: &mut Frame, error: &Quoting, from: &Arrival) -> Fate {
         // It is for whoever sent what it quotes.
         if error.ip.target != error.quoted.source {
@@ -205,8 +205,8 @@ impl Nat {
             };
         };
         let quoted = flow.tuple(side.other());
-        // Inside addresses mean nothing elsewhere: there it comes from whom the packet was sent to. Neither do those
-        // outside to who sees the gateway in their place.
+        // Inside addresses mean nothing elsewhere: there it comes from whom the packet was sent to. Neither
+        // do those outside to who sees the gateway in their place.
         let source = match from {
             Arrival::Outside(_) if quoted.target == error.answer.source => error.ip.source,
             Arrival::Outside(_) | Arrival::Inside(_) => quoted.target,
@@ -293,7 +293,7 @@ fn send(port: PortId, mut frame: Frame, way: Way, verdicts: &mut Verdicts) {
     verdicts.push(port, way.fate, frame);
 }
 
-/// What a flow is after a packet of one side.
+/// The class of a flow after a packet of one side.
 fn advance(flow: &mut Flow, side: Side, packet: &Named) -> Class {
     const BOTH: u8 = Side::Initiator.bit() | Side::Target.bit();
     let answered = flow.seen == BOTH;

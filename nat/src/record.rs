@@ -2,23 +2,25 @@
 //!
 //! # Theory of operation
 //!
-//! A record is words of 64 bits, because who writes it may be killed between any two of them, but not within one:
+//! A record is words of 64 bits, because its writer may be killed between any two of them, but not within
+//! one:
 //!
 //! ```text
-//!  0 1 2 3 4    identity: addresses, ports, realms, origin, sandbox, and a check over all of it; never changes
+//!  0 1 2 3 4    identity: addresses, ports, realms, origin, sandbox, a check over all of it; never changes
 //!  5            time of last use, class, handshake, who has sent; zero without a flow
 //!  6 7          TCP: acknowledgements and windows
 //!  8 … 13       IPv6 only: what its addresses have more than those of IPv4
 //! ```
 //!
-//! Who writes a new flow writes word 5 last, and who ends one writes it first. Then a record is whole or none; a change of
-//! the other words is good in any combination. What is not here is lost: counters, the age, waiting fragments.
+//! The writer of a new flow writes word 5 last, and the writer of its end writes it first. Then a record is
+//! whole or none; a change of the other words is good in any combination. What is not here is lost: counters,
+//! the age, waiting fragments.
 
 use vswitch_frame::hash::spread;
 
 use crate::flow::{Class, Flow, Origin, Side};
 use crate::mapping::MappingId;
-use crate::table::NONE;
+use crate::slab::NONE;
 use crate::tick::Tick;
 use crate::tuple::{Address, Protocol, Realm, Tuple, reply_kind};
 
@@ -151,7 +153,7 @@ impl Record {
         [[a, b], [c, d], [e, f], [g, h]].map(u16::from_le_bytes)
     }
 
-    /// Of what must be whole.
+    /// The check over all that must be whole.
     fn check(&self, sandbox: u32) -> u32 {
         let identity = self.words[..4].iter().chain(&self.words[Self::WORDS_V4..]);
         let digest = identity.fold(u64::from(sandbox), |digest, word| spread(digest ^ word));

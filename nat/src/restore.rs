@@ -2,10 +2,11 @@
 //!
 //! # Theory of operation
 //!
-//! A translator says which of its flows have changed ([`Nat::take_changes`]), and somebody keeps their [`Record`]s where they
-//! outlive it. Another one that was told the same uplink, claims and bindings is handed them. A flow keeps the number of its
-//! record. It goes on if it could begin today: its ends are there, its port is claimed and not somebody else's, its
-//! publication is as it was. Mappings and permits follow from the flows.
+//! A translator says which of its flows have changed ([`Nat::take_changes`]), and somebody keeps their
+//! [`Record`]s where they outlive it. Another one that was told the same uplink, claims and bindings is
+//! handed them. A flow keeps the number of its record. It goes on if it could begin today: its ends are
+//! there, its port is claimed and not somebody else's, its publication is as it was. Mappings and permits
+//! follow from the flows.
 //!
 //! The time of last use is written down at most twice a minute, so a flow is given as much more time.
 
@@ -20,7 +21,7 @@ use crate::record::{Read, Record};
 use crate::tick::Tick;
 use crate::tuple::{Address, End, Protocol, Realm};
 
-/// Who has an address on a network: the sandbox, or `None` if nobody has it.
+/// The owner of an address on a network: the sandbox, or `None` if nobody has it.
 type Owner<'a> = &'a dyn Fn(NetworkId, IpAddr) -> Option<u32>;
 
 impl Nat {
@@ -45,13 +46,13 @@ impl Nat {
         self.flows.give_back_changed(changed);
     }
 
-    /// Goes on with flows that another translator had, of which there are none here yet. `owner` says who has an address.
-    /// Says how many go on; those that do not are changes.
+    /// Goes on with flows that another translator had, of which there are none here yet. `owner` says who has
+    /// an address. Says how many go on; those that do not are changes.
     pub fn restore<I>(&mut self, records: I, now: Instant, owner: Owner<'_>) -> usize
     where
         I: Iterator<Item = (u32, Record)> + Clone,
     {
-        // Those that do not say which address they are mapped to come last: others of the same mapping do.
+        // Records that do not say which address they are mapped to come last: others of the same mapping do.
         for vague in [false, true] {
             for (number, record) in records.clone() {
                 let read = record.read();

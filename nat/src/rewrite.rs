@@ -37,8 +37,8 @@ pub(crate) fn write_addresses(bytes: &mut [u8], ip: &Ip, source: Address, target
     change
 }
 
-/// Whether the identification of a packet may matter to its receiver (RFC 6864, 4): it is IPv4, and a fragment or may become
-/// one.
+/// Whether the identification of a packet may matter to its receiver (RFC 6864, 4): it is IPv4, and a
+/// fragment or may become one.
 pub(crate) fn has_identification(bytes: &[u8], ip: &Ip) -> bool {
     ip.is_v4 && (ip.fragment.is_some() || !ip.is_whole_only(bytes))
 }

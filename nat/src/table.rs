@@ -2,14 +2,15 @@
 //!
 //! # Theory of operation
 //!
-//! * **Records** are a slab of plain data that never shrinks; free ones are a list. Its addresses are reserved for the limit,
-//!   and take memory once used.
-//! * **Index.** One hash table ([`Index`]) holds every flow twice, under the tuple of either side: one look-up finds the
-//!   flow of a packet and which side sent it. An entry is a record's number and the side, in 32 bits.
+//! * **Records** are a slab of plain data that never shrinks; free ones are a list. Its addresses are
+//!   reserved for the limit, and take memory once used.
+//! * **Index.** One hash table ([`Index`]) holds every flow twice, under the tuple of either side: one
+//!   look-up finds the flow of a packet and which side sent it. An entry is a record's number and the side,
+//!   in 32 bits.
 //! * **Queues.** A class has one time-out, so a list in the order of use is a list in the order of expiry:
 //!   to refresh is to move to the end, to expire is to look at the front. All are of constant cost.
-//! * **Changes** are noted by the number of the record, if anybody wants to know them: each beginning, end and change of
-//!   state, and of a flow in use the time, now and then.
+//! * **Changes** are noted by the number of the record, if anybody wants to know them: each beginning, end
+//!   and change of state, and of a flow in use the time, now and then.
 //! * **At the limit** the flow longest unused of those that are not established makes room.
 
 use std::hint::black_box;
@@ -21,11 +22,9 @@ use vswitch_frame::hash::SeededHash;
 use crate::flow::{Class, Flow, Side};
 use crate::index::Index;
 use crate::limits::Timeouts;
+use crate::slab::{self, NONE};
 use crate::tick::Tick;
 use crate::tuple::Tuple;
-
-/// No record.
-pub(crate) const NONE: u32 = u32::MAX;
 
 /// A flow's number: good until the flow is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +94,8 @@ impl Table {
     pub(crate) fn touch(&self, tuples: &[Tuple]) {
         for tuple in tuples {
             let hash = self.hash.of_words(&tuple.words());
-            // The tag of the first entry that fits is almost always that of the flow; its tuple is not compared.
+            // The tag of the first entry that fits is almost always that of the flow; its tuple is not
+            // compared.
             let Some(entry) = self.index.likely(hash) else { continue };
             let flow = &self.records[(entry >> 1) as usize];
             black_box((flow.tuples[0].kind, flow.tuples[1].kind, flow.class));
@@ -128,8 +128,8 @@ impl Table {
         (number as usize) < self.limit && !self.is_full() && self.iter_in(number..number + 1).next().is_none()
     }
 
-    /// Adds a flow whose tuples no flow has at a record that [has room](Self::has_room_at). The table is not to be used
-    /// before all are [linked](Self::link_all).
+    /// Adds a flow whose tuples no flow has at a record that [has room](Self::has_room_at). The table is not
+    /// to be used before all are [linked](Self::link_all).
     pub(crate) fn place(&mut self, number: u32, flow: Flow) {
         let vacant = Flow { class: Class::Vacant, ..flow };
         let needed = number as usize + 1;
@@ -139,7 +139,8 @@ impl Table {
         self.len += 1;
     }
 
-    /// Puts every flow in the queue of its class, in the order of use, and every other record among the vacant.
+    /// Puts every flow in the queue of its class, in the order of use, and every other record among the
+    /// vacant.
     pub(crate) fn link_all(&mut self) {
         self.queues = [Queue { oldest: NONE, newest: NONE }; Class::ALL.len()];
         self.vacant = NONE;
@@ -200,8 +201,7 @@ impl Table {
 
     fn take_record(&mut self, flow: Flow) -> u32 {
         if self.vacant == NONE {
-            self.records.push(flow);
-            return u32::try_from(self.records.len() - 1).unwrap_or(NONE);
+            return slab::append(&mut self.records, flow);
         }
         let at = self.vacant;
         let record = &mut self.records[at as usize];
@@ -285,8 +285,8 @@ impl Table {
         classes.filter_map(|class| self.oldest(class)).min_by_key(|&id| self.get(id).used)
     }
 
-    /// Of those that are not established and longest unused, one of a sandbox. Looks at a few of each class,
-    /// which finds one when the sandbox has most of them.
+    /// The flow of a sandbox that makes room: one that is not established, among the longest unused. Looks at
+    /// a few of each class, which finds one when the sandbox has most of them.
     pub(crate) fn least_wanted_of(&self, sandbox: u32) -> Option<FlowId> {
         const LOOKS: usize = 32;
         let classes = Class::ALL.into_iter().filter(|class| !class.is_established());

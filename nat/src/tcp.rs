@@ -14,7 +14,8 @@ use vswitch_frame::headers::be16;
 
 use crate::flow::{Class, Flow, Side};
 
-/// Where a connection is, as far as a translator sees. The names are those that Linux's connection tracking uses.
+/// Where a connection is, as far as a translator sees. The names are those that Linux's connection tracking
+/// uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum TcpState {
@@ -169,7 +170,7 @@ pub(crate) fn advance(flow: &mut Flow, side: Side, segment: &Segment) -> Class {
     mark(SYN_SEEN, segment.has(SYN));
     mark(ACK_SEEN, segment.has(ACK));
     mark(FIN_SEEN, segment.has(FIN));
-    // Who was reset and goes on was not reset.
+    // A side that was reset and goes on was not reset.
     flow.handshake &= !(1 << (WAS_RESET + mine));
     let at = side.index();
     if segment.has(SYN) {

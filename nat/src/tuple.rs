@@ -1,4 +1,4 @@
-//! What names a flow: two addresses, two ports, a protocol, and the realm it is seen from.
+//! Names of packets: two addresses, two ports, a protocol, and the realm it is seen from.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -187,9 +187,9 @@ impl Protocol {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct Tuple {
-    /// Who sent it.
+    /// The sender's address.
     pub source: Address,
-    /// Whom it is sent to.
+    /// The receiver's address.
     pub target: Address,
     /// The sender's port.
     pub source_port: u16,

@@ -28,7 +28,7 @@ impl Syn {
     }
 }
 
-/// Those that wait, oldest first.
+/// SYNs that wait for an answer, oldest first.
 #[derive(Debug)]
 pub(crate) struct Unsolicited {
     waiting: VecDeque<Syn>,

@@ -1,4 +1,4 @@
-//! What becomes of frames.
+//! The fates of frames.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use vswitch_frame::{DropReason, Frame, NetworkId, PortId};
 
 use crate::tuple::Realm;
 
-/// Whom a frame from inside comes from, and what its network allows.
+/// The sender of a frame from inside, and what its network allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inside {
     /// The port it came in at.
@@ -15,13 +15,13 @@ pub struct Inside {
     pub network: NetworkId,
     /// The sandbox its flows are charged to.
     pub sandbox: u32,
-    /// What becomes of a flow that it begins with somebody outside.
+    /// The fate of a flow that it begins with somebody outside.
     pub leaving: Leaving,
     /// The outside address its network leaves with; `None` for the uplink's.
     pub address: Option<IpAddr>,
 }
 
-/// What becomes of a flow from inside to outside. Answers to what came in pass in any case.
+/// The fate of a flow from inside to outside. Answers to what came in pass in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Leaving {
@@ -36,7 +36,8 @@ pub enum Leaving {
 /// Where frames go, each with the port it came in at: one vector a fate, for one straight loop each.
 ///
 /// Every frame handed in comes out in one of these exactly once, fragments that wait for their first one
-/// later than others. MAC addresses are as they were, or zero in frames made here: who sends them knows better.
+/// later than others. MAC addresses are as they were, or zero in frames made here: who sends them knows
+/// better.
 #[derive(Debug, Default)]
 pub struct Verdicts {
     /// To the uplink, translated.
@@ -55,7 +56,7 @@ pub struct Verdicts {
     pub made: Vec<(Realm, Frame)>,
 }
 
-/// What becomes of one frame.
+/// The fate of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Outside,
@@ -67,7 +68,7 @@ pub(crate) enum Fate {
 }
 
 impl Fate {
-    /// That of a translated packet.
+    /// The fate of a translated packet.
     pub(crate) fn to(realm: Realm) -> Self {
         realm.inside().map_or(Self::Outside, Self::Inside)
     }

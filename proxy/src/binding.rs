@@ -1,13 +1,13 @@
-//! What a listening socket of the host's stands for: a port of a container, and how to reach it.
+//! Bindings: the port of a container that a listening socket of the host's stands for, and how to reach it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use vswitch_frame::{Mac, NetworkId};
 
-/// Where a relay leads.
+/// The end that a relay leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// What the owner knows the published port by.
+    /// The number by which the owner knows the published port.
     pub publication: u64,
     /// The container's network.
     pub network: NetworkId,
@@ -23,22 +23,24 @@ pub struct Binding {
     pub prefix: u8,
     /// The network's MTU.
     pub mtu: u16,
-    /// Whether the container sends what is for addresses beyond its subnet to the gateway. An internal network has no
-    /// default route: there every client has the gateway's address.
+    /// Whether the container sends what is for addresses beyond its subnet to the gateway. An internal
+    /// network has no default route: there every client has the gateway's address.
     pub keeps_client: bool,
 }
 
-/// Where the clients of one socket of the host's lead: to an address of the container of either family, or of both.
+/// Bindings of the clients of one socket of the host's: to an address of the container of either family, or
+/// of both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bindings {
-    /// To an IPv4 address.
+    /// The binding to an IPv4 address.
     pub v4: Option<Binding>,
-    /// To an IPv6 address.
+    /// The binding to an IPv6 address.
     pub v6: Option<Binding>,
 }
 
 impl Bindings {
-    /// Where a client leads: to the address of its own family, if there is one. `None` if there is no address at all.
+    /// The binding of a client: to the address of its own family, if there is one. `None` if there is no
+    /// address at all.
     pub fn of(&self, client: IpAddr) -> Option<Binding> {
         if client.to_canonical().is_ipv4() { self.v4.or(self.v6) } else { self.v6.or(self.v4) }
     }

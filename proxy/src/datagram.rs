@@ -13,7 +13,8 @@ const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 const UDP_BYTES: usize = 8;
 const HOP_LIMIT: u8 = 64;
-/// In the first byte of flags and fragment offset: there is one packet only, so its identification is no matter (RFC 6864, 4.1).
+/// The flag in the first byte of flags and fragment offset: there is one packet only, so its identification
+/// is no matter (RFC 6864, 4.1).
 const DONT_FRAGMENT: u8 = 0x40;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_BYTES: usize = 8;
@@ -49,7 +50,8 @@ pub(crate) fn move_payload(
     Ok(())
 }
 
-/// Writes the headers in front of the `length` bytes of payload that are in the room of a frame, from `source`.
+/// Writes the headers in front of the `length` bytes of payload that are in the room of a frame, from
+/// `source`.
 ///
 /// # Errors
 /// When the datagram does not fit into an IP packet.
@@ -144,7 +146,8 @@ pub(crate) fn fragment(
     Ok(())
 }
 
-/// Writes the UDP header in front of the payload. The checksum is left to the receiver, but for what goes in fragments.
+/// Writes the UDP header in front of the payload. The checksum is left to the receiver, but for what goes in
+/// fragments.
 fn write_udp(frame: &mut Frame, from: u16, to: u16, length: usize, mtu: usize) -> Result<(), Unfit> {
     let start = frame.len() - length - UDP_BYTES;
     let udp_bytes = u16::try_from(UDP_BYTES + length).map_err(|_| Unfit)?;
@@ -167,7 +170,8 @@ fn write_udp(frame: &mut Frame, from: u16, to: u16, length: usize, mtu: usize) -
     Ok(())
 }
 
-/// The addresses and ports of a parsed frame of TCP or UDP: initiator's side and target's are the caller's to know.
+/// The addresses and ports of a parsed frame of TCP or UDP: initiator's side and target's are the caller's to
+/// know.
 pub(crate) fn endpoints(frame: &Frame) -> Option<(SocketAddr, SocketAddr)> {
     let (bytes, headers) = (frame.bytes(), &frame.headers);
     let (network, transport) = (headers.network_offset(), headers.transport_offset());

@@ -1,4 +1,4 @@
-//! When whom to look at next.
+//! Deadlines: when to look at which relay, listener or session next.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,16 +1,16 @@
-//! What the proxy may hold, and how memory is shared out.
+//! Limits of the proxy, and how memory is shared out.
 //!
 //! | limit | at the limit |
 //! |---|---|
 //! | [`Limits::relays`] | a new connection is reset |
-//! | [`Limits::bytes`] | buffers of new relays are smaller; when the smallest do not fit, a new connection is reset |
+//! | [`Limits::bytes`] | new relays have smaller buffers; if the smallest do not fit, a connection is reset |
 //! | [`Limits::sessions`] | a datagram of a new client is dropped |
-//! | ports of the gateway's address toward one container port | a new connection is reset, a datagram dropped |
+//! | ports of the gateway's address to one container port | a new connection is reset, a datagram dropped |
 //!
-//! Buffers are big as long as there are few relays. For every relay that may still come, room for the smallest buffers is
-//! set aside; of what is left over, a new relay gets a small part.
+//! Buffers are big as long as there are few relays. For every relay that may still come, room for the
+//! smallest buffers is set aside; of what is left over, a new relay gets a small part.
 
-/// What the proxy may hold.
+/// Relays, memory and sessions that the proxy may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// TCP relays.

@@ -1,8 +1,8 @@
 //! The link under the TCP stack of a relay: packets straight out of and into frames.
 //!
-//! IPv4 goes out in super-frames that the receiver splits, or does not. smoltcp has that for IPv4 only; segments of IPv6
-//! leave one after the other, which is when the switch coalesces them. Checksums of TCP are left to the
-//! receiver in any case.
+//! IPv4 goes out in super-frames that the receiver splits, or does not. smoltcp has that for IPv4 only;
+//! segments of IPv6 leave one after the other, which is when the switch coalesces them. Checksums of TCP are
+//! left to the receiver in any case.
 
 use std::num::{NonZeroU16, NonZeroUsize};
 
@@ -71,7 +71,7 @@ impl<'o> Device for Link<'_, 'o> {
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut checksum = ChecksumCapabilities::default();
-        // Of what comes in it is checked before; of what goes out it is left to the receiver.
+        // The checksum of what comes in is checked before; that of what goes out is left to the receiver.
         checksum.tcp = Check::None;
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;

@@ -11,27 +11,25 @@ use vswitch_sys::datagrams::Datagrams;
 use vswitch_sys::stream::Stream;
 
 use crate::binding::{Binding, Bindings};
+use crate::counts::Counts;
 use crate::datagram::endpoints;
 use crate::deadlines::Deadlines;
+use crate::flow::Flow;
 use crate::limits::{Budget, Limits};
 use crate::link::{Outlet, is_right};
+use crate::numbers::Numbers;
 use crate::relay::{Fate, Relay};
-use crate::session::{Assign, Sessions, canonical};
-use crate::source::{PORT_FIRST, PORTS, address, keeps_port};
+use crate::session::Sessions;
+use crate::source::canonical;
+use crate::token::Token;
 
 /// Relays, listeners and sessions that are worked on in one turn.
 const DUE_MAX: usize = 256;
-/// Frames made in one turn, after which the rest of what is due waits for the next: no more than stay in a cache until they
-/// are sent.
+/// Frames made in one turn, after which the rest of what is due waits for the next: no more than stay in a
+/// cache until they are sent.
 const FRAMES: usize = 64;
-/// Ports that are tried in a row before a new flow is given up.
-const PORT_TRIES: u16 = 1024;
 /// How long what is due waits when slots are scarce.
 const NO_SLOT: Duration = Duration::from_millis(1);
-
-/// The number of a relay or a listener, by which its descriptor is waited for. Never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub u64);
 
 /// Why a connection was not relayed. The client has been reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,34 +40,6 @@ pub enum Refused {
     NoPort,
     /// The container and its gateway are of different families, or are no addresses that can be spoken to.
     BadBinding,
-}
-
-/// What has happened so far, and what there is now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// TCP relays there are.
-    pub relays: usize,
-    /// UDP sessions there are.
-    pub sessions: usize,
-    /// Connections accepted and not relayed.
-    pub refused: u64,
-    /// Relays that ended as they should.
-    pub ended: u64,
-    /// Relays that ended by a reset, by silence, or because the container is not there.
-    pub broken: u64,
-    /// Datagrams dropped: of one client too many, or without room at the receiver.
-    pub datagrams_dropped: u64,
-    /// Frames with a wrong checksum.
-    pub bad_checksums: u64,
-}
-
-/// What a frame of a container's is known by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Flow {
-    pub(crate) network: NetworkId,
-    pub(crate) container: SocketAddr,
-    /// What the container takes for the client.
-    pub(crate) source: SocketAddr,
 }
 
 /// Every relay and every session. See the [crate] for how it works.
@@ -95,7 +65,7 @@ impl Proxy {
             budget: Budget::new(limits),
             sessions: Sessions::new(limits.sessions),
             deadlines: Deadlines::new(),
-            numbers: Numbers { next: 0, seed },
+            numbers: Numbers::new(seed),
             counts: Counts::default(),
             due: Vec::new(),
         }
@@ -147,8 +117,8 @@ impl Proxy {
         Ok(token)
     }
 
-    /// Begins to relay what a bound UDP socket receives. It is to be waited for by the token. What leads nowhere is
-    /// dropped.
+    /// Begins to relay what a bound UDP socket receives. It is to be waited for by the token. What leads
+    /// nowhere is dropped.
     ///
     /// # Errors
     /// [`Refused::BadBinding`].
@@ -198,8 +168,9 @@ impl Proxy {
         }
     }
 
-    /// Takes a copy of a frame that a container of `network` sent to the gateway's MAC address, if it belongs to a relay or a
-    /// session, and says whether it does. The frame must have been parsed, and remains the caller's.
+    /// Takes a copy of a frame that a container of `network` sent to the gateway's MAC address, if it belongs
+    /// to a relay or a session, and says whether it does. The frame must have been parsed, and remains the
+    /// caller's.
     ///
     /// Ask this before the frame is routed: its destination may be any address of a client's.
     pub fn from_container(
@@ -321,7 +292,7 @@ impl Proxy {
         }
     }
 
-    /// What has happened so far, and what there is.
+    /// Counts of what has happened so far, and of what there is.
     pub fn counts(&self) -> Counts {
         Counts { relays: self.relays.len(), sessions: self.sessions.len(), ..self.counts }
     }
@@ -335,50 +306,4 @@ fn checked(bindings: Bindings) -> Result<Bindings, Refused> {
 fn flow_of(relay: &Relay) -> Flow {
     let Binding { network, container, .. } = relay.binding;
     Flow { network, container, source: relay.source }
-}
-
-/// Where tokens, ports and seeds come from.
-#[derive(Debug)]
-struct Numbers {
-    next: u64,
-    seed: u64,
-}
-
-impl Numbers {
-    /// The next of a row that is hard to guess without the seed (splitmix64).
-    fn mixed(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
-
-impl Assign for Numbers {
-    fn token(&mut self) -> Token {
-        self.next += 1;
-        Token(self.next)
-    }
-
-    fn identification(&mut self) -> u32 {
-        u32::try_from(self.mixed() >> 32).unwrap_or(0)
-    }
-
-    fn source(
-        &mut self,
-        binding: &Binding,
-        client: SocketAddr,
-        taken: &BTreeMap<Flow, Token>,
-    ) -> Option<SocketAddr> {
-        let Binding { network, container, .. } = *binding;
-        let is_free =
-            |source: &SocketAddr| !taken.contains_key(&Flow { network, container, source: *source });
-        let address = address(binding, client.ip());
-        let kept = Some(client).filter(|_| keeps_port(binding, address, client)).filter(is_free);
-        kept.or_else(|| {
-            let first = u16::try_from(self.mixed() % u64::from(PORTS)).unwrap_or(0);
-            let ports = (0..PORT_TRIES).map(|n| PORT_FIRST + (first + n) % PORTS);
-            ports.map(|port| SocketAddr::new(address, port)).find(is_free)
-        })
-    }
 }

@@ -11,8 +11,8 @@
 //! | the container is silent while it is connected to, for [`CONNECT_MAX`] | a reset of the client |
 //! | the container is silent for [`SILENCE_MAX`], though it is asked every [`KEEP_ALIVE`] | a reset of both |
 //!
-//! The client's connection is accepted before the container was asked: so does the kernel, which knows nothing of
-//! the container. A client of a port where nobody listens is therefore reset instead of refused.
+//! The client's connection is accepted before the container was asked: so does the kernel, which knows
+//! nothing of the container. A client of a port where nobody listens is therefore reset instead of refused.
 //!
 //! Nothing is read from the client before the container has accepted. In one turn a relay passes on a bounded
 //! number of pieces and frames, and goes on in the next.
@@ -43,7 +43,7 @@ const PIECES: usize = 16;
 /// How long to wait for a slot of the pool.
 const NO_SLOT: Duration = Duration::from_millis(1);
 
-/// What is to be done with a relay.
+/// The fate of a relay after work on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It goes on, and wants to be looked at then.
@@ -142,8 +142,8 @@ impl Relay {
         (self.readable, self.writable, self.woken) = (true, true, true);
     }
 
-    /// Takes a segment of the container's. What it is answered waits for the next [`work`](Self::work), but for a
-    /// few answers to what makes no sense.
+    /// Takes a segment of the container's. What it is answered waits for the next [`work`](Self::work), but
+    /// for a few answers to what makes no sense.
     pub(crate) fn take(&mut self, frame: &Frame, outlet: &mut Outlet<'_>, now: Instant) {
         let packet = &frame.bytes()[frame.headers.network_offset()..frame.headers.end_offset()];
         let outlet = Some(outlet);
@@ -259,7 +259,7 @@ impl std::fmt::Debug for Relay {
     }
 }
 
-/// What came of one attempt to pass bytes on.
+/// The outcome of one attempt to pass bytes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Passed {
     /// Some bytes.

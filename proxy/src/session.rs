@@ -2,13 +2,13 @@
 //!
 //! # Theory of operation
 //!
-//! A session begins with a client's first datagram to one address of the host's, and has a source of its own toward
-//! the container ([`crate::source`]). What the container sends there goes to the client from the
-//! address the client addressed. A session ends after [`IDLE`] without a datagram in either direction, or with
-//! its listener. Datagrams have no back-pressure: what finds no room is lost.
+//! A session begins with a client's first datagram to one address of the host's, and has a source of its own
+//! toward the container ([`crate::source`]). What the container sends there goes to the client from the
+//! address the client addressed. A session ends after [`IDLE`] without a datagram in either direction, or
+//! with its listener. Datagrams have no back-pressure: what finds no room is lost.
 //!
-//! A datagram that does not fit into the container's MTU goes in fragments. Fragments of the container's are not put
-//! together here.
+//! A datagram that does not fit into the container's MTU goes in fragments. Fragments of the container's are
+//! not put together here.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -19,10 +19,13 @@ use vswitch_frame::{Frame, Instant, NetworkId};
 use vswitch_sys::datagrams::{BATCH, Batch, Datagrams, Received};
 
 use crate::binding::{Binding, Bindings};
-use crate::datagram;
-use crate::datagram::Unfit;
+use crate::counts::Counts;
+use crate::datagram::{self, Unfit};
+use crate::flow::Flow;
 use crate::link::{Outlet, is_right, mtu};
-use crate::proxy::{Counts, Flow, Token};
+use crate::numbers::Numbers;
+use crate::source::canonical;
+use crate::token::Token;
 
 /// How long a session lasts without a datagram.
 pub const IDLE: Duration = Duration::from_secs(90);
@@ -55,21 +58,6 @@ pub(crate) struct Sessions {
     batch: Batch,
     /// Kept for its room.
     frames: Vec<Frame>,
-}
-
-/// What gives a new session its number and its source.
-pub(crate) trait Assign {
-    /// A number never used before.
-    fn token(&mut self) -> Token;
-    /// An identification for the fragments of a datagram.
-    fn identification(&mut self) -> u32;
-    /// A source toward the container that no other flow has.
-    fn source(
-        &mut self,
-        binding: &Binding,
-        client: SocketAddr,
-        taken: &BTreeMap<Flow, Token>,
-    ) -> Option<SocketAddr>;
 }
 
 impl Sessions {
@@ -124,7 +112,8 @@ impl Sessions {
         gone
     }
 
-    /// What is due of a session: when it is due next, or `None` when it has ended or there is none.
+    /// Does what is due of a session. Answers when it is due next, or `None` when it has ended or there is
+    /// none.
     pub(crate) fn expire(&mut self, token: Token, now: Instant) -> Option<Instant> {
         let at = self.all.get(&token)?.active_at + IDLE;
         if at <= now {
@@ -146,7 +135,7 @@ impl Sessions {
     pub(crate) fn receive(
         &mut self,
         token: Token,
-        assign: &mut impl Assign,
+        numbers: &mut Numbers,
         outlet: &mut Outlet<'_>,
         counts: &mut Counts,
         now: Instant,
@@ -175,12 +164,12 @@ impl Sessions {
             // Most datagrams are of one client.
             let way = known.filter(|(same, _)| *same == asker).map(|(_, way)| way).or_else(|| {
                 let binding = bindings.of(received.client.ip())?;
-                Some((binding, self.source_of(asker, &binding, assign, now, begun)?))
+                Some((binding, self.source_of(asker, &binding, numbers, now, begun)?))
             });
             known = way.map(|way| (asker, way));
             let finished = way.and_then(|way| finish(&mut frame, offset, received, way).ok());
             let sent = match finished {
-                Some(binding) => emit(frame, &binding, assign, outlet),
+                Some(binding) => emit(frame, &binding, numbers, outlet),
                 None => {
                     outlet.pool.free(frame);
                     Err(Unfit)
@@ -197,13 +186,13 @@ impl Sessions {
         &mut self,
         asker: Asker,
         binding: &Binding,
-        assign: &mut impl Assign,
+        numbers: &mut Numbers,
         now: Instant,
         begun: &mut Vec<Token>,
     ) -> Option<SocketAddr> {
         let known = self.askers.get(&asker).copied();
         let token = known.or_else(|| {
-            let token = self.begin(asker, binding, assign, now)?;
+            let token = self.begin(asker, binding, numbers, now)?;
             begun.push(token);
             Some(token)
         })?;
@@ -216,15 +205,15 @@ impl Sessions {
         &mut self,
         asker: Asker,
         binding: &Binding,
-        assign: &mut impl Assign,
+        numbers: &mut Numbers,
         now: Instant,
     ) -> Option<Token> {
         if self.all.len() >= self.limit {
             return None;
         }
-        let source = assign.source(binding, canonical(asker.1), &self.flows)?;
+        let source = numbers.source(binding, canonical(asker.1), &self.flows)?;
         let flow = Flow { network: binding.network, container: binding.container, source };
-        let token = assign.token();
+        let token = numbers.token();
         self.askers.insert(asker, token);
         self.flows.insert(flow, token);
         self.all.insert(token, Session { asker, flow, active_at: now });
@@ -270,11 +259,12 @@ fn finish(
     datagram::finish(frame, &binding, source, received.length).map(|()| binding)
 }
 
-/// Hands a finished frame out, in fragments if it does not fit. Its slot is given back where it is not handed out.
+/// Hands a finished frame out, in fragments if it does not fit. Its slot is given back where it is not handed
+/// out.
 fn emit(
     frame: Frame,
     binding: &Binding,
-    assign: &mut impl Assign,
+    numbers: &mut Numbers,
     outlet: &mut Outlet<'_>,
 ) -> Result<(), Unfit> {
     if frame.mtu_bytes() <= mtu(binding) {
@@ -283,12 +273,7 @@ fn emit(
     }
     let out = &mut *outlet.out;
     let push = |part| out.push((binding.network, part));
-    let outcome = datagram::fragment(&frame, mtu(binding), assign.identification(), outlet.pool, push);
+    let outcome = datagram::fragment(&frame, mtu(binding), numbers.identification(), outlet.pool, push);
     outlet.pool.free(frame);
     outcome
-}
-
-/// A client as it is on the wire: an IPv4 client of a socket of both families is one of IPv4.
-pub(crate) fn canonical(client: SocketAddr) -> SocketAddr {
-    SocketAddr::new(client.ip().to_canonical(), client.port())
 }

@@ -1,4 +1,4 @@
-//! Who the container sees: the client, or the gateway.
+//! The source that the container sees: the client, or the gateway.
 //!
 //! The client's own address is kept where the container's answer finds the way back to us:
 //!
@@ -7,7 +7,7 @@
 //! | of the container's family, and none of those below | the client's address and port |
 //! | the same, but a relay between these two has that port already | the client's address, another port |
 //! | of the other family | the gateway |
-//! | loopback, unspecified, multicast, broadcast, link-local | the gateway: such an address means the container itself, or nobody |
+//! | loopback, unspecified, multicast, broadcast, link-local | the gateway: it is the container or nobody |
 //! | in the container's subnet | the gateway: the container would look for it on its link |
 //! | any, where the container has no default route | the gateway |
 
@@ -60,6 +60,11 @@ fn as_bits(address: IpAddr) -> u128 {
 /// Whether a client's port can be kept, too. With the gateway's address it may be one that the kernel uses.
 pub(crate) fn keeps_port(binding: &Binding, source: IpAddr, client: SocketAddr) -> bool {
     source == client.ip() && source != binding.gateway && client.port() != 0
+}
+
+/// A client as it is on the wire: an IPv4 client of a socket of both families is one of IPv4.
+pub(crate) fn canonical(client: SocketAddr) -> SocketAddr {
+    SocketAddr::new(client.ip().to_canonical(), client.port())
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //!
 //! The kernel hands over one datagram, or several of one outer flow and one size side by side (`UDP_GRO`),
 //! or, where it merges nothing, several at once each in a room of its own (`recvmmsg`). They lie a *stride*
-//! apart in one buffer. Each is looked at alone: whether it is VXLAN, of a network that has a tunnel here, from a peer of that
-//! network, and a whole frame inside. What is not is dropped and counted; nothing was learned from it.
+//! apart in one buffer. Each is looked at alone: whether it is VXLAN, of a network that has a tunnel here,
+//! from a peer of that network, and a whole frame inside. What is not is dropped and counted; nothing was
+//! learned from it.
 //!
 //! Datagrams that lie side by side often carry consecutive segments of one connection. Where the rules of
 //! coalescing allow it ([`vswitch_frame::run`]) they become one super-frame: the headers of the first are
@@ -34,7 +35,7 @@ use crate::table::Origin;
 use crate::tunnel::{Tunnel, Tunnels};
 use crate::vni::Vni;
 
-/// What came with a buffer.
+/// Facts the kernel gives with a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The outer source address; an IPv4 address mapped into IPv6, as a socket for both gives it, is the
@@ -50,9 +51,9 @@ pub struct Received {
 pub struct Inner {
     /// The network it is of.
     pub vni: Vni,
-    /// Where its headers are, counted from the start of its first piece.
+    /// The places of its headers, counted from the start of its first piece.
     pub headers: Headers,
-    /// What is left to be done: for a super-frame its split and its checksum.
+    /// Work left to be done: for a super-frame its split and its checksum.
     pub offload: Offload,
     /// Headers and payload of the first datagram.
     first: Range<usize>,
@@ -143,7 +144,7 @@ pub struct Decapsulator {
 }
 
 impl Decapsulator {
-    /// One with nothing in it.
+    /// A decapsulator with nothing in it.
     pub fn new() -> Self {
         Self::default()
     }
@@ -175,8 +176,8 @@ impl Decapsulator {
         self.seal(buffer);
     }
 
-    /// The same for datagrams that were received at once, each at the start of its own `stride` bytes of
-    /// `buffer`: the outer source address and the length of each.
+    /// Opens datagrams that were received at once, each at the start of its own `stride` bytes of `buffer`,
+    /// as [`open`](Self::open) does. `received` has the outer source address and the length of each.
     pub fn open_each(
         &mut self,
         tunnels: &mut Tunnels,
@@ -255,8 +256,8 @@ struct Known {
     mtu: usize,
 }
 
-/// Looks at one datagram: the network it is of, and where the headers of the frame in it are. `known` is the sender of
-/// the one before.
+/// Looks at one datagram: the network it is of, and where the headers of the frame in it are. `known` is the
+/// sender of the one before.
 fn look_at(
     tunnels: &mut Tunnels,
     known: &mut Option<Known>,
@@ -298,8 +299,8 @@ fn check_peer(tunnel: &Tunnel, from: IpAddr) -> Result<(), DropReason> {
     if tunnel.is_peer(from) { Ok(()) } else { Err(DropReason::TunnelUnknownVtep) }
 }
 
-/// Checks whether the source of a frame may be behind the VTEP it came from: a record may say that it is elsewhere. Learns
-/// that it is there.
+/// Checks whether the source of a frame may be behind the VTEP it came from: a record may say that it is
+/// elsewhere. Learns that it is there.
 fn check_source(tunnel: &mut Tunnel, from: IpAddr, source: Mac, now: Instant) -> Result<(), DropReason> {
     let entry = tunnel.table.find(source);
     if entry.is_some_and(|entry| matches!(entry.origin, Origin::Control { .. }) && entry.vtep != from) {

@@ -36,8 +36,7 @@ use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
 use vswitch_frame::split::Splitter;
 use vswitch_frame::{Accepts, DropReason, Frame};
 
-use crate::UDP_PORT;
-use crate::header::{HEADER_BYTES, Header};
+use crate::header::{HEADER_BYTES, Header, UDP_PORT};
 use crate::mtu::clamp_mss;
 use crate::tunnel::{Destination, Tunnel};
 
@@ -50,7 +49,7 @@ pub const SEGMENTS_MAX: u16 = 64;
 pub const RUNS_LOOKED_AT: usize = 32;
 const MACS: usize = 12;
 
-/// What the owner of the sockets says of them.
+/// The sending sockets, as their owner describes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
     /// UDP port of the peers; RFC 7348, 5 wants it settable.
@@ -72,9 +71,9 @@ impl Default for Sender {
 /// Datagrams to one VTEP, for one system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send {
-    /// To where.
+    /// Where they go.
     pub to: SocketAddr,
-    /// Through which of the sockets: an index.
+    /// The socket they leave through: an index.
     pub socket: u16,
     /// Bytes of each datagram but the last: the segment size where there are several.
     pub size: u16,
@@ -124,7 +123,7 @@ pub struct Encapsulator {
 }
 
 impl Encapsulator {
-    /// For these sockets. The seed, of the hash that chooses among them, should be secret.
+    /// An encapsulator for these sockets. The seed, of the hash that chooses among them, should be secret.
     pub fn new(sender: Sender, seed: u64) -> Self {
         Self {
             sender,

@@ -18,6 +18,9 @@ use std::fmt;
 
 use crate::vni::Vni;
 
+/// The UDP port assigned to VXLAN (RFC 7348, 8).
+pub const UDP_PORT: u16 = 4789;
+
 /// Length of the header.
 pub const HEADER_BYTES: usize = 8;
 

@@ -8,8 +8,8 @@
 //! back goes through [`decapsulate`] and enters the switch as received from that port. Since a frame
 //! never leaves where it came in, nothing goes from host to host through a third (*split horizon*).
 //!
-//! Who lives where comes from the control plane as versioned records ([`table`]); learning from frames is
-//! a fallback that never outranks it. Questions for an address that a record answers are not carried
+//! The control plane says who lives where, in versioned records ([`table`]); learning from frames is a
+//! fallback that never outranks it. Questions for an address that a record answers are not carried
 //! ([`neighbour`]).
 //!
 //! Payload is not copied: both ways work on descriptions of pieces, for gathered sends and writes. Nor is
@@ -39,11 +39,8 @@ pub mod vni;
 
 pub use decapsulate::{Decapsulator, Inner, Received};
 pub use encapsulate::{Encapsulator, Send, Sender};
-pub use header::{HEADER_BYTES, Header, Malformed};
+pub use header::{HEADER_BYTES, Header, Malformed, UDP_PORT};
 pub use neighbour::Answer;
 pub use table::{Limits, Outcome, Record, Table};
 pub use tunnel::{Destination, Settings, Tunnel, Tunnels};
 pub use vni::{Vni, VniError};
-
-/// The UDP port assigned to VXLAN (RFC 7348, 8).
-pub const UDP_PORT: u16 = 4789;

@@ -1,4 +1,4 @@
-//! What a tunnel leaves of the underlay's MTU, and connections that are told so.
+//! The MTU that a tunnel leaves of the underlay's, and connections that are told so.
 //!
 //! A VXLAN packet must not be fragmented (RFC 7348, 4.3), so what is too large for the tunnel must not
 //! enter it. Containers get the smaller MTU with their address; a connection whose ends have a larger one
@@ -49,7 +49,8 @@ pub fn clamp_mss(head: &mut [u8], headers: &Headers, mtu: usize) {
         return;
     }
     header[at..at + 2].copy_from_slice(&most.to_be_bytes());
-    // At an odd place the two bytes belong to two words of the sum, which is the same swapped (RFC 1071, 2(B)).
+    // At an odd place the two bytes belong to two words of the sum, which is the same swapped (RFC 1071,
+    // 2(B)).
     let in_sum = |value: u16| if at.is_multiple_of(2) { value } else { value.swap_bytes() };
     let checksum = be16(header, CHECKSUM);
     let sum = Sum::ZERO.add_word(!checksum).add_word(!in_sum(old)).add_word(in_sum(most)).checksum();

@@ -33,7 +33,7 @@ const SOLICITATION_BYTES: usize = 24;
 const SOLICITED_NODE: [u8; 13] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
 const ADVERTISEMENT_BYTES: u16 = 32;
 
-/// What becomes of a frame that might be a question.
+/// The fate of a frame that might be a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// No question, or none that may be answered for another: carry it.
@@ -44,18 +44,18 @@ pub enum Answer {
     Reply,
 }
 
-/// What a question asks for.
+/// A question: the address it asks for, and who asks.
 struct Question {
     target: IpAddr,
-    /// Whom to answer on the link.
+    /// The MAC address to answer to.
     asker: Mac,
-    /// Whom to answer above it; `None` where the asker has no address yet.
+    /// The IP address to answer to; `None` where the asker has none yet.
     asker_address: Option<IpAddr>,
 }
 
 impl Tunnel {
-    /// What becomes of a frame, which has been parsed, on its way into the tunnel. `reply` is overwritten
-    /// with a frame in case of [`Answer::Reply`].
+    /// Decides what becomes of a frame, which has been parsed, on its way into the tunnel. `reply` is
+    /// overwritten with a frame in case of [`Answer::Reply`].
     pub fn answer(&self, frame: &Frame, reply: &mut Vec<u8>) -> Answer {
         let Some(question) = read(frame) else { return Answer::Carry };
         let Some((owner, vtep)) = self.table.resolve(question.target) else { return Answer::Carry };
@@ -83,7 +83,8 @@ impl Tunnel {
 }
 
 impl Tunnel {
-    /// Whether a frame, which has been parsed, asks for somebody who lives on this host: then it is carried nowhere.
+    /// Whether a frame, which has been parsed, asks for somebody who lives on this host: then it is carried
+    /// nowhere.
     pub(crate) fn asks_for_here(&self, frame: &Frame) -> bool {
         let question = read(frame);
         let owner = question.and_then(|question| {

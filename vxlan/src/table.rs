@@ -1,4 +1,5 @@
-//! Who lives where: which VTEP a MAC address of a network is behind, and whose an IP address is.
+//! The table of a network: which VTEP a MAC address is behind, and which MAC address an IP address belongs
+//! to.
 //!
 //! # Theory of operation
 //!
@@ -60,7 +61,7 @@ impl Default for Limits {
     }
 }
 
-/// What control says of one endpoint.
+/// A record: what control says of one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
@@ -74,7 +75,7 @@ pub struct Record {
     pub version: u64,
 }
 
-/// What came of a record or a removal.
+/// The outcome of a record or a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is what the table now says.
@@ -85,7 +86,7 @@ pub enum Outcome {
     Full,
 }
 
-/// What came of a frame's source address.
+/// The outcome of learning a frame's source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
     /// The table says that the address is behind the VTEP the frame came from.
@@ -96,7 +97,7 @@ pub enum Learned {
     Full,
 }
 
-/// Where an entry comes from.
+/// The origin of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A record.
@@ -125,13 +126,13 @@ pub struct Entry {
     pub mac: Mac,
     /// The VTEP it is behind, or was; 0.0.0.0 in a tombstone of what was never known.
     pub vtep: IpAddr,
-    /// Who says so.
+    /// The source that says so.
     pub origin: Origin,
     /// IP addresses of a record.
     pub addresses: Vec<IpAddr>,
 }
 
-/// Whose an IP address is.
+/// The owner of an IP address.
 #[derive(Clone, Copy, Debug)]
 struct Owner {
     address: IpAddr,
@@ -170,14 +171,14 @@ impl Table {
         (!matches!(entry.origin, Origin::Removed { .. })).then_some(entry.vtep)
     }
 
-    /// Whose an IP address is, and the VTEP that is behind; only records say so.
+    /// The MAC address an IP address belongs to, and the VTEP that is behind; only records say so.
     pub fn resolve(&self, address: IpAddr) -> Option<(Mac, IpAddr)> {
         let hash = self.hash.of(&address);
         let owner = self.owners.find(hash, |owner| owner.address == address)?;
         Some((owner.mac, self.find(owner.mac)?.vtep))
     }
 
-    /// What the table says of an address, tombstones too.
+    /// The entry of an address, tombstones too.
     #[inline]
     pub fn find(&self, mac: Mac) -> Option<&Entry> {
         self.entries.find(self.hash.of(&mac), |entry| entry.mac == mac)

@@ -13,7 +13,7 @@ use crate::vni::Vni;
 /// VTEPs of one network, at most: a broadcast costs a send for each.
 pub const PEERS_MAX: usize = 1024;
 
-/// What a tunnel is made from.
+/// The settings a tunnel is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The network's identifier on the wire. A network of several subnets may have a tunnel for each.
@@ -29,12 +29,12 @@ pub struct Settings {
     pub learning: bool,
 }
 
-/// Where a frame for a MAC address goes.
+/// The destination of a frame for a MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
-    /// To one VTEP.
+    /// One VTEP.
     Vtep(IpAddr),
-    /// To every peer: broadcast, multicast, or nobody knows (head-end replication).
+    /// Every peer: broadcast, multicast, or nobody knows (head-end replication).
     Everyone,
     /// Nowhere: it lives on this host.
     Here,
@@ -47,7 +47,7 @@ pub struct Tunnel {
     settings: Settings,
     peers: Vec<IpAddr>,
     mtu: usize,
-    /// Who lives where.
+    /// The table of who lives where.
     pub table: Table,
 }
 
@@ -58,7 +58,7 @@ impl Tunnel {
         Self { settings, peers: Vec::new(), mtu, table: Table::new(limits, seed) }
     }
 
-    /// What it was made from.
+    /// The settings it was made from.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -117,7 +117,7 @@ impl Tunnel {
         }
     }
 
-    /// Where a frame for this address goes.
+    /// The destination of a frame for this address.
     #[inline]
     pub fn destination(&self, mac: Mac) -> Destination {
         match if mac.is_multicast() { None } else { self.table.look_up(mac) } {

@@ -60,7 +60,7 @@ impl fmt::Display for Vni {
     }
 }
 
-/// What was given is no VXLAN network identifier.
+/// An error: the number or text is no VXLAN network identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VniError;
 

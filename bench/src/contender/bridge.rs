@@ -2,7 +2,8 @@
 
 use vswitch_traffic::KernelBridge;
 
-use super::{Contender, Peer};
+use super::Contender;
+use super::who::Peer;
 use crate::error::BenchError;
 
 pub(super) fn contender() -> Result<Contender, BenchError> {

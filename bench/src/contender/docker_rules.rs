@@ -5,11 +5,12 @@ use std::io;
 use vswitch_sys::netns::run_in;
 use vswitch_traffic::KernelBridge;
 
-use super::{Contender, Peer};
+use super::Contender;
+use super::who::Peer;
 use crate::error::BenchError;
 use crate::process::Program;
 
-/// What `iptables-save` shows on a host where Docker 28 runs containers on its default bridge.
+/// Rules that `iptables-save` shows on a host where Docker 28 runs containers on its default bridge.
 pub(super) const RULES: &str = include_str!("docker28.rules");
 
 pub(super) fn contender() -> Result<Contender, BenchError> {

@@ -1,4 +1,5 @@
-//! Contenders between a program of the host and a container, whose ports are published on the host's loopback address.
+//! Contenders between a program of the host and a container, whose ports are published on the host's loopback
+//! address.
 //!
 //! ```text
 //!   program ── 127.0.0.1 ── the switch's relay, or docker-proxy and the kernel's bridge ── container
@@ -12,11 +13,13 @@ use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netns::{NetNs, run_in};
 use vswitch_traffic::{KernelBridge, Place, Process, netns_path, place};
 
-use super::{Contender, Peer, PortType, Switch, Who};
+use super::Contender;
+use super::switch::Switch;
+use super::who::{Peer, PortType, Who};
 use crate::error::BenchError;
 use crate::process::Program;
 
-/// What a container listens on when it lets the kernel choose, and what is published.
+/// Ports that are published, and that a container listens on when it lets the kernel choose.
 const PORTS: (u16, u16) = (5000, 5079);
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Where packages put docker-proxy.

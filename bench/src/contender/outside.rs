@@ -14,16 +14,19 @@ use vswitch_sys::netlink::{Netlink, VethPeer};
 use vswitch_sys::netns::{NetNs, run_in};
 use vswitch_traffic::{KernelBridge, Place, netns_path, place};
 
-use super::{Contender, Peer, PortType, Switch, Who};
+use super::switch::Switch;
+use super::who::{Peer, PortType, Who};
+use super::{Contender, docker_rules};
 use crate::error::BenchError;
 use crate::process::Program;
-use crate::results::Road;
+use crate::road::Road;
 
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-/// What a container listens on when it lets the kernel choose, and what is published.
+/// Ports that are published, and that a container listens on when it lets the kernel choose.
 const PORTS: (u16, u16) = (5000, 5199);
-/// What connections to the other end come from: few enough that each has a claimed port, and none waits for another's end.
+/// Ports that connections to the other end come from: few enough that each has a claimed port, and none waits
+/// for another's end.
 pub const SOURCE_PORTS: (u16, u16) = (20_000, 23_999);
 
 /// The switch and the kernel.
@@ -71,7 +74,7 @@ pub(super) fn kernel(road: Road) -> Result<Contender, BenchError> {
     let everywhere: IpNet = net(Ipv4Addr::UNSPECIFIED, 0)?;
     inside.add_route("eth0", everywhere, Some(Ipv4Addr::new(172, 17, 0, 1).into()))?;
     run_in(&host, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
-    let mut rules = super::docker_rules::RULES.to_owned();
+    let mut rules = docker_rules::RULES.to_owned();
     if road == Road::Published {
         rules = publish(&rules);
     }
@@ -114,7 +117,7 @@ fn publish(rules: &str) -> String {
     published
 }
 
-/// Which end is the source and which the target, on a road.
+/// Source and target of a road.
 fn places(road: Road, container: &NetNs, address: IpAddr, world: &NetNs) -> io::Result<[Place; 2]> {
     let (inside, outside) = (place(container, address), place(world, WORLD.into()));
     Ok(match road {
@@ -164,7 +167,7 @@ mod tests {
 
     #[test]
     fn published_ports_get_their_rules_before_the_drop() {
-        let rules = publish(super::super::docker_rules::RULES);
+        let rules = publish(docker_rules::RULES);
         let at = |text: &str| rules.find(text).unwrap_or(usize::MAX);
         assert!(at("--dport 5000:5199 -j ACCEPT") < at("-A DOCKER ! -i docker0 -o docker0 -j DROP"));
         assert_eq!(rules.matches("-j DNAT").count(), 2);

@@ -4,7 +4,7 @@
 //!   container ── host: the switch, or the kernel's bridge and vxlan ── veth ── host ── container
 //!   10.9.0.2     192.0.2.1                                                     192.0.2.2    10.9.0.3
 //! ```
-//! A veth pair can do whatever a NIC may be able to, so what the underlay can is what is left switched on.
+//! A veth pair can do whatever a NIC may be able to, so the underlay's features are those left switched on.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
@@ -14,14 +14,16 @@ use vswitch_sys::netlink::{LinkChange, Netlink, VethPeer};
 use vswitch_sys::netns::{NetNs, run_in};
 use vswitch_traffic::{netns_path, plug_in};
 
-use super::{Contender, Peer, PortType, Switch, Who, containers};
+use super::switch::Switch;
+use super::who::{Peer, PortType, Who};
+use super::{Contender, containers};
 use crate::error::BenchError;
 use crate::process::Program;
-use crate::results::Road;
+use crate::road::Road;
 
 const HOSTS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 const VNI: &str = "4097";
-/// What an underlay of 1,500 bytes leaves room for.
+/// MTU that an underlay of 1,500 bytes has room for.
 const MTU: u32 = 1450;
 
 /// The switch and the kernel.
@@ -99,7 +101,7 @@ fn underlay(road: Road) -> Result<[NetNs; 2], BenchError> {
     Ok(hosts)
 }
 
-/// What the underlay of a road cannot.
+/// Features that the underlay of a road lacks.
 fn switched_off(road: Road) -> &'static [&'static str] {
     match road {
         Road::OverlayTunnelGso | Road::C2c | Road::Masquerade | Road::Published | Road::Proxy => &[],

@@ -10,7 +10,8 @@ use vswitch_sys::netlink::{Netlink, VethPeer};
 use vswitch_sys::netns::{NetNs, run_in};
 use vswitch_traffic::{Process, plug_in};
 
-use super::{Contender, Peer, Who, address, containers};
+use super::who::{Peer, Who};
+use super::{Contender, address, containers, directory};
 use crate::error::BenchError;
 use crate::process::Program;
 
@@ -22,7 +23,7 @@ pub(super) fn contender(tso: bool) -> Result<Contender, BenchError> {
         return Err(BenchError::missing("Open vSwitch", MEND));
     }
     let peer = if tso { Peer::OvsTso } else { Peer::Ovs };
-    let ovs = Ovs { host: NetNs::anonymous()?, dir: super::directory(&Who::Peer(peer).to_string())? };
+    let ovs = Ovs { host: NetNs::anonymous()?, dir: directory(&Who::Peer(peer).to_string())? };
     let database = ovs.start_database(tso)?;
     let switch = ovs.spawn("ovs-vswitchd", &[&ovs.remote("unix"), "--log-file", "-vconsole:off"])?;
     ovs.configure(&["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"])?;

@@ -2,34 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
 use vswitch_sys::netns::NetNs;
 use vswitch_traffic::{Process, netns_path, start_switch};
 
-use super::{Contender, Who, containers};
+use super::who::{PortType, Who};
+use super::{Contender, containers, directory};
 use crate::error::BenchError;
 use crate::process::Program;
-
-/// The kinds of port that containers are attached with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PortType {
-    /// A TAP that is the container's interface
-    Tap,
-    /// A veth pair, its far end a packet socket
-    Veth,
-}
-
-impl PortType {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            PortType::Tap => "tap",
-            PortType::Veth => "veth",
-        }
-    }
-}
 
 /// A running switch.
 #[derive(Debug)]
@@ -51,7 +30,7 @@ impl Switch {
         Self::launch(NetNs::anonymous()?, name, None)
     }
 
-    /// The same with its state in another directory.
+    /// Starts `vswitch run` with its state in another directory; else like [`start`](Self::start).
     ///
     /// # Errors
     /// When it ends without being ready.
@@ -59,7 +38,7 @@ impl Switch {
         Self::launch(NetNs::anonymous()?, name, Some(state))
     }
 
-    /// The same as [`start`](Self::start), as the switch of this host.
+    /// Starts `vswitch run` as the switch of this host; else like [`start`](Self::start).
     ///
     /// # Errors
     /// When it ends without being ready.
@@ -68,7 +47,7 @@ impl Switch {
     }
 
     fn launch(host: NetNs, name: &str, state: Option<&Path>) -> Result<Self, BenchError> {
-        let directory = super::directory(name)?;
+        let directory = directory(name)?;
         let socket = directory.join("control.sock");
         let process = start_switch(&host, &socket, state.unwrap_or(&directory.join("state")))?;
         Ok(Self { host, process, socket })

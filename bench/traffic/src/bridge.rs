@@ -1,17 +1,16 @@
-//! Two containers on a bridge of the kernel's: what the switch is measured beside.
+//! Two containers on a bridge of the kernel's, beside which the switch is measured.
 //!
 //! Everything is in namespaces without names, kept alive by the value alone: when it goes, in whatever way
 //! the process ends, the kernel takes the bridge, the interfaces and the namespaces away.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
 
 use vswitch_sys::netlink::{LinkChange, Netlink, VethPeer};
 use vswitch_sys::netns::{NetNs, run_in};
 
-use crate::Place;
+use crate::place::{Place, place};
 
 /// Whether the host's iptables rules see bridged IPv4 packets.
 const CALL_IPTABLES: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
@@ -23,7 +22,7 @@ pub struct KernelBridge {
     pub host: NetNs,
     /// The containers, each with an interface `eth0` on the bridge.
     pub containers: [NetNs; 2],
-    /// The same, as ends of a measurement.
+    /// The containers as ends of a measurement.
     pub places: [Place; 2],
 }
 
@@ -67,16 +66,6 @@ impl KernelBridge {
             other => other,
         }
     }
-}
-
-/// A namespace as an end of a measurement, for as long as `netns` lives.
-pub fn place(netns: &NetNs, address: IpAddr) -> Place {
-    Place { netns: netns_path(netns), address, reached_at: None }
-}
-
-/// A path by which other processes reach a namespace that has no name, for as long as `netns` lives.
-pub fn netns_path(netns: &NetNs) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd()))
 }
 
 /// Gives a container's `eth0` its address, and brings it and loopback up.

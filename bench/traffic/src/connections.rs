@@ -1,8 +1,8 @@
 //! New connections over TCP: connect, a byte to and fro, close, and so on, many at once.
 //!
-//! Each end is one thread around epoll. The source keeps [`LANES`] connections on their way, in turn to each port of the
-//! target, and closes first, so that what is left of a connection for a minute (`TIME-WAIT`) is on its side; the
-//! kernel chooses its ports. How many there are to choose from is up to the namespace: see
+//! Each end is one thread around epoll. The source keeps [`LANES`] connections on their way, in turn to each
+//! port of the target, and closes first, so that what is left of a connection for a minute (`TIME-WAIT`) is
+//! on its side; the kernel chooses its ports. How many there are to choose from is up to the namespace: see
 //! `ip_local_port_range` and `tcp_tw_reuse`.
 //!
 //! Every answer is checked, and nothing that goes wrong is passed over: see [`ConnectionsReport`].
@@ -20,12 +20,12 @@ use serde::{Deserialize, Serialize};
 use vswitch_frame::Instant;
 use vswitch_sys::clock;
 
-use crate::worker::source_end;
+use crate::source_end::source_end;
 
 /// Connections on their way at once.
 const LANES: usize = 64;
-/// How long a connection may take. A lost SYN is sent again after a second (RFC 6298, 2.1), so one that takes as
-/// long has lost a packet.
+/// How long a connection may take. A lost SYN is sent again after a second (RFC 6298, 2.1), so one that takes
+/// as long has lost a packet.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long connections are made before the first that counts: addresses are resolved, tables grow.
 const WARM_UP: Duration = Duration::from_millis(250);
@@ -63,13 +63,13 @@ impl ConnectionsReport {
     }
 }
 
-/// What the target says.
+/// The target's count.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Answered {
     answered: u64,
 }
 
-/// What is sent back for a byte.
+/// The byte that is sent back for a byte.
 fn answer(byte: u8) -> u8 {
     !byte
 }
@@ -276,7 +276,7 @@ fn new_epoll() -> io::Result<Epoll> {
     Ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?)
 }
 
-/// What is ready; nothing after a while.
+/// Events that are ready; none after a while.
 fn wait<'a>(epoll: &Epoll, events: &'a mut [EpollEvent]) -> io::Result<&'a [EpollEvent]> {
     let patience = EpollTimeout::try_from(GLANCE).map_err(io::Error::other)?;
     let count = loop {

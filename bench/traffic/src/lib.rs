@@ -17,7 +17,7 @@
 //! standard error, and the caller gets that line as its error. Workers are killed by the kernel when the
 //! thread that spawned them ends, and by their handle when the caller gives up early: none is left over.
 //!
-//! What is received is checked, and a wrong byte fails the measurement or is counted, never passed over:
+//! Everything received is checked, and a wrong byte fails the measurement or is counted, never passed over:
 //! see [`TcpReport`], [`UdpReport`], [`PingPongReport`] and [`ConnectionsReport`] for what exactly.
 #![forbid(unsafe_code)]
 
@@ -27,8 +27,10 @@ mod measure;
 mod pattern;
 mod ping;
 mod ping_pong;
+mod place;
 mod queries;
 mod ready;
+mod source_end;
 mod spawn;
 mod stage;
 mod switch;
@@ -36,11 +38,12 @@ mod tcp;
 mod udp;
 mod worker;
 
-pub use bridge::{KernelBridge, netns_path, place, plug_in};
+pub use bridge::{KernelBridge, plug_in};
 pub use connections::ConnectionsReport;
-pub use measure::{Place, connections, ping, ping_pong, query, tcp, udp};
+pub use measure::{connections, ping, ping_pong, query, tcp, udp};
 pub use ping::PingReport;
 pub use ping_pong::PingPongReport;
+pub use place::{Place, netns_path, place};
 pub use queries::QueryReport;
 pub use spawn::{TrafficError, program};
 pub use stage::enter_stage;

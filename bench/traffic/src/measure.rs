@@ -1,7 +1,6 @@
-//! What callers ask for: one function a measurement.
+//! Measurements that callers ask for: one function each.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -9,29 +8,12 @@ use serde::de::DeserializeOwned;
 use crate::connections::{Answered, ConnectionsReport};
 use crate::ping::PingReport;
 use crate::ping_pong::{PingPongReport, RoundTrips};
+use crate::place::Place;
 use crate::queries::QueryReport;
 use crate::spawn::{TrafficError, Worker};
 use crate::tcp::{TcpReport, TcpSent};
 use crate::udp::{UdpReceived, UdpReport, UdpSent};
 use crate::worker::Job;
-
-/// One end of a measurement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its network namespace: a path to open, such as `/run/netns/NAME` or `/proc/PID/fd/N`.
-    pub netns: PathBuf,
-    /// Its address there.
-    pub address: IpAddr,
-    /// The address others reach it at, where that is another one.
-    pub reached_at: Option<IpAddr>,
-}
-
-impl Place {
-    /// The address others reach it at.
-    pub fn goal(&self) -> IpAddr {
-        self.reached_at.unwrap_or(self.address)
-    }
-}
 
 /// Sends bulk data over `streams` TCP connections for `duration`.
 ///
@@ -69,11 +51,12 @@ pub fn ping_pong(from: &Place, to: &Place, duration: Duration) -> Result<PingPon
     Ok(report)
 }
 
-/// Makes TCP connections, as many as will go, for `duration`, to `ports` ports in turn: a byte to and fro on each,
-/// then it is closed.
+/// Makes TCP connections, as many as will go, for `duration`, to `ports` ports in turn: a byte to and fro on
+/// each, then it is closed.
 ///
 /// # Errors
-/// When a worker cannot be started or has no socket, or an answer is wrong. Connections that fail are no error but counted.
+/// When a worker cannot be started or has no socket, or an answer is wrong. Connections that fail are no
+/// error but counted.
 pub fn connections(
     from: &Place,
     to: &Place,

@@ -34,7 +34,7 @@ fn blank(blocks: usize) -> Vec<u8> {
     block.repeat(blocks)
 }
 
-/// What a sender sends.
+/// The bytes a sender sends.
 pub(crate) struct Writer {
     stream: u64,
     next_block: u64,
@@ -65,7 +65,7 @@ impl Writer {
     }
 }
 
-/// Checks what a receiver receives.
+/// The check of the bytes a receiver receives.
 pub(crate) struct Checker {
     stream: u64,
     /// The block the next byte is in, and where in it.

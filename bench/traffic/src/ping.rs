@@ -17,7 +17,7 @@ const ECHO_REPLY: u8 = 0;
 /// Bytes of an echo message: an ICMP header and two words.
 const MESSAGE: usize = 24;
 
-/// What became of the echo requests. The whole of every answer is checked; a wrong one is none.
+/// Counts of echo requests and their answers. The whole of every answer is checked; a wrong one is none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PingReport {
     /// Requests sent.

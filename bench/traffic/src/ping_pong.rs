@@ -28,7 +28,7 @@ pub struct PingPongReport {
     pub p99_us: f64,
 }
 
-/// What the target says.
+/// The target's count.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RoundTrips {
     echoed: u64,

@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const RESPONSE: u8 = 0x80;
 const CODE_MASK: u8 = 0x0f;
 
-/// What became of the questions. Every answer is checked: its number, its code, its one address.
+/// Counts of questions, and times of their answers. Every answer is checked: its number, its code, its one
+/// address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QueryReport {
     /// The median round trip of questions asked one at a time, in microseconds.
@@ -30,7 +31,7 @@ pub struct QueryReport {
     pub per_second: f64,
     /// Questions asked, in both ways together.
     pub asked: u64,
-    /// Those that were not answered within a second.
+    /// Questions not answered within a second.
     pub lost: u64,
 }
 

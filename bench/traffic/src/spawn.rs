@@ -18,7 +18,7 @@ pub enum TrafficError {
     /// A worker failed, and this is its own word for it.
     #[error("traffic {role} failed: {message}")]
     Worker {
-        /// Which of them: source or target.
+        /// Its role: source or target.
         role: &'static str,
         /// One line.
         message: String,
@@ -62,11 +62,11 @@ impl Worker {
         (!ended.success()).then(|| self.failure())
     }
 
-    /// What went wrong, from a worker that has said nothing sensible and so is ending.
+    /// The failure of a worker that has said nothing sensible and so is ending, in its own words.
     fn failure(&mut self) -> TrafficError {
         let mut message = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
-            // What cannot be read is left out: there is no better message to be had.
+            // A message that cannot be read is left out: there is no better one to be had.
             let _ = stderr.read_to_string(&mut message);
         }
         let message = match message.trim() {

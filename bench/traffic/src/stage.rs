@@ -1,4 +1,4 @@
-//! Where a run takes place: a mount namespace of this process with a fresh, empty `/run`.
+//! The stage of a run: a mount namespace of this process with a fresh, empty `/run`.
 //!
 //! Sockets, databases, named namespaces and lock files of everything that runs lie there, unseen by the
 //! host, and vanish with the last process, however it ends. There is nothing to clean up.
@@ -23,7 +23,7 @@ pub fn enter_stage() -> io::Result<()> {
         }
     })?;
     let none = None::<&str>;
-    // What the host mounts or unmounts meanwhile still reaches us; what we mount does not reach it.
+    // Mounts that the host makes or undoes meanwhile still reach us; ours do not reach it.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
     mount(none, "/run", Some("tmpfs"), MsFlags::empty(), none)?;
     Ok(())

@@ -9,7 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vswitch_sys::netns::NetNs;
 
-use crate::{netns_path, program};
+use crate::place::netns_path;
+use crate::spawn::program;
 
 /// A running program, ended when dropped.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use crate::ready::Ready;
 /// A stream on which nothing moves for so long has failed.
 pub(crate) const STALL: Duration = Duration::from_secs(5);
 
-/// What the target of a bulk TCP measurement received.
+/// Payload that the target of a bulk TCP measurement received.
 ///
 /// Checked on receipt: the number at the start of every 4 KiB block of every stream, and every byte of one
 /// block in 64. A wrong one fails the measurement.
@@ -45,7 +45,7 @@ impl TcpReport {
     }
 }
 
-/// What the source of a bulk TCP measurement says.
+/// Payload that the source of a bulk TCP measurement sent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TcpSent {
     bytes: u64,
@@ -161,7 +161,7 @@ fn moved(result: io::Result<usize>, turns: &Turns) -> io::Result<Option<usize>> 
     }
 }
 
-/// Whose turn it is: the only stream's, always, or those that epoll says are ready.
+/// Streams whose turn it is: the only one, always, or those that epoll says are ready.
 struct Turns {
     ready: Option<Ready>,
     next: Vec<usize>,

@@ -18,7 +18,7 @@ use vswitch_sys::socket::{BATCH, ReceiveBatch, SendBatch};
 
 use crate::pattern::mix;
 use crate::ready::Ready;
-use crate::worker::source_end;
+use crate::source_end::source_end;
 
 /// Bytes of payload: flow, sequence number, and a word that both determine.
 const PAYLOAD: usize = 18;
@@ -26,7 +26,7 @@ const RECEIVE_BUFFER: usize = 32 << 20;
 /// When nothing has come for so long, nothing is under way any more.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// What became of the small datagrams of a measurement.
+/// Counts of the small datagrams of a measurement.
 ///
 /// Every datagram's content is checked, and within each flow that none comes twice or behind a later one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,14 +69,14 @@ impl UdpReport {
     }
 }
 
-/// What the source says.
+/// The source's counts.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct UdpSent {
     sent: u64,
     errors: u64,
 }
 
-/// What the target says.
+/// The target's counts.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct UdpReceived {
     received: u64,
@@ -174,14 +174,14 @@ fn receive_several(sockets: &[UdpSocket], ended: impl Fn() -> bool) -> io::Resul
     }
 }
 
-/// What has been received.
+/// The datagrams that have been received.
 struct Tally {
     flows: Vec<Flow>,
     span: Option<(Instant, Instant)>,
     so_far: UdpReceived,
 }
 
-/// Which sequence numbers of a flow have been received.
+/// The sequence numbers of a flow that have been received.
 #[derive(Default)]
 struct Flow {
     number: u16,

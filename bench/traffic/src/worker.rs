@@ -1,14 +1,12 @@
-//! The worker's side: what it is told, and doing it.
+//! The worker's side: the order it is given, and doing it.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
@@ -21,7 +19,7 @@ use crate::{connections, ping, ping_pong, queries, tcp, udp};
 /// The hidden subcommand; the one argument behind it is an [`Order`].
 pub(crate) const SUBCOMMAND: &str = "traffic-worker";
 
-/// What a worker is told.
+/// An order to a worker.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Order {
     /// The network namespace to do it in.
@@ -31,7 +29,7 @@ pub(crate) struct Order {
     pub(crate) job: Job,
 }
 
-/// What a worker does.
+/// A job that a worker does.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Job {
     TcpReceive { address: IpAddr, streams: usize },
@@ -93,18 +91,6 @@ fn obey(order: &[u8]) -> io::Result<()> {
             Err(io::Error::new(error.kind(), format!("{}: {error}", program.display())))
         }
     }
-}
-
-/// Says from now on whether the source has ended, when standard input does.
-pub(crate) fn source_end() -> impl Fn() -> bool {
-    let ended = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&ended);
-    std::thread::spawn(move || {
-        // Whatever way the read ends, nobody is there any more who could send.
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        flag.store(true, Ordering::Relaxed);
-    });
-    move || ended.load(Ordering::Relaxed)
 }
 
 fn named(netns: &std::path::Path, error: &io::Error) -> io::Error {

@@ -1,5 +1,5 @@
-//! Traffic of all kinds while control publishes, claims, revokes and changes addresses: nothing panics, nothing leaves but
-//! from an address of the host, and in the end nothing is held.
+//! Traffic of all kinds while control publishes, claims, revokes and changes addresses: nothing panics,
+//! nothing leaves but from an address of the host, and in the end nothing is held.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,5 +1,5 @@
-//! Random hairpins between containers behind filters: what arrives comes from the sender's outside end, answers find
-//! back, and nothing leaks.
+//! Random hairpins between containers behind filters: what arrives comes from the sender's outside end,
+//! answers find back, and nothing leaks.
 
 use std::net::SocketAddr;
 

@@ -8,7 +8,7 @@ use vswitch_nat::{Protocol, Uplink};
 
 use crate::support::{Fate, HOST_4, HOST_6, Kind, LAN, Packet, World, end, packet};
 
-/// What the sender left undone.
+/// Work the sender left undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
     Nothing,

@@ -1,4 +1,4 @@
-//! What happens at each limit.
+//! Each limit, and what happens at it.
 
 use vswitch_frame::{DropReason, Instant, Pool, PortId};
 use vswitch_nat::{Class, Inside, Leaving, Limits, Nat, Origin, Protocol, Realm, Uplink, Verdicts, Wanted};

@@ -155,7 +155,8 @@ fn out(world: &mut World, model: &mut Model, inside: Inside, to: Remote) -> Resu
         return Ok(());
     }
     if out.fate != Fate::Outside {
-        // Its port, its own or the free one it was given, talks to that end already for somebody who shares it.
+        // Its port, its own or the free one it was given, talks to that end already for somebody who shares
+        // it.
         prop_assert_eq!(out.fate, Fate::Answered(DropReason::NatNoPort));
         prop_assert!(model.claimed.iter().all(|port| taken.contains(port)));
         return Ok(());

@@ -5,7 +5,7 @@ use vswitch_nat::{Binding, Filtering, Limits, Nat, Origin, Protocol, Uplink};
 
 use crate::support::{DMZ, Fate, HOST_4, Kind, LAN, World, binding, end, ip, packet, syn, tcp, udp};
 
-/// What a translator is told in these tests beside its uplink.
+/// Tells a translator what these tests need beside its uplink.
 fn tell(nat: &mut Nat) {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         nat.add_binding(binding(protocol)).expect("published");
@@ -18,7 +18,7 @@ fn published() -> World {
     world
 }
 
-/// What there is of flows, mappings, permits and ports, apart from counters.
+/// Flows, mappings, permits and ports that there are, apart from counters.
 fn held(world: &World) -> (Vec<String>, Vec<String>, [usize; 5]) {
     let flows = world.nat.flows(world.now).map(|flow| {
         let (state, sandbox) = ((flow.class, flow.state, flow.answered), flow.sandbox);

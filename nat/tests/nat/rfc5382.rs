@@ -14,7 +14,7 @@ fn class(world: &World) -> Class {
     flows.next().expect("a flow").class
 }
 
-/// The same segment from the other side of the translation.
+/// A segment from the other side of the translation, to the end that `left` came from.
 fn inbound(left: &Packet, flags: &'static str, sequence: u32, ack: u32) -> Packet {
     tcp(OUT, &left.source.to_string(), flags, sequence, ack)
 }

@@ -22,7 +22,7 @@ pub(crate) const HOST_4: &str = "192.0.2.1";
 pub(crate) const HOST_6: &str = "2001:db8::1";
 pub(crate) const SLOTS: usize = 12;
 
-/// What a packet is, apart from where it comes from and goes.
+/// The content of a packet, apart from where it comes from and goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Udp,
@@ -88,7 +88,7 @@ impl Packet {
         Self { kind, source: self.target, target: self.source, payload: self.payload.clone() }
     }
 
-    /// The same between other ends.
+    /// This packet between other ends.
     pub(crate) fn between(&self, source: &str, target: &str) -> Self {
         Self { source: end(source), target: end(target), ..self.clone() }
     }
@@ -169,7 +169,7 @@ impl Packet {
         }
     }
 
-    /// What an ICMP error quotes: the ends of a packet, of which only eight bytes of transport are read.
+    /// The ends of the packet that an ICMP error quotes, of which only eight bytes of transport are read.
     pub(crate) fn quoted(&self) -> (SocketAddr, SocketAddr) {
         assert!(matches!(self.kind, Kind::Error(..)), "{self:?}");
         let bytes = &self.payload;
@@ -270,7 +270,7 @@ pub(crate) struct World {
     pub(crate) address: Option<IpAddr>,
     pool: Option<Pool>,
     limits: Limits,
-    /// What is written down of flows.
+    /// Flows as they are written down.
     records: BTreeMap<u32, Record>,
 }
 
@@ -311,8 +311,8 @@ impl World {
         Self { nat, now, leaving, address: None, pool, limits, records }
     }
 
-    /// Puts another translator in place of this one, told the same and more, which goes on with its flows. Everybody is
-    /// there but 10.1.0.99.
+    /// Puts another translator in place of this one, told the same and more, which goes on with its flows.
+    /// Everybody is there but 10.1.0.99.
     pub(crate) fn restart(&mut self, tell: impl FnOnce(&mut Nat)) {
         self.write_down();
         self.nat = told(self.limits);
@@ -445,7 +445,7 @@ impl World {
         out.packet()
     }
 
-    /// What time has made of it.
+    /// Packets that the passing of time has made.
     pub(crate) fn poll(&mut self) -> Vec<Out> {
         let (now, mut verdicts) = (self.now, Verdicts::default());
         let mut pool = self.pool.take().expect("a pool");

@@ -21,7 +21,7 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|n| u8::try_from(n * 31 % 251).expect("a byte")).collect()
 }
 
-/// What a client that does not block reads: some bytes, the end (`None` and no error), or nothing yet.
+/// Reads as a client that does not block: some bytes, the end (`None` and no error), or nothing yet.
 fn read(client: &mut TcpStream, into: &mut Vec<u8>) -> Result<bool, ErrorKind> {
     let mut room = [0; 65_536];
     match client.read(&mut room) {

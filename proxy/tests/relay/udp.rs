@@ -40,7 +40,7 @@ fn arrivals(world: &mut World) -> Vec<Vec<u8>> {
     panic!("nothing arrived: {:?}", world.proxy.counts());
 }
 
-/// What the container answers to a packet: the same to where it came from, with other bytes.
+/// The container's answer to a packet: the same to where it came from, with other bytes.
 fn answer(packet: &[u8], payload: &[u8]) -> Vec<u8> {
     let four = packet[0] >> 4 == 4;
     let header = if four { 20 } else { 40 };

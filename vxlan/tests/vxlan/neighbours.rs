@@ -10,7 +10,7 @@ use crate::support::*;
 
 const CAROL: Mac = Mac([2, 0, 0, 0, 0, 3]);
 
-/// What becomes of a question, and the reply.
+/// The fate of a question, and the reply.
 fn asked(question: &[u8]) -> (Answer, Vec<u8>) {
     let mut tunnels = tunnels(settings(vtep(1)));
     let table = &mut tunnel(&mut tunnels).table;

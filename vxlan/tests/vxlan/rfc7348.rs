@@ -58,7 +58,7 @@ fn the_way_back_is_learned() {
     assert_eq!(tunnel(&mut tunnels).table.look_up(BOB), Some(vtep(2)));
 }
 
-/// The same, where it is not wanted.
+/// Nothing is learned where it is not wanted.
 #[test]
 fn nothing_is_learned_without_being_asked_to() {
     let mut tunnels = tunnels(settings(vtep(1)));
@@ -265,7 +265,7 @@ fn nothing_is_sent_to_this_host_itself() {
     assert_eq!((sends, refused), (vec![], vec![(0, DropReason::TunnelSelf)]));
 }
 
-/// What is inside is looked at like any frame.
+/// An inner frame is looked at like any frame.
 #[test]
 fn broken_frames_are_dropped() {
     let frame = datagram(ALICE, BOB, 7, b"hi");

@@ -91,7 +91,7 @@ pub(crate) struct Wire {
     pub(crate) datagrams: Vec<Vec<u8>>,
 }
 
-/// What a burst becomes on the wire, and what of it is refused.
+/// The datagrams that a burst becomes on the wire, and the frames of it that are refused.
 pub(crate) fn sent(
     tunnel: &Tunnel,
     sender: Sender,

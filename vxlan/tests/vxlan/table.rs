@@ -127,7 +127,7 @@ fn at_a_limit_nothing_that_is_there_goes() {
     assert_eq!(table.learn(mac(4), vtep(2), NOW), Learned::Here);
 }
 
-/// What may happen to a table.
+/// An event that may happen to a table.
 #[derive(Clone, Debug)]
 enum Transition {
     Set { mac: u8, addresses: Vec<u8>, vtep: u8, version: u64 },
@@ -148,8 +148,8 @@ fn transitions() -> impl Strategy<Value = Transition> {
     ]
 }
 
-/// What the table should say, written down as plainly as possible: the best that control ever said of each
-/// address (version, whether removed, VTEP), who claimed what, and what was seen.
+/// The reference: what the table should say, written down as plainly as possible: the best that control ever
+/// said of each address (version, whether removed, VTEP), who claimed what, and what was seen.
 #[derive(Default)]
 struct Reference {
     said: BTreeMap<u8, (u64, bool, IpAddr, Instant)>,
