@@ -242,7 +242,7 @@ mod tests {
         {
             let socket = UdpSocket::bind(bound).expect("bind");
             let port = socket.local_addr().expect("address").port();
-            let socket = Datagrams::new(socket.into()).expect("options");
+            let socket = Datagrams::new(Arc::new(socket.into())).expect("options");
             let addressed: IpAddr = addressed.parse().expect("address");
             let unspecified: &str = if addressed.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             let client = UdpSocket::bind(unspecified).expect("bind");
