@@ -4,12 +4,15 @@
 #![forbid(unsafe_code)]
 
 mod changelog;
+mod circles;
 mod confinement;
 mod counters;
 mod dependencies;
 mod documents;
 mod imports;
+mod paths;
 mod sources;
+mod tokens;
 
 /// Fails with every complaint at once, one per line.
 fn report(complaints: &[String]) {
