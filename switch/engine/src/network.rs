@@ -45,6 +45,44 @@ impl Network {
         interface.is_some_and(|interface| self.trusted.iter().any(|name| name == interface))
     }
 
+    /// Who may reach its containers directly, in a family.
+    pub fn mode(&self, family: Family) -> GatewayMode {
+        match family {
+            Family::V4 => self.mode_v4,
+            Family::V6 => self.mode_v6,
+        }
+    }
+
+    /// Whether what leaves it for outside gets an address of the host.
+    pub(crate) fn masquerades(&self, family: Family) -> bool {
+        self.masquerade && self.mode(family) != GatewayMode::Routed
+    }
+
+    /// Whether anybody beyond the networks of this host may name its containers by their own addresses.
+    pub(crate) fn is_open(&self, family: Family) -> bool {
+        self.mode(family) != GatewayMode::Nat || !self.trusted.is_empty()
+    }
+
+    /// The address of the host that what leaves it gets; `None` for the uplink's.
+    pub(crate) fn source(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.source_v4.map(IpAddr::from),
+            Family::V6 => self.source_v6.map(IpAddr::from),
+        }
+    }
+
+    /// Its subnets of which addresses may be seen beyond this interface: where containers leave with their own, or can be
+    /// reached by them.
+    pub fn subnets_in_sight(&self, interface: Option<&str>) -> impl Iterator<Item = IpNet> {
+        let trusts = self.trusts(interface);
+        let hidden = move |subnet: &&IpNet| {
+            let family = if matches!(subnet, IpNet::V4(_)) { Family::V4 } else { Family::V6 };
+            let unseen = self.masquerades(family) && self.mode(family) == GatewayMode::Nat;
+            self.internal || unseen && !trusts
+        };
+        self.subnets.iter().filter(move |subnet| !hidden(subnet)).copied()
+    }
+
     /// Whether it has a router to advertise: a gateway and an IPv6 subnet.
     pub(crate) fn advertises_router(&self) -> bool {
         self.gateway.is_some() && self.subnets.iter().any(|subnet| matches!(subnet, IpNet::V6(_)))
@@ -61,6 +99,15 @@ pub struct Gateway {
     pub addresses: Vec<IpAddr>,
     /// Whether it only serves names and leases: nothing else is answered at its addresses (`isolated`).
     pub isolated: bool,
+}
+
+/// The family of a packet: networks have a gateway mode for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// Docker's gateway modes: who may reach a container by its own address.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
 
-use crate::gateway::{Budget, Schedule};
+use crate::gateway::budget::Budget;
+use crate::gateway::schedule::Schedule;
 use crate::network::{Network, Station};
 use crate::refusal::Refusal;
 use crate::security::Guard;

@@ -23,28 +23,14 @@ use std::sync::Arc;
 
 use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, PortId};
 
-use crate::gateway::{self, Site};
+use crate::gateway;
+use crate::gateway::site::Site;
 use crate::network::Station;
 use crate::ports::{Port, Reach};
 use crate::security::Guard;
-use crate::snoop::Audience;
 use crate::switch::Switch;
 use crate::table::{Key, Learned};
-use crate::verdicts::Verdicts;
-
-/// Where frames from one port to one address go.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Route {
-    Forward {
-        egress: PortId,
-        mtu: usize,
-    },
-    Flood,
-    Multicast(Audience),
-    /// To the gateway.
-    Local,
-    Drop(DropReason),
-}
+use crate::verdicts::{Route, Verdicts};
 
 /// What is remembered of a destination.
 #[derive(Clone, Copy, Debug)]

@@ -29,7 +29,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_frame::headers::{be16, ethertype, is_extension, protocol};
 use vswitch_frame::{DropReason, Frame, Mac};
 
-use crate::gateway::link_local;
+use crate::link_local::link_local;
 use crate::network::{Network, Station};
 
 /// What a container may send from.

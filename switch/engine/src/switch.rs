@@ -3,17 +3,20 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use vswitch_frame::{Instant, NetworkId, PortId};
+use vswitch_frame::{Instant, Mac, NetworkId, PortId};
 
 use crate::bindings::{Bindings, Owner};
 use crate::dns::index::Index;
-use crate::gateway::{Budget, Due, WayOut};
+use crate::gateway::budget::Budget;
+use crate::gateway::schedule::Due;
+use crate::gateway::way_out::WayOut;
 use crate::limits::Limits;
 use crate::network::{Network, Station};
 use crate::policy::{Count, Policy, PublishedPorts, Rule};
 use crate::ports::{Port, Ports};
 use crate::refusal::Refusal;
 use crate::remotes::Remotes;
+use crate::security::Guard;
 use crate::snoop::Snoop;
 use crate::stats::Stats;
 use crate::table::{Entry, Key, Table};
@@ -180,6 +183,37 @@ impl Switch {
         self.table.forget_port(id);
         self.snoop.remove_port(id, port.network);
         true
+    }
+
+    /// Says that an endpoint is beyond a tunnel, and its addresses; or says it anew. Returns whether it is: not if the
+    /// port is no tunnel, and not if an endpoint of this host has the MAC address.
+    pub fn set_remote(&mut self, tunnel: PortId, mac: Mac, addresses: &[IpAddr]) -> bool {
+        let Some(port) = self.ports.get(tunnel).filter(|port| port.station == Station::Tunnel) else {
+            return false;
+        };
+        let key = Key::new(port.network, mac);
+        let lives_here = self.table.fixed_at(key).is_some_and(|at| at != tunnel);
+        if lives_here || !mac.is_station() {
+            return false;
+        }
+        self.table.fix(key, tunnel);
+        let secured = self.ports.network(port.network).is_some_and(|network| network.port_security);
+        if addresses.is_empty() || !secured {
+            self.remotes.forget(key);
+        } else {
+            self.remotes.set(key, Guard::of(vec![mac], addresses.iter().copied()));
+        }
+        true
+    }
+
+    /// Says that an endpoint is not beyond a tunnel any more.
+    pub fn forget_remote(&mut self, tunnel: PortId, mac: Mac) {
+        let Some(network) = self.ports.get(tunnel).map(|port| port.network) else { return };
+        let key = Key::new(network, mac);
+        if self.table.fixed_at(key) == Some(tunnel) {
+            self.table.unfix(key);
+        }
+        self.remotes.forget(key);
     }
 
     /// Whether a port is a tunnel.

@@ -1,9 +1,51 @@
 //! Where the frames of a burst go: sorted first, acted on later.
 
-use vswitch_frame::{DropReason, Frame, PortId};
+use std::net::IpAddr;
 
-use crate::gateway::outside::{MadeError, Outbound};
+use vswitch_frame::{DropReason, Frame, NetworkId, PortId};
+
 use crate::snoop::Audience;
+
+/// Where frames from one port to one address go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route {
+    Forward {
+        egress: PortId,
+        mtu: usize,
+    },
+    Flood,
+    Multicast(Audience),
+    /// To the gateway.
+    Local,
+    Drop(DropReason),
+}
+
+/// A packet that leaves the networks of this host.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The network it is from.
+    pub network: NetworkId,
+    /// The sandbox it is from.
+    pub sandbox: u32,
+    /// Whether it gets an address of the host.
+    pub masqueraded: bool,
+    /// Which one; `None` where there is none of its family.
+    pub address: Option<IpAddr>,
+    /// The packet; its time to live has been counted down.
+    pub frame: Frame,
+}
+
+/// An ICMP error that was made for somebody who is not on the network at hand.
+#[derive(Debug)]
+pub struct MadeError {
+    /// The port at which the packet came in that it is about.
+    pub port: PortId,
+    /// The network from which it comes, if it is about a translated packet, as that was inside; `None` if it goes to the
+    /// sender as it is.
+    pub network: Option<NetworkId>,
+    /// The error; its MAC addresses are zero.
+    pub frame: Frame,
+}
 
 /// Frames by fate. [`Switch::process`](crate::Switch::process) appends, the caller drains; kept between
 /// bursts, the vectors stop allocating once they have grown to the largest burst.

@@ -4,8 +4,8 @@ use crate::addr::Mac;
 use crate::drop::DropReason;
 use crate::headers::Headers;
 use crate::offload::{Checksum, Offload, VNET_HEADER_BYTES};
-use crate::pool::{FRAME_BYTES_MAX, HEADROOM, Slot};
 use crate::run::Segment;
+use crate::slot::{FRAME_BYTES_MAX, HEADROOM, Slot};
 
 /// An Ethernet frame: its bytes, the work its sender left undone, and where its headers are.
 ///

@@ -239,7 +239,7 @@ impl Offload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::FRAME_BYTES_MAX;
+    use crate::slot::FRAME_BYTES_MAX;
 
     #[test]
     fn header_survives_both_ways() {

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use vswitch_frame::headers::{be16, ethertype};
 use vswitch_frame::{DropReason, Frame, Mac};
 
+use super::fate::Fate;
 use super::packet::{put16, v4_at};
-use super::{Fate, Site};
+use super::site::Site;
 
 /// Hardware type, protocol type and the lengths of their addresses: IPv4 over Ethernet.
 const IPV4_OVER_ETHERNET: [u8; 6] = [0, 1, 8, 0, 6, 4];

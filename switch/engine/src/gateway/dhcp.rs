@@ -17,8 +17,9 @@ use vswitch_frame::checksum::{Sum, pseudo_header};
 use vswitch_frame::headers::{Transport, be16};
 use vswitch_frame::{Checksum, DropReason, Frame, Mac};
 
+use super::fate::Fate;
 use super::packet::{self, Link, protocol, put16};
-use super::{Fate, Site};
+use super::site::Site;
 use crate::network::{Endpoint, Station};
 
 const SERVER_PORT: u16 = 67;

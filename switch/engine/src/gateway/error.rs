@@ -9,7 +9,6 @@
 //! are dropped in silence.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use vswitch_frame::headers::be16;
 use vswitch_frame::{Frame, Instant, Mac, Pool, PortId};
@@ -17,12 +16,6 @@ use vswitch_frame::{Frame, Instant, Mac, Pool, PortId};
 use super::packet::{self, IPV4_BYTES, IPV6_BYTES, Link, protocol, put16};
 use super::site::Site;
 use crate::switch::Switch;
-
-/// Frames that [`Switch::serve`] makes at most in one call, beyond those it was handed.
-pub const FRAMES_MADE_MAX: usize = 32;
-
-/// Time in which one more error may be sent.
-const REFILL: Duration = Duration::from_millis(10);
 
 /// Bytes of the header of an error.
 const HEADER: usize = 8;
@@ -73,34 +66,6 @@ impl Complaint {
     fn rest(self) -> [u8; 4] {
         let mtu = if let Self::TooBig(mtu) = self { packet::length(mtu) } else { 0 };
         u32::from(mtu).to_be_bytes()
-    }
-}
-
-/// How many errors a network may still send: a token bucket.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
-    left: usize,
-    refilled: Instant,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { left: FRAMES_MADE_MAX, refilled: Instant::ZERO }
-    }
-}
-
-impl Budget {
-    /// Takes one, if there is one.
-    fn take(&mut self, now: Instant) -> bool {
-        let elapsed = now.since(self.refilled).as_nanos();
-        let fresh = usize::try_from(elapsed / REFILL.as_nanos()).unwrap_or(usize::MAX);
-        if fresh > 0 {
-            self.left = self.left.saturating_add(fresh).min(FRAMES_MADE_MAX);
-            self.refilled = now;
-        }
-        let has = self.left > 0;
-        self.left -= usize::from(has);
-        has
     }
 }
 
@@ -213,21 +178,5 @@ fn write(error: &mut Frame, link: Link, addresses: [IpAddr; 2], about: &Frame, c
         [IpAddr::V4(_), IpAddr::V6(_)] | [IpAddr::V6(_), IpAddr::V4(_)] => {
             debug_assert!(false, "source and target are of one family");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_budget_refills_and_does_not_grow() {
-        let mut budget = Budget::default();
-        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
-        let taken = |budget: &mut Budget, now| (0..100).filter(|_| budget.take(now)).count();
-        assert_eq!(taken(&mut budget, at(1000)), FRAMES_MADE_MAX);
-        assert_eq!(taken(&mut budget, at(1009)), 0);
-        assert_eq!(taken(&mut budget, at(1030)), 3);
-        assert_eq!(taken(&mut budget, at(100_000)), FRAMES_MADE_MAX);
     }
 }

@@ -15,12 +15,14 @@ use std::net::IpAddr;
 
 use vswitch_frame::{DropReason, Frame, Instant, PortId};
 
-use super::site::{Site, is_link_local};
-use super::{Refused, packet};
+use super::fate::Refused;
+use super::packet;
+use super::site::Site;
+use crate::link_local::is_link_local;
 use crate::network::Station;
 use crate::policy::{Place, Published, Verdict};
-use crate::process::Route;
 use crate::switch::Switch;
+use crate::verdicts::Route;
 
 impl Switch {
     /// Whether a port is the host's, on a network with a gateway, through which alone others can come.

@@ -36,85 +36,32 @@
 
 mod advertise;
 mod arp;
+pub(crate) mod budget;
 mod dhcp;
 mod echo;
 mod error;
+mod fate;
 mod forwarded;
 mod ndp;
-pub mod outside;
+mod outside;
 mod packet;
 mod relayed;
 mod route;
-mod site;
-
-use std::net::IpAddr;
+pub(crate) mod schedule;
+pub(crate) mod site;
+pub mod way_out;
 
 use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
-use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Pool, PortId};
+use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
 
 use crate::dns::datagram::DNS_PORT;
 use crate::switch::Switch;
-use crate::verdicts::Verdicts;
+use crate::verdicts::{Outbound, Verdicts};
 
+pub use budget::FRAMES_MADE_MAX;
 use error::Complaint;
-use outside::Outbound;
-
-pub(crate) use advertise::{Due, Schedule};
-pub(crate) use error::Budget;
-pub use error::FRAMES_MADE_MAX;
-pub(crate) use outside::WayOut;
-pub(crate) use site::{Site, link_local};
-
-/// What becomes of a frame for the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// It has become the answer, for the port it came from.
-    Answer,
-    /// It is a question for a name.
-    Names,
-    /// It goes to the host, as it is.
-    Host,
-    /// It is to be routed to the endpoint behind this port, if it may be.
-    Route(PortId),
-    /// It is to leave the networks of this host, if it may.
-    Outside,
-    /// It is for somebody behind another interface of the host than the uplink.
-    Elsewhere,
-}
-
-/// Where a frame for the gateway goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Onward {
-    /// To a port.
-    To(PortId),
-    /// To whoever answers questions for names.
-    Names,
-    /// Out of the networks of this host; see [`Outbound`](outside::Outbound).
-    Outside { network: NetworkId, sandbox: u32, masqueraded: bool, address: Option<IpAddr> },
-}
-
-/// Why a frame for the gateway goes nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Refused {
-    reason: DropReason,
-    /// The port at which that is counted; `None` for the one it came from.
-    port: Option<PortId>,
-    /// What its sender is told.
-    complaint: Option<Complaint>,
-}
-
-impl From<DropReason> for Refused {
-    fn from(reason: DropReason) -> Self {
-        Self { reason, port: None, complaint: None }
-    }
-}
-
-impl Refused {
-    /// Drops, and tells the sender.
-    fn told(reason: DropReason, complaint: Complaint) -> Self {
-        Self { reason, port: None, complaint: Some(complaint) }
-    }
-}
+use fate::{Fate, Onward, Refused};
+use site::Site;
 
 /// Whether a frame that is sent to many is for the gateway, and not to be flooded.
 pub(crate) fn claims(site: &Site<'_>, frame: &Frame) -> bool {

@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use vswitch_frame::{DropReason, Frame, Mac};
+use vswitch_frame::{DropReason, Frame};
 
+use super::advertise;
+use super::fate::Fate;
 use super::packet::{self, HOP_LIMIT_MAX, Link, protocol, v6_at};
-use super::{Fate, Site, advertise};
+use super::site::Site;
+use crate::link_local::{ALL_NODES, ALL_NODES_MAC};
 
 const ROUTER_SOLICITATION: u8 = 133;
 const SOLICITATION: u8 = 135;
@@ -20,10 +23,6 @@ const ROUTER_SOLICITATION_BYTES: usize = 8;
 
 const OPTION_SOURCE: u8 = 1;
 const OPTION_TARGET: u8 = 2;
-
-/// All nodes of the link, and the MAC address it is sent to.
-pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-pub(super) const ALL_NODES_MAC: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
 
 /// Whether a frame asks for routers, asks for an address of the gateway's, or says it is the sender's own.
 pub(super) fn concerns(site: &Site<'_>, frame: &Frame) -> bool {

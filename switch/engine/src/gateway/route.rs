@@ -6,9 +6,11 @@ use vswitch_frame::headers::be16;
 use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
 
 use super::error::Complaint;
-use super::site::{Site, is_link_local};
-use super::{Fate, Refused, packet};
+use super::fate::{Fate, Refused};
+use super::packet;
+use super::site::Site;
 use crate::bindings::Owner;
+use crate::link_local::is_link_local;
 use crate::policy::{Place, Verdict, reject};
 use crate::switch::Switch;
 

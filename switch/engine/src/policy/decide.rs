@@ -16,7 +16,7 @@
 use vswitch_frame::{DropReason, NetworkId};
 
 use super::rules::Action;
-use crate::network::{GatewayMode, Network};
+use crate::network::{Family, GatewayMode, Network};
 
 /// Where a packet comes from or goes to.
 #[derive(Clone, Copy, Debug)]
@@ -32,15 +32,6 @@ pub enum Place<'a> {
         /// Whether it came in on an interface that is trusted to address containers directly.
         trusted: bool,
     },
-}
-
-/// The family of a packet: networks have a gateway mode for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
 }
 
 /// Whether a packet is for a published port.
@@ -113,16 +104,6 @@ impl Question<'_> {
 
     fn stays_in_its_network(&self) -> bool {
         matches!((self.from, self.to), (Place::Network(from, _), Place::Network(to, _)) if from == to)
-    }
-}
-
-impl Network {
-    /// Who may reach its containers directly, in a family.
-    pub fn mode(&self, family: Family) -> GatewayMode {
-        match family {
-            Family::V4 => self.mode_v4,
-            Family::V6 => self.mode_v6,
-        }
     }
 }
 

@@ -5,8 +5,8 @@ use vswitch_frame::{DropReason, Frame, Instant, PortId};
 use super::reject;
 use super::rules::Action;
 use crate::network::Station;
-use crate::process::Route;
 use crate::switch::Switch;
+use crate::verdicts::Route;
 
 impl Switch {
     /// Whether there are rules for the frames of a port. What the host sends is not their business.

@@ -34,13 +34,13 @@ pub(crate) mod reject;
 pub mod rules;
 pub(crate) mod track;
 
-pub use decide::{Family, Place, Published, Question, Verdict, decide};
+pub use decide::{Place, Published, Question, Verdict, decide};
 pub use published::PublishedPorts;
 pub use rules::{Action, Count, End, Ports, Protocol, Rule, State};
 
 use vswitch_frame::{Frame, Instant, NetworkId};
 
-use crate::network::{GatewayMode, Network};
+use crate::network::{Family, GatewayMode, Network};
 use packet::Packet;
 use rules::{Scope, Table};
 use track::{Flow, Side, Tracker};

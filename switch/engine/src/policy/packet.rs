@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_frame::headers::{be16, protocol};
 use vswitch_frame::{Frame, Headers};
 
-use super::decide::Family;
+use crate::network::Family;
 
 /// TCP flags (RFC 9293, 3.1).
 pub(super) mod flags {

@@ -10,7 +10,7 @@ use vswitch_frame::checksum::Sum;
 use vswitch_frame::headers::{be16, ethertype, protocol};
 use vswitch_frame::{Checksum, Frame, Mac};
 
-use crate::gateway::link_local;
+use crate::link_local::link_local;
 
 /// What a host says of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

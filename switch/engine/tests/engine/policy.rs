@@ -1,7 +1,7 @@
 //! The walls, exhaustively: every question there is, against a specification of one line a case.
 
-use vswitch_engine::policy::{Action, Family, Place, Published, Question, Verdict, decide};
-use vswitch_engine::{GatewayMode, Network};
+use vswitch_engine::policy::{Action, Place, Published, Question, Verdict, decide};
+use vswitch_engine::{Family, GatewayMode, Network};
 use vswitch_frame::{DropReason, NetworkId};
 
 const HOME: NetworkId = NetworkId(1);
