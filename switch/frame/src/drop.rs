@@ -104,8 +104,6 @@ drop_reasons! {
     /// It was sent to a container from outside its network in a way that the network's gateway mode does
     /// not allow.
     Protected = "protected",
-    /// It was sent to a port that is published to the host's loopback only.
-    LoopbackOnly = "loopback-only",
     /// A membership report of IGMP or MLD: the switch took note, and no router of the network needs it.
     Snooped = "snooped",
     /// Sent to a multicast group that no other port of the network has joined.

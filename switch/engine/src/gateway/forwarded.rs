@@ -60,7 +60,7 @@ impl Switch {
         let published = policy.published_to(frame, to.network, network);
         let from = Place::Outside { trusted: !heard && network.trusts(interface) };
         match policy.rule(frame, from, Place::Network(to.network, network), published, now) {
-            Verdict::Accept | Verdict::AcceptMasqueraded => Ok(route),
+            Verdict::Accept => Ok(route),
             Verdict::Drop(reason) => Err(reason),
             Verdict::Reject => Err(DropReason::Rule),
         }
@@ -91,7 +91,7 @@ impl Switch {
         };
         let from = Place::Network(site.id(), site.network);
         match self.policy.rule(frame, from, Place::Outside { trusted: false }, Published::No, now) {
-            Verdict::Accept | Verdict::AcceptMasqueraded => Ok(host),
+            Verdict::Accept => Ok(host),
             Verdict::Drop(reason) => Err(reason.into()),
             Verdict::Reject => Err(DropReason::Rule.into()),
         }

@@ -69,7 +69,7 @@ impl Switch {
         }
         let from = Place::Network(site.id(), site.network);
         match policy.rule(frame, from, Place::Outside { trusted: false }, Published::No, now) {
-            Verdict::Accept | Verdict::AcceptMasqueraded => {}
+            Verdict::Accept => {}
             Verdict::Drop(reason) => return Err(reason.into()),
             Verdict::Reject if reject::turn_round(frame, &site.gateway.addresses) => {
                 return Ok(Onward::To(ingress));
@@ -175,11 +175,11 @@ impl Switch {
             },
         };
         let published = match network {
-            Some(_) => Published::Translated { loopback: false },
+            Some(_) => Published::Translated,
             None => policy.published_to(frame, to.network, home),
         };
         match policy.rule(frame, from, Place::Network(to.network, home), published, now) {
-            Verdict::Accept | Verdict::AcceptMasqueraded => {}
+            Verdict::Accept => {}
             Verdict::Drop(reason) => return Err(reason.into()),
             Verdict::Reject => return Err(DropReason::Rule.into()),
         }

@@ -59,8 +59,7 @@ impl Switch {
         let (from, place) = (Place::Network(site.id(), site.network), Place::Network(to.network, network));
         let published = policy.published_to(frame, to.network, network);
         match policy.rule(frame, from, place, published, now) {
-            // Between networks of this host an answer finds back without another source address.
-            Verdict::Accept | Verdict::AcceptMasqueraded => {}
+            Verdict::Accept => {}
             Verdict::Drop(reason) => return Err(reason.into()),
             Verdict::Reject if reject::turn_round(frame, &site.gateway.addresses) => return Ok(ingress),
             Verdict::Reject => return Err(DropReason::Rule.into()),

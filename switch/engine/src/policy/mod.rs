@@ -129,22 +129,15 @@ impl Policy {
             return decide(&question);
         };
         let scope = Scope { from: network_of(from), to: network_of(to) };
-        let finding = if is_the_hosts(from) || is_the_hosts(to) {
-            let known = self.find_flow(scope, &packet, now);
-            known.map_or(Finding::New(None), |_| Finding::Established(Action::Accept))
-        } else {
-            self.find(scope, &packet, frame.len(), now)
-        };
-        let (established, user, found) = match finding {
+        let (established, user, found) = match self.find(scope, &packet, frame.len(), now) {
             Finding::Established(Action::Accept) => (true, None, None),
             Finding::Established(action) => (false, Some(action), None),
             Finding::New(found) => (false, found.map(|(_, action)| action), found),
         };
         let (family, icmp) = (packet.family(), packet.is_icmp());
         let verdict = decide(&Question { family, from, to, established, icmp, published, user });
-        if !established && matches!(verdict, Verdict::Accept | Verdict::AcceptMasqueraded) {
-            let translated = matches!(published, Published::Translated { .. });
-            let direct = !translated && matches!(from, Place::Outside { .. });
+        if !established && verdict == Verdict::Accept {
+            let direct = published != Published::Translated && matches!(from, Place::Outside { .. });
             self.remember(scope, &packet, found, now, direct);
         }
         verdict
@@ -273,10 +266,6 @@ impl Policy {
 fn network_of(place: Place<'_>) -> Option<NetworkId> {
     match place {
         Place::Network(id, _) => Some(id),
-        Place::Host | Place::Loopback | Place::Outside { .. } => None,
+        Place::Outside { .. } => None,
     }
-}
-
-fn is_the_hosts(place: Place<'_>) -> bool {
-    matches!(place, Place::Host | Place::Loopback)
 }
