@@ -10,6 +10,7 @@ mod garbage;
 mod outside;
 mod routing;
 mod stack;
+mod walls;
 
 use std::net::IpAddr;
 
