@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod absences;
 mod changelog;
 mod circles;
 mod confinement;
