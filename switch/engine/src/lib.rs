@@ -7,11 +7,11 @@
 //! frames that share a fate. The caller then walks each vector in one straight loop.
 //!
 //! ```text
-//!            burst of one port                                     ┌► forward  (egress port, frame)
-//!  process ─► parse ─► guard ─► admit ─► learn ─► look up ─► rules ┼► flood    (frame; flood_targets says where)
-//!               │        │        │                  │         │   ├► multicast (audience, frame)
-//!               │        │        │                  │         │   ├► local    (frame; serve moves it on)
-//!               └────────┴────────┴──────────────────┴─────────┴───┴► drop     (reason, port that counts it, frame)
+//!        burst of one port                                  ┌► forward   (egress port, frame)
+//! process ► parse ► guard ► admit ► learn ► look up ► rules ┼► flood     (frame; flood_targets says where)
+//!             │       │       │                │        │   ├► multicast (audience, frame)
+//!             │       │       │                │        │   ├► local     (frame; serve moves it on)
+//!             └───────┴───────┴────────────────┴────────┴───┴► drop      (reason, counting port, frame)
 //! ```
 //!
 //! * **Conservation.** Every frame of a burst ends up in exactly one vector. There is no error to return:

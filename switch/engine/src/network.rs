@@ -1,4 +1,4 @@
-//! What control says about a network and about who is behind a port.
+//! Networks, and the stations behind ports, as control describes them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,9 +13,9 @@ pub struct Network {
     pub name: String,
     /// Its subnets.
     pub subnets: Vec<IpNet>,
-    /// Who answers at its gateway; `None` where nobody does.
+    /// Its gateway; `None` where nobody answers as one.
     pub gateway: Option<Gateway>,
-    /// Without a way out: nothing is routed from or to it.
+    /// Whether it is without a way out: nothing is routed from or to it.
     pub internal: bool,
     /// Whether its containers may reach each other.
     pub icc: bool,
@@ -23,13 +23,14 @@ pub struct Network {
     pub masquerade: bool,
     /// The address of the host that it gets then, for IPv4; `None` for the uplink's.
     pub source_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
+    /// The address of the host that it gets then, for IPv6; `None` for the uplink's.
     pub source_v6: Option<Ipv6Addr>,
-    /// Who may reach its containers directly, over IPv4.
+    /// Its gateway mode over IPv4: who may reach its containers directly.
     pub mode_v4: GatewayMode,
-    /// Who may reach its containers directly, over IPv6.
+    /// Its gateway mode over IPv6.
     pub mode_v6: GatewayMode,
-    /// Interfaces of the host behind which everybody may reach published ports directly, whatever the mode but isolated.
+    /// Interfaces of the host behind which everybody may reach published ports directly, whatever the mode
+    /// but isolated.
     pub trusted: Vec<String>,
     /// Whether a container may only send from its own addresses, and may not pose as a DHCP server or router.
     pub port_security: bool,
@@ -45,7 +46,7 @@ impl Network {
         interface.is_some_and(|interface| self.trusted.iter().any(|name| name == interface))
     }
 
-    /// Who may reach its containers directly, in a family.
+    /// Its gateway mode in a family.
     pub fn mode(&self, family: Family) -> GatewayMode {
         match family {
             Family::V4 => self.mode_v4,
@@ -71,8 +72,8 @@ impl Network {
         }
     }
 
-    /// Its subnets of which addresses may be seen beyond this interface: where containers leave with their own, or can be
-    /// reached by them.
+    /// Its subnets of which addresses may be seen beyond this interface: where containers leave with their
+    /// own, or can be reached by them.
     pub fn subnets_in_sight(&self, interface: Option<&str>) -> impl Iterator<Item = IpNet> {
         let trusts = self.trusts(interface);
         let hidden = move |subnet: &&IpNet| {
@@ -125,7 +126,7 @@ pub enum GatewayMode {
     Isolated,
 }
 
-/// Who is behind a port.
+/// The station behind a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Station {
@@ -136,7 +137,8 @@ pub enum Station {
     Container(Endpoint),
     /// The host itself.
     Host,
-    /// Other hosts of the network, each the gateway of its own containers: nothing of theirs is for the gateway here.
+    /// Other hosts of the network, each the gateway of its own containers: nothing of theirs is for the
+    /// gateway here.
     Tunnel,
 }
 
@@ -154,14 +156,15 @@ pub struct Remote {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Endpoint {
-    /// What tells its sandbox from others: endpoints of one sandbox on several networks share it.
+    /// The number of its sandbox: endpoints of one sandbox on several networks share it.
     pub sandbox: u32,
     /// Names of which network come first for its sandbox: the higher, the earlier.
     pub priority: i32,
     /// Its addresses, each with the length of its subnet's prefix.
     pub addresses: Vec<IpNet>,
-    /// Its names on this network: that of the sandbox first, then its short identifier, aliases and host name.
+    /// Its names on this network: that of the sandbox first, then its short identifier, aliases and host
+    /// name.
     pub names: Vec<String>,
-    /// Where its default routes lead, at most one a family; DHCP and advertisements tell.
+    /// The gateways of its default routes, at most one a family; DHCP and advertisements tell.
     pub gateways: Vec<IpAddr>,
 }

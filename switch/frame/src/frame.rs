@@ -21,7 +21,7 @@ pub struct Frame {
     end: usize,
     /// Work left for whoever splits or transmits the frame.
     pub offload: Offload,
-    /// Where the headers are.
+    /// The places of the headers.
     pub headers: Headers,
 }
 

@@ -9,6 +9,7 @@ mod circles;
 mod confinement;
 mod counters;
 mod dependencies;
+mod docstrings;
 mod documents;
 mod imports;
 mod paths;

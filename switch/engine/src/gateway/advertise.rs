@@ -2,14 +2,14 @@
 //!
 //! # Theory of operation
 //!
-//! They say which prefixes are on the link, its MTU, and whether the gateway leads further: not on an internal
-//! network, and not to a container whose default route leads elsewhere. Addresses are control's to give, so no
-//! prefix is for making addresses of (the A flag is off).
+//! They say which prefixes are on the link, its MTU, and whether the gateway leads further: not on an
+//! internal network, and not to a container whose default route leads elsewhere. Addresses are control's to
+//! give, so no prefix is for making addresses of (the A flag is off).
 //!
-//! They are sent when asked for ([`super::ndp`]), and from time to time to all; at once when it may have changed
-//! whom the gateway leads further. Then there is one frame for
-//! those whom the gateway leads further, and one for those whom it does not: [`Switch::poll`] says of which
-//! networks it is time, [`Switch::next_advertisement`] makes the frames one at a time.
+//! They are sent when asked for ([`super::ndp`]), and from time to time to all; at once when it may have
+//! changed whom the gateway leads further. Then there is one frame for those whom the gateway leads further,
+//! and one for those whom it does not: [`Switch::poll`] says of which networks it is time,
+//! [`Switch::next_advertisement`] makes the frames one at a time.
 
 use std::net::Ipv6Addr;
 
@@ -87,8 +87,8 @@ impl Switch {
     }
 }
 
-/// For how many seconds the gateway is a default router of whoever is behind a port: of a container, if one of
-/// its default routes leads to an IPv6 address of the gateway's.
+/// The seconds for which the gateway is a default router of the station behind a port: of a container, if one
+/// of its default routes leads to an IPv6 address of the gateway's.
 pub(super) fn lifetime(network: &Network, gateway: &Gateway, port: &Port) -> u16 {
     let mut own = gateway.addresses.iter().filter(|address| address.is_ipv6());
     let further = match &port.station {

@@ -31,7 +31,8 @@ pub(super) fn concerns(site: &Site<'_>, frame: &Frame) -> bool {
 }
 
 /// Turns a request for an address of the gateway's into the reply. Everything else is the host's, whose own
-/// requests are answered to the gateway's MAC address; but nobody may say that the gateway's address is theirs.
+/// requests are answered to the gateway's MAC address; but nobody may say that the gateway's address is
+/// theirs.
 pub(super) fn answer(site: &Site<'_>, frame: &mut Frame) -> Result<Fate, DropReason> {
     let Some(packet) = packet(frame) else { return Err(DropReason::MalformedArp) };
     if site.owns(IpAddr::V4(v4_at(packet, SENDER_IP_AT))) {

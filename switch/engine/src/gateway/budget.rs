@@ -10,7 +10,7 @@ pub const FRAMES_MADE_MAX: usize = 32;
 /// Time in which one more error may be sent.
 const REFILL: Duration = Duration::from_millis(10);
 
-/// How many errors a network may still send: a token bucket.
+/// A budget of errors: a token bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     left: usize,

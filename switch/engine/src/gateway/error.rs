@@ -1,12 +1,12 @@
-//! What the gateway tells the sender of a packet it cannot deliver: ICMP (RFC 792, RFC 1812 4.3) and ICMPv6
+//! Errors to the sender of a packet that the gateway cannot deliver: ICMP (RFC 792, RFC 1812 4.3) and ICMPv6
 //! (RFC 4443) errors.
 //!
 //! # Theory of operation
 //!
-//! An error is a frame of its own, and the packet it is about is dropped and counted. A sender is told nothing
-//! about errors, about fragments behind the first (in IPv6: about no fragment), about what was not sent to
-//! one station, or by one. Each network has a budget of errors that a token bucket refills; beyond it packets
-//! are dropped in silence.
+//! An error is a frame of its own, and the packet it is about is dropped and counted. A sender is told
+//! nothing about errors, about fragments behind the first (in IPv6: about no fragment), about what was not
+//! sent to one station, or by one. Each network has a budget of errors that a token bucket refills; beyond it
+//! packets are dropped in silence.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ const BYTES_V4: usize = 576;
 /// Largest ICMPv6 error (RFC 4443, 2.4 c), from the IP header on: every link carries it.
 const BYTES_V6: usize = 1280;
 
-/// What a sender is told.
+/// The reason that a sender is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Complaint {
     /// There is no such network.
@@ -93,8 +93,8 @@ impl Switch {
         make(link, [own, source], about, complaint, pool)
     }
 
-    /// The same for somebody outside, or behind the translator: an error from `own`, whose MAC addresses are zero. The budget
-    /// is one for all of them, so that they cannot use up a network's.
+    /// The error for somebody outside, or behind the translator, from `own`; its MAC addresses are zero. The
+    /// budget is one for all of them, so that they cannot use up a network's.
     pub(super) fn complain_outside(
         &mut self,
         own: IpAddr,

@@ -1,4 +1,4 @@
-//! What becomes of a frame for the gateway: the words that its parts answer with.
+//! The fates of a frame for the gateway: the words that its parts answer with.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use vswitch_frame::{DropReason, NetworkId, PortId};
 
 use super::error::Complaint;
 
-/// What becomes of a frame for the gateway.
+/// The fate of a frame for the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It has become the answer, for the port it came from.
@@ -23,7 +23,7 @@ pub(super) enum Fate {
     Elsewhere,
 }
 
-/// Where a frame for the gateway goes on.
+/// The way on of a frame for the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Onward {
     /// To a port.
@@ -40,7 +40,7 @@ pub(super) struct Refused {
     pub(super) reason: DropReason,
     /// The port at which that is counted; `None` for the one it came from.
     pub(super) port: Option<PortId>,
-    /// What its sender is told.
+    /// The error that its sender is told.
     pub(super) complaint: Option<Complaint>,
 }
 

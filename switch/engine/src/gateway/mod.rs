@@ -22,14 +22,14 @@
 //! ```
 //!
 //! * **In place.** An answer is the question's frame, rewritten. Only errors ([`error`]) and advertisements
-//!   nobody asked for ([`advertise`]) are frames of the gateway's own; [`Switch::serve`] says how many it made,
-//!   at most [`FRAMES_MADE_MAX`], so that the books can be kept.
+//!   nobody asked for ([`advertise`]) are frames of the gateway's own; [`Switch::serve`] says how many it
+//!   made, at most [`FRAMES_MADE_MAX`], so that the books can be kept.
 //! * **The host** has the gateway's MAC address and addresses on its port. What comes from there is switched
 //!   like anything else, and never set aside.
 //! * **Isolated** gateways serve names and leases, and what is needed to find them (ARP, ND); nothing else.
-//! * **Trust.** Who asks is known by the port, not by what the frame says. A source that is not of the network
-//!   is dropped ([`DropReason::Martian`]); checksums of what is answered are checked; what is malformed is
-//!   dropped and counted.
+//! * **Trust.** Who asks is known by the port, not by what the frame says. A source that is not of the
+//!   network is dropped ([`DropReason::Martian`]); checksums of what is answered are checked; what is
+//!   malformed is dropped and counted.
 //! * **Tags.** The gateway is on the untagged network: tagged frames to its MAC address are the host's.
 //!
 //! Nothing here keeps state, but the budget of errors and the time of the next advertisement of each network.
@@ -78,9 +78,9 @@ pub(crate) fn claims(site: &Site<'_>, frame: &Frame) -> bool {
 }
 
 impl Switch {
-    /// Gives every frame in `local` and `too_big` a fate, and moves it to `forward`, `names`, `outbound` or `drop`. `ingress` is the port they came
-    /// from. Returns how many frames of its own the gateway made, from slots of the pool; they are in
-    /// `forward`, too.
+    /// Gives every frame in `local` and `too_big` a fate, and moves it to `forward`, `names`, `outbound` or
+    /// `drop`. `ingress` is the port they came from. Returns how many frames of its own the gateway made,
+    /// from slots of the pool; they are in `forward`, too.
     pub fn serve(
         &mut self,
         ingress: PortId,
@@ -118,7 +118,7 @@ impl Switch {
         made
     }
 
-    /// Where one frame goes on.
+    /// The way on of one frame.
     fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<Onward, Refused> {
         let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
         let egress = match self.answer(&site, frame)? {

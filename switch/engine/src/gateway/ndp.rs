@@ -14,7 +14,7 @@ const ROUTER_SOLICITATION: u8 = 133;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
-/// Where solicitations and advertisements name the address they are about.
+/// The place of the address that solicitations and advertisements are about.
 const TARGET_AT: usize = 8;
 /// Bytes before the options of a solicitation or an advertisement.
 const BYTES: usize = 24;
@@ -101,8 +101,8 @@ fn options(mut rest: &[u8]) -> Option<bool> {
     rest.is_empty().then_some(has_source)
 }
 
-/// Makes the frame the advertisement of an address of the gateway's. One who is looking whether the address is
-/// free has none itself, and hears it as all do (RFC 4861, 7.2.4).
+/// Makes the frame the advertisement of an address of the gateway's. One who is looking whether the address
+/// is free has none itself, and hears it as all do (RFC 4861, 7.2.4).
 fn advertise_address(frame: &mut Frame, link: Link, about: Ipv6Addr, asker: Ipv6Addr) {
     const ROUTER: u8 = 0x80;
     const SOLICITED: u8 = 0x40;

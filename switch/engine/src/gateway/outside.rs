@@ -1,18 +1,18 @@
-//! Beyond the networks of this host: which packets leave, and which come in from there.
+//! Packets that leave the networks of this host, and packets that come in from beyond them.
 //!
 //! # Theory of operation
-//! Control says the host's routes ([`Route`](super::way_out::Route)), as far as they lead through the uplink or expressly elsewhere. A packet
-//! that a container sends to an address of nobody here *leaves* if the longest matching route leads through
-//! the uplink, and policy lets it; it is then in `Verdicts::outbound`. Whoever has the uplink translates it and sends it
-//! to its [next hop](Switch::next_hop).
+//! Control says the host's routes ([`Route`](super::way_out::Route)), as far as they lead through the uplink
+//! or expressly elsewhere. A packet that a container sends to an address of nobody here *leaves* if the
+//! longest matching route leads through the uplink, and policy lets it; it is then in `Verdicts::outbound`.
+//! The owner of the uplink translates it and sends it to its [next hop](Switch::next_hop).
 //!
-//! What comes in has been translated already where that was due. It *enters* the network that has its target
-//! ([`Switch::enter`]), if policy lets it. Addresses of MAC and time to live are seen to here in both directions, and
-//! work on a packet that was left for later is not touched. Who sent what came too late or does not fit is told: the errors
-//! are in `Verdicts::errors`.
+//! A packet that comes in has been translated already where that was due. It *enters* the network that has
+//! its target ([`Switch::enter`]), if policy lets it. Addresses of MAC and time to live are seen to here in
+//! both directions, and work on a packet that was left for later is not touched. The sender of a packet that
+//! comes too late or does not fit is told: the errors are in `Verdicts::errors`.
 //!
-//! Who may name a container by the container's own address gets answers from that address: such a flow is remembered by
-//! policy, and what answers it is not masqueraded, whatever its network says.
+//! A sender that may name a container by the container's own address gets answers from that address: policy
+//! remembers such a flow, and its answers are not masqueraded, whatever the network says.
 
 use std::net::IpAddr;
 
@@ -26,7 +26,7 @@ use super::way_out::WayOut;
 use super::{packet, route};
 use crate::bindings::Owner;
 use crate::network::{Family, Station};
-use crate::policy::{Place, Published, Verdict, reject};
+use crate::policy::{Place, Published, Ruling, reject};
 use crate::switch::Switch;
 use crate::verdicts::{MadeError, Verdicts};
 
@@ -37,8 +37,9 @@ impl Switch {
         self.out.sort();
     }
 
-    /// By which uplink a packet goes to an address, and to whom on its link; `None` if it goes by none. One from the address of
-    /// an uplink goes by that, if a route leads there: what answers goes the way that the question came.
+    /// The uplink by which a packet goes to an address, and the next hop on its link; `None` if it goes by
+    /// none. One from the address of an uplink goes by that, if a route leads there: what answers goes the
+    /// way that the question came.
     pub fn next_hop(&self, target: IpAddr, from: Option<IpAddr>) -> Option<(PortId, IpAddr)> {
         self.out.next_hop(target, from)
     }
@@ -48,7 +49,8 @@ impl Switch {
         self.next_hop(target, None).is_some() && !self.ports.any_subnet_contains(target)
     }
 
-    /// Whether an address is behind another interface of the host than an uplink, and of no network of this host.
+    /// Whether an address is behind another interface of the host than an uplink, and of no network of this
+    /// host.
     pub(super) fn is_elsewhere(&self, target: IpAddr) -> bool {
         let interface = self.out.interface_towards(target);
         let elsewhere = interface.is_some() && !self.out.is_uplink(interface);
@@ -69,12 +71,12 @@ impl Switch {
         }
         let from = Place::Network(site.id(), site.network);
         match policy.rule(frame, from, Place::Outside { trusted: false }, Published::No, now) {
-            Verdict::Accept => {}
-            Verdict::Drop(reason) => return Err(reason.into()),
-            Verdict::Reject if reject::turn_round(frame, &site.gateway.addresses) => {
+            Ruling::Accept => {}
+            Ruling::Drop(reason) => return Err(reason.into()),
+            Ruling::Reject if reject::turn_round(frame, &site.gateway.addresses) => {
                 return Ok(Onward::To(ingress));
             }
-            Verdict::Reject => return Err(DropReason::Rule.into()),
+            Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         if route::time_to_live(frame) <= 1 {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
@@ -89,9 +91,10 @@ impl Switch {
         Ok(Onward::Outside { network: site.id(), sandbox: sandbox(&site), masqueraded, address })
     }
 
-    /// Takes a parsed packet into the network of its target, and moves it to `forward` or `drop`. `ingress` is the port
-    /// it came in at: one of a network's, or the uplink's. `network` is where it was translated to; `None` for a packet
-    /// that names its target by the target's own address. Returns how many frames were made: errors, in `errors`.
+    /// Takes a parsed packet into the network of its target, and moves it to `forward` or `drop`. `ingress`
+    /// is the port it came in at: one of a network's, or the uplink's. `network` is where it was translated
+    /// to; `None` for a packet that names its target by the target's own address. Returns how many frames
+    /// were made: errors, in `errors`.
     pub fn enter(
         &mut self,
         ingress: PortId,
@@ -117,8 +120,8 @@ impl Switch {
         made
     }
 
-    /// Who tells the sender of a packet that it did not get in: the gateway, in the network it was translated to, otherwise the
-    /// host.
+    /// The address that tells the sender of a packet that it did not get in: the gateway's in the network it
+    /// was translated to, otherwise the host's.
     fn speaker(&self, ingress: PortId, network: Option<NetworkId>, about: &Frame) -> Option<IpAddr> {
         let (sender, target) = packet::addresses(about);
         let Some(network) = network else { return self.out.at(ingress)?.address(sender) };
@@ -128,8 +131,8 @@ impl Switch {
         }
     }
 
-    /// Whether an address cannot be that of somebody outside: it is one of ours, or one that no router forwards from
-    /// (RFC 1812, 5.3.7).
+    /// Whether an address cannot be that of somebody outside: it is one of ours, or one that no router
+    /// forwards from (RFC 1812, 5.3.7).
     fn is_impossible_outside(&self, sender: IpAddr) -> bool {
         let unroutable = match sender {
             IpAddr::V4(sender) => {
@@ -179,9 +182,9 @@ impl Switch {
             None => policy.published_to(frame, to.network, home),
         };
         match policy.rule(frame, from, Place::Network(to.network, home), published, now) {
-            Verdict::Accept => {}
-            Verdict::Drop(reason) => return Err(reason.into()),
-            Verdict::Reject => return Err(DropReason::Rule.into()),
+            Ruling::Accept => {}
+            Ruling::Drop(reason) => return Err(reason.into()),
+            Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         if route::time_to_live(frame) <= 1 {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
@@ -229,8 +232,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Whose a parsed packet is that came from a port: its network and sandbox. `None` if it is not IP, or no station of the
-    /// network may send it, or its gateway serves none.
+    /// The sender of a parsed packet that came from a port: its network and sandbox. `None` if it is not IP,
+    /// or no station of the network may send it, or its gateway serves none.
     pub fn sender(&self, ingress: PortId, frame: &Frame) -> Option<(NetworkId, u32)> {
         let site = Site::of(&self.ports, ingress).filter(|site| !site.gateway.isolated)?;
         if !frame.headers.is_ip() || frame.headers.network_offset() != ETHERNET_BYTES {

@@ -11,7 +11,7 @@ const INITIAL_INTERVAL: Duration = Duration::from_secs(16);
 const INTERVAL_MIN_SECS: u64 = 198;
 const INTERVAL_MAX_SECS: u64 = 600;
 
-/// When a network is told of its router next.
+/// The time when a network is told of its router next.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Schedule {
     pub(super) at: Instant,

@@ -1,4 +1,4 @@
-//! Where a frame for a gateway came from: the port, its network, and who the gateway is there.
+//! The site that a frame for a gateway came from: the port, its network, and the gateway there.
 
 use std::net::{IpAddr, Ipv4Addr};
 

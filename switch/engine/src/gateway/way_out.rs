@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use vswitch_frame::PortId;
 
-/// Where packets for some destinations go on.
+/// A route of the host's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Route {
-    /// Which destinations.
+    /// The destinations it is for.
     pub destination: IpNet,
-    /// By which interface of the host.
+    /// The interface of the host that it leads through.
     pub interface: String,
-    /// Where to.
+    /// The next hop.
     pub hop: Hop,
 }
 
@@ -135,7 +135,7 @@ mod tests {
             assert_eq!(out.next_hop(ip(target), None), hop.map(|hop| (PortId(1), ip(hop))), "{target}");
         }
         assert_eq!(out.interface_towards(ip("10.1.0.1")), Some("eth1"));
-        // What answers goes the way it came, if a route leads there.
+        // An answer goes the way the question came, if a route leads there.
         let second = Hop::Router(ip("203.0.113.1"));
         let default = "0.0.0.0/0".parse().expect("net");
         out.routes.push(Route { destination: default, interface: "eth2".to_owned(), hop: second });

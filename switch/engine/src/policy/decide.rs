@@ -17,7 +17,7 @@ use vswitch_frame::{DropReason, NetworkId};
 use super::rules::Action;
 use crate::network::{Family, GatewayMode, Network};
 
-/// Where a packet comes from or goes to.
+/// A place that a packet comes from or goes to.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {
     /// A container of a network.
@@ -40,14 +40,14 @@ pub enum Published {
     Translated,
 }
 
-/// What is asked about a packet.
+/// A question about a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// Its family.
     pub family: Family,
-    /// Where it comes from.
+    /// The place it comes from.
     pub from: Place<'a>,
-    /// Where it goes, after translation of its destination.
+    /// The place it goes to, after translation of its destination.
     pub to: Place<'a>,
     /// Whether it belongs to a flow that was accepted, in either direction, or is an ICMP error about one.
     pub established: bool,
@@ -55,13 +55,13 @@ pub struct Question<'a> {
     pub icmp: bool,
     /// Whether it is for a published port.
     pub published: Published,
-    /// What the first rule of the user's that matches says.
+    /// The action of the first rule of the user's that matches.
     pub user: Option<Action>,
 }
 
 /// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Ruling {
     /// Let it pass.
     Accept,
     /// Drop it without a word.
@@ -71,16 +71,16 @@ pub enum Verdict {
 }
 
 /// Decides about a packet. See the [module](self) for the order.
-pub fn decide(question: &Question<'_>) -> Verdict {
+pub fn decide(question: &Question<'_>) -> Ruling {
     if question.established {
-        return Verdict::Accept;
+        return Ruling::Accept;
     }
     match question.user {
-        Some(Action::Drop) => return Verdict::Drop(DropReason::Rule),
-        Some(Action::Reject) => return Verdict::Reject,
+        Some(Action::Drop) => return Ruling::Drop(DropReason::Rule),
+        Some(Action::Reject) => return Ruling::Reject,
         Some(Action::Accept) | None => {}
     }
-    way_out(question).or_else(|| way_in(question)).map_or(Verdict::Accept, Verdict::Drop)
+    way_out(question).or_else(|| way_in(question)).map_or(Ruling::Accept, Ruling::Drop)
 }
 
 impl Question<'_> {

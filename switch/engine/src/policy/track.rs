@@ -1,4 +1,4 @@
-//! Which flows were accepted, so that what answers them is let back.
+//! The flows that were accepted, so that what answers them is let back.
 //!
 //! # Theory of operation
 //!
@@ -31,7 +31,7 @@ use super::rules::Scope;
 pub(crate) const FLOWS_MAX: usize = 65_536;
 /// Flows remembered of one initiator.
 pub(crate) const FLOWS_PER_INITIATOR_MAX: u32 = 8192;
-/// How often idle flows are looked for.
+/// The time between two looks for idle flows.
 pub(crate) const SWEEP: Duration = Duration::from_secs(15);
 
 /// A flow that was accepted.
@@ -43,7 +43,7 @@ pub(crate) struct Flow {
     pub(crate) scope: Scope,
     /// The place of the rule that accepted it, in the table of `generation`.
     pub(crate) rule: Option<usize>,
-    /// Which table of rules accepted it.
+    /// The number of the table of rules that accepted it.
     pub(crate) generation: u64,
     /// Whether somebody outside began it, who named a container's own address: what answers it keeps that
     /// address.
@@ -52,7 +52,7 @@ pub(crate) struct Flow {
     seen: Instant,
 }
 
-/// How far a flow has come.
+/// The phase of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Only the initiator was heard.
@@ -63,7 +63,7 @@ enum Phase {
     Closing,
 }
 
-/// Which end of a flow a packet comes from.
+/// The end of a flow that a packet comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Initiator,
@@ -122,7 +122,7 @@ impl Flow {
 #[derive(Debug)]
 pub(crate) struct Tracker {
     flows: HashTable<Flow>,
-    /// How many flows each initiator has.
+    /// The number of flows of each initiator.
     per_initiator: HashTable<(IpAddr, u32)>,
     hash: SeededHash,
     sweep_at: Option<Instant>,

@@ -8,12 +8,18 @@ use crate::network::Station;
 use crate::policy::packet::addresses;
 use crate::ports::Port;
 use crate::switch::Switch;
-use crate::verdicts::Route;
+use crate::verdicts::Verdict;
 
 impl Switch {
-    /// Where a frame to a group address goes that would go `otherwise`; notes what hosts say of groups. The
-    /// frame must have been parsed.
-    pub(crate) fn snoop(&mut self, ingress: PortId, frame: &Frame, otherwise: Route, now: Instant) -> Route {
+    /// The verdict on a frame to a group address that would be `otherwise`; notes what hosts say of groups.
+    /// The frame must have been parsed.
+    pub(crate) fn snoop(
+        &mut self,
+        ingress: PortId,
+        frame: &Frame,
+        otherwise: Verdict,
+        now: Instant,
+    ) -> Verdict {
         let Some(port) = self.ports.get(ingress) else { return otherwise };
         let network = port.network;
         let Some(segment) = self.snoop.segments.get_mut(&network) else { return otherwise };
@@ -39,16 +45,16 @@ impl Switch {
                 records.flatten().for_each(|claim| self.snoop.note(network, ingress, claim, now));
                 self.to(ingress, Audience::Routers, DropReason::Snooped)
             }
-            None if is_snooped(group) && !matches!(otherwise, Route::Drop(_)) => {
+            None if is_snooped(group) && !matches!(otherwise, Verdict::Drop(_)) => {
                 self.to(ingress, Audience::Group(group), DropReason::NoMember)
             }
             None => otherwise,
         }
     }
 
-    fn to(&self, ingress: PortId, audience: Audience, if_none: DropReason) -> Route {
+    fn to(&self, ingress: PortId, audience: Audience, if_none: DropReason) -> Verdict {
         let anybody = self.multicast_targets(ingress, audience).next().is_some();
-        if anybody { Route::Multicast(audience) } else { Route::Drop(if_none) }
+        if anybody { Verdict::Multicast(audience) } else { Verdict::Drop(if_none) }
     }
 
     /// The ports to which a multicast frame of a port goes, with their MTU in bytes: those of

@@ -13,14 +13,15 @@
 //!                   else: to the group's members and to ports with a router
 //! ```
 //!
-//! * **Who hears everything.** A tunnel; a port with a router; a new port for [`SETTLE`], in which it is asked twice, so
-//!   that nothing is lost when a datapath takes the place of a dead one; and a port that is at its limit.
+//! * **Who hears everything.** A tunnel; a port with a router; a new port for [`SETTLE`], in which it is
+//!   asked twice, so that nothing is lost when a datapath takes the place of a dead one; and a port that is
+//!   at its limit.
 //! * **Families.** IPv4 is snooped where the gateway has an IPv4 address, IPv6 likewise; the other family, a
 //!   network without a gateway, and what is not IP is flooded.
 //! * **Leaving.** Somebody else behind the port may still be a member, so it is asked; silence for
 //!   [`LEAVE`] ends the membership.
-//! * **Limits.** [`MEMBERSHIPS_MAX`] in all and [`MEMBERSHIPS_PER_PORT_MAX`] at a port. What is beyond them is
-//!   not remembered: the port hears everything instead.
+//! * **Limits.** [`MEMBERSHIPS_MAX`] in all and [`MEMBERSHIPS_PER_PORT_MAX`] at a port. What is beyond them
+//!   is not remembered: the port hears everything instead.
 //! * **Ageing.** A membership that is not renewed ends after [`MEMBERSHIP`] (RFC 3376, 8.4).
 
 mod audience;
@@ -39,28 +40,28 @@ use messages::{Asker, Claim};
 pub(crate) const MEMBERSHIPS_MAX: usize = 16_384;
 /// Memberships remembered at one port.
 pub(crate) const MEMBERSHIPS_PER_PORT_MAX: usize = 256;
-/// Between two general queries (RFC 3376, 8.2).
+/// The time between two general queries (RFC 3376, 8.2).
 const QUERY_INTERVAL: Duration = Duration::from_secs(125);
-/// How long hosts may take to answer one (RFC 3376, 8.3).
+/// The time that hosts have to answer one (RFC 3376, 8.3).
 const RESPONSE: Duration = Duration::from_secs(10);
-/// How long they may take to answer when something is waiting for it (RFC 3376, 8.8).
+/// The time that they have to answer when something is waiting for it (RFC 3376, 8.8).
 const RESPONSE_SOON: Duration = Duration::from_secs(1);
-/// From a new port to the first query, and between that and the second.
+/// The time from a new port to the first query, and between that and the second.
 const STARTUP_INTERVAL: Duration = Duration::from_secs(1);
 /// Queries at that pace after a port was added.
 const STARTUP_QUERIES: u8 = 2;
-/// How long a new port hears everything: both queries and their answers, twice over.
+/// The time in which a new port hears everything: both queries and their answers, twice over.
 const SETTLE: Duration = Duration::from_secs(6);
-/// How long a membership lasts (RFC 3376, 8.4).
+/// The time that a membership lasts (RFC 3376, 8.4).
 const MEMBERSHIP: Duration = Duration::from_secs(2 * 125 + 10);
-/// How long it lasts after somebody left (RFC 3376, 8.8, twice).
+/// The time that it lasts after somebody left (RFC 3376, 8.8, twice).
 const LEAVE: Duration = Duration::from_secs(2);
-/// How long a port has a router after a query from it (RFC 3376, 8.5).
+/// The time that a port has a router after a query from it (RFC 3376, 8.5).
 const ROUTER: Duration = Duration::from_secs(2 * 125 + 5);
 /// Queries about one group that wait to be sent; at the limit a membership ends without one.
 const SPECIFIC_MAX: usize = 1024;
 
-/// Who gets a multicast frame, among those who may.
+/// The ports that get a multicast frame, among those that may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// The members of a group, and routers.
@@ -74,13 +75,13 @@ pub enum Audience {
 pub struct Query {
     /// The network it is for.
     pub network: NetworkId,
-    /// Who is asked.
+    /// The ports that are asked.
     pub asked: Asked,
     /// The frame.
     pub bytes: Vec<u8>,
 }
 
-/// Who is asked by a query.
+/// The ports that a query asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// Every port but the host's and tunnels, whose other ends ask for themselves.
@@ -91,7 +92,7 @@ pub enum Asked {
     Port(PortId),
 }
 
-/// What is known of the groups of all networks.
+/// The groups of all networks, as far as they are known.
 #[derive(Debug, Default)]
 pub(crate) struct Snoop {
     segments: BTreeMap<NetworkId, Segment>,
@@ -102,7 +103,7 @@ pub(crate) struct Snoop {
     poll_at: Option<Instant>,
 }
 
-/// What is known of the groups of one network.
+/// The groups of one network, as far as they are known.
 #[derive(Debug)]
 struct Segment {
     mac: Mac,
@@ -130,7 +131,7 @@ enum Due {
 }
 
 impl Segment {
-    /// That of a network, if it has a querier.
+    /// The segment of a network, if it has a querier.
     fn new(network: &Network) -> Option<Self> {
         let gateway = network.gateway.as_ref()?;
         let ipv4 = gateway.addresses.iter().find_map(|address| match address {

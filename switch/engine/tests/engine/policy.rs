@@ -1,6 +1,6 @@
 //! The walls, exhaustively: every question there is, against a specification of one line a case.
 
-use vswitch_engine::policy::{Action, Place, Published, Question, Verdict, decide};
+use vswitch_engine::policy::{Action, Place, Published, Question, Ruling, decide};
 use vswitch_engine::{Family, GatewayMode, Network};
 use vswitch_frame::{DropReason, NetworkId};
 
@@ -31,7 +31,7 @@ struct Case {
     user: Option<Action>,
 }
 
-/// What matters of a network.
+/// A network, as far as it matters.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     internal: bool,
@@ -60,11 +60,11 @@ impl Case {
     }
 }
 
-/// What of a case decides, and what is decided. The first line that applies counts.
-type Line = (&'static str, fn(&Case) -> bool, Verdict);
+/// The part of a case that decides, and the decision. The first line that applies counts.
+type Line = (&'static str, fn(&Case) -> bool, Ruling);
 
 use GatewayMode::{Isolated, Nat, NatUnprotected, Routed};
-use Verdict::{Accept, Drop, Reject};
+use Ruling::{Accept, Drop, Reject};
 
 #[rustfmt::skip]
 const SPECIFICATION: &[Line] = &[

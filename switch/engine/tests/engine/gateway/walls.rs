@@ -1,4 +1,5 @@
-//! The walls hold whatever is sent: no frame passes from a closed network to another, nor between ports of a group.
+//! The walls hold whatever is sent: no frame passes from a closed network to another, nor between ports of a
+//! group.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,7 +9,8 @@ use proptest::test_runner::FileFailurePersistence;
 use super::craft::{self, Link};
 use super::*;
 
-/// Alice and Bob, who are kept apart from each other, and the host, on the red network; Carol on the blue one.
+/// Alice and Bob, who are kept apart from each other, and the host, on the red network; Carol on the blue
+/// one.
 fn closed() -> Bench {
     let mut bench = Bench::with(|network| (network.internal, network.icc) = (true, false));
     bench.plug_host();
