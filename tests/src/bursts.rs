@@ -14,7 +14,7 @@ const FLOWS: usize = 6;
 const PSH: u8 = 0x08;
 const FIN: u8 = 0x01;
 
-/// How a frame's checksum reaches the switch.
+/// The form in which a frame's checksum reaches the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Finished.
@@ -28,15 +28,15 @@ pub enum Form {
 /// A frame of a burst.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// What it says, before any damage.
+    /// Its packet, before any damage.
     pub packet: Packet,
     /// Its bytes as they must arrive, with the checksum finished.
     pub bytes: Vec<u8>,
-    /// How it comes to the switch.
+    /// The form in which it comes to the switch.
     pub form: Form,
 }
 
-/// What a flow remembers from frame to frame.
+/// A flow, as it goes on from frame to frame.
 #[derive(Clone, Debug)]
 struct Flow {
     next: Packet,
@@ -131,7 +131,7 @@ fn make_special(packet: &mut Packet, special: u8) {
     }
 }
 
-/// What goes wrong on the way, or what a sender does that is no mistake but rare.
+/// Damages a frame as may happen on the way, or changes it as a sender may, rarely, without mistake.
 fn damage(bytes: &mut [u8], packet: &Packet, special: u8) {
     let layout = packet.layout();
     let field = layout.transport + checksum_offset(packet);
@@ -173,7 +173,7 @@ impl Sent {
         frame
     }
 
-    /// What a sender's kernel leaves in the checksum field.
+    /// The sum that a sender's kernel leaves in the checksum field.
     fn pseudo_header_sum(&self) -> u16 {
         let layout = self.packet.layout();
         let addresses = if self.packet.ipv6 { 8..40 } else { 12..20 };

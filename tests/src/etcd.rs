@@ -144,7 +144,7 @@ impl Etcd {
         fs::remove_dir_all(self.folder.join("data")).expect("its data");
     }
 
-    /// What `--cluster` takes.
+    /// The URL that `--cluster` takes.
     pub fn url(&self) -> String {
         format!("etcd://{}:2379", self.address)
     }
@@ -222,7 +222,8 @@ impl Authority {
         self.folder.join("ca.pem")
     }
 
-    /// A certificate that it signed, for servers and clients, and its key. `names` as openssl has them: `IP:127.0.0.1`.
+    /// A certificate that it signed, for servers and clients, and its key. `names` as openssl has them:
+    /// `IP:127.0.0.1`.
     ///
     /// # Panics
     /// When `openssl` does not do it.

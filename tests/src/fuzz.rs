@@ -145,7 +145,7 @@ pub fn coalesce(data: &[u8]) {
     assert_same_order(&sent, &arrived);
 }
 
-/// What becomes of a burst on its way to a receiver that takes super-frames and splits them by itself.
+/// The frames of a burst as they arrive at a receiver that takes super-frames and splits them by itself.
 ///
 /// # Panics
 /// When a slot is lost.
@@ -166,7 +166,7 @@ pub fn coalesced_and_split(sent: &[Sent], accepts: Accepts) -> Vec<Vec<u8>> {
     })
 }
 
-/// What the receiving kernel demands of a frame before it takes it.
+/// Checks what the receiving kernel demands of a frame before it takes it.
 pub(crate) fn check_super_frame(frame: &Frame) {
     let headers = Headers::parse(frame.bytes()).expect("still well-formed");
     assert_eq!(headers, frame.headers, "headers are where the frame says");

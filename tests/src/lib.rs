@@ -1,4 +1,4 @@
-//! What the tests share. The tests themselves are in the folder `tests/tests`.
+//! Helpers that the tests share. The tests themselves are in the folder `tests/tests`.
 //!
 //! | module | what it gives |
 //! |---|---|

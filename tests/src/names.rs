@@ -14,7 +14,7 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, ResourceRecor
 use crate::namespace::{Namespace, inside};
 use crate::wait;
 
-/// How long to wait for a datagram before asking again.
+/// The time to wait for a datagram before asking again.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An answer, as a test looks at it.
@@ -125,8 +125,8 @@ fn read_framed(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(message)
 }
 
-/// A name server in a namespace. It answers every question by one address, and for a name that begins with `many`
-/// by a hundred, over TCP only.
+/// A name server in a namespace. It answers every question by one address, and for a name that begins with
+/// `many` by a hundred, over TCP only.
 #[derive(Debug)]
 pub struct Server {
     asked: Arc<AtomicUsize>,
@@ -164,7 +164,7 @@ impl Server {
         Self { asked }
     }
 
-    /// How many questions it was asked over UDP.
+    /// The number of questions it was asked over UDP.
     pub fn asked(&self) -> usize {
         self.asked.load(Relaxed)
     }

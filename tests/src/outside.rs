@@ -5,7 +5,8 @@
 //!        2001:db8:1::2         2001:db8:1::1               (also 2001:db8:80::80)
 //! ```
 //!
-//! It knows the way to the host's addresses only, as the world does: who comes with another one gets no answer.
+//! It knows the way to the host's addresses only, as the world does: who comes with another one gets no
+//! answer.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

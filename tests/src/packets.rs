@@ -30,9 +30,9 @@ pub struct Packet {
     pub extensions: Vec<(u8, u8)>,
     /// Fragment offset in units of 8 bytes, and whether more follow.
     pub fragment: Option<(u16, bool)>,
-    /// Which of a few hosts it comes from and goes to, and the two ports.
+    /// The two hosts, of a few, that it comes from and goes to, and the two ports.
     pub flow: (u8, u8, u16, u16),
-    /// What it carries.
+    /// Its transport header.
     pub transport: Transport,
     /// The payload.
     pub payload: Vec<u8>,
@@ -63,13 +63,13 @@ pub enum Transport {
 /// Offsets of a packet's headers in its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Where the IP header starts.
+    /// The start of the IP header.
     pub network: usize,
-    /// Where the transport header starts.
+    /// The start of the transport header.
     pub transport: usize,
-    /// Where the payload starts.
+    /// The start of the payload.
     pub payload: usize,
-    /// Where the IP packet ends.
+    /// The end of the IP packet.
     pub end: usize,
 }
 
@@ -219,7 +219,7 @@ impl Packet {
         frame
     }
 
-    /// Where its headers are.
+    /// The places of its headers.
     pub fn layout(&self) -> Layout {
         let network = 14 + 4 * self.tags.len();
         let ip = if self.ipv6 { 40 + self.extension_bytes().len() } else { 20 + self.ip_options * 4 };

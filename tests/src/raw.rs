@@ -60,8 +60,8 @@ impl Wire {
     }
 }
 
-/// What `tcpdump` sees on an interface. Unlike [`Wire`] it sees VLAN tags, which the kernel takes off a frame
-/// before a packet socket gets it.
+/// A record of what `tcpdump` sees on an interface. Unlike [`Wire`] it sees VLAN tags, which the kernel takes
+/// off a frame before a packet socket gets it.
 #[derive(Debug)]
 pub struct Capture {
     tcpdump: Child,

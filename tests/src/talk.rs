@@ -1,4 +1,4 @@
-//! What containers say to each other: pings, TCP transfers and datagrams whose content is checked.
+//! Conversations of containers: pings, TCP transfers and datagrams whose content is checked.
 //!
 //! Content is a pseudo-random stream of a seed, so a byte that is lost, doubled, moved or changed shows, and
 //! so does a byte of another conversation.
@@ -13,7 +13,7 @@ use std::{iter, thread};
 use crate::namespace::inside;
 use crate::wait;
 
-/// How long a peer may stay silent.
+/// The time that a peer may stay silent.
 const SILENCE: Duration = Duration::from_secs(20);
 const BLOCK: usize = 64 * 1024;
 
@@ -79,13 +79,13 @@ pub fn listen(namespace: &Path, address: IpAddr) -> TcpListener {
     inside(namespace, || TcpListener::bind((address, 0))).expect("listen")
 }
 
-/// A listening socket inside a namespace at an address that another has just left: a child that some test starts has
-/// all our sockets for a moment.
+/// A listening socket inside a namespace at an address that another has just left: a child that some test
+/// starts has all our sockets for a moment.
 pub fn listen_at(namespace: &Path, at: SocketAddr) -> TcpListener {
     wait::until("a free port", || inside(namespace, || TcpListener::bind(at)).ok())
 }
 
-/// The same for datagrams.
+/// A socket for datagrams at such an address.
 pub fn bind_at(namespace: &Path, at: SocketAddr) -> UdpSocket {
     wait::until("a free port", || inside(namespace, || UdpSocket::bind(at)).ok())
 }

@@ -38,8 +38,8 @@ fn nat() -> Nat {
     nat
 }
 
-/// Any bytes as frames, each behind a byte that says where it comes from and how long ago the last one was, and a
-/// byte with its length: what leaves comes from an address of the host, and in the end nothing is held.
+/// Any bytes as frames, each behind a byte that says where it comes from and how long ago the last one was,
+/// and a byte with its length: what leaves comes from an address of the host, and in the end nothing is held.
 ///
 /// # Panics
 /// When something else leaves, or is held.

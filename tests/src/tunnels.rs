@@ -1,4 +1,4 @@
-//! What must hold of frames that pass through a tunnel, and of any bytes that come to its port.
+//! Laws of frames that pass through a tunnel, and of any bytes that come to its port.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -85,7 +85,7 @@ fn check_arrival(expected: &[Sent], arrived: Vec<Vec<u8>>) {
     assert_same_order(expected, &arrived);
 }
 
-/// What a burst becomes on the wire. There is one peer, who gets what is for everyone.
+/// The sends that a burst becomes on the wire. There is one peer, who gets what is for everyone.
 fn sends(tunnels: &Tunnels, sender: Sender, frames: &[Frame]) -> Vec<Wire> {
     let tunnel = tunnels.get(vni()).expect("made");
     let mut encapsulator = Encapsulator::new(sender, 3);
@@ -101,7 +101,7 @@ fn sends(tunnels: &Tunnels, sender: Sender, frames: &[Frame]) -> Vec<Wire> {
     encapsulator.sends().iter().map(wire).collect()
 }
 
-/// How the kernel hands over the datagrams of a send.
+/// The way in which the kernel hands over the datagrams of a send.
 #[derive(Clone, Copy)]
 enum Way {
     /// One by one.

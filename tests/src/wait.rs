@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vswitch_sys::clock;
 
-/// How long a condition may take on a machine that is busy with everything else.
+/// The time a condition may take on a machine that is busy with everything else.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Asks again and again until the answer is `Some`.

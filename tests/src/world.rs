@@ -46,7 +46,7 @@ pub struct Container {
     _namespace: Option<Namespace>,
 }
 
-/// What a command that was refused said.
+/// A command's refusal.
 #[derive(Debug)]
 pub struct Refusal {
     /// Its exit status.
@@ -72,7 +72,7 @@ impl World {
         Self::start_with(binary, &[], prepare)
     }
 
-    /// The same, with options of `vswitch run`.
+    /// Starts a switch in a host namespace that was prepared before, with options of `vswitch run`.
     ///
     /// # Panics
     /// When it does not come up.
@@ -136,8 +136,8 @@ impl World {
         self.folder.join("state")
     }
 
-    /// The file that names the host's name servers. There is none unless a test writes it, so that no test asks
-    /// anybody by accident.
+    /// The file that names the host's name servers. There is none unless a test writes it, so that no test
+    /// asks anybody by accident.
     pub fn resolv_conf(&self) -> PathBuf {
         self.folder.join("resolv.conf")
     }
@@ -264,7 +264,7 @@ impl World {
         u32::try_from(pid).expect("a process identifier")
     }
 
-    /// How often the datapath had to be started again.
+    /// The number of times that the datapath had to be started again.
     ///
     /// # Panics
     /// When `stats` does not say.
@@ -282,7 +282,7 @@ impl World {
         wait::until("control ends", || daemon.try_wait().expect("our child"))
     }
 
-    /// What the switch has logged.
+    /// The log of the switch so far.
     pub fn logged(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
@@ -298,7 +298,7 @@ impl World {
         port.unwrap_or_else(|| panic!("no port of {}: {stats}", container.name))
     }
 
-    /// How many frames were dropped for this reason at a container's port.
+    /// The number of frames dropped for this reason at a container's port.
     pub fn drops(&self, container: &Container, reason: DropReason) -> u64 {
         self.counters(container)["Drops"][reason.label()].as_u64().unwrap_or(0)
     }

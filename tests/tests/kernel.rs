@@ -1,4 +1,4 @@
-//! What the switch relies on the kernel for, pinned: see docs/kernel.md.
+//! Facts of the kernel that the switch relies on, pinned: see docs/kernel.md.
 
 #![forbid(unsafe_code)]
 

@@ -10,14 +10,12 @@ use vswitch_frame::checksum::Sum;
 use vswitch_frame::headers::ethertype;
 use vswitch_frame::{Mac, PortId};
 
+use crate::link_local::{ALL_NODES, ALL_NODES_MAC};
 use crate::network::Station;
 use crate::switch::Switch;
 
 /// Shortest Ethernet frame, without its check sequence (IEEE 802.3, 3.2.7).
 const FRAME_BYTES_MIN: usize = 60;
-/// 33:33 and the end of ff02::1 (RFC 2464, 7).
-const ALL_NODES_MAC: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ICMPV6: u8 = 58;
 /// A neighbour advertisement: type, flags, target, one option of eight bytes.
 const ADVERTISEMENT_BYTES: u8 = 32;

@@ -1,4 +1,4 @@
-//! Whose address an IP address is: the gateway of a network, or the endpoint behind a port.
+//! The owners of IP addresses: gateways of networks, and endpoints behind ports.
 //!
 //! # Theory of operation
 //!
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use vswitch_frame::{NetworkId, PortId};
 
-/// Whose an address is on its network.
+/// The owner of an address on its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The gateway's.
@@ -58,7 +58,8 @@ impl Bindings {
         self.owners.retain(|(_, of), _| *of != network);
     }
 
-    /// Whose an address is, seen from a network: on that one if it is there, otherwise on the first that has it.
+    /// The owner of an address, seen from a network: on that one if it is there, otherwise on the first that
+    /// has it.
     pub(crate) fn find(&self, from: NetworkId, address: IpAddr) -> Option<(NetworkId, Owner)> {
         if let Some(owner) = self.owners.get(&(address, from)) {
             return Some((from, *owner));

@@ -7,11 +7,11 @@
 //! frames that share a fate. The caller then walks each vector in one straight loop.
 //!
 //! ```text
-//!            burst of one port                                     ┌► forward  (egress port, frame)
-//!  process ─► parse ─► guard ─► admit ─► learn ─► look up ─► rules ┼► flood    (frame; flood_targets says where)
-//!               │        │        │                  │         │   ├► multicast (audience, frame)
-//!               │        │        │                  │         │   ├► local    (frame; serve moves it on)
-//!               └────────┴────────┴──────────────────┴─────────┴───┴► drop     (reason, port that counts it, frame)
+//!        burst of one port                                  ┌► forward   (egress port, frame)
+//! process ► parse ► guard ► admit ► learn ► look up ► rules ┼► flood     (frame; flood_targets says where)
+//!             │       │       │                │        │   ├► multicast (audience, frame)
+//!             │       │       │                │        │   ├► local     (frame; serve moves it on)
+//!             └───────┴───────┴────────────────┴────────┴───┴► drop      (reason, counting port, frame)
 //! ```
 //!
 //! * **Conservation.** Every frame of a burst ends up in exactly one vector. There is no error to return:
@@ -36,6 +36,7 @@
 //! | [`dns`] | what containers learn of names |
 //! | [`gateway`] | what a network's gateway answers, and what is routed through it |
 //! | `bindings` | whose an IP address is |
+//! | `link_local` | IPv6 addresses that hold on one link |
 //! | `remotes` | endpoints beyond tunnels |
 //! | `security` | whether a container speaks for itself |
 //! | [`policy`] | who may talk to whom: the user's rules, walls between networks, accepted flows |
@@ -50,6 +51,7 @@ mod bindings;
 pub mod dns;
 pub mod gateway;
 pub mod limits;
+mod link_local;
 pub mod network;
 pub mod policy;
 pub mod ports;
@@ -63,9 +65,9 @@ pub mod switch;
 pub mod table;
 pub mod verdicts;
 
-pub use gateway::outside::{Hop, MadeError, Outbound, Route, Uplink, WayOut};
+pub use gateway::way_out::{Hop, Route, Uplink, WayOut};
 pub use limits::Limits;
-pub use network::{Endpoint, Gateway, GatewayMode, Network, Remote, Station};
+pub use network::{Endpoint, Family, Gateway, GatewayMode, Network, Remote, Station};
 pub use policy::{Action, Count, End, Ports as PortRange, Protocol, PublishedPorts, Rule, State};
 pub use ports::Port;
 pub use refusal::Refusal;
@@ -73,4 +75,4 @@ pub use snoop::{Audience, Query};
 pub use stats::Stats;
 pub use switch::Switch;
 pub use table::Entry;
-pub use verdicts::Verdicts;
+pub use verdicts::{MadeError, Outbound, Verdicts};

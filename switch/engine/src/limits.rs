@@ -1,4 +1,4 @@
-//! What containers can make the switch remember, at most.
+//! Limits on what containers can make the switch remember.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub struct Limits {
     /// Addresses learned at one port, with the same effect at the limit, so that one container cannot
     /// use up what is there for all. Also the most fixed addresses one port may have.
     pub addresses_per_port: usize,
-    /// How long a learned address outlives the last frame from it, at least.
+    /// The time by which a learned address outlives the last frame from it, at least.
     /// It is gone [`Limits::AGE_SLACK`] of that later, at most.
     pub age: Duration,
 }

@@ -1,4 +1,4 @@
-//! Which ports and networks there are, and who floods to whom.
+//! The ports and networks that there are, and who floods to whom.
 //!
 //! # Theory of operation
 //!
@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
 
-use crate::gateway::{Budget, Schedule};
+use crate::gateway::budget::Budget;
+use crate::gateway::schedule::Schedule;
 use crate::network::{Network, Station};
 use crate::refusal::Refusal;
 use crate::security::Guard;
@@ -28,14 +29,14 @@ pub struct Port {
     /// Addresses that are behind it by configuration: they never age or move, and no other port may
     /// send from them. One given twice counts once.
     pub addresses: Vec<Mac>,
-    /// Who is behind it.
+    /// The station behind it.
     pub station: Station,
 }
 
 impl Port {
-    /// Whether nothing goes between this port and another one of its network: they are in one group, or are a tunnel
-    /// and the host. Each host of a network is its gateway, with the same addresses, and speaks to its own
-    /// containers only.
+    /// Whether nothing goes between this port and another one of its network: they are in one group, or are a
+    /// tunnel and the host. Each host of a network is its gateway, with the same addresses, and speaks to its
+    /// own containers only.
     #[inline]
     pub(crate) fn is_apart_from(&self, other: &Port) -> bool {
         self.group == other.group || self.is_edge() && other.is_edge()
@@ -92,7 +93,7 @@ struct Place {
     guard: Option<Arc<Guard>>,
 }
 
-/// What becomes of a frame that has to be flooded.
+/// The reach of a frame that has to be flooded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// There is a port to flood to.
@@ -198,7 +199,7 @@ impl Ports {
         true
     }
 
-    /// What guards a port, if anything does.
+    /// The guard of a port, if it has one.
     pub(crate) fn guard(&self, id: PortId) -> Option<Arc<Guard>> {
         self.places.get(id.index())?.as_ref()?.guard.clone()
     }
@@ -212,7 +213,7 @@ impl Ports {
         self.networks.get(network.index())?.as_ref().map(|segment| segment.members.as_slice())
     }
 
-    /// What control said about a network.
+    /// A network, as control described it.
     pub(crate) fn network(&self, id: NetworkId) -> Option<&Network> {
         self.networks.get(id.index())?.as_ref().map(|segment| &segment.network)
     }
@@ -223,12 +224,12 @@ impl Ports {
         self.networks.get(network.index())?.as_ref()?.host
     }
 
-    /// How many errors the gateway of a network may still send.
+    /// The budget of errors of a network's gateway.
     pub(crate) fn budget(&mut self, network: NetworkId) -> Option<&mut Budget> {
         self.networks.get_mut(network.index())?.as_mut().map(|segment| &mut segment.budget)
     }
 
-    /// When each network with a router is told of it.
+    /// The schedule of each network with a router, by which it is told of it.
     pub(crate) fn schedules(&mut self) -> impl Iterator<Item = (NetworkId, &mut Schedule)> {
         let networks = (0..).zip(&mut self.networks);
         let segments = networks.filter_map(|(id, segment)| Some((NetworkId(id), segment.as_mut()?)));
@@ -266,7 +267,7 @@ impl Ports {
         others.map(|member| (member.port, member.mtu))
     }
 
-    /// What becomes of a frame of this sender that has to be flooded.
+    /// The reach of a frame of this sender that has to be flooded.
     pub(crate) fn reach(&self, sender: PortId) -> Reach {
         if self.flood_targets(sender).next().is_some() {
             return Reach::Some;

@@ -1,4 +1,4 @@
-//! What happens to a frame, and the tiers that make it fast.
+//! The way of a frame through the switch, and the tiers that make it fast.
 //!
 //! # Theory of operation
 //!
@@ -12,8 +12,8 @@
 //! Frames to the gateway's own address are set aside for it. Where there is a gateway, those sent to many are
 //! looked at one by one, for some of them are for the gateway alone.
 //!
-//! What depends on the frame itself (whether it is well-formed, and whether it fits the egress
-//! port's MTU) is looked at in every tier.
+//! The frame itself (whether it is well-formed, and whether it fits the egress port's MTU) is looked at in
+//! every tier.
 //!
 //! The memo lives for one burst. Within it the table changes only by learning, that is when the source is a
 //! new one: then the destination is looked up again, for it may be the very address just learned.
@@ -23,40 +23,26 @@ use std::sync::Arc;
 
 use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, PortId};
 
-use crate::gateway::{self, Site};
+use crate::gateway;
+use crate::gateway::site::Site;
 use crate::network::Station;
 use crate::ports::{Port, Reach};
 use crate::security::Guard;
-use crate::snoop::Audience;
 use crate::switch::Switch;
 use crate::table::{Key, Learned};
-use crate::verdicts::Verdicts;
+use crate::verdicts::{Verdict, Verdicts};
 
-/// Where frames from one port to one address go.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Route {
-    Forward {
-        egress: PortId,
-        mtu: usize,
-    },
-    Flood,
-    Multicast(Audience),
-    /// To the gateway.
-    Local,
-    Drop(DropReason),
-}
-
-/// What is remembered of a destination.
+/// The way to a destination, as it is remembered.
 #[derive(Clone, Copy, Debug)]
 struct Way {
-    route: Route,
+    verdict: Verdict,
     /// Whether the gateway may claim the frame for itself, for which it must be looked at.
     claimable: bool,
 }
 
-impl From<Route> for Way {
-    fn from(route: Route) -> Self {
-        Self { route, claimable: false }
+impl From<Verdict> for Way {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, claimable: false }
     }
 }
 
@@ -66,17 +52,17 @@ impl From<Route> for Way {
 struct Memo {
     source: Option<Mac>,
     destination: Option<(Mac, Way)>,
-    /// Who from beyond a tunnel sent last, with the guard, if there is one.
+    /// The sender beyond the tunnel that was heard last, with its guard, if it has one.
     remote: Option<(Mac, Option<Arc<Guard>>)>,
 }
 
-/// Who looks at the frames of a port before they are believed.
+/// The watch over a port, which looks at its frames before they are believed.
 #[derive(Debug)]
 enum Watch {
     Nobody,
     /// The guard of the endpoint behind it.
     Endpoint(Arc<Guard>),
-    /// Those of the endpoints beyond the tunnel that it is.
+    /// The guards of the endpoints beyond the tunnel that it is.
     Remotes(NetworkId),
 }
 
@@ -96,25 +82,25 @@ impl Switch {
         let watch = self.watch(ingress);
         let (ruled, hosted) = (self.is_ruled(ingress), self.is_host(ingress));
         for mut frame in burst.drain(..) {
-            let mut route = self.decide(ingress, &mut frame, &watch, &mut memo, now);
-            if let (true, Ok(decided)) = (ruled, route) {
-                route = self.judge(ingress, &mut frame, decided, now);
+            let mut verdict = self.decide(ingress, &mut frame, &watch, &mut memo, now);
+            if let (true, Ok(decided)) = (ruled, verdict) {
+                verdict = self.judge(ingress, &mut frame, decided, now);
             }
-            if let (true, Ok(decided)) = (hosted, route) {
-                route = self.vet_forwarded(ingress, &frame, decided, now);
+            if let (true, Ok(decided)) = (hosted, verdict) {
+                verdict = self.vet_forwarded(ingress, &frame, decided, now);
             }
-            match route {
-                Ok(Route::Forward { egress, mtu }) if frame.mtu_bytes() > mtu && self.is_tunnel(egress) => {
+            match verdict {
+                Ok(Verdict::Forward { egress, mtu }) if frame.mtu_bytes() > mtu && self.is_tunnel(egress) => {
                     verdicts.too_big.push((egress, mtu, frame));
                 }
-                Ok(Route::Forward { egress, mtu }) if frame.mtu_bytes() > mtu => {
+                Ok(Verdict::Forward { egress, mtu }) if frame.mtu_bytes() > mtu => {
                     verdicts.drop.push((DropReason::TxTooBig, egress, frame));
                 }
-                Ok(Route::Forward { egress, .. }) => verdicts.forward.push((egress, frame)),
-                Ok(Route::Flood) => verdicts.flood.push(frame),
-                Ok(Route::Local) => verdicts.local.push(frame),
-                Ok(Route::Multicast(audience)) => verdicts.multicast.push((audience, frame)),
-                Ok(Route::Drop(reason)) | Err(reason) => verdicts.drop.push((reason, ingress, frame)),
+                Ok(Verdict::Forward { egress, .. }) => verdicts.forward.push((egress, frame)),
+                Ok(Verdict::Flood) => verdicts.flood.push(frame),
+                Ok(Verdict::Local) => verdicts.local.push(frame),
+                Ok(Verdict::Multicast(audience)) => verdicts.multicast.push((audience, frame)),
+                Ok(Verdict::Drop(reason)) | Err(reason) => verdicts.drop.push((reason, ingress, frame)),
             }
         }
     }
@@ -127,7 +113,7 @@ impl Switch {
         watch: &Watch,
         memo: &mut Memo,
         now: Instant,
-    ) -> Result<Route, DropReason> {
+    ) -> Result<Verdict, DropReason> {
         frame.parse()?;
         match watch {
             Watch::Nobody => {}
@@ -143,13 +129,17 @@ impl Switch {
             return if matches!(watch, Watch::Remotes(_)) {
                 Err(DropReason::NotServed)
             } else {
-                Ok(Route::Local)
+                Ok(Verdict::Local)
             };
         }
-        Ok(if destination.is_multicast() { self.snoop(ingress, frame, way.route, now) } else { way.route })
+        Ok(if destination.is_multicast() {
+            self.snoop(ingress, frame, way.verdict, now)
+        } else {
+            way.verdict
+        })
     }
 
-    /// Who looks at the frames of a port before they are believed.
+    /// The watch over a port.
     fn watch(&self, ingress: PortId) -> Watch {
         match self.ports.get(ingress) {
             Some(port) if port.station == Station::Tunnel => Watch::Remotes(port.network),
@@ -203,12 +193,12 @@ impl Switch {
         let way = match gateway {
             // Other hosts' containers have gateways of their own.
             Some(gateway) if gateway == destination && from.station == Station::Tunnel => {
-                Route::Drop(DropReason::NotServed).into()
+                Verdict::Drop(DropReason::NotServed).into()
             }
-            Some(gateway) if gateway == destination => Route::Local.into(),
+            Some(gateway) if gateway == destination => Verdict::Local.into(),
             _ => {
-                let route = self.look_up(ingress, from, destination);
-                Way { route, claimable: gateway.is_some() && destination.is_multicast() }
+                let verdict = self.look_up(ingress, from, destination);
+                Way { verdict, claimable: gateway.is_some() && destination.is_multicast() }
             }
         };
         memo.destination = Some((destination, way));
@@ -227,8 +217,8 @@ impl Switch {
         Site::of(&self.ports, ingress).is_some_and(|site| gateway::claims(&site, frame))
     }
 
-    /// Where a frame from a port to an address goes, whatever its size.
-    fn look_up(&self, ingress: PortId, from: &Port, destination: Mac) -> Route {
+    /// The verdict on a frame from a port to an address, whatever its size.
+    fn look_up(&self, ingress: PortId, from: &Port, destination: Mac) -> Verdict {
         if destination.is_multicast() {
             return self.flood(ingress);
         }
@@ -236,9 +226,9 @@ impl Switch {
             return self.flood(ingress);
         };
         match self.ports.get(egress) {
-            Some(_) if egress == ingress => Route::Drop(DropReason::Reflected),
-            Some(to) if to.is_apart_from(from) => Route::Drop(DropReason::Isolated),
-            Some(to) => Route::Forward { egress, mtu: to.mtu },
+            Some(_) if egress == ingress => Verdict::Drop(DropReason::Reflected),
+            Some(to) if to.is_apart_from(from) => Verdict::Drop(DropReason::Isolated),
+            Some(to) => Verdict::Forward { egress, mtu: to.mtu },
             None => {
                 debug_assert!(false, "{destination} is behind {egress:?}, which is gone");
                 self.flood(ingress)
@@ -246,11 +236,11 @@ impl Switch {
         }
     }
 
-    fn flood(&self, ingress: PortId) -> Route {
+    fn flood(&self, ingress: PortId) -> Verdict {
         match self.ports.reach(ingress) {
-            Reach::Some => Route::Flood,
-            Reach::Isolated => Route::Drop(DropReason::Isolated),
-            Reach::Alone => Route::Drop(DropReason::NoReceiver),
+            Reach::Some => Verdict::Flood,
+            Reach::Isolated => Verdict::Drop(DropReason::Isolated),
+            Reach::Alone => Verdict::Drop(DropReason::NoReceiver),
         }
     }
 }

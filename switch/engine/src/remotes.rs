@@ -10,16 +10,13 @@
 //!
 //! An endpoint of this host outranks one beyond a tunnel: it is known first-hand.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use vswitch_frame::NetworkId;
 use vswitch_frame::hash::SeededHash;
-use vswitch_frame::{Mac, NetworkId, PortId};
 
-use crate::network::Station;
 use crate::security::Guard;
-use crate::switch::Switch;
 use crate::table::Key;
 
 /// The guards of endpoints beyond tunnels.
@@ -39,7 +36,8 @@ impl Remotes {
         self.guards.find(self.hash.of(&key), |(known, _)| *known == key).map(|(_, guard)| guard)
     }
 
-    fn set(&mut self, key: Key, guard: Guard) {
+    /// Notes the guard of an endpoint, in place of the one it had.
+    pub(crate) fn set(&mut self, key: Key, guard: Guard) {
         self.forget(key);
         let hash = self.hash.of(&key);
         self.guards.insert_unique(hash, (key, Arc::new(guard)), |(known, _)| self.hash.of(known));
@@ -53,38 +51,5 @@ impl Remotes {
 
     pub(crate) fn forget_network(&mut self, network: NetworkId) {
         self.guards.retain(|(key, _)| key.network() != network);
-    }
-}
-
-impl Switch {
-    /// Says that an endpoint is beyond a tunnel, and its addresses; or says it anew. Returns whether it is: not if the
-    /// port is no tunnel, and not if an endpoint of this host has the MAC address.
-    pub fn set_remote(&mut self, tunnel: PortId, mac: Mac, addresses: &[IpAddr]) -> bool {
-        let Some(port) = self.ports.get(tunnel).filter(|port| port.station == Station::Tunnel) else {
-            return false;
-        };
-        let key = Key::new(port.network, mac);
-        let lives_here = self.table.fixed_at(key).is_some_and(|at| at != tunnel);
-        if lives_here || !mac.is_station() {
-            return false;
-        }
-        self.table.fix(key, tunnel);
-        let secured = self.ports.network(port.network).is_some_and(|network| network.port_security);
-        if addresses.is_empty() || !secured {
-            self.remotes.forget(key);
-        } else {
-            self.remotes.set(key, Guard::of(vec![mac], addresses.iter().copied()));
-        }
-        true
-    }
-
-    /// Says that an endpoint is not beyond a tunnel any more.
-    pub fn forget_remote(&mut self, tunnel: PortId, mac: Mac) {
-        let Some(network) = self.ports.get(tunnel).map(|port| port.network) else { return };
-        let key = Key::new(network, mac);
-        if self.table.fixed_at(key) == Some(tunnel) {
-            self.table.unfix(key);
-        }
-        self.remotes.forget(key);
     }
 }

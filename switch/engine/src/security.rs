@@ -2,10 +2,10 @@
 //!
 //! # Theory of operation
 //!
-//! A port has a [`Guard`] if a container's endpoint is behind it and its network wants port security. The guard
-//! is made when control says who is behind the port. Per frame it compares bytes that parsing has just
-//! brought into cache with the few addresses of the endpoint: no table, no allocation. It looks before the switch
-//! learns, so a forged frame changes nothing. What is behind up to two VLAN tags is looked at alike.
+//! A port has a [`Guard`] if a container's endpoint is behind it and its network wants port security. The
+//! guard is made when control says who is behind the port. Per frame it compares bytes that parsing has just
+//! brought into cache with the few addresses of the endpoint: no table, no allocation. It looks before the
+//! switch learns, so a forged frame changes nothing. What is behind up to two VLAN tags is looked at alike.
 //!
 //! | of a frame | must be |
 //! |---|---|
@@ -21,18 +21,18 @@
 //! A link-local address made of somebody else's MAC is refused because that is what gateways have.
 //!
 //! Fragments are told by their source. The first one of a datagram shows its ports; neighbour discovery in
-//! fragments is ignored by every host (RFC 6980). IPv6 extension headers beyond those the parser looks through
-//! hide what is behind them, so such a packet is refused like what it may hide (RFC 7113).
+//! fragments is ignored by every host (RFC 6980). IPv6 extension headers beyond those the parser looks
+//! through hide what is behind them, so such a packet is refused like what it may hide (RFC 7113).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vswitch_frame::headers::{be16, ethertype, is_extension, protocol};
 use vswitch_frame::{DropReason, Frame, Mac};
 
-use crate::gateway::link_local;
+use crate::link_local::link_local;
 use crate::network::{Network, Station};
 
-/// What a container may send from.
+/// The addresses that a container may send from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Guard {
     macs: Vec<Mac>,

@@ -1,4 +1,4 @@
-//! What the switch counts beside the fate of each frame.
+//! Counters of the switch, beside the fate of each frame.
 
 /// Counters since the switch was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,17 +3,20 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use vswitch_frame::{Instant, NetworkId, PortId};
+use vswitch_frame::{Instant, Mac, NetworkId, PortId};
 
 use crate::bindings::{Bindings, Owner};
 use crate::dns::index::Index;
-use crate::gateway::{Budget, Due, WayOut};
+use crate::gateway::budget::Budget;
+use crate::gateway::schedule::Due;
+use crate::gateway::way_out::WayOut;
 use crate::limits::Limits;
 use crate::network::{Network, Station};
 use crate::policy::{Count, Policy, PublishedPorts, Rule};
 use crate::ports::{Port, Ports};
 use crate::refusal::Refusal;
 use crate::remotes::Remotes;
+use crate::security::Guard;
 use crate::snoop::Snoop;
 use crate::stats::Stats;
 use crate::table::{Entry, Key, Table};
@@ -94,13 +97,13 @@ impl Switch {
         self.ports.remove_network(id)
     }
 
-    /// What was said about a network when it was added.
+    /// A network, as it was described when it was added.
     pub fn network(&self, id: NetworkId) -> Option<&Network> {
         self.ports.network(id)
     }
 
-    /// Adds a port to a network. An address that was learned at another port, or that was beyond a tunnel, is now
-    /// fixed at this one.
+    /// Adds a port to a network. An address that was learned at another port, or that was beyond a tunnel, is
+    /// now fixed at this one.
     ///
     /// # Errors
     /// The identifier is in use or beyond the limit, there is no such network, or an address is not
@@ -131,7 +134,7 @@ impl Switch {
         Ok(())
     }
 
-    /// What was said about a port when it was added, or since.
+    /// A port, as it was described when it was added, or since.
     pub fn port(&self, id: PortId) -> Option<&Port> {
         self.ports.get(id)
     }
@@ -182,6 +185,37 @@ impl Switch {
         true
     }
 
+    /// Says that an endpoint is beyond a tunnel, and its addresses; or says it anew. Returns whether it is:
+    /// not if the port is no tunnel, and not if an endpoint of this host has the MAC address.
+    pub fn set_remote(&mut self, tunnel: PortId, mac: Mac, addresses: &[IpAddr]) -> bool {
+        let Some(port) = self.ports.get(tunnel).filter(|port| port.station == Station::Tunnel) else {
+            return false;
+        };
+        let key = Key::new(port.network, mac);
+        let lives_here = self.table.fixed_at(key).is_some_and(|at| at != tunnel);
+        if lives_here || !mac.is_station() {
+            return false;
+        }
+        self.table.fix(key, tunnel);
+        let secured = self.ports.network(port.network).is_some_and(|network| network.port_security);
+        if addresses.is_empty() || !secured {
+            self.remotes.forget(key);
+        } else {
+            self.remotes.set(key, Guard::of(vec![mac], addresses.iter().copied()));
+        }
+        true
+    }
+
+    /// Says that an endpoint is not beyond a tunnel any more.
+    pub fn forget_remote(&mut self, tunnel: PortId, mac: Mac) {
+        let Some(network) = self.ports.get(tunnel).map(|port| port.network) else { return };
+        let key = Key::new(network, mac);
+        if self.table.fixed_at(key) == Some(tunnel) {
+            self.table.unfix(key);
+        }
+        self.remotes.forget(key);
+    }
+
     /// Whether a port is a tunnel.
     pub(crate) fn is_tunnel(&self, id: PortId) -> bool {
         self.ports.get(id).is_some_and(|port| port.station == Station::Tunnel)
@@ -203,7 +237,7 @@ impl Switch {
         self.table.entries(network)
     }
 
-    /// What was counted since the switch was made.
+    /// The counters since the switch was made.
     pub fn stats(&self) -> Stats {
         self.stats
     }
@@ -220,14 +254,14 @@ impl Switch {
         self.policy.set_rules(rules);
     }
 
-    /// What each rule has decided about, by its number, in the order of the rules.
+    /// The count of each rule, by its number, in the order of the rules.
     pub fn rule_counts(&self) -> impl Iterator<Item = (u32, Count)> {
         self.policy.counts()
     }
 
-    /// Forgets learned addresses and flows that have grown too old, and notes which routers are to be advertised: ask
-    /// [`next_advertisement`](Self::next_advertisement), and which [queries](Self::next_query). Before [`poll_at`](Self::poll_at) it does nothing,
-    /// at no cost.
+    /// Forgets learned addresses and flows that have grown too old, and notes which routers are to be
+    /// advertised: ask [`next_advertisement`](Self::next_advertisement), and which
+    /// [queries](Self::next_query). Before [`poll_at`](Self::poll_at) it does nothing, at no cost.
     pub fn poll(&mut self, now: Instant) {
         self.table.sweep(now);
         self.policy.poll(now);

@@ -34,7 +34,7 @@ pub struct Entry {
     pub port: PortId,
     /// Known by configuration; never ages, never moves.
     pub fixed: bool,
-    /// When a frame came from it last; [`Instant::ZERO`] for a fixed address.
+    /// The time when a frame came from it last; [`Instant::ZERO`] for a fixed address.
     pub seen: Instant,
 }
 
@@ -68,7 +68,7 @@ struct Line {
     fixed: bool,
 }
 
-/// What came of a frame's source address.
+/// The outcome of learning a frame's source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Learned {
     /// The table says that the address is behind the port the frame came from.
@@ -153,7 +153,8 @@ impl Table {
         Learned::Here
     }
 
-    /// Fixes an address at a port, whatever was known of it. It must not be fixed at another one, but for a tunnel.
+    /// Fixes an address at a port, whatever was known of it. It must not be fixed at another one, but for a
+    /// tunnel.
     pub(crate) fn fix(&mut self, key: Key, port: PortId) {
         let hash = self.hash.of(&key);
         let line = Line { key, seen: Instant::ZERO, port, fixed: true };

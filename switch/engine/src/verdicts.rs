@@ -1,9 +1,51 @@
-//! Where the frames of a burst go: sorted first, acted on later.
+//! The verdicts on a burst: its frames are sorted first, and acted on later.
 
-use vswitch_frame::{DropReason, Frame, PortId};
+use std::net::IpAddr;
 
-use crate::gateway::outside::{MadeError, Outbound};
+use vswitch_frame::{DropReason, Frame, NetworkId, PortId};
+
 use crate::snoop::Audience;
+
+/// The verdict on a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Verdict {
+    Forward {
+        egress: PortId,
+        mtu: usize,
+    },
+    Flood,
+    Multicast(Audience),
+    /// To the gateway.
+    Local,
+    Drop(DropReason),
+}
+
+/// A packet that leaves the networks of this host.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The network it is from.
+    pub network: NetworkId,
+    /// The sandbox it is from.
+    pub sandbox: u32,
+    /// Whether it gets an address of the host.
+    pub masqueraded: bool,
+    /// The address of the host that it gets then; `None` where there is none of its family.
+    pub address: Option<IpAddr>,
+    /// The packet; its time to live has been counted down.
+    pub frame: Frame,
+}
+
+/// An ICMP error that was made for somebody who is not on the network at hand.
+#[derive(Debug)]
+pub struct MadeError {
+    /// The port at which the packet came in that it is about.
+    pub port: PortId,
+    /// The network from which it comes, if it is about a translated packet, as that was inside; `None` if it
+    /// goes to the sender as it is.
+    pub network: Option<NetworkId>,
+    /// The error; its MAC addresses are zero.
+    pub frame: Frame,
+}
 
 /// Frames by fate. [`Switch::process`](crate::Switch::process) appends, the caller drains; kept between
 /// bursts, the vectors stop allocating once they have grown to the largest burst.
@@ -23,8 +65,8 @@ pub struct Verdicts {
     pub names: Vec<Frame>,
     /// Packets that leave the networks of this host, for whoever has the uplink.
     pub outbound: Vec<Outbound>,
-    /// Frames that a tunnel has no room for, with its port and how much room it has: [`Switch::serve`](crate::Switch::serve)
-    /// tells their senders and drops them.
+    /// Frames that a tunnel has no room for, with its port and how much room it has:
+    /// [`Switch::serve`](crate::Switch::serve) tells their senders and drops them.
     pub too_big: Vec<(PortId, usize, Frame)>,
     /// ICMP errors made here for senders outside or behind a translator, for whoever has these.
     pub errors: Vec<MadeError>,
@@ -34,7 +76,7 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    /// How many frames there are in all vectors.
+    /// The number of frames in all vectors.
     pub fn len(&self) -> usize {
         let to_one = self.forward.len() + self.local.len() + self.names.len() + self.drop.len();
         let to_many = self.flood.len() + self.multicast.len();

@@ -25,7 +25,7 @@ const WAYS: usize = 4;
 /// A run: where its first frame is, and how far it has come.
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
-    /// What [`Coalescer::era`] was when it was opened; a run of another era is over.
+    /// [`Coalescer::era`] when it was opened; a run of another era is over.
     era: u64,
     hash: u32,
     head: u32,

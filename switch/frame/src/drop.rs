@@ -68,8 +68,8 @@ drop_reasons! {
     MalformedDhcp = "malformed-dhcp",
     /// A checksum that the gateway had to rely on is wrong.
     BadChecksum = "bad-checksum",
-    /// Sent to the gateway from an address that is none of the network's stations, or from outside with one that nobody has
-    /// there.
+    /// Sent to the gateway from an address that is none of the network's stations, or from outside with one
+    /// that nobody has there.
     Martian = "martian",
     /// For the gateway, which does not serve this and has no host to hand it to.
     NotServed = "not-served",
@@ -81,7 +81,8 @@ drop_reasons! {
     TtlExceeded = "ttl-exceeded",
     /// Came in at the uplink and is for the host's own stack, which has a copy of it.
     ForHost = "for-host",
-    /// The host's kernel forwarded to a container what came in at the uplink, where the switch has taken it already.
+    /// The host's kernel forwarded to a container what came in at the uplink, where the switch has taken it
+    /// already.
     AlreadyTaken = "already-taken",
     /// The next hop on the uplink's link did not say its MAC address, or too many packets wait for that.
     NoNeighbour = "no-neighbour",
@@ -104,8 +105,6 @@ drop_reasons! {
     /// It was sent to a container from outside its network in a way that the network's gateway mode does
     /// not allow.
     Protected = "protected",
-    /// It was sent to a port that is published to the host's loopback only.
-    LoopbackOnly = "loopback-only",
     /// A membership report of IGMP or MLD: the switch took note, and no router of the network needs it.
     Snooped = "snooped",
     /// Sent to a multicast group that no other port of the network has joined.
@@ -134,7 +133,8 @@ drop_reasons! {
     NatBadAddress = "nat-bad-address",
     /// A checksum is wrong, and nothing corrupt is translated.
     NatBadChecksum = "nat-bad-checksum",
-    /// Cut short, or breaking the rules of its protocol: port zero, TCP flags that contradict each other, bad fragments.
+    /// Cut short, or breaking the rules of its protocol: port zero, TCP flags that contradict each other, bad
+    /// fragments.
     NatMalformed = "nat-malformed",
     /// A protocol, or a kind of ICMP message, that is not translated.
     NatProtocol = "nat-protocol",
@@ -161,7 +161,7 @@ drop_reasons! {
 }
 
 impl DropReason {
-    /// How many reasons there are.
+    /// The number of reasons.
     pub const COUNT: usize = Self::ALL.len();
 
     /// The reason as an index into a table of counters.

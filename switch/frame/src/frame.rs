@@ -4,8 +4,8 @@ use crate::addr::Mac;
 use crate::drop::DropReason;
 use crate::headers::Headers;
 use crate::offload::{Checksum, Offload, VNET_HEADER_BYTES};
-use crate::pool::{FRAME_BYTES_MAX, HEADROOM, Slot};
 use crate::run::Segment;
+use crate::slot::{FRAME_BYTES_MAX, HEADROOM, Slot};
 
 /// An Ethernet frame: its bytes, the work its sender left undone, and where its headers are.
 ///
@@ -21,7 +21,7 @@ pub struct Frame {
     end: usize,
     /// Work left for whoever splits or transmits the frame.
     pub offload: Offload,
-    /// Where the headers are.
+    /// The places of the headers.
     pub headers: Headers,
 }
 

@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
 
-/// A seeded hash. Both its parts are secret: with a known multiplier, keys that collide could be found without
-/// knowing the rest.
+/// A seeded hash. Both its parts are secret: with a known multiplier, keys that collide could be found
+/// without knowing the rest.
 #[derive(Clone)]
 pub struct SeededHash {
     seed: u64,

@@ -1,9 +1,9 @@
-//! Where a frame's headers are: parsed once, checked, then trusted.
+//! The places of a frame's headers: parsed once, checked, then trusted.
 //!
 //! # Contract
 //! [`Headers::parse`] succeeds only when every header it names lies wholly inside the frame and agrees
 //! with its own lengths. Whoever holds `Headers` of a frame may index its bytes by these offsets.
-//! What is not IP, or not TCP or UDP, is no error: a switch forwards it. A fragment has no transport.
+//! A frame without IP, or without TCP or UDP, is no error: a switch forwards it. A fragment has no transport.
 //!
 //! Followed: IEEE 802.1Q (up to two tags), RFC 791, RFC 8200, RFC 9293, RFC 768.
 
@@ -216,25 +216,25 @@ impl Headers {
         self.ether_type
     }
 
-    /// Where the network header starts: behind the Ethernet header and its VLAN tags.
+    /// The start of the network header: behind the Ethernet header and its VLAN tags.
     #[inline]
     pub fn network_offset(&self) -> usize {
         usize::from(self.network_at)
     }
 
-    /// Where the transport header starts, or would start.
+    /// The start of the transport header, or where it would be.
     #[inline]
     pub fn transport_offset(&self) -> usize {
         usize::from(self.transport_at)
     }
 
-    /// Where the transport's payload starts; where the headers we know end.
+    /// The start of the transport's payload, where the headers we know end.
     #[inline]
     pub fn payload_offset(&self) -> usize {
         usize::from(self.payload_at)
     }
 
-    /// Where the network packet ends; behind that is padding.
+    /// The end of the network packet; behind it is padding.
     #[inline]
     pub fn end_offset(&self) -> usize {
         self.end

@@ -6,7 +6,7 @@ use crate::checksum::Sum;
 use crate::headers::{Headers, Transport, be16};
 use crate::offload::{Checksum, TCP_CHECKSUM_AT, UDP_CHECKSUM_AT};
 
-/// What becomes of the transport checksum.
+/// The fate of the transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// The field holds the pseudo-header's sum; the rest is left to the receiver.
@@ -57,7 +57,7 @@ pub(crate) fn seal_headers(head: &mut [u8], headers: &Headers, payload: usize, p
     Checksum::Partial { start: narrow(transport), offset }
 }
 
-/// Where, in a TCP or UDP header, the checksum is.
+/// The place of the checksum in a TCP or UDP header.
 pub(crate) fn checksum_offset(transport: Transport) -> u16 {
     if transport == Transport::Udp { UDP_CHECKSUM_AT } else { TCP_CHECKSUM_AT }
 }

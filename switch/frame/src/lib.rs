@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`addr`] | MAC addresses and the identifiers of ports, networks and isolation groups |
 //! | [`pool`] | the fixed store of buffers that frames live in |
+//! | [`slot`] | the layout of one buffer of the pool |
 //! | [`frame`] | one Ethernet frame, super-frame or not |
 //! | [`offload`] | the segmentation and checksum work the sender left for later |
 //! | [`headers`] | where a frame's headers are: parsed once, checked, then trusted |
@@ -15,7 +16,7 @@
 //! | [`run`] | which frames one super-frame may stand for |
 //! | [`mod@coalesce`] | many frames of one flow into one super-frame |
 //! | [`mod@split`] | a super-frame into the frames it stands for |
-//! | [`drop`] | why a frame went nowhere |
+//! | [`mod@drop`] | why a frame went nowhere |
 //! | [`hash`] | the seeded hash of tables whose keys others choose |
 //! | [`time`] | instants, handed in by whoever owns the clock |
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ mod lengths;
 pub mod offload;
 pub mod pool;
 pub mod run;
+pub mod slot;
 pub mod split;
 pub mod time;
 

@@ -25,7 +25,7 @@ const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
-/// Where a TCP or UDP header keeps its checksum.
+/// The place of the checksum in a TCP or UDP header.
 pub(crate) const TCP_CHECKSUM_AT: u16 = 16;
 pub(crate) const UDP_CHECKSUM_AT: u16 = 6;
 
@@ -34,7 +34,7 @@ pub(crate) const UDP_CHECKSUM_AT: u16 = 6;
 pub struct Offload {
     /// The state of the transport checksum.
     pub checksum: Checksum,
-    /// How to split the frame, if it is a super-frame.
+    /// The rule of splitting, if the frame is a super-frame.
     pub gso: Option<Gso>,
 }
 
@@ -49,14 +49,14 @@ pub enum Checksum {
     /// The field, `offset` bytes behind `start`, holds the sum of the pseudo-header; the sum from
     /// `start` (counted from the frame's first byte) to the frame's end is still to be added.
     Partial {
-        /// Where summing starts.
+        /// The start of summing.
         start: u16,
-        /// Where, from `start`, the sum is stored.
+        /// The place of the sum, counted from `start`.
         offset: u16,
     },
 }
 
-/// How a super-frame is split.
+/// The rule by which a super-frame is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gso {
     /// The protocol of its segments.
@@ -82,7 +82,7 @@ pub enum GsoKind {
     Udp,
 }
 
-/// What a port's receiver takes without our help.
+/// The offloads that a port's receiver takes without our help.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Accepts {
@@ -129,7 +129,7 @@ impl Offload {
     /// No work left.
     pub const NONE: Offload = Offload { checksum: Checksum::Complete, gso: None };
 
-    /// What a virtio-net header that makes no sense is read as: [`check`](Self::check) refuses it,
+    /// The reading of a virtio-net header that makes no sense: [`check`](Self::check) refuses it,
     /// because no frame reaches as far as this checksum.
     const NONSENSE: Offload =
         Offload { checksum: Checksum::Partial { start: u16::MAX, offset: u16::MAX }, gso: None };
@@ -200,8 +200,8 @@ impl Offload {
     ///
     /// # Errors
     /// [`DropReason::BadOffload`] when the checksum is neither the transport header's own nor behind the
-    /// headers of an IP packet (so that finishing it changes nothing that was looked at), or a segmentation does not
-    /// fit the transport protocol or makes more than [`SEGMENTS_MAX`] frames.
+    /// headers of an IP packet (so that finishing it changes nothing that was looked at), or a segmentation
+    /// does not fit the transport protocol or makes more than [`SEGMENTS_MAX`] frames.
     #[inline]
     pub fn check(&self, headers: &Headers, len: usize) -> Result<(), DropReason> {
         let Checksum::Partial { start, offset } = self.checksum else {
@@ -239,7 +239,7 @@ impl Offload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::FRAME_BYTES_MAX;
+    use crate::slot::FRAME_BYTES_MAX;
 
     #[test]
     fn header_survives_both_ways() {

@@ -8,25 +8,13 @@
 //!
 //! * Slots are handed out last-in first-out, so a quiet switch works in a few slots that stay in cache.
 //! * The slab is zero pages until touched: memory in use follows the traffic there has been.
-//! * A stride of 64 KiB would put the start of every slot on the same cache sets. [`SLOT_BYTES`] is an
-//!   odd number of cache lines beyond a page multiple, which staggers ("colours") the starts.
+//! * A stride of 64 KiB would put the start of every slot on the same cache sets. [`SLOT_BYTES`] staggers
+//!   ("colours") the starts.
 //! * At the limit [`Pool::take`] answers `None`; the caller stops receiving until slots come back.
 
 use crate::frame::Frame;
+use crate::slot::{SLOT_BYTES, Slot};
 
-/// Bytes before a received frame's first byte, for headers that a tunnel or the kernel wants in front.
-///
-/// Chosen so that the 10-byte virtio-net header starts on a cache line and an untagged IP header is
-/// 4-byte aligned.
-pub const HEADROOM: usize = 128 + 10;
-
-/// The largest frame: 65,535 bytes of IP behind an Ethernet header with two VLAN tags.
-pub const FRAME_BYTES_MAX: usize = 65_535 + 14 + 8;
-
-/// Bytes of one slot: 66 KiB and an odd number of cache lines.
-pub const SLOT_BYTES: usize = 66 * 1024 + 64;
-
-const _: () = assert!(HEADROOM + FRAME_BYTES_MAX <= SLOT_BYTES);
 const CACHE_LINE: usize = 64;
 
 /// A fixed number of slots. See the [module](self) for how it works.
@@ -35,9 +23,6 @@ pub struct Pool {
     free: Vec<Slot>,
     capacity: usize,
 }
-
-/// One slot's bytes. Lives as long as the process, like the slab it is cut from.
-pub(crate) type Slot = &'static mut [u8];
 
 impl Pool {
     /// Makes a pool of `slots`. Its slab is never given back: a process makes one pool and keeps it.

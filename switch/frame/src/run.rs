@@ -1,4 +1,4 @@
-//! Which frames are one run: datagrams or segments that one super-frame may stand for.
+//! Runs: datagrams or segments that one super-frame may stand for.
 //!
 //! # Contract
 //! Splitting the super-frame of a run gives back its frames to the letter, but for the IPv4
@@ -29,9 +29,9 @@ const PSH: u8 = 0x08;
 pub struct Segment<'a> {
     /// The frame.
     pub bytes: &'a [u8],
-    /// Where its headers are.
+    /// The places of its headers.
     pub headers: &'a Headers,
-    /// What its sender left undone.
+    /// The work that its sender left undone.
     pub offload: Offload,
 }
 
@@ -88,7 +88,7 @@ impl Segment<'_> {
     }
 }
 
-/// How far a run has come, counted from its first frame, the *head*.
+/// The extent of a run, counted from its first frame, the *head*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     /// Payload bytes of each segment but the last.
@@ -132,8 +132,8 @@ impl Extent {
         head.bytes[at + 6] & DONT_FRAGMENT != 0 || this == first.wrapping_add(self.segments)
     }
 
-    /// How the super-frame of a run is split whose second segment is `second`; `None` where no kind of
-    /// super-frame fits.
+    /// The rule that splits the super-frame of a run whose second segment is `second`; `None` where no kind
+    /// of super-frame fits.
     pub fn gso(&self, head: Segment<'_>, second: Segment<'_>) -> Option<Gso> {
         let at = head.headers.network_offset() + 4;
         let same_id = head.headers.is_ipv4() && be16(head.bytes, at) == be16(second.bytes, at);

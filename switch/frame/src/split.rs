@@ -87,7 +87,7 @@ impl<'a> Splitter<'a> {
         rest
     }
 
-    /// Where in the super-frame the payload of piece `number` is.
+    /// The place of piece `number`'s payload in the super-frame.
     fn payload_of(&self, number: usize, gso: Gso) -> Range<usize> {
         let from = self.frame.headers.payload_offset() + number * usize::from(gso.size);
         from..(from + usize::from(gso.size)).min(self.frame.len())
@@ -145,8 +145,8 @@ fn copy_completed(frame: &Frame, piece: &mut Frame) {
     complete(piece.bytes_mut(), &[], frame.offload);
 }
 
-/// How many bytes of a frame that is not split must be rewritten to finish its checksum: its headers, and
-/// all up to the checksum where that is behind them; what is summed of it has an even length.
+/// The number of bytes of a frame that is not split which must be rewritten to finish its checksum: its
+/// headers, and all up to the checksum where that is behind them; what is summed of it has an even length.
 fn completed_head(frame: &Frame) -> usize {
     let headers = frame.headers.payload_offset();
     let Checksum::Partial { start, offset } = frame.offload.checksum else { return headers };

@@ -85,7 +85,7 @@ fn partial(start: u16, offset: u16) -> [u8; VNET_HEADER_BYTES] {
     Offload { checksum: Checksum::Partial { start, offset }, gso: None }.encode(0)
 }
 
-/// What leaves for a receiver that takes all, and then what it would split that into.
+/// The frames that leave for a receiver that takes all, split as it would split them.
 fn coalesced(pool: &mut Pool, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut queue = frames.iter().map(|bytes| parsed(pool, bytes)).collect();
     Coalescer::new(7).coalesce(&mut queue, Accepts::ALL, pool);
@@ -268,7 +268,7 @@ fn forged() -> impl Strategy<Value = ([u8; VNET_HEADER_BYTES], Vec<u8>)> {
 }
 
 proptest! {
-    /// Whatever is accepted can be merged and split for any receiver, and every slot comes back.
+    /// A frame that is accepted can be merged and split for any receiver, and every slot comes back.
     #[test]
     fn nothing_forged_breaks_anything(frames in vec(forged(), 1..6)) {
         let mut pool = Pool::new(128);

@@ -5,13 +5,13 @@
 //! A claimed port of TCP is a listening socket, one of UDP a bound one. A socket filter drops what arrived at
 //! the uplinks: there is neither a reset nor an ICMP error, and the copy that a packet socket got is ours to
 //! answer. What comes from elsewhere, as from the host itself, is taken as by any server; it is for who
-//! serves the socket. Until [`make_room`] is called for somebody, one connection and two datagrams wait at most. SCTP has no socket
-//! here: many kernels lack it.
+//! serves the socket. Until [`make_room`] is called for somebody, one connection and two datagrams wait at
+//! most. SCTP has no socket here: many kernels lack it.
 //!
 //! # Kernel facts
 //! * An accepted connection keeps the filter that its listener had then.
-//! * A filter runs before a SYN is looked at and before a datagram is queued, and knows by which interface either came
-//!   ([`filter`](crate::filter)).
+//! * A filter runs before a SYN is looked at and before a datagram is queued, and knows by which interface
+//!   either came ([`filter`](crate::filter)).
 //! * `IPV6_V6ONLY` off lets a socket on `::` hold its port of IPv4, too: one socket for both families.
 //! * Port 0 asks for a free port of `ip_local_port_range` that is none of `ip_local_reserved_ports`, free in
 //!   both families if the socket is of both.
@@ -32,10 +32,11 @@ use nix::sys::socket::{
 
 use crate::filter::{Families, Program};
 
-/// Connections that wait to be accepted at a served claim. The kernel takes `net.core.somaxconn` instead where that is less.
+/// Connections that wait to be accepted at a served claim. The kernel takes `net.core.somaxconn` instead
+/// where that is less.
 const BACKLOG: i32 = 4096;
-/// Bytes of datagrams that wait at a served claim: what a fast client sends while the server is busy elsewhere for some
-/// milliseconds.
+/// Bytes of datagrams that wait at a served claim: what a fast client sends while the server is busy
+/// elsewhere for some milliseconds.
 const RECEIVE_BYTES: usize = 4 << 20;
 
 /// On which of the host's addresses a port is claimed.
@@ -47,7 +48,7 @@ pub enum Host {
     One(IpAddr),
 }
 
-/// What kind of port is claimed.
+/// The kind of port that is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// TCP: a listening socket.
@@ -69,7 +70,7 @@ pub fn tcp(address: SocketAddr, uplinks: &[u32]) -> io::Result<OwnedFd> {
 /// Claims a port of UDP, as [`tcp`] does.
 ///
 /// # Errors
-/// Those of [`tcp`].
+/// The errors of [`tcp`].
 pub fn udp(address: SocketAddr, uplinks: &[u32]) -> io::Result<OwnedFd> {
     claim(Kind::Udp, Host::One(address.ip()), address.port(), uplinks)
 }
@@ -77,7 +78,7 @@ pub fn udp(address: SocketAddr, uplinks: &[u32]) -> io::Result<OwnedFd> {
 /// Claims a port, as [`tcp`] does, perhaps of both families.
 ///
 /// # Errors
-/// Those of [`tcp`].
+/// The errors of [`tcp`].
 pub fn claim(kind: Kind, host: Host, port: u16, uplinks: &[u32]) -> io::Result<OwnedFd> {
     match host {
         Host::One(address) => open(kind, SocketAddr::new(address, port), true, uplinks),
@@ -101,7 +102,8 @@ pub fn port(claim: &impl AsFd) -> io::Result<u16> {
     port.ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
-/// Makes room for clients at a claim that is served: connections that wait to be accepted, or datagrams to be received.
+/// Makes room for clients at a claim that is served: connections that wait to be accepted, or datagrams to be
+/// received.
 ///
 /// # Errors
 /// When it is no claim of that kind.

@@ -16,7 +16,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 /// "nobody" and "nogroup", by the numbers every distribution gives them.
 const NOBODY: u32 = 65_534;
 
-/// What `epoll_wait(3)` calls: newer architectures have only the call with a signal mask.
+/// The call that `epoll_wait(3)` makes: newer architectures have only the call with a signal mask.
 #[cfg(target_arch = "x86_64")]
 const SYS_EPOLL_WAIT: i64 = libc::SYS_epoll_wait;
 #[cfg(not(target_arch = "x86_64"))]

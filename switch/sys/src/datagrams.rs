@@ -1,11 +1,14 @@
-//! Bound UDP sockets of the host, whose datagrams are relayed: received in batches straight into frames, and sent in runs.
+//! Bound UDP sockets of the host, whose datagrams are relayed: received in batches straight into frames, and
+//! sent in runs.
 //!
 //! # Kernel facts
-//! * A UDP socket bound to the unspecified address answers from any address the host has, unless told which by
-//!   `IP_PKTINFO` or `IPV6_PKTINFO` (ip(7), ipv6(7)). The same control message tells where a datagram came to.
+//! * A UDP socket bound to the unspecified address answers from any address the host has, unless told which
+//!   by `IP_PKTINFO` or `IPV6_PKTINFO` (ip(7), ipv6(7)). The same control message tells where a datagram came
+//!   to.
 //! * A socket of both families shows IPv4 addresses mapped into IPv6 (RFC 4291, 2.5.5.2), and takes them so.
-//! * `UDP_SEGMENT` sends a run of datagrams of one length, the last perhaps shorter, in one call (udp(7)): at most 64, and
-//!   65,507 bytes. It fails where one of them would not fit into the MTU, or the interface does not finish checksums.
+//! * `UDP_SEGMENT` sends a run of datagrams of one length, the last perhaps shorter, in one call (udp(7)): at
+//!   most 64, and 65,507 bytes. It fails where one of them would not fit into the MTU, or the interface does
+//!   not finish checksums.
 
 #![expect(clippy::cast_possible_truncation, reason = "constants, cast to the types C wants")]
 
@@ -33,12 +36,12 @@ const RUN_BYTES: usize = 65_000;
 #[derive(Debug)]
 pub struct Datagrams(Arc<OwnedFd>);
 
-/// Where a datagram came from, where it was sent to, and how long it is.
+/// A received datagram, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// Bytes received.
     pub length: usize,
-    /// Who sent it.
+    /// Its sender.
     pub client: SocketAddr,
     /// The address of the host's that it was sent to.
     pub addressed: IpAddr,
@@ -57,10 +60,12 @@ impl Datagrams {
         Ok(Self(socket))
     }
 
-    /// Sends datagrams of `size` bytes, the last perhaps shorter, to `client` from the address `from` of the host's.
+    /// Sends datagrams of `size` bytes, the last perhaps shorter, to `client` from the address `from` of the
+    /// host's.
     ///
     /// # Errors
-    /// `WouldBlock` when the kernel has no room; otherwise the kernel's. What was not sent then is the caller's loss.
+    /// `WouldBlock` when the kernel has no room; otherwise the kernel's. What was not sent then is the
+    /// caller's loss.
     pub fn send(&self, bytes: &[u8], size: usize, client: SocketAddr, from: IpAddr) -> io::Result<()> {
         let run = (RUN_BYTES / size.max(1)).clamp(1, RUN_DATAGRAMS) * size.max(1);
         if bytes.len() <= size {
@@ -157,8 +162,8 @@ impl Batch {
         }
     }
 
-    /// Receives up to [`BATCH`] datagrams, each into the plain room of a frame from `offset` on, and says how many. What does
-    /// not fit is lost.
+    /// Receives up to [`BATCH`] datagrams, each into the plain room of a frame from `offset` on, and says how
+    /// many. What does not fit is lost.
     ///
     /// # Errors
     /// `WouldBlock` when there is none; otherwise the kernel's.
@@ -177,15 +182,16 @@ impl Batch {
             header.msg_flags = 0;
         }
         let (fd, vectors) = (socket.0.as_raw_fd(), self.messages.as_mut_ptr());
-        // SAFETY: the first `count` messages each point at one buffer, which lies in a slot that its frame owns for as
-        // long as this call, and at one name and one control buffer of ours; the time-out may be null.
+        // SAFETY: the first `count` messages each point at one buffer, which lies in a slot that its frame
+        // owns for as long as this call, and at one name and one control buffer of ours; the time-out may be
+        // null.
         let received = unsafe {
             libc::recvmmsg(fd, vectors, count as libc::c_uint, libc::MSG_DONTWAIT, std::ptr::null_mut())
         };
         Ok(usize::try_from(Errno::result(received)?).unwrap_or(0))
     }
 
-    /// What is known of datagram `index` of those that were received last.
+    /// Datagram `index` of those that were received last, without its content.
     pub fn received(&self, index: usize) -> Option<Received> {
         let message = self.messages.get(index)?;
         let (name, length) = (&raw const self.names[index], message.msg_hdr.msg_namelen);
@@ -199,9 +205,9 @@ impl Batch {
     fn addressed(&self, index: usize) -> Option<IpAddr> {
         let header = &raw const self.messages[index].msg_hdr;
         let mut addressed = None;
-        // SAFETY: `recvmmsg` has left in this header a control buffer of ours and its filled length, which is all that
-        // these two read; they answer null behind the last message. The data of a message is what its level and type say,
-        // maybe unaligned.
+        // SAFETY: `recvmmsg` has left in this header a control buffer of ours and its filled length, which is
+        // all that these two read; they answer null behind the last message. The data of a message is what
+        // its level and type say, maybe unaligned.
         unsafe {
             let mut next = libc::CMSG_FIRSTHDR(header);
             while let Some(message) = next.as_ref() {

@@ -11,7 +11,7 @@ use vswitch_frame::{Accepts, DropReason, Frame, Pool};
 use crate::packet::{self, Vectors};
 use crate::tap;
 
-/// What kind of descriptor a port has.
+/// The kind of descriptor that a port has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceKind {
     /// A TAP; `vnet_header` says whether frames have a virtio-net header in front (`IFF_VNET_HDR`).
@@ -45,7 +45,7 @@ pub fn adopt(fd: &OwnedFd) -> io::Result<(DeviceKind, Accepts)> {
     Ok(adopted)
 }
 
-/// How much one burst may take from a port before the others have their turn.
+/// The most that one burst may take from a port before the others have their turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// Frames, at most.
@@ -54,7 +54,7 @@ pub struct Budget {
     pub bytes: usize,
 }
 
-/// What is left at a port after a burst.
+/// The rest at a port after a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// There may be more.
@@ -207,7 +207,7 @@ fn left_after(outcome: io::Result<()>) -> Left {
     }
 }
 
-/// What becomes of a frame or datagram whose send the kernel refused.
+/// The drop reason of a frame or datagram whose send the kernel refused.
 pub fn reason_of(errno: Errno) -> DropReason {
     if matches!(errno, Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) {
         DropReason::TxFull

@@ -1,6 +1,6 @@
 //! A view of the file system for one process and its children, in which some files are others.
 //!
-//! What `ip netns exec` does. Kernel facts relied on:
+//! `ip netns exec` does the same. Kernel facts relied on:
 //! * A mount namespace is copied by `unshare`; mounts made in a slave stay in it, and those of the host still
 //!   arrive (mount_namespaces(7)).
 //! * A bind mount goes to where symbolic links lead, and leaves everything but the one file as it was.
@@ -15,8 +15,8 @@ use nix::sched::{CloneFlags, unshare};
 
 const NONE: Option<&str> = None;
 
-/// Gives the calling thread, and what it executes, a file system of its own, in which `/sys` shows its network
-/// namespace.
+/// Gives the calling thread, and what it executes, a file system of its own, in which `/sys` shows its
+/// network namespace.
 ///
 /// # Errors
 /// `PermissionDenied` without `CAP_SYS_ADMIN`.

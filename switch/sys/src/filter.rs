@@ -1,13 +1,14 @@
 //! Socket filters: programs of classic BPF that say which packets a socket gets.
 //!
 //! # Kernel facts
-//! * A filter that returns 0 makes the packet as if it had never come to this socket; a listening TCP socket and a bound
-//!   UDP socket then answer nothing, and neither does the stack on their behalf.
+//! * A filter that returns 0 makes the packet as if it had never come to this socket; a listening TCP socket
+//!   and a bound UDP socket then answer nothing, and neither does the stack on their behalf.
 //! * `SO_ATTACH_FILTER` puts the new program in the place of the old one at once.
-//! * A program sees a packet socket's frame from its Ethernet header on; a TCP or UDP socket's from the transport header
-//!   on. Loads beyond the end return 0.
+//! * A program sees a packet socket's frame from its Ethernet header on; a TCP or UDP socket's from the
+//!   transport header on. Loads beyond the end return 0.
 //! * Offsets at `SKF_AD_OFF` read what the kernel knows beside the bytes (`net/core/filter.c`).
-//! * Conditional jumps reach 255 instructions, unconditional ones any number: each branch here is one of either.
+//! * Conditional jumps reach 255 instructions, unconditional ones any number: each branch here is one of
+//!   either.
 
 #![expect(clippy::cast_sign_loss, reason = "SKF_AD_OFF is a negative offset in an unsigned field")]
 
@@ -57,14 +58,14 @@ const TCP: u32 = 6;
 const UDP: u32 = 17;
 const SCTP: u32 = 132;
 
-/// What of the frames on the uplink is the switch's.
+/// The frames on the uplink that are the switch's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
     /// The host's addresses at which ports are the switch's.
     pub own: Vec<IpAddr>,
-    /// Those ports, of TCP.
+    /// The switch's ports of TCP there.
     pub tcp: Vec<RangeInclusive<u16>>,
-    /// Those ports, of UDP.
+    /// The switch's ports of UDP there.
     pub udp: Vec<RangeInclusive<u16>>,
     /// Subnets whose addresses are the switch's with all that is sent to them.
     pub subnets: Vec<IpNet>,
@@ -116,8 +117,8 @@ impl Program {
         code.finish()
     }
 
-    /// Admits what is the switch's, for a packet socket on the uplink; and what it must hear to find neighbours.
-    /// It may admit more than that: who gets it must look.
+    /// Admits what is the switch's, for a packet socket on the uplink; and what it must hear to find
+    /// neighbours. It may admit more than that: who gets it must look.
     pub fn admitting(admission: &Admission) -> Self {
         let mut code = Assembler::default();
         let [drop, ipv4, ipv6, arp, tcp, udp, accept] = std::array::from_fn(|_| code.label());
@@ -151,14 +152,14 @@ impl Program {
     /// Makes this the filter of a socket.
     ///
     /// # Errors
-    /// What `setsockopt` reports.
+    /// The error of `setsockopt`.
     pub fn attach(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let mut code = self.0.clone();
         let length = u16::try_from(code.len()).map_err(io::Error::other)?;
         let program = libc::sock_fprog { len: length, filter: code.as_mut_ptr() };
         let bytes = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
-        // SAFETY: the option reads one `sock_fprog`, whose filter points at as many instructions as it says; both
-        // outlive the call, which copies them.
+        // SAFETY: the option reads one `sock_fprog`, whose filter points at as many instructions as it says;
+        // both outlive the call, which copies them.
         let done = unsafe {
             libc::setsockopt(
                 socket.as_raw_fd(),
@@ -172,7 +173,7 @@ impl Program {
     }
 }
 
-/// Where a program goes on with a packet for one of the host's addresses.
+/// The label where a program goes on with a packet for one of the host's addresses.
 #[derive(Clone, Copy)]
 struct Transports {
     tcp: Label,
@@ -187,7 +188,7 @@ struct Label(usize);
 #[derive(Default)]
 struct Assembler {
     code: Vec<libc::sock_filter>,
-    /// Where each label is.
+    /// The place of each label.
     labels: Vec<usize>,
     /// Jumps, and the label each leads to.
     jumps: Vec<(usize, Label)>,
@@ -215,7 +216,8 @@ impl Assembler {
         self.put(RETURN, bytes);
     }
 
-    /// Goes to a label if the comparison holds. The label must come behind, as all jumps of classic BPF lead forward.
+    /// Goes to a label if the comparison holds. The label must come behind, as all jumps of classic BPF lead
+    /// forward.
     fn branch(&mut self, comparison: u16, k: u32, label: Label) {
         self.code.push(libc::sock_filter { code: comparison, jt: 0, jf: 1, k });
         self.jump(label);

@@ -7,10 +7,13 @@
 //! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
 //! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`shelf`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
+//! | tests, with the feature of its name | `counting` |
 
 pub mod claim;
 pub mod clock;
 pub mod confine;
+#[cfg(feature = "counting")]
+pub mod counting;
 pub mod datagrams;
 pub mod device;
 pub mod etc;

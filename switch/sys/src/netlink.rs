@@ -40,10 +40,10 @@ use conversation::{Conversation, Refusal};
 /// Longest name of an interface, in bytes: `IFNAMSIZ` less its zero.
 pub const INTERFACE_NAME_BYTES_MAX: usize = 15;
 
-/// What the kernel refused, and why.
+/// A refusal of the kernel's.
 #[derive(Debug)]
 pub struct NetlinkError {
-    /// What could not be done, as in `create veth "eth0"`.
+    /// The action that could not be done, as in `create veth "eth0"`.
     pub action: String,
     /// The kernel's reason.
     pub cause: io::Error,
@@ -102,7 +102,7 @@ pub struct Link {
     pub kind: String,
 }
 
-/// What to change about an interface; what is `None` stays.
+/// A change of an interface; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinkChange<'a> {
     /// Its new name.
@@ -111,7 +111,7 @@ pub struct LinkChange<'a> {
     pub mac: Option<Mac>,
     /// Its new MTU, in bytes.
     pub mtu: Option<u32>,
-    /// How many frames its queue is to hold.
+    /// The number of frames its queue is to hold.
     pub txqueuelen: Option<u32>,
     /// Up or down.
     pub up: Option<bool>,
@@ -142,14 +142,14 @@ pub struct Address {
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where it leads; a prefix of length zero is the default route.
+    /// The destination; a prefix of length zero is the default route.
     pub destination: IpNet,
     /// The next hop, or `None` when the destination is on the link.
     pub gateway: Option<IpAddr>,
     /// The index of the interface, or `None` for a route without one, such as a blackhole.
     pub index: Option<u32>,
-    /// Whether it is marked as a static one, as those of [`Netlink::add_route`] are: those of `ip route` and of
-    /// the kernel itself are not.
+    /// Whether it is marked as a static one, as those of [`Netlink::add_route`] are: those of `ip route` and
+    /// of the kernel itself are not.
     pub is_static: bool,
 }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// Where named namespaces are, as `ip netns` has it.
+/// The folder of named namespaces, as `ip netns` has it.
 pub const NAMED_DIR: &str = "/run/netns";
 
 mod request {
@@ -116,7 +116,7 @@ impl NetNs {
         Ok(setns(&self.file, CloneFlags::CLONE_NEWNET)?)
     }
 
-    /// What tells namespaces apart: the device and inode of their file.
+    /// The identity of the namespace: the device and inode of their file.
     pub fn id(&self) -> io::Result<(u64, u64)> {
         let metadata = self.file.metadata()?;
         Ok((metadata.dev(), metadata.ino()))

@@ -67,7 +67,7 @@ fn open_with(interface: &str, filter: Option<&Program>) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// What a packet socket made by someone else is: whether it has a virtio-net header.
+/// The kind of a packet socket made by someone else: whether it has a virtio-net header.
 /// Makes VLAN tags and outgoing frames as [`open`] does.
 ///
 /// # Errors
@@ -164,7 +164,7 @@ impl Vectors {
     /// Receives up to [`BATCH`] frames into `frames` and says how many; zero when there is none.
     ///
     /// # Errors
-    /// What `recvmmsg` reports, such as `ENETDOWN` when the interface goes down.
+    /// The error of `recvmmsg`, such as `ENETDOWN` when the interface goes down.
     pub fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -208,7 +208,7 @@ impl Vectors {
     /// Sends the first frames of `frames`, up to [`BATCH`], and says how many went.
     ///
     /// # Errors
-    /// What `sendmmsg` reports of the first frame, which then is the caller's to drop.
+    /// The error of `sendmmsg` for the first frame, which then is the caller's to drop.
     pub fn send(
         &mut self,
         fd: BorrowedFd<'_>,

@@ -4,8 +4,8 @@
 //! control listens there for the next.
 //!
 //! # Kernel facts
-//! * Who connects learns from `SO_PEERCRED` which process called `listen` on that socket, and who accepts
-//!   learns which process connected; neither can be feigned (unix(7)).
+//! * A connecting process learns from `SO_PEERCRED` which one called `listen` on that socket, and an
+//!   accepting one learns which process connected; neither can be feigned (unix(7)).
 //! * A connection is made as soon as there is room in the queue of the listener, whether or not it ever
 //!   accepts; it is refused when no process has the listening socket open any more.
 
@@ -66,7 +66,7 @@ impl Channel {
     /// The process at the other end: the one that connected, or that called [`Listener::listen`].
     ///
     /// # Errors
-    /// What `getsockopt` reports.
+    /// The error of `getsockopt`.
     pub fn peer(&self) -> io::Result<Peer> {
         let credentials = getsockopt(&self.fd, sockopt::PeerCredentials)?;
         let pid = u32::try_from(credentials.pid()).map_err(io::Error::other)?;
@@ -114,10 +114,11 @@ impl Channel {
         Ok(received.map(|(length, fds)| (length, fds.into_iter().next())))
     }
 
-    /// The same, with all descriptors that rode along. They are fewer than were sent where this process may open no more.
+    /// Receives like [`receive`](Self::receive), with all descriptors that rode along. They are fewer than
+    /// were sent where this process may open no more.
     ///
     /// # Errors
-    /// Those of [`receive`](Self::receive).
+    /// The errors of [`receive`](Self::receive).
     pub fn receive_all(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
         let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
         let mut parts = [IoSliceMut::new(buffer)];
@@ -143,7 +144,7 @@ impl Channel {
     }
 }
 
-/// Who is at the other end of a channel.
+/// The process at the other end of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its process.

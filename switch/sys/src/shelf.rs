@@ -1,14 +1,15 @@
-//! Descriptors beyond those a process may have: each shelf is a thread with a table of descriptors of its own.
+//! Descriptors beyond those a process may have: each shelf is a thread with a table of descriptors of its
+//! own.
 //!
 //! # Theory of operation
-//! Who has no right to raise the limit of descriptors (`RLIMIT_NOFILE`) cannot hold more in one table, but in several. A
-//! descriptor on a shelf is a number in the shelf's table and means nothing, or something else, in that of the process:
-//! so it is opened, worked on and closed there, and never leaves. What it stands for, such as a port, is held as by any
-//! other descriptor.
+//! A process without the right to raise the limit of descriptors (`RLIMIT_NOFILE`) cannot hold more in one
+//! table, but in several. A descriptor on a shelf is a number in the shelf's table and means nothing, or
+//! something else, in that of the process: so it is opened, worked on and closed there, and never leaves.
+//! What it stands for, such as a port, is held as by any other descriptor.
 //!
 //! # Kernel facts
-//! * `close_range` with `CLOSE_RANGE_UNSHARE` gives the calling thread a table of its own with only the descriptors outside
-//!   the range (Linux 5.9, close_range(2)).
+//! * `close_range` with `CLOSE_RANGE_UNSHARE` gives the calling thread a table of its own with only the
+//!   descriptors outside the range (Linux 5.9, close_range(2)).
 //! * The limit is that of a table: the least number a new descriptor must be below.
 //! * A table goes with its last thread.
 
@@ -53,8 +54,8 @@ impl Shelf {
         Ok(shelf)
     }
 
-    /// Has work done on what is held, in the table it is held in, and waits for its outcome. No descriptor may come in or
-    /// go out by the closure.
+    /// Has work done on what is held, in the table it is held in, and waits for its outcome. No descriptor
+    /// may come in or go out by the closure.
     ///
     /// # Errors
     /// When earlier work panicked.
@@ -65,7 +66,7 @@ impl Shelf {
         let gone = || io::Error::other("a thread that holds descriptors has ended");
         let (say, hear) = channel();
         let job = Box::new(move |held: &mut Vec<OwnedFd>| {
-            // Who asked is waiting below.
+            // The asker is waiting below.
             let _ = say.send(work(held));
         });
         self.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
@@ -84,8 +85,8 @@ impl Drop for Shelf {
 }
 
 fn own_table() -> io::Result<()> {
-    // SAFETY: the call takes numbers only. The table it leaves behind is that of the process, unchanged; nothing on
-    // this thread has or will have a descriptor that was opened there.
+    // SAFETY: the call takes numbers only. The table it leaves behind is that of the process, unchanged;
+    // nothing on this thread has or will have a descriptor that was opened there.
     let done =
         unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
     Errno::result(done).map(drop).map_err(io::Error::from)

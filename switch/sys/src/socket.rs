@@ -125,7 +125,7 @@ impl std::fmt::Debug for ReceiveBatch {
     }
 }
 
-/// What the two calls want. Between calls the pointers are stale and nothing follows them.
+/// The arguments of the two calls. Between calls the pointers are stale and nothing follows them.
 struct Arrays {
     messages: Vec<libc::mmsghdr>,
     buffers: Vec<libc::iovec>,

@@ -71,7 +71,7 @@ impl Stream {
     /// Says whether the connection has failed, without reading from it.
     ///
     /// # Errors
-    /// That of the connection: a reset, for one.
+    /// The error of the connection: a reset, for one.
     pub fn failure(&self) -> io::Result<()> {
         match getsockopt(&self.0, SocketError)? {
             0 => Ok(()),

@@ -34,7 +34,7 @@ const TUN_F_USO6: libc::c_uint = 0x40;
 const TSO: libc::c_uint = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 const USO: libc::c_uint = TUN_F_USO4 | TUN_F_USO6;
 
-/// What to ask for, most first.
+/// The offloads to ask for, most first.
 const OFFLOADS: [(libc::c_uint, Accepts); 3] = [
     (TSO | USO, Accepts::ALL),
     (TSO, Accepts { uso: false, ..Accepts::ALL }),
@@ -89,7 +89,7 @@ fn set_offload(fd: &OwnedFd) -> Accepts {
     best.map_or(Accepts::NONE, |(_, accepts)| *accepts)
 }
 
-/// What a TAP descriptor made by someone else is: whether it has a virtio-net header, and what it takes.
+/// The kind of a TAP descriptor made by someone else: whether it has a virtio-net header, and what it takes.
 /// Makes it non-blocking, its header 10 bytes long, and sets its offloads.
 ///
 /// # Errors
@@ -136,7 +136,7 @@ fn flags_of(fd: &OwnedFd) -> io::Result<libc::c_int> {
 /// Receives one frame into `frame`; `false` when there is none.
 ///
 /// # Errors
-/// What `read` reports, such as `EBADFD` once the interface is gone.
+/// The error of `read`, such as `EBADFD` once the interface is gone.
 #[inline]
 pub fn receive(fd: BorrowedFd<'_>, vnet_header: bool, frame: &mut Frame) -> io::Result<bool> {
     let room = if vnet_header { frame.receive_room() } else { frame.receive_room_plain() };
@@ -152,7 +152,7 @@ pub fn receive(fd: BorrowedFd<'_>, vnet_header: bool, frame: &mut Frame) -> io::
 /// Sends one frame.
 ///
 /// # Errors
-/// What `write` reports, such as `EIO` while the interface is down.
+/// The error of `write`, such as `EIO` while the interface is down.
 #[inline]
 pub fn send(fd: BorrowedFd<'_>, vnet_header: bool, frame: &mut Frame) -> nix::Result<()> {
     let bytes = if vnet_header { frame.with_vnet_header() } else { frame.bytes() };

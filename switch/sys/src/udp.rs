@@ -1,10 +1,11 @@
 //! UDP sockets that carry tunnels: many datagrams in one gathered send, many in one receive.
 //!
 //! # Kernel facts
-//! * `UDP_SEGMENT` cuts a send into datagrams of one size, the last maybe shorter, since Linux 4.18. Where the
-//!   interface cannot sum up datagrams it is refused with `EIO`, together with switched-off checksums with
-//!   `EINVAL`.
-//! * `UDP_GRO` hands over datagrams of one flow and size side by side, and says the size in a control message.
+//! * `UDP_SEGMENT` cuts a send into datagrams of one size, the last maybe shorter, since Linux 4.18. Where
+//!   the interface cannot sum up datagrams it is refused with `EIO`, together with switched-off checksums
+//!   with `EINVAL`.
+//! * `UDP_GRO` hands over datagrams of one flow and size side by side, and says the size in a control
+//!   message.
 //! * A socket on `::` without `IPV6_V6ONLY` hears IPv4, too; a kernel without IPv6 has none.
 //! * A datagram over IPv6 with a checksum of zero is dropped unless `UDP_NO_CHECK6_RX` is set (RFC 6935).
 //! * With `IP_PMTUDISC_DO` a datagram larger than the way is refused with `EMSGSIZE` and never cut up.
@@ -28,8 +29,8 @@ use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 /// Messages per system call.
 pub const BATCH: usize = 64;
 
-/// From one received message to the next in [`Receiver::room`]: the largest, and an odd number of cache lines,
-/// so that not all begin on the same cache sets.
+/// The distance from one received message to the next in [`Receiver::room`]: the largest, and an odd number
+/// of cache lines, so that not all begin on the same cache sets.
 pub const STRIDE: usize = 65_536 + 64;
 
 const BUFFER_BYTES: libc::c_int = 16 << 20;
@@ -55,8 +56,8 @@ pub fn open_receiver(port: u16) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Opens a sending socket of tunnels in the calling thread's network namespace, non-blocking, at one of the host's
-/// addresses and at a port. What it sends is never cut up on its way.
+/// Opens a sending socket of tunnels in the calling thread's network namespace, non-blocking, at one of the
+/// host's addresses and at a port. What it sends is never cut up on its way.
 ///
 /// # Errors
 /// `AddrInUse` when somebody has the port, `AddrNotAvailable` when the host has no such address.
@@ -115,7 +116,7 @@ pub fn local_towards(target: IpAddr) -> io::Result<IpAddr> {
 /// Datagrams for one target.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<P> {
-    /// To where.
+    /// The target.
     pub to: SocketAddr,
     /// Bytes of each datagram but the last, where it is several.
     pub segment: Option<u16>,
@@ -128,7 +129,8 @@ pub struct Message<P> {
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
-/// The arrays that `sendmmsg` wants, made once. Between calls their pointers are stale and nothing follows them.
+/// The arrays that `sendmmsg` wants, made once. Between calls their pointers are stale and nothing follows
+/// them.
 pub struct Sender {
     messages: Vec<libc::mmsghdr>,
     buffers: Vec<libc::iovec>,
@@ -188,9 +190,9 @@ impl Sender {
         }
         self.point();
         let (messages, count) = (self.messages.as_mut_ptr(), self.messages.len() as libc::c_uint);
-        // SAFETY: every message points at its buffers, its target and its control message, within `self`, none
-        // of which moves until the call returns; the buffers point at pieces that outlive it ('a), which are
-        // only read.
+        // SAFETY: every message points at its buffers, its target and its control message, within `self`,
+        // none of which moves until the call returns; the buffers point at pieces that outlive it ('a), which
+        // are only read.
         let sent = Errno::result(unsafe { libc::sendmmsg(socket.as_raw_fd(), messages, count, 0) })?;
         Ok(sent.unsigned_abs() as usize)
     }
@@ -244,10 +246,10 @@ impl Default for Receiver {
     }
 }
 
-/// What is known of a received message.
+/// A received message, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Who sent it; an IPv4 address may be mapped into IPv6.
+    /// Its sender; an IPv4 address may be mapped into IPv6.
     pub from: IpAddr,
     /// Its bytes.
     pub length: usize,
@@ -288,13 +290,13 @@ impl Receiver {
             header.msg_controllen = size_of::<Control>();
         }
         let (messages, count) = (self.messages.as_mut_ptr(), count as libc::c_uint);
-        // SAFETY: the first `count` messages point at a buffer, a name and a control buffer of the lengths given,
-        // each its own, within `self`, which stays borrowed.
+        // SAFETY: the first `count` messages point at a buffer, a name and a control buffer of the lengths
+        // given, each its own, within `self`, which stays borrowed.
         let got = unsafe { libc::recvmmsg(socket.as_raw_fd(), messages, count, 0, null_mut()) };
         Ok(Errno::result(got)?.unsigned_abs() as usize)
     }
 
-    /// What is known of a message of the last receive: `number` is below what that answered.
+    /// A message of the last receive, without its content: `number` is below what that answered.
     pub fn received(&self, number: usize) -> Received {
         let message = &self.messages[number];
         let name = &raw const self.names[number];

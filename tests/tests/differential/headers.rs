@@ -18,7 +18,7 @@ use vswitch_frame::headers::Transport;
 use vswitch_frame::{DropReason, Headers};
 use vswitch_tests::packets::{Layout, Packet, mangled, packets};
 
-/// What a parser made of a frame with TCP or UDP.
+/// The findings of a parser in a frame with TCP or UDP.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
     transport: Transport,

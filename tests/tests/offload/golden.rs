@@ -1,7 +1,7 @@
 //! Golden frames: what goes in and what comes out, byte for byte.
 //!
-//! A file holds frames in hexadecimal, virtio-net header first: lines that start with `>` go in, lines that start
-//! with `<` must come out. What is left white is not compared. The vnet header is in the byte order of
+//! A file holds frames in hexadecimal, virtio-net header first: lines that start with `>` go in, lines that
+//! start with `<` must come out. What is left white is not compared. The vnet header is in the byte order of
 //! little-endian machines.
 
 use std::path::Path;

@@ -33,7 +33,7 @@ impl Cable {
         self.random() % 1000 < per_mille
     }
 
-    /// What comes out at the other end.
+    /// The frames that come out at the other end.
     pub(crate) fn carry(&mut self, frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         let mut carried: Vec<Vec<u8>> = Vec::new();
         for mut frame in frames {

@@ -1,4 +1,4 @@
-//! What hosts on the simulated switch manage to say to each other, and what they must not hear.
+//! Conversations of hosts on the simulated switch, and what they must not hear.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The switch between the hosts, as the datapath runs it: process a burst, coalesce per port, and split again for
-//! hosts that take no super-frames.
+//! The switch between the hosts, as the datapath runs it: process a burst, coalesce per port, and split again
+//! for hosts that take no super-frames.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use vswitch_frame::{Accepts, DropReason, Frame, GroupId, Instant, NetworkId, Poo
 use crate::cable::{Cable, Faults};
 use crate::host::{Host, MTU};
 
-/// What the switch did with the frames it received.
+/// The fates of the frames that the switch received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) received: usize,

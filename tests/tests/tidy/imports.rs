@@ -68,7 +68,7 @@ const PURE: &[(&str, &str)] = &[
     ("vswitch-nat", "nat/src/"),
 ];
 
-/// What a pure crate may depend on outside its tests, apart from ours.
+/// The crates that a pure crate may depend on outside its tests, apart from ours.
 const PURE_DEPENDENCIES: &[&str] =
     &["crossbeam", "foldhash", "hashbrown", "ipnet", "serde", "smoltcp", "zerocopy"];
 
@@ -86,7 +86,7 @@ const IMPURE: &[&str] = &[
     "RandomState",
 ];
 
-/// What cargo knows of the workspace, without the packages that only other platforms need: those are not
+/// The workspace as cargo knows it, without the packages that only other platforms need: those are not
 /// downloaded.
 pub(crate) fn metadata() -> Metadata {
     let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);

@@ -3,13 +3,18 @@
 
 #![forbid(unsafe_code)]
 
+mod absences;
 mod changelog;
+mod circles;
 mod confinement;
 mod counters;
 mod dependencies;
+mod docstrings;
 mod documents;
 mod imports;
+mod paths;
 mod sources;
+mod tokens;
 
 /// Fails with every complaint at once, one per line.
 fn report(complaints: &[String]) {

@@ -1,4 +1,4 @@
-//! What every source file looks like.
+//! The look of every source file.
 
 use vswitch_tests::repository::{self, Document};
 

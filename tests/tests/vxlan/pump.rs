@@ -28,7 +28,7 @@ pub(crate) struct Pump {
     tunnels: Tunnels,
 }
 
-/// What a pump did that is worth knowing: without it a test would show little.
+/// The work of a pump that is worth knowing: without it a test would show little.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
     /// Sends of several datagrams.
@@ -122,7 +122,7 @@ fn transmit(socket: &UdpSocket, out: &Encapsulator, send: &vswitch_vxlan::Send, 
     sendmsg(socket.as_raw_fd(), &pieces, control, MsgFlags::empty(), Some(&to)).expect("sent");
 }
 
-/// What lies in the socket, if anything does, and how many bytes.
+/// A message from the socket, if one lies there, and its size in bytes.
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(Received, usize)> {
     let mut control = nix::cmsg_space!(i32);
     let mut pieces = [std::io::IoSliceMut::new(buffer)];

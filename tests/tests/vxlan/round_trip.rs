@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use vswitch_tests::packets::mangled;
 use vswitch_tests::tunnels::{self, vni};
 
-/// How a burst travels, and its records: mostly ordinary frames, so that runs grow, with special ones between.
+/// How a burst travels, and its records: mostly ordinary frames, so that runs grow, with special ones
+/// between.
 fn travels() -> impl Strategy<Value = Vec<u8>> {
     let special = prop_oneof![3 => Just(0u8), 1 => 1..19u8];
     let length = prop_oneof![4 => Just(255u8), 1 => any::<u8>()];

@@ -15,7 +15,7 @@ const DO_NOT_FRAGMENT: u16 = 0x4000;
 /// The port questions are asked at.
 pub const DNS_PORT: u16 = 53;
 
-/// Who asked whom: all that the answer's headers are made of.
+/// The two ends of a question: all that the answer's headers are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The MAC address of the client.
@@ -31,7 +31,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Who asked whom by a datagram to the DNS port. The frame must have been parsed.
+    /// The two ends of a question that came as a datagram to the DNS port. The frame must have been parsed.
     ///
     /// # Errors
     /// [`DropReason::NotServed`] when it is none, or has a VLAN tag; [`DropReason::BadChecksum`].

@@ -1,7 +1,7 @@
-//! Which names there are, and which networks a sandbox is on.
+//! The names that there are, and the networks that a sandbox is on.
 //!
-//! Follows the ports as they come, change and go, and the endpoints of other hosts as control says them; a question
-//! finds all it needs by a few lookups.
+//! Follows the ports as they come, change and go, and the endpoints of other hosts as control says them; a
+//! question finds all it needs by a few lookups.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(crate) struct Membership {
     pub(crate) port: PortId,
 }
 
-/// Who has a name.
+/// An endpoint that has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
     /// The endpoint behind a port.
@@ -132,7 +132,7 @@ impl Index {
         self.sandboxes.get(&sandbox).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Who has this name, which is in lower case, on a network.
+    /// The endpoints of a network that have this name, which is in lower case.
     pub(crate) fn named(&self, network: NetworkId, name: &[u8]) -> &[Named] {
         self.names.get(&network).and_then(|names| names.get(name)).map(Vec::as_slice).unwrap_or_default()
     }

@@ -35,7 +35,7 @@ pub mod kind {
     pub const AAAA: u16 = 28;
     /// EDNS.
     pub const OPT: u16 = 41;
-    /// Whatever there is; only in questions.
+    /// Every type there is; only in questions.
     pub const ANY: u16 = 255;
 }
 
@@ -79,7 +79,7 @@ impl Rcode {
 /// A question, with what must be known of the message it came in.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
-    /// What its answer must repeat.
+    /// Its identifier, which the answer must repeat.
     pub id: u16,
     /// The record type asked for; see [`kind`].
     pub kind: u16,
@@ -101,7 +101,7 @@ pub enum Unanswerable {
     Refused {
         /// Its identifier.
         id: u16,
-        /// What to answer.
+        /// The code to answer with.
         rcode: Rcode,
     },
 }
@@ -301,11 +301,11 @@ pub struct Record {
     pub kind: u16,
     /// Its class.
     pub class: u16,
-    /// How long it holds, in seconds.
+    /// The time it holds, in seconds.
     pub ttl_seconds: u32,
-    /// Where in the message that is said.
+    /// The place in the message where that is said.
     pub ttl_at: usize,
-    /// Where in the message it ends.
+    /// The place in the message where it ends.
     pub end: usize,
 }
 
@@ -339,7 +339,7 @@ pub fn has_answers(message: &[u8]) -> bool {
     word(message, 6).is_some_and(|count| count > 0)
 }
 
-/// How long an answer may be kept, in seconds: the shortest lifetime of its records, and for one without
+/// The time an answer may be kept, in seconds: the shortest lifetime of its records, and for one without
 /// answers what the zone's SOA says (RFC 2308, 5). `None` if it may not be kept.
 pub fn lifetime_seconds(message: &[u8]) -> Option<u32> {
     let records = records(message)?;

@@ -38,10 +38,10 @@ use crate::switch::Switch;
 use index::{Membership, Named};
 use message::{Answer, Query, Rcode, Unanswerable, kind};
 
-/// How long an answer of ours holds, in seconds: containers come and go, and asking again is cheap.
+/// The time an answer of ours holds, in seconds: containers come and go, and asking again is cheap.
 pub const TTL_SECONDS: u32 = 5;
 
-/// What an answer travels in.
+/// The road that an answer travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Road {
     /// A datagram with room for so many bytes, or fewer if the client takes fewer.
@@ -60,7 +60,7 @@ impl Road {
     }
 }
 
-/// What became of a question.
+/// The outcome of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// The answer was written.
@@ -180,7 +180,8 @@ impl Switch {
         true
     }
 
-    /// Who a name stands for on a network: the name as it is, or what is left of it without the name of the network.
+    /// The endpoints that a name stands for on a network: the name as it is, or what is left of it without
+    /// the name of the network.
     fn named(&self, at: Membership, name: &[u8]) -> &[Named] {
         let Some(network) = self.ports.network(at.network).filter(|network| network.resolves) else {
             return &[];
@@ -208,8 +209,8 @@ impl Switch {
         }
     }
 
-    /// Says the names and addresses of an endpoint on another host, or that there is none. They are answered by the
-    /// rules of this host's own.
+    /// Says the names and addresses of an endpoint on another host, or that there is none. They are answered
+    /// by the rules of this host's own.
     pub fn name_remote(&mut self, network: NetworkId, mac: Mac, remote: Option<Remote>) {
         if self.ports.network(network).is_some() {
             self.names.set_remote(network, mac, remote);
@@ -229,7 +230,7 @@ impl Switch {
     }
 }
 
-/// What is left of `NAME.SUFFIX`, whatever the case of the suffix.
+/// The rest of `NAME.SUFFIX`, whatever the case of the suffix.
 fn without_suffix<'a>(name: &'a [u8], suffix: &[u8]) -> Option<&'a [u8]> {
     let dot = name.len().checked_sub(suffix.len() + 1)?;
     let matches = name[dot] == b'.' && name[dot + 1..].eq_ignore_ascii_case(suffix);

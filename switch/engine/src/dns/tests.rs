@@ -67,7 +67,7 @@ fn ask(name: &str, kind: TYPE) -> Vec<u8> {
     packet.build_bytes_vec().expect("a message")
 }
 
-/// What a question is answered: `None` when it is forwarded, else the code and what the records say.
+/// The answer to a question: `None` when it is forwarded, else the code and what the records say.
 fn told(switch: &Switch, port: u16, name: &str, kind: TYPE) -> Option<(RCODE, Vec<String>)> {
     let mut out = Vec::new();
     let question = ask(name, kind);
@@ -140,7 +140,7 @@ fn questions_and_answers() {
         // An internal network has no others.
         (6, "gold", TYPE::A, found(&["10.3.0.2"])),
         (6, "example.com", TYPE::A, Some((RCODE::ServerFailure, Vec::new()))),
-        // Who is unknown is told nothing.
+        // A stranger is told nothing.
         (99, "db", TYPE::A, Some((RCODE::Refused, Vec::new()))),
         (98, "db", TYPE::A, Some((RCODE::Refused, Vec::new()))),
     ];

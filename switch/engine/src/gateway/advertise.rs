@@ -2,24 +2,23 @@
 //!
 //! # Theory of operation
 //!
-//! They say which prefixes are on the link, its MTU, and whether the gateway leads further: not on an internal
-//! network, and not to a container whose default route leads elsewhere. Addresses are control's to give, so no
-//! prefix is for making addresses of (the A flag is off).
+//! They say which prefixes are on the link, its MTU, and whether the gateway leads further: not on an
+//! internal network, and not to a container whose default route leads elsewhere. Addresses are control's to
+//! give, so no prefix is for making addresses of (the A flag is off).
 //!
-//! They are sent when asked for ([`super::ndp`]), and from time to time to all; at once when it may have changed
-//! whom the gateway leads further. Then there is one frame for
-//! those whom the gateway leads further, and one for those whom it does not: [`Switch::poll`] says of which
-//! networks it is time, [`Switch::next_advertisement`] makes the frames one at a time.
+//! They are sent when asked for ([`super::ndp`]), and from time to time to all; at once when it may have
+//! changed whom the gateway leads further. Then there is one frame for those whom the gateway leads further,
+//! and one for those whom it does not: [`Switch::poll`] says of which networks it is time,
+//! [`Switch::next_advertisement`] makes the frames one at a time.
 
 use std::net::Ipv6Addr;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use vswitch_frame::{Frame, Instant, NetworkId, Pool, PortId};
 
-use super::ndp::{ALL_NODES, ALL_NODES_MAC};
 use super::packet::{self, HOP_LIMIT_MAX, Link, put16};
-use super::site::link_local;
+use super::schedule::{Due, mix};
+use crate::link_local::{ALL_NODES, ALL_NODES_MAC, link_local};
 use crate::network::{Gateway, Network, Station};
 use crate::ports::Port;
 use crate::switch::Switch;
@@ -30,41 +29,10 @@ const PREFIXES_MAX: usize = 16;
 /// Seconds for which the gateway is a default router: three of the longest intervals (RFC 4861, 6.2.1).
 const LIFETIME: u16 = 1800;
 
-/// The first few follow each other quickly (RFC 4861, 10).
-const INITIAL: u32 = 3;
-const INITIAL_INTERVAL: Duration = Duration::from_secs(16);
-/// After that, a random time between these passes (RFC 4861, 6.2.1).
-const INTERVAL_MIN_SECS: u64 = 198;
-const INTERVAL_MAX_SECS: u64 = 600;
-
 const HEADER: usize = 16;
 const OPTION_MAC: usize = 8;
 const OPTION_MTU: usize = 8;
 const OPTION_PREFIX: usize = 32;
-
-/// When a network is told of its router next.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Schedule {
-    at: Instant,
-    sent: u32,
-}
-
-/// An advertisement that is due: of which network, and whether for those whom its gateway leads further.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Due {
-    network: NetworkId,
-    leads_further: bool,
-}
-
-impl Schedule {
-    /// Sets the time of the next one, after one was sent. `random` is any number.
-    fn advance(&mut self, now: Instant, random: u64) {
-        self.sent = self.sent.saturating_add(1);
-        let span = INTERVAL_MAX_SECS - INTERVAL_MIN_SECS + 1;
-        let interval = Duration::from_secs(INTERVAL_MIN_SECS + random % span);
-        self.at = now + if self.sent < INITIAL { interval.min(INITIAL_INTERVAL) } else { interval };
-    }
-}
 
 impl Switch {
     /// Lets a network be told of its router at the next poll, for what is to be said may have changed.
@@ -119,8 +87,8 @@ impl Switch {
     }
 }
 
-/// For how many seconds the gateway is a default router of whoever is behind a port: of a container, if one of
-/// its default routes leads to an IPv6 address of the gateway's.
+/// The seconds for which the gateway is a default router of the station behind a port: of a container, if one
+/// of its default routes leads to an IPv6 address of the gateway's.
 pub(super) fn lifetime(network: &Network, gateway: &Gateway, port: &Port) -> u16 {
     let mut own = gateway.addresses.iter().filter(|address| address.is_ipv6());
     let further = match &port.station {
@@ -165,33 +133,4 @@ pub(super) fn write(
     }
     let source = link_local(gateway.mac);
     packet::fill_icmpv6(frame, link, [source, target], HOP_LIMIT_MAX, &mut message[..length]);
-}
-
-/// Spreads a number over all bits (the finalizer of SplitMix64).
-fn mix(number: u64) -> u64 {
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_few_follow_quickly_and_the_rest_at_random() {
-        let mut schedule = Schedule::default();
-        let mut now = Instant::ZERO;
-        for round in 0..100u64 {
-            schedule.advance(now, mix(round));
-            let interval = schedule.at.since(now);
-            if round < 2 {
-                assert_eq!(interval, INITIAL_INTERVAL);
-            } else {
-                let secs = interval.as_secs();
-                assert!((INTERVAL_MIN_SECS..=INTERVAL_MAX_SECS).contains(&secs), "{secs}");
-            }
-            now = schedule.at;
-        }
-    }
 }

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use vswitch_frame::headers::{be16, ethertype};
 use vswitch_frame::{DropReason, Frame, Mac};
 
+use super::fate::Fate;
 use super::packet::{put16, v4_at};
-use super::{Fate, Site};
+use super::site::Site;
 
 /// Hardware type, protocol type and the lengths of their addresses: IPv4 over Ethernet.
 const IPV4_OVER_ETHERNET: [u8; 6] = [0, 1, 8, 0, 6, 4];
@@ -30,7 +31,8 @@ pub(super) fn concerns(site: &Site<'_>, frame: &Frame) -> bool {
 }
 
 /// Turns a request for an address of the gateway's into the reply. Everything else is the host's, whose own
-/// requests are answered to the gateway's MAC address; but nobody may say that the gateway's address is theirs.
+/// requests are answered to the gateway's MAC address; but nobody may say that the gateway's address is
+/// theirs.
 pub(super) fn answer(site: &Site<'_>, frame: &mut Frame) -> Result<Fate, DropReason> {
     let Some(packet) = packet(frame) else { return Err(DropReason::MalformedArp) };
     if site.owns(IpAddr::V4(v4_at(packet, SENDER_IP_AT))) {

@@ -6,8 +6,8 @@
 //! of itself, and has the addresses it has: the server offers the first IPv4 one, confirms it, or refuses any
 //! other. Who is on a port of which nothing is known, or has no IPv4 address, is not answered.
 //!
-//! An answer goes to the port that asked and nowhere else, on the link to who asked; it is sent to all only when
-//! the client wants it so, or must be told that it is wrong (RFC 2131, 4.1).
+//! An answer goes to the port that asked and nowhere else, on the link to who asked; it is sent to all only
+//! when the client wants it so, or must be told that it is wrong (RFC 2131, 4.1).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,8 +17,9 @@ use vswitch_frame::checksum::{Sum, pseudo_header};
 use vswitch_frame::headers::{Transport, be16};
 use vswitch_frame::{Checksum, DropReason, Frame, Mac};
 
+use super::fate::Fate;
 use super::packet::{self, Link, protocol, put16};
-use super::{Fate, Site};
+use super::site::Site;
 use crate::network::{Endpoint, Station};
 
 const SERVER_PORT: u16 = 67;
@@ -65,7 +66,7 @@ mod kind {
     pub(super) const INFORM: u8 = 8;
 }
 
-/// What a client said.
+/// A client's message, as far as it matters.
 struct Request {
     kind: u8,
     client_ip: Ipv4Addr,
@@ -77,7 +78,7 @@ struct Request {
     relayed: bool,
 }
 
-/// What the client of a port is to have.
+/// The configuration that the client of a port is to have.
 struct Lease<'a> {
     address: Ipv4Net,
     server: Ipv4Addr,
@@ -179,7 +180,7 @@ impl Request {
 }
 
 impl<'a> Lease<'a> {
-    /// What whoever is behind the port is to have.
+    /// The lease of a container with an IPv4 address, seen from its port.
     fn of(site: &Site<'a>) -> Option<Self> {
         let endpoint: &Endpoint = match &site.from.station {
             Station::Container(endpoint) => endpoint,

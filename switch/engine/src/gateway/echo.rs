@@ -4,8 +4,9 @@ use vswitch_frame::checksum::Sum;
 use vswitch_frame::headers::be16;
 use vswitch_frame::{DropReason, Frame};
 
+use super::fate::Fate;
 use super::packet::{self, protocol};
-use super::{Fate, Site};
+use super::site::Site;
 
 const REQUEST_V4: u8 = 8;
 const REQUEST_V6: u8 = 128;

@@ -1,15 +1,14 @@
-//! What the gateway tells the sender of a packet it cannot deliver: ICMP (RFC 792, RFC 1812 4.3) and ICMPv6
+//! Errors to the sender of a packet that the gateway cannot deliver: ICMP (RFC 792, RFC 1812 4.3) and ICMPv6
 //! (RFC 4443) errors.
 //!
 //! # Theory of operation
 //!
-//! An error is a frame of its own, and the packet it is about is dropped and counted. A sender is told nothing
-//! about errors, about fragments behind the first (in IPv6: about no fragment), about what was not sent to
-//! one station, or by one. Each network has a budget of errors that a token bucket refills; beyond it packets
-//! are dropped in silence.
+//! An error is a frame of its own, and the packet it is about is dropped and counted. A sender is told
+//! nothing about errors, about fragments behind the first (in IPv6: about no fragment), about what was not
+//! sent to one station, or by one. Each network has a budget of errors that a token bucket refills; beyond it
+//! packets are dropped in silence.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use vswitch_frame::headers::be16;
 use vswitch_frame::{Frame, Instant, Mac, Pool, PortId};
@@ -18,12 +17,6 @@ use super::packet::{self, IPV4_BYTES, IPV6_BYTES, Link, protocol, put16};
 use super::site::Site;
 use crate::switch::Switch;
 
-/// Frames that [`Switch::serve`] makes at most in one call, beyond those it was handed.
-pub const FRAMES_MADE_MAX: usize = 32;
-
-/// Time in which one more error may be sent.
-const REFILL: Duration = Duration::from_millis(10);
-
 /// Bytes of the header of an error.
 const HEADER: usize = 8;
 /// Largest ICMP error (RFC 1812, 4.3.2.3), from the IP header on.
@@ -31,7 +24,7 @@ const BYTES_V4: usize = 576;
 /// Largest ICMPv6 error (RFC 4443, 2.4 c), from the IP header on: every link carries it.
 const BYTES_V6: usize = 1280;
 
-/// What a sender is told.
+/// The reason that a sender is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Complaint {
     /// There is no such network.
@@ -76,34 +69,6 @@ impl Complaint {
     }
 }
 
-/// How many errors a network may still send: a token bucket.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
-    left: usize,
-    refilled: Instant,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { left: FRAMES_MADE_MAX, refilled: Instant::ZERO }
-    }
-}
-
-impl Budget {
-    /// Takes one, if there is one.
-    fn take(&mut self, now: Instant) -> bool {
-        let elapsed = now.since(self.refilled).as_nanos();
-        let fresh = usize::try_from(elapsed / REFILL.as_nanos()).unwrap_or(usize::MAX);
-        if fresh > 0 {
-            self.left = self.left.saturating_add(fresh).min(FRAMES_MADE_MAX);
-            self.refilled = now;
-        }
-        let has = self.left > 0;
-        self.left -= usize::from(has);
-        has
-    }
-}
-
 impl Switch {
     /// The error for the sender of a packet, if it may be told, there is budget for it, and there is a slot.
     pub(super) fn complain(
@@ -128,8 +93,8 @@ impl Switch {
         make(link, [own, source], about, complaint, pool)
     }
 
-    /// The same for somebody outside, or behind the translator: an error from `own`, whose MAC addresses are zero. The budget
-    /// is one for all of them, so that they cannot use up a network's.
+    /// The error for somebody outside, or behind the translator, from `own`; its MAC addresses are zero. The
+    /// budget is one for all of them, so that they cannot use up a network's.
     pub(super) fn complain_outside(
         &mut self,
         own: IpAddr,
@@ -213,21 +178,5 @@ fn write(error: &mut Frame, link: Link, addresses: [IpAddr; 2], about: &Frame, c
         [IpAddr::V4(_), IpAddr::V6(_)] | [IpAddr::V6(_), IpAddr::V4(_)] => {
             debug_assert!(false, "source and target are of one family");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_budget_refills_and_does_not_grow() {
-        let mut budget = Budget::default();
-        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
-        let taken = |budget: &mut Budget, now| (0..100).filter(|_| budget.take(now)).count();
-        assert_eq!(taken(&mut budget, at(1000)), FRAMES_MADE_MAX);
-        assert_eq!(taken(&mut budget, at(1009)), 0);
-        assert_eq!(taken(&mut budget, at(1030)), 3);
-        assert_eq!(taken(&mut budget, at(100_000)), FRAMES_MADE_MAX);
     }
 }

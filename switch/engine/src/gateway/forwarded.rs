@@ -1,26 +1,29 @@
-//! What the host's own kernel forwards: between containers and who is behind another interface of the host than the
-//! uplink.
+//! Packets that the host's own kernel forwards: between containers and who is behind another interface of the
+//! host than the uplink.
 //!
 //! # Theory of operation
-//! Where forwarding is on (`ip_forward`), the kernel of the host passes packets on to the host ports of networks, from
-//! whatever interface. They have an address of somebody else's as source, which what the host itself sends has not.
-//! That must be no way around the walls: such a packet is asked about as one from outside. By which interface it came is
-//! found as a router finds it (RFC 3704): the one that the host's route to its source leads to.
+//! Where forwarding is on (`ip_forward`), the kernel of the host passes packets on to the host ports of
+//! networks, from whatever interface. They have an address of somebody else's as source, which what the host
+//! itself sends has not. That must be no way around the walls: such a packet is asked about as one from
+//! outside. By which interface it came is found as a router finds it (RFC 3704): the one that the host's
+//! route to its source leads to.
 //!
 //! * **The uplink**: the packet socket there has heard it, too, so this is a second copy.
-//! * **Another interface**: it passes if the gateway mode, or the network's trust in that interface, lets it. What answers it
-//!   goes back by the host port. Containers begin nothing there.
+//! * **Another interface**: it passes if the gateway mode, or the network's trust in that interface, lets it.
+//!   Its answers go back by the host port. Containers begin nothing there.
 
 use std::net::IpAddr;
 
 use vswitch_frame::{DropReason, Frame, Instant, PortId};
 
-use super::site::{Site, is_link_local};
-use super::{Refused, packet};
+use super::fate::Refused;
+use super::packet;
+use super::site::Site;
+use crate::link_local::is_link_local;
 use crate::network::Station;
-use crate::policy::{Place, Published, Verdict};
-use crate::process::Route;
+use crate::policy::{Place, Published, Ruling};
 use crate::switch::Switch;
+use crate::verdicts::Verdict;
 
 impl Switch {
     /// Whether a port is the host's, on a network with a gateway, through which alone others can come.
@@ -28,25 +31,25 @@ impl Switch {
         Site::of(&self.ports, port).is_some_and(|site| site.from.station == Station::Host)
     }
 
-    /// Where a frame of the host's port goes, if `route` is where it would go were it the host's own.
+    /// The verdict on a frame of the host's port, of which `verdict` is the one were it the host's own.
     pub(crate) fn vet_forwarded(
         &mut self,
         ingress: PortId,
         frame: &Frame,
-        route: Route,
+        verdict: Verdict,
         now: Instant,
-    ) -> Result<Route, DropReason> {
-        if matches!(route, Route::Drop(_)) || !frame.headers.is_ip() {
-            return Ok(route);
+    ) -> Result<Verdict, DropReason> {
+        if matches!(verdict, Verdict::Drop(_)) || !frame.headers.is_ip() {
+            return Ok(verdict);
         }
         let (sender, target) = packet::addresses(frame);
         if self.is_the_hosts(ingress, sender) {
-            return Ok(route);
+            return Ok(verdict);
         }
         if self.ports.any_subnet_contains(sender) {
             return Err(DropReason::Martian);
         }
-        let Route::Forward { egress, .. } = route else { return Err(DropReason::Protected) };
+        let Verdict::Forward { egress, .. } = verdict else { return Err(DropReason::Protected) };
         let Self { ports, policy, out, .. } = self;
         let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
         let network = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
@@ -58,13 +61,14 @@ impl Switch {
         let published = policy.published_to(frame, to.network, network);
         let from = Place::Outside { trusted: !heard && network.trusts(interface) };
         match policy.rule(frame, from, Place::Network(to.network, network), published, now) {
-            Verdict::Accept | Verdict::AcceptMasqueraded => Ok(route),
-            Verdict::Drop(reason) => Err(reason),
-            Verdict::Reject => Err(DropReason::Rule),
+            Ruling::Accept => Ok(verdict),
+            Ruling::Drop(reason) => Err(reason),
+            Ruling::Reject => Err(DropReason::Rule),
         }
     }
 
-    /// Whether the host itself may send from an address on a network. One that no router forwards from is its own, too.
+    /// Whether the host itself may send from an address on a network. One that no router forwards from is its
+    /// own, too.
     fn is_the_hosts(&self, port: PortId, sender: IpAddr) -> bool {
         let near = match sender {
             IpAddr::V4(sender) => sender.is_unspecified() || sender.is_link_local() || sender.is_loopback(),
@@ -74,8 +78,8 @@ impl Switch {
         near || is_link_local(sender) || self.hosts.contains(&sender) || own()
     }
 
-    /// Says by which port a packet goes to somebody behind another interface of the host: the host's, if it answers what came
-    /// from there.
+    /// Says by which port a packet goes to somebody behind another interface of the host: the host's, if it
+    /// answers what came from there.
     pub(super) fn leave_by_host(
         &mut self,
         ingress: PortId,
@@ -89,9 +93,9 @@ impl Switch {
         };
         let from = Place::Network(site.id(), site.network);
         match self.policy.rule(frame, from, Place::Outside { trusted: false }, Published::No, now) {
-            Verdict::Accept | Verdict::AcceptMasqueraded => Ok(host),
-            Verdict::Drop(reason) => Err(reason.into()),
-            Verdict::Reject => Err(DropReason::Rule.into()),
+            Ruling::Accept => Ok(host),
+            Ruling::Drop(reason) => Err(reason.into()),
+            Ruling::Reject => Err(DropReason::Rule.into()),
         }
     }
 }

@@ -22,99 +22,46 @@
 //! ```
 //!
 //! * **In place.** An answer is the question's frame, rewritten. Only errors ([`error`]) and advertisements
-//!   nobody asked for ([`advertise`]) are frames of the gateway's own; [`Switch::serve`] says how many it made,
-//!   at most [`FRAMES_MADE_MAX`], so that the books can be kept.
+//!   nobody asked for ([`advertise`]) are frames of the gateway's own; [`Switch::serve`] says how many it
+//!   made, at most [`FRAMES_MADE_MAX`], so that the books can be kept.
 //! * **The host** has the gateway's MAC address and addresses on its port. What comes from there is switched
 //!   like anything else, and never set aside.
 //! * **Isolated** gateways serve names and leases, and what is needed to find them (ARP, ND); nothing else.
-//! * **Trust.** Who asks is known by the port, not by what the frame says. A source that is not of the network
-//!   is dropped ([`DropReason::Martian`]); checksums of what is answered are checked; what is malformed is
-//!   dropped and counted.
+//! * **Trust.** Who asks is known by the port, not by what the frame says. A source that is not of the
+//!   network is dropped ([`DropReason::Martian`]); checksums of what is answered are checked; what is
+//!   malformed is dropped and counted.
 //! * **Tags.** The gateway is on the untagged network: tagged frames to its MAC address are the host's.
 //!
 //! Nothing here keeps state, but the budget of errors and the time of the next advertisement of each network.
 
 mod advertise;
 mod arp;
+pub(crate) mod budget;
 mod dhcp;
 mod echo;
 mod error;
+mod fate;
 mod forwarded;
 mod ndp;
-pub mod outside;
+mod outside;
 mod packet;
 mod relayed;
 mod route;
-mod site;
-
-use std::net::IpAddr;
+pub(crate) mod schedule;
+pub(crate) mod site;
+pub mod way_out;
 
 use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
-use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Pool, PortId};
+use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
 
 use crate::dns::datagram::DNS_PORT;
 use crate::switch::Switch;
-use crate::verdicts::Verdicts;
+use crate::verdicts::{Outbound, Verdicts};
 
+pub use budget::FRAMES_MADE_MAX;
 use error::Complaint;
-use outside::Outbound;
-
-pub(crate) use advertise::{Due, Schedule};
-pub(crate) use error::Budget;
-pub use error::FRAMES_MADE_MAX;
-pub(crate) use outside::WayOut;
-pub(crate) use site::{Site, link_local};
-
-/// What becomes of a frame for the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// It has become the answer, for the port it came from.
-    Answer,
-    /// It is a question for a name.
-    Names,
-    /// It goes to the host, as it is.
-    Host,
-    /// It is to be routed to the endpoint behind this port, if it may be.
-    Route(PortId),
-    /// It is to leave the networks of this host, if it may.
-    Outside,
-    /// It is for somebody behind another interface of the host than the uplink.
-    Elsewhere,
-}
-
-/// Where a frame for the gateway goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Onward {
-    /// To a port.
-    To(PortId),
-    /// To whoever answers questions for names.
-    Names,
-    /// Out of the networks of this host; see [`Outbound`](outside::Outbound).
-    Outside { network: NetworkId, sandbox: u32, masqueraded: bool, address: Option<IpAddr> },
-}
-
-/// Why a frame for the gateway goes nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Refused {
-    reason: DropReason,
-    /// The port at which that is counted; `None` for the one it came from.
-    port: Option<PortId>,
-    /// What its sender is told.
-    complaint: Option<Complaint>,
-}
-
-impl From<DropReason> for Refused {
-    fn from(reason: DropReason) -> Self {
-        Self { reason, port: None, complaint: None }
-    }
-}
-
-impl Refused {
-    /// Drops, and tells the sender.
-    fn told(reason: DropReason, complaint: Complaint) -> Self {
-        Self { reason, port: None, complaint: Some(complaint) }
-    }
-}
+use fate::{Fate, Onward, Refused};
+use site::Site;
 
 /// Whether a frame that is sent to many is for the gateway, and not to be flooded.
 pub(crate) fn claims(site: &Site<'_>, frame: &Frame) -> bool {
@@ -131,9 +78,9 @@ pub(crate) fn claims(site: &Site<'_>, frame: &Frame) -> bool {
 }
 
 impl Switch {
-    /// Gives every frame in `local` and `too_big` a fate, and moves it to `forward`, `names`, `outbound` or `drop`. `ingress` is the port they came
-    /// from. Returns how many frames of its own the gateway made, from slots of the pool; they are in
-    /// `forward`, too.
+    /// Gives every frame in `local` and `too_big` a fate, and moves it to `forward`, `names`, `outbound` or
+    /// `drop`. `ingress` is the port they came from. Returns how many frames of its own the gateway made,
+    /// from slots of the pool; they are in `forward`, too.
     pub fn serve(
         &mut self,
         ingress: PortId,
@@ -171,7 +118,7 @@ impl Switch {
         made
     }
 
-    /// Where one frame goes on.
+    /// The way on of one frame.
     fn fate(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> Result<Onward, Refused> {
         let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
         let egress = match self.answer(&site, frame)? {

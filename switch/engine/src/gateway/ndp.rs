@@ -2,16 +2,19 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use vswitch_frame::{DropReason, Frame, Mac};
+use vswitch_frame::{DropReason, Frame};
 
+use super::advertise;
+use super::fate::Fate;
 use super::packet::{self, HOP_LIMIT_MAX, Link, protocol, v6_at};
-use super::{Fate, Site, advertise};
+use super::site::Site;
+use crate::link_local::{ALL_NODES, ALL_NODES_MAC};
 
 const ROUTER_SOLICITATION: u8 = 133;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
-/// Where solicitations and advertisements name the address they are about.
+/// The place of the address that solicitations and advertisements are about.
 const TARGET_AT: usize = 8;
 /// Bytes before the options of a solicitation or an advertisement.
 const BYTES: usize = 24;
@@ -20,10 +23,6 @@ const ROUTER_SOLICITATION_BYTES: usize = 8;
 
 const OPTION_SOURCE: u8 = 1;
 const OPTION_TARGET: u8 = 2;
-
-/// All nodes of the link, and the MAC address it is sent to.
-pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-pub(super) const ALL_NODES_MAC: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
 
 /// Whether a frame asks for routers, asks for an address of the gateway's, or says it is the sender's own.
 pub(super) fn concerns(site: &Site<'_>, frame: &Frame) -> bool {
@@ -102,8 +101,8 @@ fn options(mut rest: &[u8]) -> Option<bool> {
     rest.is_empty().then_some(has_source)
 }
 
-/// Makes the frame the advertisement of an address of the gateway's. One who is looking whether the address is
-/// free has none itself, and hears it as all do (RFC 4861, 7.2.4).
+/// Makes the frame the advertisement of an address of the gateway's. One who is looking whether the address
+/// is free has none itself, and hears it as all do (RFC 4861, 7.2.4).
 fn advertise_address(frame: &mut Frame, link: Link, about: Ipv6Addr, asker: Ipv6Addr) {
     const ROUTER: u8 = 0x80;
     const SOLICITED: u8 = 0x40;

@@ -1,187 +1,34 @@
-//! Beyond the networks of this host: which packets leave, and which come in from there.
+//! Packets that leave the networks of this host, and packets that come in from beyond them.
 //!
 //! # Theory of operation
-//! Control says the host's routes ([`Route`]), as far as they lead through the uplink or expressly elsewhere. A packet
-//! that a container sends to an address of nobody here *leaves* if the longest matching route leads through
-//! the uplink, and policy lets it; it is then in `Verdicts::outbound`. Whoever has the uplink translates it and sends it
-//! to its [next hop](Switch::next_hop).
+//! Control says the host's routes ([`Route`](super::way_out::Route)), as far as they lead through the uplink
+//! or expressly elsewhere. A packet that a container sends to an address of nobody here *leaves* if the
+//! longest matching route leads through the uplink, and policy lets it; it is then in `Verdicts::outbound`.
+//! The owner of the uplink translates it and sends it to its [next hop](Switch::next_hop).
 //!
-//! What comes in has been translated already where that was due. It *enters* the network that has its target
-//! ([`Switch::enter`]), if policy lets it. Addresses of MAC and time to live are seen to here in both directions, and
-//! work on a packet that was left for later is not touched. Who sent what came too late or does not fit is told: the errors
-//! are in `Verdicts::errors`.
+//! A packet that comes in has been translated already where that was due. It *enters* the network that has
+//! its target ([`Switch::enter`]), if policy lets it. Addresses of MAC and time to live are seen to here in
+//! both directions, and work on a packet that was left for later is not touched. The sender of a packet that
+//! comes too late or does not fit is told: the errors are in `Verdicts::errors`.
 //!
-//! Who may name a container by the container's own address gets answers from that address: such a flow is remembered by
-//! policy, and what answers it is not masqueraded, whatever its network says.
+//! A sender that may name a container by the container's own address gets answers from that address: policy
+//! remembers such a flow, and its answers are not masqueraded, whatever the network says.
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use vswitch_frame::headers::ETHERNET_BYTES;
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Pool, PortId};
 
 use super::error::Complaint;
+use super::fate::{Onward, Refused};
 use super::site::Site;
-use super::{Onward, Refused, packet, route};
+use super::way_out::WayOut;
+use super::{packet, route};
 use crate::bindings::Owner;
-use crate::network::{GatewayMode, Network, Station};
-use crate::policy::{Family, Place, Published, Verdict, reject};
+use crate::network::{Family, Station};
+use crate::policy::{Place, Published, Ruling, reject};
 use crate::switch::Switch;
-use crate::verdicts::Verdicts;
-
-/// Where packets for some destinations go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Route {
-    /// Which destinations.
-    pub destination: IpNet,
-    /// By which interface of the host.
-    pub interface: String,
-    /// Where to.
-    pub hop: Hop,
-}
-
-/// The next hop of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Hop {
-    /// The destination itself, which is on the uplink's link.
-    Link,
-    /// This router on the uplink's link.
-    Router(IpAddr),
-    /// Not through the uplink.
-    Elsewhere,
-}
-
-/// A packet that leaves the networks of this host.
-#[derive(Debug)]
-pub struct Outbound {
-    /// The network it is from.
-    pub network: NetworkId,
-    /// The sandbox it is from.
-    pub sandbox: u32,
-    /// Whether it gets an address of the host.
-    pub masqueraded: bool,
-    /// Which one; `None` where there is none of its family.
-    pub address: Option<IpAddr>,
-    /// The packet; its time to live has been counted down.
-    pub frame: Frame,
-}
-
-/// An ICMP error that was made for somebody who is not on the network at hand.
-#[derive(Debug)]
-pub struct MadeError {
-    /// The port at which the packet came in that it is about.
-    pub port: PortId,
-    /// The network from which it comes, if it is about a translated packet, as that was inside; `None` if it goes to the
-    /// sender as it is.
-    pub network: Option<NetworkId>,
-    /// The error; its MAC addresses are zero.
-    pub frame: Frame,
-}
-
-/// An interface of the host that leads out of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uplink {
-    /// The port at which its frames come in, which is none of the switch's.
-    pub port: PortId,
-    /// Its name.
-    pub interface: String,
-    /// The addresses that what leaves by it gets, at most one of each family.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// The ways out of the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WayOut {
-    /// The uplinks.
-    pub uplinks: Vec<Uplink>,
-    /// The routes of the host.
-    pub routes: Vec<Route>,
-}
-
-impl WayOut {
-    /// Brings the routes in order, the longest prefixes first.
-    fn sort(&mut self) {
-        // Stable: of routes to one destination, the kernel lists the one it prefers first.
-        self.routes.sort_by_key(|route| std::cmp::Reverse(route.destination.prefix_len()));
-    }
-
-    fn route(&self, target: IpAddr) -> Option<&Route> {
-        self.routes.iter().find(|route| route.destination.contains(&target))
-    }
-
-    fn next_hop(&self, target: IpAddr, from: Option<IpAddr>) -> Option<(PortId, IpAddr)> {
-        let own = from.and_then(|from| self.uplinks.iter().find(|uplink| uplink.addresses.contains(&from)));
-        let by_own = own.and_then(|own| {
-            let mut routes = self.routes.iter().filter(|route| route.destination.contains(&target));
-            routes.find(|route| route.interface == own.interface)
-        });
-        let route = by_own.or_else(|| self.route(target))?;
-        let uplink = self.named(&route.interface)?;
-        match route.hop {
-            Hop::Link => Some((uplink.port, target)),
-            Hop::Router(router) => Some((uplink.port, router)),
-            Hop::Elsewhere => None,
-        }
-    }
-
-    fn named(&self, interface: &str) -> Option<&Uplink> {
-        self.uplinks.iter().find(|uplink| uplink.interface == interface)
-    }
-
-    fn at(&self, port: PortId) -> Option<&Uplink> {
-        self.uplinks.iter().find(|uplink| uplink.port == port)
-    }
-
-    /// The interface behind which an address is, as far as routes tell.
-    pub(super) fn interface_towards(&self, target: IpAddr) -> Option<&str> {
-        self.route(target).map(|route| route.interface.as_str())
-    }
-
-    pub(super) fn is_uplink(&self, interface: Option<&str>) -> bool {
-        interface.and_then(|interface| self.named(interface)).is_some()
-    }
-}
-
-impl Uplink {
-    /// Its address of the family of another one.
-    fn address(&self, like: IpAddr) -> Option<IpAddr> {
-        self.addresses.iter().find(|own| own.is_ipv4() == like.is_ipv4()).copied()
-    }
-}
-
-impl Network {
-    /// Whether what leaves it for outside gets an address of the host.
-    pub(crate) fn masquerades(&self, family: Family) -> bool {
-        self.masquerade && self.mode(family) != GatewayMode::Routed
-    }
-
-    /// Whether anybody beyond the networks of this host may name its containers by their own addresses.
-    fn is_open(&self, family: Family) -> bool {
-        self.mode(family) != GatewayMode::Nat || !self.trusted.is_empty()
-    }
-
-    /// The address of the host that what leaves it gets; `None` for the uplink's.
-    fn source(&self, family: Family) -> Option<IpAddr> {
-        match family {
-            Family::V4 => self.source_v4.map(IpAddr::from),
-            Family::V6 => self.source_v6.map(IpAddr::from),
-        }
-    }
-
-    /// Its subnets of which addresses may be seen beyond this interface: where containers leave with their own, or can be
-    /// reached by them.
-    pub fn subnets_in_sight(&self, interface: Option<&str>) -> impl Iterator<Item = IpNet> {
-        let trusts = self.trusts(interface);
-        let hidden = move |subnet: &&IpNet| {
-            let family = if matches!(subnet, IpNet::V4(_)) { Family::V4 } else { Family::V6 };
-            let unseen = self.masquerades(family) && self.mode(family) == GatewayMode::Nat;
-            self.internal || unseen && !trusts
-        };
-        self.subnets.iter().filter(move |subnet| !hidden(subnet)).copied()
-    }
-}
+use crate::verdicts::{MadeError, Verdicts};
 
 impl Switch {
     /// Says where packets for outside go on. Without routes none leaves.
@@ -190,8 +37,9 @@ impl Switch {
         self.out.sort();
     }
 
-    /// By which uplink a packet goes to an address, and to whom on its link; `None` if it goes by none. One from the address of
-    /// an uplink goes by that, if a route leads there: what answers goes the way that the question came.
+    /// The uplink by which a packet goes to an address, and the next hop on its link; `None` if it goes by
+    /// none. One from the address of an uplink goes by that, if a route leads there: what answers goes the
+    /// way that the question came.
     pub fn next_hop(&self, target: IpAddr, from: Option<IpAddr>) -> Option<(PortId, IpAddr)> {
         self.out.next_hop(target, from)
     }
@@ -201,7 +49,8 @@ impl Switch {
         self.next_hop(target, None).is_some() && !self.ports.any_subnet_contains(target)
     }
 
-    /// Whether an address is behind another interface of the host than an uplink, and of no network of this host.
+    /// Whether an address is behind another interface of the host than an uplink, and of no network of this
+    /// host.
     pub(super) fn is_elsewhere(&self, target: IpAddr) -> bool {
         let interface = self.out.interface_towards(target);
         let elsewhere = interface.is_some() && !self.out.is_uplink(interface);
@@ -222,12 +71,12 @@ impl Switch {
         }
         let from = Place::Network(site.id(), site.network);
         match policy.rule(frame, from, Place::Outside { trusted: false }, Published::No, now) {
-            Verdict::Accept | Verdict::AcceptMasqueraded => {}
-            Verdict::Drop(reason) => return Err(reason.into()),
-            Verdict::Reject if reject::turn_round(frame, &site.gateway.addresses) => {
+            Ruling::Accept => {}
+            Ruling::Drop(reason) => return Err(reason.into()),
+            Ruling::Reject if reject::turn_round(frame, &site.gateway.addresses) => {
                 return Ok(Onward::To(ingress));
             }
-            Verdict::Reject => return Err(DropReason::Rule.into()),
+            Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         if route::time_to_live(frame) <= 1 {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
@@ -242,9 +91,10 @@ impl Switch {
         Ok(Onward::Outside { network: site.id(), sandbox: sandbox(&site), masqueraded, address })
     }
 
-    /// Takes a parsed packet into the network of its target, and moves it to `forward` or `drop`. `ingress` is the port
-    /// it came in at: one of a network's, or the uplink's. `network` is where it was translated to; `None` for a packet
-    /// that names its target by the target's own address. Returns how many frames were made: errors, in `errors`.
+    /// Takes a parsed packet into the network of its target, and moves it to `forward` or `drop`. `ingress`
+    /// is the port it came in at: one of a network's, or the uplink's. `network` is where it was translated
+    /// to; `None` for a packet that names its target by the target's own address. Returns how many frames
+    /// were made: errors, in `errors`.
     pub fn enter(
         &mut self,
         ingress: PortId,
@@ -270,8 +120,8 @@ impl Switch {
         made
     }
 
-    /// Who tells the sender of a packet that it did not get in: the gateway, in the network it was translated to, otherwise the
-    /// host.
+    /// The address that tells the sender of a packet that it did not get in: the gateway's in the network it
+    /// was translated to, otherwise the host's.
     fn speaker(&self, ingress: PortId, network: Option<NetworkId>, about: &Frame) -> Option<IpAddr> {
         let (sender, target) = packet::addresses(about);
         let Some(network) = network else { return self.out.at(ingress)?.address(sender) };
@@ -281,8 +131,8 @@ impl Switch {
         }
     }
 
-    /// Whether an address cannot be that of somebody outside: it is one of ours, or one that no router forwards from
-    /// (RFC 1812, 5.3.7).
+    /// Whether an address cannot be that of somebody outside: it is one of ours, or one that no router
+    /// forwards from (RFC 1812, 5.3.7).
     fn is_impossible_outside(&self, sender: IpAddr) -> bool {
         let unroutable = match sender {
             IpAddr::V4(sender) => {
@@ -328,13 +178,13 @@ impl Switch {
             },
         };
         let published = match network {
-            Some(_) => Published::Translated { loopback: false },
+            Some(_) => Published::Translated,
             None => policy.published_to(frame, to.network, home),
         };
         match policy.rule(frame, from, Place::Network(to.network, home), published, now) {
-            Verdict::Accept | Verdict::AcceptMasqueraded => {}
-            Verdict::Drop(reason) => return Err(reason.into()),
-            Verdict::Reject => return Err(DropReason::Rule.into()),
+            Ruling::Accept => {}
+            Ruling::Drop(reason) => return Err(reason.into()),
+            Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         if route::time_to_live(frame) <= 1 {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
@@ -382,8 +232,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Whose a parsed packet is that came from a port: its network and sandbox. `None` if it is not IP, or no station of the
-    /// network may send it, or its gateway serves none.
+    /// The sender of a parsed packet that came from a port: its network and sandbox. `None` if it is not IP,
+    /// or no station of the network may send it, or its gateway serves none.
     pub fn sender(&self, ingress: PortId, frame: &Frame) -> Option<(NetworkId, u32)> {
         let site = Site::of(&self.ports, ingress).filter(|site| !site.gateway.isolated)?;
         if !frame.headers.is_ip() || frame.headers.network_offset() != ETHERNET_BYTES {
@@ -409,55 +259,4 @@ fn sandbox(site: &Site<'_>) -> u32 {
 
 fn family(frame: &Frame) -> Family {
     if frame.headers.is_ipv4() { Family::V4 } else { Family::V6 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_prefix_leads() {
-        let route = |destination: &str, hop| {
-            let interface = if hop == Hop::Elsewhere { "eth1" } else { "eth0" };
-            Route { destination: destination.parse().expect("net"), interface: interface.to_owned(), hop }
-        };
-        let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
-        let routes = vec![
-            route("0.0.0.0/0", Hop::Router(ip("192.0.2.1"))),
-            route("192.0.2.0/24", Hop::Link),
-            route("10.0.0.0/8", Hop::Elsewhere),
-            route("10.9.0.0/16", Hop::Router(ip("192.0.2.2"))),
-        ];
-        let uplink = |port, interface: &str, address| Uplink {
-            port: PortId(port),
-            interface: interface.to_owned(),
-            addresses: vec![ip(address)],
-        };
-        let uplinks = vec![uplink(1, "eth0", "192.0.2.9"), uplink(2, "eth2", "203.0.113.9")];
-        let mut out = WayOut { uplinks, routes };
-        out.sort();
-        for (target, hop) in [
-            ("198.51.100.1", Some("192.0.2.1")),
-            ("192.0.2.77", Some("192.0.2.77")),
-            ("10.1.0.1", None),
-            ("10.9.0.1", Some("192.0.2.2")),
-            ("2001:db8::1", None),
-        ] {
-            assert_eq!(out.next_hop(ip(target), None), hop.map(|hop| (PortId(1), ip(hop))), "{target}");
-        }
-        assert_eq!(out.interface_towards(ip("10.1.0.1")), Some("eth1"));
-        // What answers goes the way it came, if a route leads there.
-        let second = Hop::Router(ip("203.0.113.1"));
-        let default = "0.0.0.0/0".parse().expect("net");
-        out.routes.push(Route { destination: default, interface: "eth2".to_owned(), hop: second });
-        for (from, target, expected) in [
-            (None, "198.51.100.1", (1, "192.0.2.1")),
-            (Some("192.0.2.9"), "198.51.100.1", (1, "192.0.2.1")),
-            (Some("203.0.113.9"), "198.51.100.1", (2, "203.0.113.1")),
-            (Some("203.0.113.9"), "192.0.2.77", (2, "203.0.113.1")),
-        ] {
-            let found = out.next_hop(ip(target), from.map(ip));
-            assert_eq!(found, Some((PortId(expected.0), ip(expected.1))), "{from:?} to {target}");
-        }
-    }
 }

@@ -22,7 +22,7 @@ const TTL: u8 = 64;
 /// Hop limit of neighbour discovery, by which the receiver knows that no router passed it on (RFC 4861).
 pub(crate) const HOP_LIMIT_MAX: u8 = 255;
 
-/// From which MAC address to which.
+/// The two MAC addresses of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
     pub(crate) source: Mac,
@@ -51,7 +51,7 @@ pub(crate) fn v6_at(bytes: &[u8], at: usize) -> Ipv6Addr {
     octets.into()
 }
 
-/// What IP carries, without padding. The frame must have been parsed and be IP.
+/// The payload of IP, without padding. The frame must have been parsed and be IP.
 pub(crate) fn payload(frame: &Frame) -> &[u8] {
     &frame.bytes()[frame.headers.transport_offset()..frame.headers.end_offset()]
 }

@@ -7,11 +7,12 @@ use crate::switch::Switch;
 use crate::verdicts::Verdicts;
 
 impl Switch {
-    /// Takes a packet of a relay's to the station on `network` that it is for, and moves it to `forward` or `drop`. `port` is
-    /// where that is counted.
+    /// Takes a packet of a relay's to the station on `network` that it is for, and moves it to `forward` or
+    /// `drop`. `port` is where that is counted.
     ///
-    /// A relay speaks for the host, which rules say nothing of, where its packets have an address of the host or of a
-    /// network here; where they have another one, they are judged like what comes from outside for a published port.
+    /// A relay speaks for the host, which rules say nothing of, where its packets have an address of the host
+    /// or of a network here; where they have another one, they are judged like what comes from outside for a
+    /// published port.
     pub fn relay(
         &mut self,
         port: PortId,

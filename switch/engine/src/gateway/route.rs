@@ -6,14 +6,17 @@ use vswitch_frame::headers::be16;
 use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
 
 use super::error::Complaint;
-use super::site::{Site, is_link_local};
-use super::{Fate, Refused, packet};
+use super::fate::{Fate, Refused};
+use super::packet;
+use super::site::Site;
 use crate::bindings::Owner;
-use crate::policy::{Place, Verdict, reject};
+use crate::link_local::is_link_local;
+use crate::policy::{Place, Ruling, reject};
 use crate::switch::Switch;
 
 impl Switch {
-    /// Where a packet goes whose target is not an address of this network's gateway. `source` is a station's.
+    /// The fate of a packet whose target is not an address of this network's gateway. `source` is a
+    /// station's.
     pub(super) fn route(&self, site: &Site<'_>, source: IpAddr, target: IpAddr) -> Result<Fate, Refused> {
         if site.gateway.isolated || target.is_multicast() || is_link_local(target) || is_link_local(source) {
             return Err(DropReason::NotServed.into());
@@ -31,8 +34,8 @@ impl Switch {
         }
     }
 
-    /// Sends a packet to the endpoint behind a port, if it may go there; says which port it goes to. One that a
-    /// rule rejects becomes the answer to its sender.
+    /// Sends a packet to the endpoint behind a port, if it may go there; says which port it goes to. One that
+    /// a rule rejects becomes the answer to its sender.
     pub(super) fn forward(
         &mut self,
         ingress: PortId,
@@ -57,11 +60,10 @@ impl Switch {
         let (from, place) = (Place::Network(site.id(), site.network), Place::Network(to.network, network));
         let published = policy.published_to(frame, to.network, network);
         match policy.rule(frame, from, place, published, now) {
-            // Between networks of this host an answer finds back without another source address.
-            Verdict::Accept | Verdict::AcceptMasqueraded => {}
-            Verdict::Drop(reason) => return Err(reason.into()),
-            Verdict::Reject if reject::turn_round(frame, &site.gateway.addresses) => return Ok(ingress),
-            Verdict::Reject => return Err(DropReason::Rule.into()),
+            Ruling::Accept => {}
+            Ruling::Drop(reason) => return Err(reason.into()),
+            Ruling::Reject if reject::turn_round(frame, &site.gateway.addresses) => return Ok(ingress),
+            Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         let own = network.gateway.as_ref().filter(|gateway| !gateway.isolated).map(|gateway| gateway.mac);
         let (Some(own), Some(station)) = (own, to.addresses.first()) else {
@@ -109,8 +111,8 @@ pub(super) fn address(frame: &mut Frame, own: Mac, station: Mac) {
     bytes[6..12].copy_from_slice(&own.0);
 }
 
-/// Counts a packet's time to live down, which must not be zero. What it carries is not touched, so neither is work on it
-/// that was left for later.
+/// Counts a packet's time to live down, which must not be zero. What it carries is not touched, so neither is
+/// work on it that was left for later.
 pub(super) fn count_down(frame: &mut Frame) {
     let (network, ipv4) = (frame.headers.network_offset(), frame.headers.is_ipv4());
     let bytes = frame.bytes_mut();

@@ -1,10 +1,11 @@
-//! Where a frame for a gateway came from: the port, its network, and who the gateway is there.
+//! The site that a frame for a gateway came from: the port, its network, and the gateway there.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use vswitch_frame::{Mac, NetworkId, PortId};
+use vswitch_frame::{NetworkId, PortId};
 
+use crate::link_local::{is_link_local, link_local};
 use crate::network::{Gateway, Network};
 use crate::ports::{Port, Ports};
 
@@ -65,11 +66,6 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether an address is an IPv6 link-local one.
-pub(crate) fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
-}
-
 /// Whether an address of a subnet can be a station's: it is neither the network's nor the broadcast address
 /// (RFC 1812, 4.2.3.1; in subnets of one or two addresses, RFC 3021, each is a station's).
 fn is_station(net: IpNet, address: IpAddr) -> bool {
@@ -86,22 +82,11 @@ fn is_station(net: IpNet, address: IpAddr) -> bool {
     }
 }
 
-/// The link-local address that is made of a MAC address (RFC 4291, appendix A).
-pub(crate) fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    let word = |high, low| u16::from_be_bytes([high, low]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, word(a ^ 2, b), word(c, 0xff), word(0xfe, d), word(e, f))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use vswitch_frame::Mac;
 
-    #[test]
-    fn a_link_local_address_is_made_of_the_mac() {
-        let expected: Ipv6Addr = "fe80::42:acff:fe11:1".parse().expect("an address");
-        assert_eq!(link_local(Mac([0x02, 0x42, 0xac, 0x11, 0, 1])), expected);
-    }
+    use super::*;
 
     #[test]
     fn what_a_station_may_send_from() {

@@ -1,4 +1,4 @@
-//! What may go from where to where: the walls between networks, the host and the world.
+//! The walls: which packets may go between networks and the world, and within a network through its gateway.
 //!
 //! One pure function. It answers for the first packet of a flow; packets of an accepted flow are
 //! [`established`](Question::established) and pass, which is also how replies get back.
@@ -6,41 +6,27 @@
 //! # The order
 //! 1. Established: accept.
 //! 2. What a rule of the user's says, if it says drop or reject. Its accept only ends the search for rules.
-//! 3. To a loopback binding: only from the host's loopback.
-//! 4. Out of a network: an internal one has no way out, an isolated one none to the host either.
-//! 5. Into a network: its own containers by the ICC switch; the host unless it is isolated; what came
-//!    through a published port of the host; the rest by the gateway mode.
-//! 6. Accepted packets that leave a masquerading network, or that came back into the network they are from
-//!    through a published port (hairpin), get another source address.
+//! 3. Out of a network: an internal or isolated one has no way out.
+//! 4. Into a network: its own containers by the ICC switch, the rest by the gateway mode. A packet that came
+//!    through a published port of the host enters whatever these say.
+//!
+//! The host itself is no place here: it is reached through its own port of a network.
 
 use vswitch_frame::{DropReason, NetworkId};
 
 use super::rules::Action;
-use crate::network::{GatewayMode, Network};
+use crate::network::{Family, GatewayMode, Network};
 
-/// Where a packet comes from or goes to.
+/// A place that a packet comes from or goes to.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {
     /// A container of a network.
     Network(NetworkId, &'a Network),
-    /// The host itself, by one of its addresses.
-    Host,
-    /// The host itself, by a loopback address.
-    Loopback,
-    /// Anything else, behind the uplink.
+    /// Beyond the networks of this host.
     Outside {
         /// Whether it came in on an interface that is trusted to address containers directly.
         trusted: bool,
     },
-}
-
-/// The family of a packet: networks have a gateway mode for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
 }
 
 /// Whether a packet is for a published port.
@@ -51,20 +37,17 @@ pub enum Published {
     /// It names the container's own address, and a port of it that is published.
     Direct,
     /// It named an address and port of the host, which stand for the container's.
-    Translated {
-        /// Whether that address of the host is a loopback address.
-        loopback: bool,
-    },
+    Translated,
 }
 
-/// What is asked about a packet.
+/// A question about a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// Its family.
     pub family: Family,
-    /// Where it comes from.
+    /// The place it comes from.
     pub from: Place<'a>,
-    /// Where it goes, after translation of its destination.
+    /// The place it goes to, after translation of its destination.
     pub to: Place<'a>,
     /// Whether it belongs to a flow that was accepted, in either direction, or is an ICMP error about one.
     pub established: bool,
@@ -72,17 +55,15 @@ pub struct Question<'a> {
     pub icmp: bool,
     /// Whether it is for a published port.
     pub published: Published,
-    /// What the first rule of the user's that matches says.
+    /// The action of the first rule of the user's that matches.
     pub user: Option<Action>,
 }
 
 /// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Let it pass as it is. Of an established flow: with whatever translation the flow has.
+pub enum Ruling {
+    /// Let it pass.
     Accept,
-    /// Let it pass with a source address of the host's.
-    AcceptMasqueraded,
     /// Drop it without a word.
     Drop(DropReason),
     /// Drop it and tell the sender.
@@ -90,45 +71,22 @@ pub enum Verdict {
 }
 
 /// Decides about a packet. See the [module](self) for the order.
-pub fn decide(question: &Question<'_>) -> Verdict {
+pub fn decide(question: &Question<'_>) -> Ruling {
     if question.established {
-        return Verdict::Accept;
+        return Ruling::Accept;
     }
     match question.user {
-        Some(Action::Drop) => return Verdict::Drop(DropReason::Rule),
-        Some(Action::Reject) => return Verdict::Reject,
+        Some(Action::Drop) => return Ruling::Drop(DropReason::Rule),
+        Some(Action::Reject) => return Ruling::Reject,
         Some(Action::Accept) | None => {}
     }
-    match loopback_wall(question).or_else(|| way_out(question)).or_else(|| way_in(question)) {
-        Some(reason) => Verdict::Drop(reason),
-        None if is_masqueraded(question) => Verdict::AcceptMasqueraded,
-        None => Verdict::Accept,
-    }
+    way_out(question).or_else(|| way_in(question)).map_or(Ruling::Accept, Ruling::Drop)
 }
 
 impl Question<'_> {
-    fn is_translated(&self) -> bool {
-        matches!(self.published, Published::Translated { .. })
-    }
-
     fn stays_in_its_network(&self) -> bool {
         matches!((self.from, self.to), (Place::Network(from, _), Place::Network(to, _)) if from == to)
     }
-}
-
-impl Network {
-    /// Who may reach its containers directly, in a family.
-    pub fn mode(&self, family: Family) -> GatewayMode {
-        match family {
-            Family::V4 => self.mode_v4,
-            Family::V6 => self.mode_v6,
-        }
-    }
-}
-
-fn loopback_wall(question: &Question<'_>) -> Option<DropReason> {
-    let bound = question.published == Published::Translated { loopback: true };
-    (bound && !matches!(question.from, Place::Loopback)).then_some(DropReason::LoopbackOnly)
 }
 
 fn way_out(question: &Question<'_>) -> Option<DropReason> {
@@ -136,48 +94,28 @@ fn way_out(question: &Question<'_>) -> Option<DropReason> {
     if question.stays_in_its_network() {
         return None;
     }
-    let isolated = network.mode(question.family) == GatewayMode::Isolated;
-    let closed = match question.to {
-        Place::Host | Place::Loopback => isolated,
-        Place::Network(..) | Place::Outside { .. } => isolated || network.internal,
-    };
+    let closed = network.internal || network.mode(question.family) == GatewayMode::Isolated;
     closed.then_some(DropReason::Internal)
 }
 
 fn way_in(question: &Question<'_>) -> Option<DropReason> {
     let Place::Network(_, network) = question.to else { return None };
-    let mode = network.mode(question.family);
-    let trusted = match question.from {
-        Place::Network(..) if question.stays_in_its_network() => {
-            return (!network.icc && !question.is_translated()).then_some(DropReason::Isolated);
-        }
-        Place::Host | Place::Loopback => {
-            return (mode == GatewayMode::Isolated).then_some(DropReason::Internal);
-        }
-        Place::Network(..) => false,
-        Place::Outside { trusted } => trusted,
-    };
-    if question.is_translated() {
+    if question.published == Published::Translated {
         return None;
+    }
+    if question.stays_in_its_network() {
+        return (!network.icc).then_some(DropReason::Isolated);
     }
     if network.internal {
         return Some(DropReason::Internal);
     }
+    let trusted = matches!(question.from, Place::Outside { trusted: true });
     let published = question.published == Published::Direct;
-    let open = match mode {
+    let open = match network.mode(question.family) {
         GatewayMode::Nat => trusted && published,
         GatewayMode::NatUnprotected => true,
         GatewayMode::Routed => published || question.icmp,
         GatewayMode::Isolated => return Some(DropReason::Internal),
     };
     (!open).then_some(DropReason::Protected)
-}
-
-fn is_masqueraded(question: &Question<'_>) -> bool {
-    let Place::Network(_, network) = question.from else { return false };
-    if question.stays_in_its_network() {
-        return question.is_translated();
-    }
-    let leaves = matches!(question.to, Place::Network(..) | Place::Outside { .. });
-    leaves && network.masquerades(question.family)
 }

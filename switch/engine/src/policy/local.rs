@@ -5,8 +5,8 @@ use vswitch_frame::{DropReason, Frame, Instant, PortId};
 use super::reject;
 use super::rules::Action;
 use crate::network::Station;
-use crate::process::Route;
 use crate::switch::Switch;
+use crate::verdicts::Verdict;
 
 impl Switch {
     /// Whether there are rules for the frames of a port. What the host sends is not their business.
@@ -14,28 +14,28 @@ impl Switch {
         self.policy.has_rules() && self.ports.get(ingress).is_some_and(|port| port.station != Station::Host)
     }
 
-    /// What the rules make of a frame that would take this route. A rejected frame becomes the answer to
-    /// its sender.
+    /// The verdict on a frame that would have this one without rules. A rejected frame becomes the
+    /// answer to its sender.
     pub(crate) fn judge(
         &mut self,
         ingress: PortId,
         frame: &mut Frame,
-        route: Route,
+        verdict: Verdict,
         now: Instant,
-    ) -> Result<Route, DropReason> {
-        let Some(port) = self.ports.get(ingress) else { return Ok(route) };
-        match route {
-            Route::Drop(_) | Route::Local => return Ok(route),
-            Route::Forward { .. } | Route::Flood | Route::Multicast(_) => {}
+    ) -> Result<Verdict, DropReason> {
+        let Some(port) = self.ports.get(ingress) else { return Ok(verdict) };
+        match verdict {
+            Verdict::Drop(_) | Verdict::Local => return Ok(verdict),
+            Verdict::Forward { .. } | Verdict::Flood | Verdict::Multicast(_) => {}
         }
         match self.policy.judge(port.network, frame, now) {
-            Action::Accept => Ok(route),
+            Action::Accept => Ok(verdict),
             Action::Drop => Err(DropReason::Rule),
             Action::Reject => {
                 let gateway = self.ports.network(port.network).and_then(|network| network.gateway.as_ref());
                 let addresses = gateway.map(|gateway| gateway.addresses.as_slice()).unwrap_or_default();
                 let answered = reject::turn_round(frame, addresses);
-                let back = Route::Forward { egress: ingress, mtu: usize::MAX };
+                let back = Verdict::Forward { egress: ingress, mtu: usize::MAX };
                 if answered { Ok(back) } else { Err(DropReason::Rule) }
             }
         }

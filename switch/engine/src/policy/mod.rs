@@ -1,4 +1,4 @@
-//! Who may talk to whom: the walls between networks, the user's rules, and the flows both let through.
+//! Policy, which says who may talk to whom: the walls, the user's rules, and the flows both let through.
 //!
 //! # Theory of operation
 //!
@@ -10,8 +10,9 @@
 //! * **Flows.** The rules judge the first packet of a flow. An accepted flow is remembered (`track`); what
 //!   follows in either direction passes, counts for the same rule, and is shown only to rules about
 //!   established flows.
-//! * **Another table of rules** takes the place of the last at once. A flow accepted by an earlier table is judged
-//!   anew, as its initiator's, when its next packet comes: a new rule ends old connections, from both sides.
+//! * **Another table of rules** takes the place of the last at once. A flow accepted by an earlier table is
+//!   judged anew, as its initiator's, when its next packet comes: a new rule ends old connections, from both
+//!   sides.
 //! * **What rules do not see:** what is not IP, neighbour discovery and group management, without which there
 //!   is no network to have rules about; and what the host itself sends or gets.
 //! * **Fragments** have no ports and are judged one by one; see [`Rule`].
@@ -34,13 +35,13 @@ pub(crate) mod reject;
 pub mod rules;
 pub(crate) mod track;
 
-pub use decide::{Family, Place, Published, Question, Verdict, decide};
+pub use decide::{Place, Published, Question, Ruling, decide};
 pub use published::PublishedPorts;
 pub use rules::{Action, Count, End, Ports, Protocol, Rule, State};
 
 use vswitch_frame::{Frame, Instant, NetworkId};
 
-use crate::network::{GatewayMode, Network};
+use crate::network::{Family, GatewayMode, Network};
 use packet::Packet;
 use rules::{Scope, Table};
 use track::{Flow, Side, Tracker};
@@ -55,7 +56,7 @@ pub struct Policy {
     generation: u64,
 }
 
-/// What rules and flows say of a packet.
+/// The finding of rules and flows about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finding {
     /// It belongs to an accepted flow; this is what rules about such say.
@@ -64,7 +65,7 @@ enum Finding {
     New(Option<(usize, Action)>),
 }
 
-/// How a flow that was accepted stands now.
+/// The standing of a flow that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// It is accepted still: by which rule, and whether both its ends were heard.
@@ -86,7 +87,7 @@ impl Policy {
         self.generation += 1;
     }
 
-    /// What each rule has decided about, by its number.
+    /// The count of each rule, by its number.
     pub fn counts(&self) -> impl Iterator<Item = (u32, Count)> {
         self.rules.counts()
     }
@@ -96,7 +97,7 @@ impl Policy {
         !self.rules.is_empty()
     }
 
-    /// What the rules say of a frame that stays within a network.
+    /// The rules' action on a frame that stays within a network.
     pub fn judge(&mut self, network: NetworkId, frame: &Frame, now: Instant) -> Action {
         let Some(packet) = Packet::of(frame) else { return Action::Accept };
         let scope = Scope::within(network);
@@ -121,7 +122,7 @@ impl Policy {
         to: Place<'_>,
         published: Published,
         now: Instant,
-    ) -> Verdict {
+    ) -> Ruling {
         let Some(packet) = Packet::of(frame) else {
             let family = if frame.headers.is_ipv4() { Family::V4 } else { Family::V6 };
             let question =
@@ -129,25 +130,18 @@ impl Policy {
             return decide(&question);
         };
         let scope = Scope { from: network_of(from), to: network_of(to) };
-        let finding = if is_the_hosts(from) || is_the_hosts(to) {
-            let known = self.find_flow(scope, &packet, now);
-            known.map_or(Finding::New(None), |_| Finding::Established(Action::Accept))
-        } else {
-            self.find(scope, &packet, frame.len(), now)
-        };
-        let (established, user, found) = match finding {
+        let (established, user, found) = match self.find(scope, &packet, frame.len(), now) {
             Finding::Established(Action::Accept) => (true, None, None),
             Finding::Established(action) => (false, Some(action), None),
             Finding::New(found) => (false, found.map(|(_, action)| action), found),
         };
         let (family, icmp) = (packet.family(), packet.is_icmp());
-        let verdict = decide(&Question { family, from, to, established, icmp, published, user });
-        if !established && matches!(verdict, Verdict::Accept | Verdict::AcceptMasqueraded) {
-            let translated = matches!(published, Published::Translated { .. });
-            let direct = !translated && matches!(from, Place::Outside { .. });
+        let ruling = decide(&Question { family, from, to, established, icmp, published, user });
+        if !established && ruling == Ruling::Accept {
+            let direct = published != Published::Translated && matches!(from, Place::Outside { .. });
             self.remember(scope, &packet, found, now, direct);
         }
-        verdict
+        ruling
     }
 
     /// Notes ports that may be reached at a container's own address.
@@ -161,8 +155,8 @@ impl Policy {
         self.flows.forget_published(published);
     }
 
-    /// Whether a packet that names a container of a network by its own address is for a published port, where that makes
-    /// a difference.
+    /// Whether a packet that names a container of a network by its own address is for a published port, where
+    /// that makes a difference.
     pub(crate) fn published_to(&self, frame: &Frame, to: NetworkId, network: &Network) -> Published {
         let family = if frame.headers.is_ipv4() { Family::V4 } else { Family::V6 };
         let matters = match network.mode(family) {
@@ -179,8 +173,9 @@ impl Policy {
         found.map_or(Published::No, |_| Published::Direct)
     }
 
-    /// Whether a packet that goes from a network to outside answers somebody there who has named its sender by the sender's
-    /// own address, or is an error about what came in so. Then it must not get another address.
+    /// Whether a packet that goes from a network to outside answers somebody there who has named its sender
+    /// by the sender's own address, or is an error about what came in so. Then it must not get another
+    /// address.
     pub(crate) fn answers_directly(&mut self, network: NetworkId, frame: &Frame) -> bool {
         let Some(packet) = Packet::of(frame) else { return false };
         let scope = Scope { from: Some(network), to: None };
@@ -227,7 +222,7 @@ impl Policy {
         }
     }
 
-    /// How the flow stands that a packet belongs to, or is an ICMP error about.
+    /// The standing of the flow that a packet belongs to, or is an ICMP error about.
     fn find_flow(&mut self, scope: Scope, packet: &Packet, now: Instant) -> Option<Standing> {
         let Self { rules, flows, generation, .. } = self;
         if let Some(quoted) = packet.about {
@@ -273,10 +268,6 @@ impl Policy {
 fn network_of(place: Place<'_>) -> Option<NetworkId> {
     match place {
         Place::Network(id, _) => Some(id),
-        Place::Host | Place::Loopback | Place::Outside { .. } => None,
+        Place::Outside { .. } => None,
     }
-}
-
-fn is_the_hosts(place: Place<'_>) -> bool {
-    matches!(place, Place::Host | Place::Loopback)
 }

@@ -1,11 +1,11 @@
-//! What the policy sees of a frame: who talks to whom, and how.
+//! A frame as policy sees it: who talks to whom, and how.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vswitch_frame::headers::{be16, protocol};
 use vswitch_frame::{Frame, Headers};
 
-use super::decide::Family;
+use crate::network::Family;
 
 /// TCP flags (RFC 9293, 3.1).
 pub(super) mod flags {
@@ -25,7 +25,7 @@ pub(crate) struct Tuple {
 }
 
 impl Tuple {
-    /// The same as the other end names it.
+    /// The tuple as the other end names it.
     pub(crate) fn reversed(self) -> Self {
         Self { from: self.to, to: self.from, protocol: self.protocol }
     }
@@ -44,8 +44,8 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// What a frame carries, or `None` if that is not IP or is what makes IP work on a link: neighbour
-    /// discovery and group management. The frame must have been parsed.
+    /// The packet that a frame carries, or `None` if that is not IP or is what makes IP work on a link:
+    /// neighbour discovery and group management. The frame must have been parsed.
     pub(crate) fn of(frame: &Frame) -> Option<Self> {
         let (bytes, headers) = (frame.bytes(), frame.headers);
         let (from, to) = addresses(bytes, &headers)?;
@@ -107,7 +107,8 @@ fn ipv6(bytes: &[u8]) -> Option<IpAddr> {
     Some(Ipv6Addr::from(octets).into())
 }
 
-/// Neighbour discovery, MLD (RFC 4861, RFC 3810) and IGMP: without them no packet finds its way, as without ARP.
+/// Neighbour discovery, MLD (RFC 4861, RFC 3810) and IGMP: without them no packet finds its way, as without
+/// ARP.
 fn is_link_upkeep(number: u8, segment: &[u8]) -> bool {
     let kind = segment.first().copied().unwrap_or(0);
     match number {

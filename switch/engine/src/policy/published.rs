@@ -1,5 +1,5 @@
-//! Ports of containers that are published: those that may be reached at the container's own address, too, where the
-//! gateway mode makes a difference between published ports and others.
+//! Ports of containers that are published: those that may be reached at the container's own address, too,
+//! where the gateway mode makes a difference between published ports and others.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -13,15 +13,15 @@ use super::packet::Packet;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rule {
-    /// What it is known by.
+    /// The number it is known by.
     pub id: u32,
     /// Only frames into or out of this network.
     pub network: Option<NetworkId>,
-    /// Who sent the packet.
+    /// The packet's sender.
     pub from: End,
-    /// Who is to get it.
+    /// The packet's receiver.
     pub to: End,
-    /// What it carries.
+    /// The protocol it carries.
     pub protocol: Protocol,
     /// The sender's port; `None` is any, protocols without ports included.
     pub source_ports: Option<Ports>,
@@ -30,7 +30,7 @@ pub struct Rule {
     /// Whether it begins a flow or belongs to one. `None` is the same as [`State::New`]: a flow that was
     /// accepted goes on, and what answers it comes back.
     pub state: Option<State>,
-    /// What becomes of it.
+    /// The fate of the packet.
     pub action: Action,
 }
 
@@ -47,7 +47,7 @@ pub enum End {
     Network(NetworkId),
 }
 
-/// What a packet carries.
+/// The protocol that a packet carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Protocol {
@@ -77,7 +77,7 @@ pub enum State {
     Established,
 }
 
-/// What becomes of a packet.
+/// The fate of a packet that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Action {
@@ -89,7 +89,7 @@ pub enum Action {
     Reject,
 }
 
-/// What a rule has decided about.
+/// The traffic that a rule has decided about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Count {
@@ -111,7 +111,7 @@ impl Scope {
         Self { from: Some(network), to: Some(network) }
     }
 
-    /// That of what comes back.
+    /// The scope of the way back.
     pub(crate) fn reversed(self) -> Self {
         Self { from: self.to, to: self.from }
     }

@@ -1,4 +1,4 @@
-//! Which flows were accepted, so that what answers them is let back.
+//! The flows that were accepted, so that what answers them is let back.
 //!
 //! # Theory of operation
 //!
@@ -10,12 +10,11 @@
 //! * **Limits.** [`FLOWS_MAX`] in all and [`FLOWS_PER_INITIATOR_MAX`] of one address, so that one container
 //!   cannot use up what is there for all. A flow beyond them is decided anew for every packet: its initiator
 //!   notices nothing, but its replies are no replies to us.
-//! * **Ageing.** A flow is forgotten when idle for longer than its protocol and phase allow (RFC 5382 for TCP,
-//!   RFC 4787 for UDP, RFC 5508 for ICMP). Every [`SWEEP`] while there is any flow, all are looked at.
+//! * **Ageing.** A flow is forgotten when idle for longer than its protocol and phase allow (RFC 5382 for
+//!   TCP, RFC 4787 for UDP, RFC 5508 for ICMP). Every [`SWEEP`] while there is any flow, all are looked at.
 //! * **Mid-stream.** The first packet seen decides who the initiator is, also of a connection that is older
 //!   than the first rule.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ use super::rules::Scope;
 pub(crate) const FLOWS_MAX: usize = 65_536;
 /// Flows remembered of one initiator.
 pub(crate) const FLOWS_PER_INITIATOR_MAX: u32 = 8192;
-/// How often idle flows are looked for.
+/// The time between two looks for idle flows.
 pub(crate) const SWEEP: Duration = Duration::from_secs(15);
 
 /// A flow that was accepted.
@@ -44,15 +43,16 @@ pub(crate) struct Flow {
     pub(crate) scope: Scope,
     /// The place of the rule that accepted it, in the table of `generation`.
     pub(crate) rule: Option<usize>,
-    /// Which table of rules accepted it.
+    /// The number of the table of rules that accepted it.
     pub(crate) generation: u64,
-    /// Whether somebody outside began it, who named a container's own address: what answers it keeps that address.
+    /// Whether somebody outside began it, who named a container's own address: what answers it keeps that
+    /// address.
     pub(crate) direct: bool,
     phase: Phase,
     seen: Instant,
 }
 
-/// How far a flow has come.
+/// The phase of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Only the initiator was heard.
@@ -63,7 +63,7 @@ enum Phase {
     Closing,
 }
 
-/// Which end of a flow a packet comes from.
+/// The end of a flow that a packet comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Initiator,
@@ -122,7 +122,8 @@ impl Flow {
 #[derive(Debug)]
 pub(crate) struct Tracker {
     flows: HashTable<Flow>,
-    per_initiator: BTreeMap<IpAddr, u32>,
+    /// The number of flows of each initiator.
+    per_initiator: HashTable<(IpAddr, u32)>,
     hash: SeededHash,
     sweep_at: Option<Instant>,
 }
@@ -136,7 +137,7 @@ impl Tracker {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             flows: HashTable::new(),
-            per_initiator: BTreeMap::new(),
+            per_initiator: HashTable::new(),
             hash: SeededHash::new(seed),
             sweep_at: None,
         }
@@ -156,14 +157,19 @@ impl Tracker {
     /// Remembers a flow in place of what was known of its two ends. At a limit it is not remembered.
     pub(crate) fn insert(&mut self, flow: Flow) {
         self.remove(flow.scope, &flow.tuple);
+        let Self { flows, per_initiator, hash, sweep_at } = self;
         let initiator = flow.tuple.from.0;
-        let of_initiator = self.per_initiator.get(&initiator).copied().unwrap_or(0);
-        if self.flows.len() >= FLOWS_MAX || of_initiator >= FLOWS_PER_INITIATOR_MAX {
+        if flows.len() >= FLOWS_MAX {
             return;
         }
-        self.per_initiator.insert(initiator, of_initiator + 1);
-        self.sweep_at.get_or_insert(flow.seen + SWEEP);
-        let Self { flows, hash, .. } = self;
+        match per_initiator.find_mut(hash.of(&initiator), |(of, _)| *of == initiator) {
+            Some((_, count)) if *count >= FLOWS_PER_INITIATOR_MAX => return,
+            Some((_, count)) => *count += 1,
+            None => {
+                per_initiator.insert_unique(hash.of(&initiator), (initiator, 1), |(of, _)| hash.of(of));
+            }
+        }
+        sweep_at.get_or_insert(flow.seen + SWEEP);
         flows.insert_unique(hash_of(hash, &flow.tuple), flow, |flow| hash_of(hash, &flow.tuple));
     }
 
@@ -172,7 +178,7 @@ impl Tracker {
         let hash = hash_of(&self.hash, tuple);
         if let Ok(entry) = self.flows.find_entry(hash, |flow| flow.side_of(scope, tuple).is_some()) {
             let (flow, _) = entry.remove();
-            uncount(&mut self.per_initiator, &flow);
+            uncount(&mut self.per_initiator, &self.hash, &flow);
         }
     }
 
@@ -206,23 +212,23 @@ impl Tracker {
     }
 
     fn retain(&mut self, keep: impl Fn(&Flow) -> bool) {
-        let Self { flows, per_initiator, .. } = self;
+        let Self { flows, per_initiator, hash, .. } = self;
         flows.retain(|flow| {
             let kept = keep(flow);
             if !kept {
-                uncount(per_initiator, flow);
+                uncount(per_initiator, hash, flow);
             }
             kept
         });
     }
 }
 
-fn uncount(per_initiator: &mut BTreeMap<IpAddr, u32>, flow: &Flow) {
+fn uncount(per_initiator: &mut HashTable<(IpAddr, u32)>, hash: &SeededHash, flow: &Flow) {
     let initiator = flow.tuple.from.0;
-    if let Some(count) = per_initiator.get_mut(&initiator) {
-        *count -= 1;
-        if *count == 0 {
-            per_initiator.remove(&initiator);
+    if let Ok(mut entry) = per_initiator.find_entry(hash.of(&initiator), |(of, _)| *of == initiator) {
+        entry.get_mut().1 -= 1;
+        if entry.get().1 == 0 {
+            entry.remove();
         }
     }
 }

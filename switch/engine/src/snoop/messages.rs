@@ -10,9 +10,9 @@ use vswitch_frame::checksum::Sum;
 use vswitch_frame::headers::{be16, ethertype, protocol};
 use vswitch_frame::{Checksum, Frame, Mac};
 
-use crate::gateway::link_local;
+use crate::link_local::link_local;
 
-/// What a host says of a group.
+/// A host's claim about a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     Join(IpAddr),
@@ -54,7 +54,7 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// What a record means (RFC 3376, 4.2.12).
+/// The claim that a record makes (RFC 3376, 4.2.12).
 fn claim(kind: u8, sources: usize, group: IpAddr) -> Option<Claim> {
     const IS_INCLUDE: u8 = 1;
     const IS_EXCLUDE: u8 = 2;
@@ -138,7 +138,7 @@ fn address(bytes: &[u8], ipv6: bool) -> Option<IpAddr> {
     Some(Ipv4Addr::from(octets).into())
 }
 
-/// Who asks.
+/// The sender of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asker {
     pub(super) mac: Mac,

@@ -13,56 +13,55 @@
 //!                   else: to the group's members and to ports with a router
 //! ```
 //!
-//! * **Who hears everything.** A tunnel; a port with a router; a new port for [`SETTLE`], in which it is asked twice, so
-//!   that nothing is lost when a datapath takes the place of a dead one; and a port that is at its limit.
+//! * **Who hears everything.** A tunnel; a port with a router; a new port for [`SETTLE`], in which it is
+//!   asked twice, so that nothing is lost when a datapath takes the place of a dead one; and a port that is
+//!   at its limit.
 //! * **Families.** IPv4 is snooped where the gateway has an IPv4 address, IPv6 likewise; the other family, a
 //!   network without a gateway, and what is not IP is flooded.
 //! * **Leaving.** Somebody else behind the port may still be a member, so it is asked; silence for
 //!   [`LEAVE`] ends the membership.
-//! * **Limits.** [`MEMBERSHIPS_MAX`] in all and [`MEMBERSHIPS_PER_PORT_MAX`] at a port. What is beyond them is
-//!   not remembered: the port hears everything instead.
+//! * **Limits.** [`MEMBERSHIPS_MAX`] in all and [`MEMBERSHIPS_PER_PORT_MAX`] at a port. What is beyond them
+//!   is not remembered: the port hears everything instead.
 //! * **Ageing.** A membership that is not renewed ends after [`MEMBERSHIP`] (RFC 3376, 8.4).
 
+mod audience;
 mod messages;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, PortId};
+use vswitch_frame::{Instant, Mac, NetworkId, PortId};
 
 use crate::network::{Network, Station};
-use crate::ports::Port;
-use crate::process::Route;
-use crate::switch::Switch;
-use messages::{Asker, Claim, Message};
+use messages::{Asker, Claim};
 
 /// Memberships remembered at once.
 pub(crate) const MEMBERSHIPS_MAX: usize = 16_384;
 /// Memberships remembered at one port.
 pub(crate) const MEMBERSHIPS_PER_PORT_MAX: usize = 256;
-/// Between two general queries (RFC 3376, 8.2).
+/// The time between two general queries (RFC 3376, 8.2).
 const QUERY_INTERVAL: Duration = Duration::from_secs(125);
-/// How long hosts may take to answer one (RFC 3376, 8.3).
+/// The time that hosts have to answer one (RFC 3376, 8.3).
 const RESPONSE: Duration = Duration::from_secs(10);
-/// How long they may take to answer when something is waiting for it (RFC 3376, 8.8).
+/// The time that they have to answer when something is waiting for it (RFC 3376, 8.8).
 const RESPONSE_SOON: Duration = Duration::from_secs(1);
-/// From a new port to the first query, and between that and the second.
+/// The time from a new port to the first query, and between that and the second.
 const STARTUP_INTERVAL: Duration = Duration::from_secs(1);
 /// Queries at that pace after a port was added.
 const STARTUP_QUERIES: u8 = 2;
-/// How long a new port hears everything: both queries and their answers, twice over.
+/// The time in which a new port hears everything: both queries and their answers, twice over.
 const SETTLE: Duration = Duration::from_secs(6);
-/// How long a membership lasts (RFC 3376, 8.4).
+/// The time that a membership lasts (RFC 3376, 8.4).
 const MEMBERSHIP: Duration = Duration::from_secs(2 * 125 + 10);
-/// How long it lasts after somebody left (RFC 3376, 8.8, twice).
+/// The time that it lasts after somebody left (RFC 3376, 8.8, twice).
 const LEAVE: Duration = Duration::from_secs(2);
-/// How long a port has a router after a query from it (RFC 3376, 8.5).
+/// The time that a port has a router after a query from it (RFC 3376, 8.5).
 const ROUTER: Duration = Duration::from_secs(2 * 125 + 5);
 /// Queries about one group that wait to be sent; at the limit a membership ends without one.
 const SPECIFIC_MAX: usize = 1024;
 
-/// Who gets a multicast frame, among those who may.
+/// The ports that get a multicast frame, among those that may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// The members of a group, and routers.
@@ -76,13 +75,13 @@ pub enum Audience {
 pub struct Query {
     /// The network it is for.
     pub network: NetworkId,
-    /// Who is asked.
+    /// The ports that are asked.
     pub asked: Asked,
     /// The frame.
     pub bytes: Vec<u8>,
 }
 
-/// Who is asked by a query.
+/// The ports that a query asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// Every port but the host's and tunnels, whose other ends ask for themselves.
@@ -93,7 +92,7 @@ pub enum Asked {
     Port(PortId),
 }
 
-/// What is known of the groups of all networks.
+/// The groups of all networks, as far as they are known.
 #[derive(Debug, Default)]
 pub(crate) struct Snoop {
     segments: BTreeMap<NetworkId, Segment>,
@@ -104,7 +103,7 @@ pub(crate) struct Snoop {
     poll_at: Option<Instant>,
 }
 
-/// What is known of the groups of one network.
+/// The groups of one network, as far as they are known.
 #[derive(Debug)]
 struct Segment {
     mac: Mac,
@@ -132,7 +131,7 @@ enum Due {
 }
 
 impl Segment {
-    /// That of a network, if it has a querier.
+    /// The segment of a network, if it has a querier.
     fn new(network: &Network) -> Option<Self> {
         let gateway = network.gateway.as_ref()?;
         let ipv4 = gateway.addresses.iter().find_map(|address| match address {
@@ -381,79 +380,5 @@ fn is_snooped(group: IpAddr) -> bool {
     match group {
         IpAddr::V4(group) => group.is_multicast() && group.octets()[..3] != [224, 0, 0],
         IpAddr::V6(group) => group.is_multicast() && group.octets()[1] & 0xf > 2,
-    }
-}
-
-impl Switch {
-    /// Where a frame to a group address goes that would go `otherwise`; notes what hosts say of groups. The
-    /// frame must have been parsed.
-    pub(crate) fn snoop(&mut self, ingress: PortId, frame: &Frame, otherwise: Route, now: Instant) -> Route {
-        let Some(port) = self.ports.get(ingress) else { return otherwise };
-        let network = port.network;
-        let Some(segment) = self.snoop.segments.get_mut(&network) else { return otherwise };
-        let destination = crate::policy::packet::addresses(frame.bytes(), &frame.headers);
-        let Some((_, group)) =
-            destination.filter(|(_, group)| group.is_multicast() && segment.snoops(*group))
-        else {
-            return otherwise;
-        };
-        match messages::read(frame) {
-            Some(Message::Query { by_router }) => {
-                if by_router {
-                    segment.hear_all(ingress, now + ROUTER);
-                    self.snoop.wake(network);
-                }
-                otherwise
-            }
-            Some(Message::One(claim)) => {
-                self.snoop.note(network, ingress, claim, now);
-                self.to(ingress, Audience::Routers, DropReason::Snooped)
-            }
-            Some(Message::Records(records)) => {
-                records.flatten().for_each(|claim| self.snoop.note(network, ingress, claim, now));
-                self.to(ingress, Audience::Routers, DropReason::Snooped)
-            }
-            None if is_snooped(group) && !matches!(otherwise, Route::Drop(_)) => {
-                self.to(ingress, Audience::Group(group), DropReason::NoMember)
-            }
-            None => otherwise,
-        }
-    }
-
-    fn to(&self, ingress: PortId, audience: Audience, if_none: DropReason) -> Route {
-        let anybody = self.multicast_targets(ingress, audience).next().is_some();
-        if anybody { Route::Multicast(audience) } else { Route::Drop(if_none) }
-    }
-
-    /// The ports to which a multicast frame of a port goes, with their MTU in bytes: those of
-    /// [`flood_targets`](Self::flood_targets) that are its audience.
-    pub fn multicast_targets(
-        &self,
-        ingress: PortId,
-        audience: Audience,
-    ) -> impl Iterator<Item = (PortId, usize)> {
-        let from = self.ports.get(ingress);
-        let segment = from.and_then(|from| self.snoop.segments.get(&from.network));
-        let listeners = segment.into_iter().flat_map(move |segment| segment.members(audience));
-        let ports = listeners.filter_map(move |id| Some((id, from?, self.ports.get(id)?)));
-        let others = ports.filter(move |(id, from, to)| *id != ingress && !to.is_apart_from(from));
-        others.map(|(id, _, to)| (id, to.mtu))
-    }
-
-    /// The next query of the switch's that is due; [`poll`](Self::poll) makes them due.
-    pub fn next_query(&mut self) -> Option<Query> {
-        self.snoop.next_query()
-    }
-
-    /// The ports that are asked by a query, with their MTU in bytes.
-    pub fn query_targets(&self, query: &Query) -> impl Iterator<Item = (PortId, usize)> {
-        let asked = query.asked;
-        let kind = move |port: &Port| match asked {
-            Asked::Containers => !matches!(port.station, Station::Host | Station::Tunnel),
-            Asked::Host => port.station == Station::Host,
-            Asked::Port(_) => true,
-        };
-        let ports = self.ports.members_where(query.network, kind);
-        ports.filter(move |(id, _)| !matches!(asked, Asked::Port(port) if port != *id))
     }
 }

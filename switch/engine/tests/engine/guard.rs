@@ -84,7 +84,7 @@ fn hidden(protocol: u8, extensions: usize) -> Vec<u8> {
     ip(own("fd00::1"), to_v6(), 60, body, None)
 }
 
-/// What is sent, and why it is dropped, if it is.
+/// Frames, and why each is dropped, if it is.
 fn table() -> Vec<(&'static str, Vec<u8>, Option<DropReason>)> {
     use DropReason::{RogueDhcp, RogueRa, SpoofedArp, SpoofedIp, SpoofedMac, SpoofedNd};
     let (v4, v6, zero, none) = (own("10.0.0.1"), own("fd00::1"), own("0.0.0.0"), own("::"));

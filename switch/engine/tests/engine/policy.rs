@@ -1,7 +1,7 @@
 //! The walls, exhaustively: every question there is, against a specification of one line a case.
 
-use vswitch_engine::policy::{Action, Family, Place, Published, Question, Verdict, decide};
-use vswitch_engine::{GatewayMode, Network};
+use vswitch_engine::policy::{Action, Place, Published, Question, Ruling, decide};
+use vswitch_engine::{Family, GatewayMode, Network};
 use vswitch_frame::{DropReason, NetworkId};
 
 const HOME: NetworkId = NetworkId(1);
@@ -12,8 +12,6 @@ const OTHER: NetworkId = NetworkId(2);
 enum Who {
     Home,
     Other,
-    Host,
-    Loopback,
     Outside,
     Trusted,
 }
@@ -33,12 +31,11 @@ struct Case {
     user: Option<Action>,
 }
 
-/// What matters of a network.
+/// A network, as far as it matters.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     internal: bool,
     icc: bool,
-    masquerade: bool,
     mode: GatewayMode,
 }
 
@@ -55,61 +52,44 @@ impl Case {
     fn enters(&self) -> bool {
         self.in_network(self.to) && !self.within()
     }
-    fn by_the_host(&self) -> bool {
-        matches!(self.from, Who::Host | Who::Loopback)
-    }
-    fn for_the_host(&self) -> bool {
-        matches!(self.to, Who::Host | Who::Loopback)
-    }
     fn by_host_port(&self) -> bool {
-        matches!(self.published, Published::Translated { .. })
-    }
-    fn bound_to_loopback(&self) -> bool {
-        self.published == Published::Translated { loopback: true }
+        self.published == Published::Translated
     }
     fn for_published_port(&self) -> bool {
         self.published == Published::Direct
     }
 }
 
-/// What of a case decides, and what is decided. The first line that applies counts.
-type Line = (&'static str, fn(&Case) -> bool, Verdict);
+/// The part of a case that decides, and the decision. The first line that applies counts.
+type Line = (&'static str, fn(&Case) -> bool, Ruling);
 
 use GatewayMode::{Isolated, Nat, NatUnprotected, Routed};
-use Verdict::{Accept, AcceptMasqueraded, Drop, Reject};
+use Ruling::{Accept, Drop, Reject};
 
 #[rustfmt::skip]
 const SPECIFICATION: &[Line] = &[
     ("replies and what follows the first packet pass", |c| c.established, Accept),
     ("the user's drop comes before the walls",   |c| c.user == Some(Action::Drop), Drop(DropReason::Rule)),
     ("so does the user's reject",                |c| c.user == Some(Action::Reject), Reject),
-    ("loopback bindings are the loopback's",     |c| c.bound_to_loopback() && c.from != Who::Loopback, Drop(DropReason::LoopbackOnly)),
     ("nothing leaves an isolated network",       |c| c.leaves() && c.source.mode == Isolated, Drop(DropReason::Internal)),
-    ("an internal one reaches its host",         |c| c.leaves() && c.source.internal && c.for_the_host(), Accept),
-    ("but nothing else",                         |c| c.leaves() && c.source.internal, Drop(DropReason::Internal)),
-    ("hairpin gets the gateway's address",       |c| c.within() && c.by_host_port(), AcceptMasqueraded),
+    ("or an internal one",                       |c| c.leaves() && c.source.internal, Drop(DropReason::Internal)),
+    ("published ports lead in",                  |c| c.by_host_port(), Accept),
     ("ICC off is silence",                       |c| c.within() && !c.target.icc, Drop(DropReason::Isolated)),
     ("ICC on is not",                            |c| c.within(), Accept),
-    ("the host does not reach isolated ones",    |c| c.enters() && c.by_the_host() && c.target.mode == Isolated, Drop(DropReason::Internal)),
-    ("but all others, internal ones, too",       |c| c.by_the_host(), Accept),
-    ("containers reach their host",              |c| c.for_the_host(), Accept),
-    ("published ports lead in, masqueraded",     |c| c.enters() && c.by_host_port() && c.leaves() && c.source.masquerade && c.source.mode != Routed, AcceptMasqueraded),
-    ("or not",                                   |c| c.enters() && c.by_host_port(), Accept),
     ("else nothing enters an internal network",  |c| c.enters() && c.target.internal, Drop(DropReason::Internal)),
     ("or an isolated one",                       |c| c.enters() && c.target.mode == Isolated, Drop(DropReason::Internal)),
     ("nat: only trusted interfaces come near",   |c| c.enters() && c.target.mode == Nat && c.from != Who::Trusted, Drop(DropReason::Protected)),
     ("and only to published ports",              |c| c.enters() && c.target.mode == Nat && !c.for_published_port(), Drop(DropReason::Protected)),
     ("routed: published ports and ICMP",         |c| c.enters() && c.target.mode == Routed && !c.for_published_port() && !c.icmp, Drop(DropReason::Protected)),
-    ("what leaves is masqueraded",               |c| c.leaves() && c.source.masquerade && matches!(c.source.mode, Nat | NatUnprotected), AcceptMasqueraded),
-    ("unless that is off or the mode is routed", |_| true, Accept),
+    ("whatever else may be asked passes",        |_| true, Accept),
 ];
 
 fn kinds(vary: bool) -> Vec<Kind> {
     let mut kinds = Vec::new();
     for mode in [Nat, NatUnprotected, Routed, Isolated] {
-        for bits in 0..8 {
+        for bits in 0..4 {
             let bit = |at: u8| bits >> at & 1 == 1;
-            kinds.push(Kind { internal: bit(0), icc: bit(1), masquerade: bit(2), mode });
+            kinds.push(Kind { internal: bit(0), icc: bit(1), mode });
         }
     }
     kinds.truncate(if vary { kinds.len() } else { 1 });
@@ -118,14 +98,9 @@ fn kinds(vary: bool) -> Vec<Kind> {
 
 /// Every case there is.
 fn cases(mut check: impl FnMut(Case)) {
-    let everybody = [Who::Home, Who::Other, Who::Host, Who::Loopback, Who::Outside, Who::Trusted];
+    let everybody = [Who::Home, Who::Other, Who::Outside, Who::Trusted];
     let is_network = |who| matches!(who, Who::Home | Who::Other);
-    let publications = [
-        Published::No,
-        Published::Direct,
-        Published::Translated { loopback: false },
-        Published::Translated { loopback: true },
-    ];
+    let publications = [Published::No, Published::Direct, Published::Translated];
     let users = [None, Some(Action::Accept), Some(Action::Drop), Some(Action::Reject)];
     for from in everybody {
         for to in everybody {
@@ -152,16 +127,14 @@ fn network(kind: Kind, family: Family) -> Network {
         Family::V4 => (kind.mode, decoy),
         Family::V6 => (decoy, kind.mode),
     };
-    let Kind { internal, icc, masquerade, .. } = kind;
-    Network { internal, icc, masquerade, mode_v4, mode_v6, ..Network::default() }
+    let Kind { internal, icc, .. } = kind;
+    Network { internal, icc, mode_v4, mode_v6, ..Network::default() }
 }
 
 fn place(who: Who, network: &Network) -> Place<'_> {
     match who {
         Who::Home => Place::Network(HOME, network),
         Who::Other => Place::Network(OTHER, network),
-        Who::Host => Place::Host,
-        Who::Loopback => Place::Loopback,
         Who::Outside => Place::Outside { trusted: false },
         Who::Trusted => Place::Outside { trusted: true },
     }

@@ -257,7 +257,7 @@ fn queries_are_well_formed_and_regular() {
     let (mld, _) = &queries[2];
     assert_eq!(mld[..14], [0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 254, 0x86, 0xdd]);
     assert_eq!((mld[21], mld[22], mld[62], mld.len()), (1, 0xfe, 130, 90));
-    // What we write, we would understand: a query is flooded, and its sender is a router.
+    // Our own queries are understood: a query is flooded, and its sender is a router.
     for bytes in [igmp, mld] {
         let mut other = Bench::settled(2);
         let mut foreign = bytes.clone();

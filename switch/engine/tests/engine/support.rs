@@ -10,11 +10,11 @@ pub(crate) struct Sketch {
     pub(crate) source: Mac,
     /// Its destination address.
     pub(crate) destination: Mac,
-    /// What is behind the addresses.
+    /// The content behind the addresses.
     pub(crate) load: Load,
 }
 
-/// What is behind a frame's addresses.
+/// The content behind a frame's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
     /// So many bytes that are not IP.

@@ -10,7 +10,7 @@ const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 254]);
 const CONTAINER: PortId = PortId(1);
 const HOST: PortId = PortId(2);
 const TUNNEL: PortId = PortId(3);
-/// What the tunnel has room for.
+/// The MTU of the tunnel.
 const ROOM: usize = 1400;
 
 struct Bench {

@@ -15,7 +15,7 @@ use crate::packets::{ACK, Host, RST, SYN, UDP, arp, host, icmp, ip, tagged, tcp,
 const NETWORK: NetworkId = NetworkId(0);
 const GATEWAY: &str = "10.0.0.254";
 
-/// What became of a frame.
+/// The fate of a frame.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     /// It passed, as it was.
@@ -141,7 +141,7 @@ impl Bench {
     }
 }
 
-/// What a rule matches: the rule, a packet it matches, and one that it does not.
+/// Examples of matching: a rule, a packet it matches, and one that it does not.
 fn matches() -> Vec<(Rule, Vec<u8>, Vec<u8>)> {
     let drop = || rule(1, Action::Drop);
     let web = (b(), 80);

@@ -48,7 +48,7 @@ impl AddressWatch {
         Ok(Self { socket })
     }
 
-    /// The same, to be awaited.
+    /// A watch that can be awaited.
     ///
     /// # Errors
     /// When the runtime cannot watch the descriptor.

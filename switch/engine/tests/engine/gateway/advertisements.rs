@@ -14,7 +14,7 @@ const ALL_NODES: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
 const ALL_ROUTERS: Mac = Mac([0x33, 0x33, 0, 0, 0, 2]);
 const LINK_LOCAL: &str = "fe80::ff:ff:fe00:0";
 
-/// What the red router says; `secs` is how long it leads further.
+/// The red router's advertisement; `secs` is how long it leads further.
 fn red_router(secs: u64) -> Icmpv6Repr<'static> {
     let IpAddr::V6(prefix) = ip("fd01::") else { panic!("IPv6") };
     let forever = smoltcp::time::Duration::from_secs(u64::from(u32::MAX));
@@ -66,7 +66,7 @@ fn without_ipv6_there_is_no_router() {
     assert_eq!(next_due(&mut bench), None);
 }
 
-/// Who gets an advertisement, and for how many seconds the router leads further.
+/// The ports that get an advertisement, and for how many seconds the router leads further.
 type Told = (Vec<PortId>, u64);
 
 /// The advertisements that are due now.

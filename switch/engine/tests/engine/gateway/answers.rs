@@ -1,4 +1,4 @@
-//! What the gateway answers itself: ARP, neighbour discovery and echo.
+//! Answers of the gateway itself: ARP, neighbour discovery and echo.
 
 use smoltcp::wire::{
     ArpOperation, Icmpv4Repr, Icmpv6Repr, NdiscNeighborFlags, NdiscRepr, RawHardwareAddress,

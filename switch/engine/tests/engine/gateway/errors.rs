@@ -1,4 +1,4 @@
-//! What senders are told, and when they are not.
+//! Errors to senders, and when there is none.
 
 use std::time::Duration;
 

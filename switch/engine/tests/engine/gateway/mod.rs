@@ -10,6 +10,7 @@ mod garbage;
 mod outside;
 mod routing;
 mod stack;
+mod walls;
 
 use std::net::IpAddr;
 
@@ -81,14 +82,14 @@ fn container(network: NetworkId, port: PortId) -> Port {
     }
 }
 
-/// What became of frames.
+/// The fates of frames.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Fates {
     forward: Vec<(PortId, Vec<u8>)>,
     flood: Vec<Vec<u8>>,
     /// Questions for names.
     names: Vec<Vec<u8>>,
-    /// What leaves the networks of the host, and whether it is to be masqueraded.
+    /// Packets that leave the networks of the host, and whether each is to be masqueraded.
     outbound: Vec<(bool, Vec<u8>)>,
     /// Errors for somebody outside; those that are to be translated have the network they are from.
     errors: Vec<(Option<NetworkId>, Vec<u8>)>,

@@ -8,7 +8,7 @@ use super::craft::{self, Link};
 use super::*;
 
 const TO_GATEWAY: Link = Link { source: Mac([2, 0, 0, 0, 0, 5]), target: Mac([2, 0xff, 0, 0, 0, 0]) };
-/// What comes from the uplink is addressed to the host's interface.
+/// The link of frames from the uplink, which are addressed to the host's interface.
 const TO_HOST: Link = Link { source: Mac([2, 9, 9, 9, 9, 1]), target: Mac([2, 9, 9, 9, 9, 2]) };
 const UPLINK: PortId = PortId(4095);
 const FAR: [(&str, &str); 2] = [("10.1.0.5", "198.51.100.1"), ("fd01::5", "2001:db8::1")];
@@ -33,7 +33,7 @@ fn bench(change: impl Fn(&mut Network)) -> Bench {
     bench
 }
 
-/// What becomes of a packet that comes in from outside; translated to the red network or not.
+/// The fates of a packet that comes in from outside; translated to the red network or not.
 fn enter(bench: &mut Bench, translated: bool, bytes: &[u8]) -> Fates {
     let mut frame = bench.pool.take().expect("a slot");
     frame.fill(bytes);

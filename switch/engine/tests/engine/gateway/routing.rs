@@ -9,7 +9,7 @@ use super::*;
 
 const TO_GATEWAY: Link = Link { source: Mac([2, 0, 0, 0, 0, 5]), target: Mac([2, 0xff, 0, 0, 0, 0]) };
 
-/// What arrives of a ping that is routed to Carol.
+/// A ping as it arrives when it is routed to Carol.
 fn routed(source: &str, target: &str, ttl: u8) -> Vec<u8> {
     craft::ping(Link { source: gateway_mac(BLUE), target: mac(CAROL) }, source, target, ttl)
 }

@@ -1,4 +1,5 @@
-//! A host with a stack of its own (smoltcp) that knows nothing but its MAC address, and DHCP messages one by one.
+//! A host with a stack of its own (smoltcp) that knows nothing but its MAC address, and DHCP messages one by
+//! one.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -62,7 +63,7 @@ impl Device for Nic {
     }
 }
 
-/// What its DHCP client was told.
+/// The configuration that its DHCP client was told.
 type Told = (IpCidr, Option<Ipv4Addr>, Vec<Ipv4Addr>);
 
 fn told(event: Option<dhcpv4::Event<'_>>) -> Option<Told> {
@@ -118,7 +119,7 @@ fn a_host_gets_its_address_and_pings_the_gateway() {
     assert_eq!(answers, [(gateway.into(), 13, 0)]);
 }
 
-/// What a client says, to all, before it is Alice's own address that it sends from.
+/// A client's message to all, before it is Alice's own address that it sends from.
 fn say(message: &DhcpRepr<'_>, source: &str) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.emit(&mut DhcpPacket::new_unchecked(&mut bytes[..])).expect("room");
@@ -153,7 +154,7 @@ fn message(message_type: DhcpMessageType) -> DhcpRepr<'static> {
     }
 }
 
-/// What the gateway answers: to which MAC and IP address, and the message.
+/// The gateway's answer: to which MAC and IP address, and the message.
 fn heard(frame: &[u8]) -> (Mac, IpAddr, Vec<u8>) {
     let (link, packet, datagram) = craft::read_ip(frame);
     assert_eq!((link.source, packet.source), (gateway_mac(RED), ip("10.1.0.1")));

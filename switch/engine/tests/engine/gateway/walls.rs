@@ -1,0 +1,118 @@
+//! The walls hold whatever is sent: no frame passes from a closed network to another, nor between ports of a
+//! group.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::FileFailurePersistence;
+
+use super::craft::{self, Link};
+use super::*;
+
+/// Alice and Bob, who are kept apart from each other, and the host, on the red network; Carol on the blue
+/// one.
+fn closed() -> Bench {
+    let mut bench = Bench::with(|network| (network.internal, network.icc) = (true, false));
+    bench.plug_host();
+    for id in [ALICE, BOB] {
+        assert!(bench.switch.remove_port(id));
+        bench.port(id, Port { group: GroupId::containers_of(RED), ..container(RED, id) });
+    }
+    bench
+}
+
+fn target_mac() -> impl Strategy<Value = Mac> {
+    let groups = [Mac::BROADCAST, Mac([0x33, 0x33, 0, 0, 0, 1]), Mac([1, 0, 0x5e, 1, 1, 1])];
+    let stations = [mac(BOB), mac(CAROL), mac(HOST), gateway_mac(RED), gateway_mac(BLUE), mac(PortId(77))];
+    select([&groups[..], &stations].concat())
+}
+
+/// Addresses of one family: ours, of others on both networks, of gateways, and beyond.
+fn ends() -> impl Strategy<Value = (&'static str, &'static str)> {
+    const V4: [&str; 7] =
+        ["10.1.0.5", "10.1.0.2", "10.2.0.3", "10.1.0.1", "10.2.0.1", "198.51.100.1", "239.1.1.1"];
+    const V6: [&str; 7] = ["fd01::5", "fd01::2", "fd02::3", "fd01::1", "fd02::1", "2001:db8::1", "ff0e::1"];
+    prop_oneof![(select(&V4[..]), select(&V4[..])), (select(&V6[..]), select(&V6[..]))]
+}
+
+/// A datagram or an echo request of Alice's, to any of these by way of any of those.
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let ports = select(vec![7u16, 53, 67, 80]);
+    (target_mac(), ends(), ports, any::<bool>(), 0..3u8).prop_map(|(target, (from, to), port, ping, ttl)| {
+        let link = Link { source: mac(ALICE), target };
+        if ping {
+            craft::ping(link, from, to, ttl)
+        } else {
+            craft::udp(link, (from, 68), (to, port), b"hello")
+        }
+    })
+}
+
+/// Sends a burst of Alice's. Of the ports it reaches, all are hers or the host's, and nothing leaves.
+fn send(bench: &mut Bench, frames: &[Vec<u8>]) {
+    let Bench { switch, pool, verdicts, now, .. } = bench;
+    let mut burst: Vec<Frame> = Vec::new();
+    for bytes in frames {
+        let mut frame = pool.take().expect("a slot");
+        frame.fill(bytes);
+        burst.push(frame);
+    }
+    switch.process(ALICE, &mut burst, verdicts, *now);
+    switch.serve(ALICE, verdicts, pool, *now);
+    let mut reached: Vec<PortId> = verdicts.forward.iter().map(|(port, _)| *port).collect();
+    if !verdicts.flood.is_empty() {
+        reached.extend(switch.flood_targets(ALICE).map(|(port, _)| port));
+    }
+    for (audience, _) in &verdicts.multicast {
+        reached.extend(switch.multicast_targets(ALICE, *audience).map(|(port, _)| port));
+    }
+    assert!(reached.iter().all(|port| [ALICE, HOST].contains(port)), "{reached:?}");
+    assert!(verdicts.outbound.is_empty(), "{:?}", verdicts.outbound);
+    verdicts.multicast.drain(..).for_each(|(_, frame)| pool.free(frame));
+    bench.drain();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_frame_passes_a_wall(bursts in vec(vec(frame(), 1..12), 1..4)) {
+        let mut bench = closed();
+        for burst in bursts {
+            send(&mut bench, &burst);
+        }
+    }
+
+    #[test]
+    fn no_translated_frame_passes_a_wall(ends in ends(), network in select(vec![None, Some(BLUE)])) {
+        let mut bench = closed();
+        let mut frame = bench.pool.take().expect("a slot");
+        frame.fill(&craft::ping(Link { source: mac(ALICE), target: gateway_mac(RED) }, ends.0, ends.1, 64));
+        frame.parse().expect("well-formed");
+        let Bench { switch, pool, verdicts, now, .. } = &mut bench;
+        switch.enter(ALICE, network, frame, verdicts, pool, *now);
+        assert_eq!(bench.drain().forward, []);
+    }
+}
+
+#[test]
+fn only_a_published_port_leads_between_ports_of_a_group() {
+    let mut bench = closed();
+    let packet =
+        |target| craft::udp(Link { source: mac(ALICE), target }, ("10.1.0.5", 7), ("10.1.0.2", 80), b"hello");
+    for target in [mac(BOB), gateway_mac(RED)] {
+        assert_eq!(bench.send(ALICE, &packet(target)), dropped(DropReason::Isolated, ALICE));
+    }
+    for (network, expected) in [(None, None), (Some(RED), Some(BOB))] {
+        let mut frame = bench.pool.take().expect("a slot");
+        frame.fill(&packet(gateway_mac(RED)));
+        frame.parse().expect("well-formed");
+        let Bench { switch, pool, verdicts, now, .. } = &mut bench;
+        switch.enter(ALICE, network, frame, verdicts, pool, *now);
+        let reached = bench.drain().forward.first().map(|(port, _)| *port);
+        assert_eq!(reached, expected, "translated to {network:?}");
+    }
+}
