@@ -11,8 +11,8 @@ use std::pin::Pin;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Control;
-use super::error::{Code, Error, Result};
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
 
 /// Jobs that wait; at the limit clients wait to be heard.
 const JOBS_MAX: usize = 64;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use vswitch_sys::wallclock;
+
 /// A moment, counted from 1970-01-01T00:00:00Z, in UTC with nanoseconds, as Docker writes it.
 pub fn rfc3339(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
@@ -93,6 +95,11 @@ pub fn duration(text: &str) -> Option<Duration> {
         rest = behind;
     }
     (!text.is_empty()).then_some(total)
+}
+
+/// The moment it is, as people write it.
+pub fn now() -> String {
+    rfc3339(wallclock::since_epoch())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use vswitch_sys::netlink::NetlinkError;
 
 macro_rules! codes {
     ($($(#[doc = $text:literal])+ $name:ident = $status:literal $label:literal,)+) => {
@@ -144,6 +145,16 @@ impl Error {
         }
         Self::new(Code::Internal, format!("{action}: {error}"))
     }
+}
+
+/// The refusal that a failed call of the kernel is.
+pub fn failed(action: &str, error: &std::io::Error) -> Error {
+    Error::from_io(&format!("cannot {action}"), error)
+}
+
+/// The refusal that a netlink error is.
+pub fn refused(error: NetlinkError) -> Error {
+    Error::from_io(&format!("cannot {}", error.action), &error.cause)
 }
 
 impl fmt::Display for Error {

@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use vswitch_contract::flows::{Listed, Protocol, TcpState, Tuple};
 use vswitch_frame::NetworkId;
 
-use super::Control;
-use super::api::types;
-use super::error::{Code, Error, Result};
-use super::link::{Link, LinkError};
+use crate::api::types;
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
+use crate::link::{Link, LinkError};
 use vswitch_contract::flows::{FlowFilter, FlowQuery, FlowState};
 
 const PROTOCOLS: [(&str, Protocol); 5] = [

@@ -1,6 +1,9 @@
 //! Names and identifiers, as Docker has them.
 
-use super::error::{Code, Error, Result};
+use vswitch_cluster::id::Id;
+use vswitch_sys::random;
+
+use crate::error::{Code, Error, Result, failed};
 
 /// Longest name, in bytes: that of a file, since a sandbox is one in `/run/netns`.
 const NAME_BYTES_MAX: usize = 255;
@@ -41,6 +44,14 @@ pub fn check_network(name: &str) -> Result<()> {
         return Err(Error::new(Code::NetworkPredefined, message));
     }
     Ok(())
+}
+
+/// An identifier for something new.
+///
+/// # Errors
+/// When the kernel has no random numbers.
+pub fn new_id() -> Result<Id> {
+    random::bytes().map(Id::new).map_err(|error| failed("draw an identifier", &error))
 }
 
 #[cfg(test)]

@@ -4,11 +4,14 @@ use std::collections::HashMap;
 
 use vswitch_frame::PortId;
 
-use super::Control;
-use super::api::types;
-use super::error::{Code, Error, Result};
-use super::host_port::{HOST, HostPort};
-use super::{overlay, publish, uplink};
+use crate::api::types;
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
+use crate::host::port::HOST;
+use crate::host::uplink;
+use crate::network::driver::overlay;
+use crate::publish;
+use crate::state::host_port::HostPort;
 use vswitch_contract::reserved::{self, RELAY, TUNNELS};
 
 impl Control {

@@ -14,6 +14,7 @@
 //! What cannot be made again, because the container is gone or something else has taken its place, stays
 //! in the state until it is detached, and is said in the log.
 
+use crate::sandbox::interface;
 use std::collections::BTreeSet;
 use std::io;
 
@@ -22,15 +23,16 @@ use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netns::{NetNs, named_path, run_in};
 
-use super::Control;
-use super::describe;
-use super::endpoints::Reservation;
-use super::error::{Code, Error, Result};
-use super::interface::{FarSide, Remains, failed, refused, unique_name};
-use super::link::LinkError;
-use super::mode::Mode;
-use super::options::{EndpointOptions, PortType};
-use super::state::{Endpoint, Identity, Place};
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
+use crate::error::{failed, refused};
+use crate::link::LinkError;
+use crate::network::describe;
+use crate::network::options::{EndpointOptions, PortType};
+use crate::sandbox::endpoints::Reservation;
+use crate::sandbox::interface::{FarSide, Remains, unique_name};
+use crate::state::mode::Mode;
+use crate::state::{Endpoint, Identity, Place};
 use vswitch_contract::fact::{self, Fact, Key};
 use vswitch_contract::port::PortSpec;
 
@@ -39,14 +41,13 @@ impl Control {
     ///
     /// # Errors
     /// When the process may open no more descriptors, or the datapath cannot be started.
-    pub(super) async fn reconcile(&mut self) -> Result<()> {
+    pub(crate) async fn reconcile(&mut self) -> Result<()> {
         self.remove_unfinished_namespaces();
         self.resume_far_side().await?;
         self.reconcile_networks().await?;
         self.reconcile_ports().await?;
         self.sweep_far_side();
-        self.make_missing_host_ports().await;
-        self.restore_tunnels().await;
+        self.restore_drivers().await;
         for name in self.state.sandboxes.keys().cloned().collect::<Vec<_>>() {
             let routes = self.default_routes(&name, None);
             let restored = match self.make_missing_of(&name).await {
@@ -163,23 +164,6 @@ impl Control {
         }
     }
 
-    async fn make_missing_host_ports(&mut self) {
-        let host_ports = self.state.networks.iter().filter_map(|(name, network)| {
-            let host_port = network.host_port.clone()?;
-            let missing = !self.remains.contains_key(&host_port.port);
-            missing.then(|| (name.clone(), network.gateway_mac, host_port))
-        });
-        for (name, mac, host_port) in host_ports.collect::<Vec<_>>() {
-            let made = match remove_leftover(&host_port.interface, mac) {
-                Ok(()) => self.make_host_port(&name, &host_port).await,
-                refused => refused,
-            };
-            if let Err(error) = made {
-                tracing::warn!("the host cannot reach network {name:?}: {error}");
-            }
-        }
-    }
-
     /// Makes the namespace of a sandbox again if it was ours and is gone, and those of its endpoints that have
     /// no port.
     async fn make_missing_of(&mut self, name: &str) -> Result<()> {
@@ -213,7 +197,7 @@ impl Control {
 
     async fn make_again(&mut self, sandbox: &str, endpoint: &Endpoint, netns: &NetNs) -> Result<()> {
         if let Some(interface) = &endpoint.interface {
-            let removed = run_in(netns, || remove_leftover(interface, endpoint.mac));
+            let removed = run_in(netns, || interface::remove_leftover(interface, endpoint.mac));
             removed.map_err(|error| failed("enter the network namespace", &error))??;
         }
         let options = EndpointOptions {
@@ -243,17 +227,6 @@ fn remove_name(name: &str, made: Option<Identity>) {
     if is_ours && let Err(error) = NetNs::delete_named(name) {
         tracing::warn!("cannot remove network namespace {name:?}, which nobody has: {error}");
     }
-}
-
-/// In the namespace it is in: removes an interface of ours whose switch has just died, and which the kernel
-/// has not removed yet.
-fn remove_leftover(interface: &str, mac: vswitch_frame::Mac) -> Result<()> {
-    let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
-    if netlink.find_link(interface).map_err(refused)?.is_some_and(|link| link.mac == Some(mac)) {
-        // It may go by itself meanwhile; if it stays, making the next one says so.
-        let _ = netlink.delete_link(interface);
-    }
-    Ok(())
 }
 
 fn down(error: LinkError) -> Error {

@@ -5,56 +5,15 @@
 //! A rule goes with the network it names: without it, it would match nothing.
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 use vswitch_contract::fact::Fact;
 use vswitch_contract::network as engine;
 
-use super::Control;
-use super::api::types;
-use super::error::{Code, Error, Result};
-use super::state::State;
+use crate::api::types;
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
+use crate::state::State;
+use crate::state::rules::{End, Rule, Rules};
 use vswitch_cluster::family::Family;
-
-/// The table of rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
-    /// The number of the rule added last.
-    pub last: u32,
-    /// The rules in order.
-    pub rules: Vec<Rule>,
-}
-
-/// One rule, as it was written. What it does not say, it does not look at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rule {
-    /// What it is known by.
-    pub id: u32,
-    /// Only frames into or out of the network of this name.
-    pub network: Option<String>,
-    /// Who sent the packet.
-    pub from: Option<End>,
-    /// Who is to get it.
-    pub to: Option<End>,
-    /// What it carries.
-    pub protocol: engine::Protocol,
-    /// The sender's port.
-    pub source_ports: Option<engine::PortRange>,
-    /// The receiver's port.
-    pub target_ports: Option<engine::PortRange>,
-    /// Whether it begins a flow or belongs to one.
-    pub state: Option<engine::State>,
-    /// What becomes of it.
-    pub action: engine::Action,
-}
-
-/// One end of a packet's way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum End {
-    /// An address in this subnet.
-    Subnet(IpNet),
-    /// A container of the network of this name.
-    Network(String),
-}
 
 const PROTOCOLS: [(&str, engine::Protocol); 5] = [
     ("any", engine::Protocol::Any),
@@ -111,7 +70,7 @@ impl Control {
     }
 
     /// Forgets the rules that name a network which is gone.
-    pub(super) async fn forget_rules_of(&mut self, network: &str) {
+    pub(crate) async fn forget_rules_of(&mut self, network: &str) {
         let before = self.state.rules.clone();
         self.state.rules.rules.retain(|rule| !rule.names(network));
         if self.state.rules != before
@@ -122,29 +81,13 @@ impl Control {
     }
 
     /// Tells the datapath the rules there are; if that fails, those there were are kept.
-    pub(super) async fn push_rules(&mut self, before: Rules) -> Result<()> {
+    pub(crate) async fn push_rules(&mut self, before: Rules) -> Result<()> {
         let table = self.state.rules.rules.iter().filter_map(|rule| translate(&self.state, rule)).collect();
         let done = self.link.set(Fact::Rules(table)).await;
         done.map_err(|error| {
             self.state.rules = before;
             Error::new(Code::Internal, format!("cannot change the rules: {error}"))
         })
-    }
-}
-
-impl Rules {
-    fn place_of(&self, id: u32) -> Result<usize> {
-        let place = self.rules.iter().position(|rule| rule.id == id);
-        place.ok_or_else(|| {
-            Error::new(Code::RuleNotFound, format!("rule {id} not found: see \"vswitch rule ls\""))
-        })
-    }
-}
-
-impl Rule {
-    fn names(&self, network: &str) -> bool {
-        let is_end = |end: &Option<End>| matches!(end, Some(End::Network(name)) if name == network);
-        self.network.as_deref() == Some(network) || is_end(&self.from) || is_end(&self.to)
     }
 }
 

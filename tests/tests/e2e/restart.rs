@@ -6,7 +6,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use vswitch_control::store::Store;
+use vswitch_control::state::store::Store;
 use vswitch_sys::netns::{NetNs, named_path};
 use vswitch_tests::namespace::inside;
 use vswitch_tests::wait;

@@ -4,6 +4,7 @@
 //! `{"code", "message"}` with the status of its code, whoever refused: a job, a body that cannot be
 //! read, or no route at all.
 
+pub mod socket;
 pub mod types;
 
 use axum::Router;
@@ -17,13 +18,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use vswitch_sys::wallclock;
 
-use super::Control;
-use super::actor::Handle;
-use super::cluster::addresses::with_addresses;
-use super::cluster::networks;
-use super::error::{Code, Error, ErrorBody, Result};
-use super::filters::{self, Filters};
-use types::{Attach, Connect, NetworkCreate, NetworkCreated, SandboxCreate, Version};
+use crate::actor::Handle;
+use crate::api::types::{Attach, Connect, NetworkCreate, NetworkCreated, SandboxCreate, Version};
+use crate::cluster::addresses::with_addresses;
+use crate::cluster::networks;
+use crate::control::Control;
+use crate::error::{Code, Error, ErrorBody, Result};
+use crate::network::filters::{self, Filters};
 
 /// Largest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;

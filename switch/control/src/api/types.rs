@@ -7,40 +7,17 @@ mod cluster;
 mod flows;
 mod networks;
 mod observed;
+mod reading;
 mod rules;
 mod sandboxes;
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Deserializer};
-
-pub use cluster::*;
-pub use flows::*;
-pub use networks::*;
-pub use observed::*;
-pub use rules::*;
-pub use sandboxes::*;
-
-/// Options and labels.
-pub type Map = BTreeMap<String, String>;
-
-/// Docker's clients write `null` for what they do not set.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
-}
-
-/// Docker's clients write `""` for what they do not set.
-fn empty_is_none<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
-{
-    let text: Option<String> = Option::deserialize(from)?;
-    let text = text.filter(|text| !text.is_empty());
-    let parsed = text.map(|text| text.parse().map_err(|error| format!("{text:?}: {error}"))).transpose();
-    parsed.map_err(serde::de::Error::custom)
-}
+pub use crate::api::types::cluster::*;
+pub use crate::api::types::flows::*;
+pub use crate::api::types::networks::*;
+pub use crate::api::types::observed::*;
+pub use crate::api::types::reading::Map;
+pub use crate::api::types::rules::*;
+pub use crate::api::types::sandboxes::*;
 
 #[cfg(test)]
 mod tests {

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use vswitch_frame::Mac;
 
-use super::super::Control;
-use super::super::actor::Handle;
-use super::super::error::{Code, Error, Result};
+use crate::actor::Handle;
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
 use vswitch_cluster::record::{Key, Record, Space, Value};
 use vswitch_cluster::space::{Gift, Range, give, owned};
 use vswitch_cluster::view::{Answer, Ask, Wish};
@@ -52,12 +52,7 @@ impl Control {
     ///
     /// # Errors
     /// For such; what must be given first is noted.
-    pub(in super::super) fn check_shared(
-        &mut self,
-        name: &str,
-        addresses: &[IpAddr],
-        mac: Option<Mac>,
-    ) -> Result<()> {
+    pub(crate) fn check_shared(&mut self, name: &str, addresses: &[IpAddr], mac: Option<Mac>) -> Result<()> {
         let Some(network) = self.state.networks.get(name).filter(|network| network.is_shared()) else {
             return Ok(());
         };
@@ -98,7 +93,7 @@ impl Control {
     }
 
     /// Gives addresses of this host's to another one.
-    pub(super) fn give(&mut self, ask: &Ask) -> Answer {
+    pub(crate) fn give(&mut self, ask: &Ask) -> Answer {
         let Some(name) = self.shared_network(&ask.network) else {
             return Err(format!("network {:?} is not there: see \"vswitch network ls\"", ask.name));
         };
@@ -159,7 +154,7 @@ impl Control {
 
 /// The endpoint of another host that has one of these addresses, as far as is known.
 fn taken_elsewhere<'a>(
-    cluster: &'a super::agent::Cluster,
+    cluster: &'a crate::cluster::member::Cluster,
     network: &str,
     addresses: &[IpAddr],
 ) -> Option<(&'a Record, IpAddr)> {

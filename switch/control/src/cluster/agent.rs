@@ -4,16 +4,17 @@
 //! ([`Control::commit`]), so that no host knows of what this one could forget. What must not be forgotten is written
 //! down, too: the addresses that this host owns, networks, and other hosts, which are looked for after a restart.
 
+use crate::cluster::member::Cluster;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use tokio::sync::mpsc;
 use vswitch_sys::{random, wallclock};
 
-use super::super::Control;
-use super::super::actor::Handle;
-use super::super::error::Result;
-use super::super::interface::failed;
+use crate::actor::Handle;
+use crate::control::Control;
+use crate::error::Result;
+use crate::error::failed;
 use vswitch_cluster::ledger::Ledger;
 use vswitch_cluster::record::{Clock, Host, HostId, Key, More, Record, Value};
 use vswitch_cluster::view::{Ask, Event, Presence, View};
@@ -22,128 +23,9 @@ use vswitch_cluster::{Options, space};
 /// Events that are taken in by one job.
 const EVENTS_MAX: usize = 256;
 
-/// See the [module](self).
-#[derive(Debug)]
-pub struct Cluster {
-    /// This host.
-    pub me: HostId,
-    /// Its name, for people.
-    pub host: String,
-    /// The cluster's name.
-    pub name: String,
-    /// The address that this host's tunnels end at.
-    pub vtep: IpAddr,
-    /// The source.
-    pub view: View,
-    /// All that was said, by whomever.
-    pub known: Ledger,
-    /// Hosts that can be reached, but for this one.
-    pub up: BTreeSet<HostId>,
-    /// What another host must give before the job that was refused can succeed.
-    pub wanted: Option<Ask>,
-    pub(super) clock: Clock,
-    /// What is to go out when it is written down.
-    outbox: Vec<Record>,
-    /// Networks, by their identifiers, of which something has changed since the datapath was told.
-    pub(super) touched: BTreeSet<String>,
-    /// Whether a network has come, gone or changed.
-    pub(super) networks_touched: bool,
-    /// What was complained about, so that it is once.
-    complaints: BTreeSet<String>,
-}
-
-impl Cluster {
-    /// A host that knows what it has written down.
-    pub fn new<'a>(
-        me: HostId,
-        options: &Options,
-        view: View,
-        said: impl Iterator<Item = &'a Record>,
-    ) -> Self {
-        let mut cluster = Self {
-            me,
-            host: options.host.clone(),
-            name: options.name.clone(),
-            vtep: options.vtep,
-            view,
-            known: Ledger::default(),
-            up: BTreeSet::new(),
-            wanted: None,
-            clock: Clock::default(),
-            outbox: Vec::new(),
-            touched: BTreeSet::new(),
-            networks_touched: true,
-            complaints: BTreeSet::new(),
-        };
-        for record in said {
-            cluster.take_in(record.clone());
-            cluster.outbox.push(record.clone());
-        }
-        cluster
-    }
-
-    /// Merges a record; says whether it was news.
-    fn take_in(&mut self, record: Record) -> bool {
-        self.clock.see(record.version);
-        let (network, key) = (record.key.network().map(str::to_owned), record.key.clone());
-        if !self.known.merge(record) {
-            return false;
-        }
-        self.touched.extend(network);
-        self.networks_touched |= matches!(key, Key::Network(_) | Key::Vni(_));
-        true
-    }
-
-    /// A new record of this host's, as it would be said now.
-    pub fn draft(&mut self, key: Key, value: Option<Value>) -> Record {
-        let version = self.clock.next(wallclock::since_epoch());
-        Record { key, version, host: self.me, value }
-    }
-
-    /// Where the tunnels of the other hosts end.
-    pub fn other_hosts(&self) -> Vec<IpAddr> {
-        let others = self.known.iter().filter(|record| record.host != self.me);
-        let vtep = |record: &Record| match &record.value {
-            Some(Value::Host(host)) => Some(host.vtep),
-            _ => None,
-        };
-        others.filter_map(vtep).collect()
-    }
-
-    /// Whether a record is to be written down.
-    fn is_kept(&self, record: &Record) -> bool {
-        match &record.value {
-            None => false,
-            Some(Value::Space(space)) => record.host == self.me || space.owner == Some(self.me),
-            Some(Value::Host(_) | Value::Network(_) | Value::Vni { .. }) => true,
-            Some(Value::Endpoint(_) | Value::Other(_)) => record.host == self.me,
-        }
-    }
-
-    /// What goes out now that it is written down.
-    pub fn send(&mut self) {
-        self.view.publish(std::mem::take(&mut self.outbox));
-    }
-
-    /// The name of a host, for people.
-    pub fn name_of(&self, host: HostId) -> String {
-        match self.known.get(&Key::Host(host)).and_then(|record| record.value.as_ref()) {
-            Some(Value::Host(Host { name, .. })) => name.clone(),
-            _ => host.short(),
-        }
-    }
-
-    /// Says something in the log, once.
-    pub(super) fn complain(&mut self, line: String) {
-        if self.complaints.insert(line.clone()) {
-            tracing::warn!("{line}");
-        }
-    }
-}
-
 impl Control {
     /// Makes this host one of a cluster: draws its identifier if it has none yet, and says who it is.
-    pub(in super::super) fn enter_cluster(&mut self, options: &Options, view: View) -> Result<HostId> {
+    pub(crate) fn enter_cluster(&mut self, options: &Options, view: View) -> Result<HostId> {
         let me = match self.state.host {
             Some(me) => me,
             None => HostId::new(random::bytes().map_err(|error| failed("draw an identifier", &error))?),
@@ -161,7 +43,7 @@ impl Control {
     }
 
     /// Says something to the cluster, once the job it belongs to is written down.
-    pub(super) fn say(&mut self, key: Key, value: Option<Value>) {
+    pub(crate) fn say(&mut self, key: Key, value: Option<Value>) {
         let Some(cluster) = &mut self.cluster else { return };
         let record = cluster.draft(key, value);
         cluster.outbox.push(record.clone());
@@ -169,7 +51,7 @@ impl Control {
     }
 
     /// Takes a record in, and writes it down if it must not be forgotten.
-    pub(super) fn take_in(&mut self, record: Record) {
+    pub(crate) fn take_in(&mut self, record: Record) {
         let Some(cluster) = &mut self.cluster else { return };
         let (key, is_kept) = (record.key.to_string(), cluster.is_kept(&record));
         if !cluster.take_in(record.clone()) {
@@ -196,7 +78,7 @@ impl Control {
     }
 
     /// The name of a network of the cluster by its identifier, if this host has it.
-    pub(super) fn shared_network(&self, id: &str) -> Option<String> {
+    pub(crate) fn shared_network(&self, id: &str) -> Option<String> {
         let mut networks = self.state.networks.iter();
         let found = networks.find(|(_, network)| network.is_shared() && network.id.to_string() == id);
         found.map(|(name, _)| name.clone())

@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::super::Control;
-use super::super::describe;
-use super::agent::Cluster;
+use crate::cluster::member::Cluster;
+use crate::control::Control;
+use crate::network::describe;
 use vswitch_cluster::record::{Endpoint, Key, More, Record, Value};
 
 impl Control {
     /// Says what has changed about this host's endpoints.
-    pub(in super::super) fn say_endpoints(&mut self) {
+    pub(crate) fn say_endpoints(&mut self) {
         let Some(cluster) = &self.cluster else { return };
         let wanted = self.own_endpoints(cluster);
         let networks: BTreeSet<&str> = wanted.keys().filter_map(Key::network).collect();

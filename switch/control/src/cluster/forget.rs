@@ -1,9 +1,9 @@
 //! Giving up on a host that does not come back, and showing what the cluster is.
 
-use super::super::Control;
-use super::super::api::types;
-use super::super::error::{Code, Error, Result};
-use super::agent::Cluster;
+use crate::api::types;
+use crate::cluster::member::Cluster;
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
 use vswitch_cluster::record::{Host, HostId, Key, Space, Value};
 
 impl Control {

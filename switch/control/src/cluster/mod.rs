@@ -8,7 +8,7 @@
 //!
 //! | file | |
 //! |---|---|
-//! | [`agent`] | control's part: saying, hearing |
+//! | [`member`] [`agent`] | a host's part; saying and hearing |
 //! | [`networks`] [`endpoints`] | networks that are on all hosts, and who is on them |
 //! | [`addresses`] | getting addresses of other hosts, and giving some |
 //! | [`steer`] | what the datapath is told |
@@ -18,5 +18,6 @@ pub mod addresses;
 pub mod agent;
 pub mod endpoints;
 pub mod forget;
+pub mod member;
 pub mod networks;
 pub mod steer;

@@ -4,16 +4,19 @@
 //! cannot make two of one name. Hosts that are cut off from each other can; when they meet again the newer record
 //! wins, and a host that has endpoints on the other network keeps that to itself and says so in the log.
 
+use crate::network::driver::Plan;
 use vswitch_contract::tunnel::Vni;
 
-use super::super::Control;
-use super::super::actor::Handle;
-use super::super::api::types;
-use super::super::error::{Code, Error, Result};
-use super::super::ipam::{Pool, PoolPlan, Pools};
-use super::super::options::{NetworkOptions, OverlayOptions, PEERS};
-use super::super::state;
-use super::super::{names, networks, overlay};
+use crate::actor::Handle;
+use crate::api::types;
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
+use crate::names;
+use crate::network;
+use crate::network::driver::overlay;
+use crate::network::ipam::{Pool, PoolPlan, Pools};
+use crate::network::options::{NetworkOptions, OverlayOptions, PEERS};
+use crate::state;
 use vswitch_cluster::record::{self, Key, More, Network, Record, Space, Value};
 use vswitch_cluster::view::{Refused, View};
 
@@ -91,7 +94,7 @@ impl Control {
             return Err(Error::new(Code::InvalidArgument, message));
         };
         names::check_network(&wish.name)?;
-        networks::refuse_unsupported(&wish)?;
+        network::refuse_unsupported(&wish)?;
         if self.state.networks.contains_key(&wish.name) {
             let message = format!("network with name {} already exists: choose another name", wish.name);
             return Err(Error::new(Code::NameInUse, message));
@@ -99,8 +102,8 @@ impl Control {
         let (vtep, view) = (cluster.vtep, cluster.view.clone());
         let asked = OverlayOptions::parse(&wish.options)?.vni;
         let name = wish.name.clone();
-        let network =
-            self.draft_network(wish, Some(&overlay::Plan::shared(asked.unwrap_or_default(), vtep)?))?;
+        let network = self
+            .draft_network(wish, &Plan::Overlay(overlay::Plan::shared(asked.unwrap_or_default(), vtep)?))?;
         let vni = asked.map_or_else(|| self.free_vni(attempt), Vni::get);
         Ok(Some(Draft { view, records: self.describe_shared(&name, &network, vni) }))
     }
@@ -154,7 +157,7 @@ impl Control {
     }
 
     /// Makes the networks of the cluster that are missing here, and removes those that are gone.
-    pub(super) async fn follow_networks(&mut self) {
+    pub(crate) async fn follow_networks(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         if !std::mem::take(&mut cluster.networks_touched) {
             return;
@@ -276,7 +279,7 @@ impl Control {
             pools,
             macs: [wanted.gateway_mac].into(),
         };
-        self.install_network(name, network, Some(plan)).await?;
+        self.install_network(name, network, Plan::Overlay(plan)).await?;
         if let Some(cluster) = &mut self.cluster {
             cluster.touched.insert(id);
         }
@@ -297,7 +300,7 @@ impl Control {
     ///
     /// # Errors
     /// When another host has endpoints on it.
-    pub(in super::super) fn withdraw_network(&mut self, name: &str) -> Result<()> {
+    pub(crate) fn withdraw_network(&mut self, name: &str) -> Result<()> {
         let key = Key::Network(name.to_owned());
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let Some(Value::Network(network)) = cluster.known.get(&key).and_then(|record| record.value.as_ref())

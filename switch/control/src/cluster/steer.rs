@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //! For each network of which something has changed, facts for the datapath follow from the records; the
-//! [`tunnels`](super::super::tunnels) say those that it does not have, and take back the others. Hosts that cannot be reached
+//! [`tunnels`](crate::host::tunnels) say those that it does not have, and take back the others. Hosts that cannot be reached
 //! stay peers: if only their control is gone, frames still arrive; but the names of their endpoints are not answered.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +13,8 @@ use vswitch_contract::network::Remote;
 use vswitch_contract::tunnel as vxlan;
 use vswitch_frame::{Mac, NetworkId};
 
-use super::super::Control;
-use super::agent::Cluster;
+use crate::cluster::member::Cluster;
+use crate::control::Control;
 use vswitch_cluster::record::{Key, Value};
 
 /// What the datapath shall know of a network.
@@ -27,7 +27,7 @@ struct Wanted {
 
 impl Control {
     /// Tells the datapath what has changed.
-    pub(in super::super) async fn steer(&mut self) {
+    pub(crate) async fn steer(&mut self) {
         self.follow_networks().await;
         let Some(cluster) = &mut self.cluster else { return };
         for id in std::mem::take(&mut cluster.touched) {

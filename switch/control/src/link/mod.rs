@@ -44,12 +44,12 @@ use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-use super::resolver::Resolver;
-pub use process::Dropped;
-use process::{Watched, random_seed};
-use survivor::Survivor;
-use talk::{PATIENCE, ask, must, tell, wrong};
-pub use told::Claim;
+pub use crate::link::process::Dropped;
+use crate::link::process::{Watched, random_seed};
+use crate::link::survivor::Survivor;
+use crate::link::talk::{PATIENCE, ask, must, tell, wrong};
+pub use crate::link::told::Claim;
+use crate::resolver::Resolver;
 
 /// Where the datapath listens for the next control, in the state directory.
 const SOCKET: &str = "datapath.sock";

@@ -17,14 +17,14 @@ use vswitch_contract::order::Order;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
-use super::talk::{must, tell};
-use super::{Link, Running, State};
+use crate::link::talk::{must, tell};
+use crate::link::{Link, Running, State};
 
 /// How often a datapath that nobody asks anything is asked whether it lives.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A datapath whose end is waited for.
-pub(super) enum Watched {
+pub(crate) enum Watched {
     Child(Child),
     Found(AsyncFd<Pidfd>),
 }
@@ -34,7 +34,7 @@ pub type Dropped = (Key, String);
 
 impl Link {
     /// Starts a new datapath in place of one that is dead, or taken for dead. Facts that the new one refuses are dropped.
-    pub(super) async fn relaunch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
+    pub(crate) async fn relaunch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
         if state.stopped {
             return Err(io::Error::other("it was stopped"));
         }
@@ -49,7 +49,7 @@ impl Link {
     }
 
     /// Gives the datapath channels on which it asks: for names, and for claims.
-    pub(super) async fn connect(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+    pub(crate) async fn connect(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
         let (names, their_names) = Channel::pair()?;
         let (wants, their_wants) = Channel::pair()?;
         must(channel, &Order::Connect, &[their_names.as_fd(), their_wants.as_fd()]).await?;
@@ -58,7 +58,7 @@ impl Link {
     }
 
     /// Starts a datapath and tells it everything.
-    pub(super) async fn launch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
+    pub(crate) async fn launch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
         let (ours, theirs) = Channel::pair()?;
         let listener = Listener::bind(&state.socket)?;
         let child = spawn(theirs)?;
@@ -84,7 +84,7 @@ impl Link {
     }
 
     /// Replaces a datapath that lives and does not answer, until the link is stopped.
-    pub(super) async fn look_after(self) {
+    pub(crate) async fn look_after(self) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let mut state = self.shared.state.lock().await;
@@ -123,7 +123,7 @@ impl Watched {
 /// Waits for a datapath to die, then puts another in its place, however often that takes.
 ///
 /// Boxed, because launching a datapath spawns this very future for it.
-pub(super) fn watch(link: Link, mut watched: Watched, pid: u32) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+pub(crate) fn watch(link: Link, mut watched: Watched, pid: u32) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
         let status = watched.ended().await;
         let mut pause = Duration::from_millis(10);
@@ -172,7 +172,7 @@ fn spawn(channel: Channel) -> io::Result<Child> {
         .spawn()
 }
 
-pub(super) fn random_seed() -> io::Result<u64> {
+pub(crate) fn random_seed() -> io::Result<u64> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))

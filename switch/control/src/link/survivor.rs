@@ -17,13 +17,13 @@ use vswitch_contract::order::{Options, Order, Reply, VERSION};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-use super::talk::{PATIENCE, ask, wrong};
+use crate::link::talk::{PATIENCE, ask, wrong};
 
 const ESRCH: i32 = 3;
 
 /// A datapath, and all that it was told.
 #[derive(Debug)]
-pub(super) struct Survivor {
+pub(crate) struct Survivor {
     /// The connection to it.
     pub channel: AsyncFd<Channel>,
     /// The process.
@@ -36,7 +36,7 @@ pub(super) struct Survivor {
 
 /// What a datapath was told, and the memory that it shares.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// How it runs.
     pub options: Options,
     /// Where it counts.
@@ -52,7 +52,7 @@ pub(super) struct Memory {
 ///
 /// # Errors
 /// When there may be one that cannot be talked to.
-pub(super) async fn find(socket: &Path) -> io::Result<Option<Survivor>> {
+pub(crate) async fn find(socket: &Path) -> io::Result<Option<Survivor>> {
     let Some(channel) = connect(socket).await? else { return Ok(None) };
     let pid = channel.peer()?.pid;
     let process = match Pidfd::open(pid) {

@@ -15,14 +15,14 @@ use vswitch_contract::parts::{Arrived, Assembly, GO_ON, packets};
 use vswitch_sys::seqpacket::{Channel, DESCRIPTORS_MAX, MESSAGE_BYTES_MAX};
 
 /// How long a living datapath may take for an answer, or a part of one.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it may take to begin: it may have a million flows to take up.
 const PATIENCE_TO_BEGIN: Duration = Duration::from_secs(30);
 /// Changes in one order at most, so that no frame waits for long.
 const STEPS_MAX: usize = 500;
 
 /// Gives an order and awaits the answer, and the descriptors that ride along.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     channel: &AsyncFd<Channel>,
     order: &Order,
     fds: &[BorrowedFd<'_>],
@@ -75,7 +75,7 @@ async fn receive(channel: &AsyncFd<Channel>, patience: Duration) -> io::Result<(
 }
 
 /// Gives an order that has no reason to be refused.
-pub(super) async fn must(
+pub(crate) async fn must(
     channel: &AsyncFd<Channel>,
     order: &Order,
     fds: &[BorrowedFd<'_>],
@@ -85,7 +85,7 @@ pub(super) async fn must(
 }
 
 /// Tells of changes, in order; says which were refused, by their places, and why.
-pub(super) async fn tell(channel: &AsyncFd<Channel>, changes: &[Change]) -> io::Result<Vec<(usize, String)>> {
+pub(crate) async fn tell(channel: &AsyncFd<Channel>, changes: &[Change]) -> io::Result<Vec<(usize, String)>> {
     let mut refused = Vec::new();
     let mut first = 0;
     while first < changes.len() {
@@ -124,7 +124,7 @@ fn step(change: &Change) -> Step {
 }
 
 /// The error that an unexpected answer is.
-pub(super) fn wrong(reply: &Reply) -> io::Error {
+pub(crate) fn wrong(reply: &Reply) -> io::Error {
     if let Reply::Refused(why) = reply {
         return io::Error::other(why.clone());
     }

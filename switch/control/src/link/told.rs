@@ -16,7 +16,7 @@ use vswitch_contract::tunnel::{TunnelSocket, TunnelSpec};
 use vswitch_contract::uplink::UplinkSpec;
 use vswitch_frame::{NetworkId, PortId};
 
-use super::Link;
+use crate::link::Link;
 
 /// A claimed port and its socket.
 pub type Claim = (Claimed, Arc<OwnedFd>);
@@ -136,7 +136,7 @@ fn tunnel(held: &Held) -> Option<(NetworkId, TunnelSpec)> {
 }
 
 /// Uplinks, by their places, each with its packet socket.
-pub(super) fn uplinks(facts: &Facts) -> impl Iterator<Item = (u16, &UplinkSpec, &Arc<OwnedFd>)> {
+pub(crate) fn uplinks(facts: &Facts) -> impl Iterator<Item = (u16, &UplinkSpec, &Arc<OwnedFd>)> {
     facts.range(Key::Uplink(0)..=Key::Uplink(u16::MAX)).filter_map(|held| {
         match (&held.fact, held.fds.first()) {
             (Fact::Uplink(place, spec), Some(fd)) => Some((*place, spec, fd)),

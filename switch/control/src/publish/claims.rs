@@ -21,11 +21,11 @@ use vswitch_sys::claim::{self, Host, Kind};
 use vswitch_sys::filter::{Families, Program};
 use vswitch_sys::shelf::Shelf;
 
-use super::owner;
-use super::published::{Published, Want};
-use super::spec::{Ports, Protocol};
+use crate::error::failed;
 use crate::error::{Code, Error, Result};
-use crate::interface::failed;
+use crate::publish::owner;
+use crate::publish::published::{Published, Want};
+use crate::publish::spec::{Ports, Protocol};
 
 /// The part of all descriptors that claims leave to everything else: one of so many.
 const LEFT_PART: u64 = 16;
@@ -204,12 +204,12 @@ fn attach<'a>(filter: &Program, sockets: impl Iterator<Item = BorrowedFd<'a>>) -
 }
 
 /// Whether a range is published even where there are not enough descriptors to serve clients that only its sockets hear.
-pub(super) fn is_large(published: &Published) -> bool {
+pub(crate) fn is_large(published: &Published) -> bool {
     published.host_ports.rest() >= LARGE
 }
 
 /// Says that a large range has no descriptors, and what that means.
-pub(super) fn warn_unserved(published: &Published, error: &Error) {
+pub(crate) fn warn_unserved(published: &Published, error: &Error) {
     tracing::warn!(
         "clients on this host itself are not served at {}/{}: {error}",
         published.place(),

@@ -25,16 +25,16 @@ use vswitch_contract::relay::Binding;
 use vswitch_frame::PortId;
 use vswitch_sys::filter::Families;
 
-use super::Control;
-use super::api::types;
-use super::default_route;
-use super::endpoints::Cleanup;
-use super::error::{Code, Error, Result};
-use super::ipam::Pool;
-use super::mode::Mode;
-use super::state::{Endpoint, Network};
-use published::{Choice, Published, Target, Want, show, wants};
-use spec::{Exposed, Spec};
+use crate::api::types;
+use crate::cleanup::Cleanup;
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
+use crate::network::ipam::Pool;
+use crate::publish::published::{Choice, Published, Target, Want, show, wants};
+use crate::publish::spec::{Exposed, Spec};
+use crate::sandbox::default_route;
+use crate::state::mode::Mode;
+use crate::state::{Endpoint, Network};
 use vswitch_cluster::family::Family;
 use vswitch_contract::relay::Relayed;
 
@@ -141,7 +141,7 @@ impl Control {
 
     /// The published ports that lead to the endpoint at a port: those on addresses of a family that enters
     /// there, or of one that has no entrance, and is relayed.
-    pub(super) fn show_ports_at(&self, sandbox: &str, port: PortId) -> types::Ports {
+    pub(crate) fn show_ports_at(&self, sandbox: &str, port: PortId) -> types::Ports {
         let Some(sandbox_of) = self.state.sandboxes.get(sandbox) else { return types::Ports::new() };
         let by = |family| self.entrance(sandbox, family).map(|(endpoint, _)| endpoint.port);
         let [v4, v6] = Family::ALL.map(by);
@@ -152,7 +152,7 @@ impl Control {
     }
 
     /// Publishes what a new sandbox wishes, once it has its endpoints.
-    pub(super) async fn grant(&mut self, name: &str, wishes: Wishes) -> Result<()> {
+    pub(crate) async fn grant(&mut self, name: &str, wishes: Wishes) -> Result<()> {
         self.state.sandbox(name)?.exposed = wishes.exposed;
         self.publish_all_of(name, &wishes.specs).await
     }
@@ -232,7 +232,7 @@ impl Control {
     }
 
     /// Gives up the claims of ports that are published no longer.
-    pub(super) async fn release(&mut self, published: Vec<Published>) -> Cleanup {
+    pub(crate) async fn release(&mut self, published: Vec<Published>) -> Cleanup {
         let mut cleanup = Cleanup::default();
         for one in published.iter().filter_map(Published::relayed) {
             if let Err(error) = self.close_sockets(one).await {
@@ -244,7 +244,7 @@ impl Control {
     }
 
     /// Has published ports lead where they are to lead now.
-    pub(super) async fn lead_again(&mut self, name: &str) {
+    pub(crate) async fn lead_again(&mut self, name: &str) {
         if let Err(error) = self.lead(name).await {
             tracing::warn!("published ports of sandbox {name:?} may lead nowhere now: {error}");
         }
@@ -270,7 +270,7 @@ impl Control {
     }
 
     /// Has a sandbox have these bindings and no others.
-    pub(super) async fn bind(&self, sandbox: u16, mut wanted: Vec<Binding>) -> Result<()> {
+    pub(crate) async fn bind(&self, sandbox: u16, mut wanted: Vec<Binding>) -> Result<()> {
         let down = |error| Error::new(Code::Internal, format!("cannot publish ports: {error}"));
         let known = self.link.bindings().await;
         for binding in known.into_iter().filter(|binding| binding.sandbox == u32::from(sandbox)) {
@@ -286,7 +286,7 @@ impl Control {
     }
 
     /// After a start: takes up or claims again what is published, and has the datapath know just that.
-    pub(super) async fn restore_published(&mut self) {
+    pub(crate) async fn restore_published(&mut self) {
         let mut kept = self.keep_published_sockets().await;
         for (name, sandbox) in self.state.sandboxes.clone() {
             for published in sandbox.published {

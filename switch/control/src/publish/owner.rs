@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::spec::Protocol;
+use crate::publish::spec::Protocol;
 
 /// A program that has the port on some address, as `nginx (pid 4711)`, if that can be told.
-pub(super) fn of(protocol: Protocol, port: u16) -> Option<String> {
+pub(crate) fn of(protocol: Protocol, port: u16) -> Option<String> {
     let lists = ["", "6"].map(|suffix| format!("/proc/self/net/{protocol}{suffix}"));
     let texts = lists.iter().filter_map(|list| fs::read_to_string(list).ok());
     let inodes: Vec<u64> = texts.flat_map(|text| inodes(&text, port)).collect();

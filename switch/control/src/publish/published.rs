@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use vswitch_contract::relay::Binding;
 use vswitch_frame::NetworkId;
 
-use super::spec::{Exposed, Ports, Protocol, Spec, shown};
 use crate::api::types;
+use crate::publish::spec::{Exposed, Ports, Protocol, Spec, shown};
 use vswitch_cluster::family::Family;
 
 /// A published range of ports: one entry, however many ports.

@@ -4,20 +4,20 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::claims::{is_large, warn_unserved};
-use super::published::Published;
-use super::spec::{Ports, Protocol};
-use crate::Control;
+use crate::control::Control;
 use crate::error::{Code, Error, Result};
-use crate::ipam::Pool;
 use crate::link::LinkError;
+use crate::network::ipam::Pool;
+use crate::publish::claims::{is_large, warn_unserved};
+use crate::publish::published::Published;
+use crate::publish::spec::{Ports, Protocol};
 use vswitch_cluster::family::Family;
 use vswitch_contract::fact::{Change, Fact, Held, Key};
 use vswitch_contract::relay::{CHUNK, Relayed, Target, Targets, Transport};
 
 impl Published {
     /// The same for relays. There are none for SCTP.
-    pub(super) fn relayed(&self) -> Option<Relayed> {
+    pub(crate) fn relayed(&self) -> Option<Relayed> {
         let transport = match self.protocol {
             Protocol::Tcp => Transport::Tcp,
             Protocol::Udp => Transport::Udp,
@@ -30,7 +30,7 @@ impl Published {
 
 impl Control {
     /// Has the clients at the sockets of published ports lead there. The datapath is given sockets that it has not.
-    pub(super) async fn relay(&self, published: &[Published], targets: Targets) -> Result<()> {
+    pub(crate) async fn relay(&self, published: &[Published], targets: Targets) -> Result<()> {
         for one in published {
             let Some((relayed, sockets)) = one.relayed().zip(self.claims.sockets(one)) else { continue };
             match self.link.change(relay(relayed, &sockets, targets)).await.map_err(refusal) {
@@ -42,13 +42,13 @@ impl Control {
     }
 
     /// Has the datapath close the sockets of a published range.
-    pub(super) async fn close_sockets(&self, relayed: Relayed) -> std::result::Result<(), LinkError> {
+    pub(crate) async fn close_sockets(&self, relayed: Relayed) -> std::result::Result<(), LinkError> {
         let is_its = |key: &Key| matches!(key, Key::Sockets(of, _) | Key::Targets(of) if *of == relayed);
         self.link.remove_where(is_its).await
     }
 
     /// Where clients at the sockets of a sandbox's published ports lead.
-    pub(super) fn relay_targets(&self, sandbox: &str) -> Targets {
+    pub(crate) fn relay_targets(&self, sandbox: &str) -> Targets {
         Targets { v4: self.relay_target(sandbox, Family::V4), v6: self.relay_target(sandbox, Family::V6) }
     }
 

@@ -33,8 +33,8 @@ use vswitch_contract::names::message::{self, Query, Rcode};
 use vswitch_sys::clock;
 use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
 
-use cache::Cache;
-use servers::Servers;
+use crate::resolver::cache::Cache;
+use crate::resolver::servers::Servers;
 
 /// The resolver. Clones are the same.
 #[derive(Clone, Debug)]

@@ -27,7 +27,7 @@ impl Servers {
 
     /// These servers, whatever any file says.
     #[cfg(test)]
-    pub(super) fn fixed(servers: Vec<IpAddr>) -> Self {
+    pub(crate) fn fixed(servers: Vec<IpAddr>) -> Self {
         Self {
             path: PathBuf::from("/"),
             read: fs::metadata("/").and_then(|root| root.modified()).ok(),

@@ -7,7 +7,7 @@ use vswitch_frame::Mac;
 
 use super::key_value;
 use vswitch_control::api::types::{EndpointConfig, EndpointIpam};
-use vswitch_control::options::{EndpointOptions, PortType};
+use vswitch_control::network::options::{EndpointOptions, PortType};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Endpoint")]

@@ -10,8 +10,8 @@ use super::join::Join;
 use super::{Failure, Outcome};
 use vswitch_contract::poll::PollMode;
 use vswitch_contract::tunnel::UDP_PORT;
-use vswitch_control::uplink::Choice;
-use vswitch_control::{self as control, RunOptions};
+use vswitch_control::host::uplink::Choice;
+use vswitch_control::run::{self, RunOptions};
 
 /// Run the switch until it is told to stop
 ///
@@ -83,7 +83,7 @@ impl Run {
         let uplink = Choice::parse(&uplink).map_err(Failure)?;
         let cluster = join.options(&state_dir)?;
         let outcome =
-            control::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink, cluster, vxlan_port });
+            run::run(&RunOptions { socket, state_dir, poll, resolv_conf, uplink, cluster, vxlan_port });
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| Failure(error.message))
     }
 }

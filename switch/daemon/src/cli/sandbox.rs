@@ -10,7 +10,7 @@ use super::publish::PublishArgs;
 use super::{Failure, Json, Outcome, each, network_flag, print, print_json, table};
 use vswitch_control::api::types;
 use vswitch_control::names::short_id;
-use vswitch_control::networks::DEFAULT_NETWORK;
+use vswitch_control::network::predefined::DEFAULT_NETWORK;
 
 /// Manage sandboxes
 ///

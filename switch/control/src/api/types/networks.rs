@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vswitch_frame::Mac;
 
-use super::{Map, empty_is_none, or_default};
+use crate::api::types::reading::{Map, empty_is_none, or_default};
 
 /// Body of `POST /networks/create`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vswitch_frame::Mac;
 
-use super::{EndpointConfig, empty_is_none};
+use crate::api::types::networks::EndpointConfig;
+use crate::api::types::reading::empty_is_none;
 
 /// Body of `POST /sandboxes/create`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -1,0 +1,129 @@
+//! A host's part in its cluster: all that was said, and its own word on the way out.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use vswitch_cluster::Options;
+use vswitch_cluster::ledger::Ledger;
+use vswitch_cluster::record::{Clock, Host, HostId, Key, Record, Value};
+use vswitch_cluster::view::{Ask, View};
+use vswitch_sys::wallclock;
+
+/// This host in its cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// This host.
+    pub me: HostId,
+    /// Its name, for people.
+    pub host: String,
+    /// The cluster's name.
+    pub name: String,
+    /// The address that this host's tunnels end at.
+    pub vtep: IpAddr,
+    /// The source.
+    pub view: View,
+    /// All that was said, by whomever.
+    pub known: Ledger,
+    /// Hosts that can be reached, but for this one.
+    pub up: BTreeSet<HostId>,
+    /// What another host must give before the job that was refused can succeed.
+    pub wanted: Option<Ask>,
+    pub(crate) clock: Clock,
+    /// What is to go out when it is written down.
+    pub(crate) outbox: Vec<Record>,
+    /// Networks, by their identifiers, of which something has changed since the datapath was told.
+    pub(crate) touched: BTreeSet<String>,
+    /// Whether a network has come, gone or changed.
+    pub(crate) networks_touched: bool,
+    /// What was complained about, so that it is once.
+    complaints: BTreeSet<String>,
+}
+
+impl Cluster {
+    /// A host that knows what it has written down.
+    pub fn new<'a>(
+        me: HostId,
+        options: &Options,
+        view: View,
+        said: impl Iterator<Item = &'a Record>,
+    ) -> Self {
+        let mut cluster = Self {
+            me,
+            host: options.host.clone(),
+            name: options.name.clone(),
+            vtep: options.vtep,
+            view,
+            known: Ledger::default(),
+            up: BTreeSet::new(),
+            wanted: None,
+            clock: Clock::default(),
+            outbox: Vec::new(),
+            touched: BTreeSet::new(),
+            networks_touched: true,
+            complaints: BTreeSet::new(),
+        };
+        for record in said {
+            cluster.take_in(record.clone());
+            cluster.outbox.push(record.clone());
+        }
+        cluster
+    }
+
+    /// Merges a record; says whether it was news.
+    pub(crate) fn take_in(&mut self, record: Record) -> bool {
+        self.clock.see(record.version);
+        let (network, key) = (record.key.network().map(str::to_owned), record.key.clone());
+        if !self.known.merge(record) {
+            return false;
+        }
+        self.touched.extend(network);
+        self.networks_touched |= matches!(key, Key::Network(_) | Key::Vni(_));
+        true
+    }
+
+    /// A new record of this host's, as it would be said now.
+    pub fn draft(&mut self, key: Key, value: Option<Value>) -> Record {
+        let version = self.clock.next(wallclock::since_epoch());
+        Record { key, version, host: self.me, value }
+    }
+
+    /// Where the tunnels of the other hosts end.
+    pub fn other_hosts(&self) -> Vec<IpAddr> {
+        let others = self.known.iter().filter(|record| record.host != self.me);
+        let vtep = |record: &Record| match &record.value {
+            Some(Value::Host(host)) => Some(host.vtep),
+            _ => None,
+        };
+        others.filter_map(vtep).collect()
+    }
+
+    /// Whether a record is to be written down.
+    pub(crate) fn is_kept(&self, record: &Record) -> bool {
+        match &record.value {
+            None => false,
+            Some(Value::Space(space)) => record.host == self.me || space.owner == Some(self.me),
+            Some(Value::Host(_) | Value::Network(_) | Value::Vni { .. }) => true,
+            Some(Value::Endpoint(_) | Value::Other(_)) => record.host == self.me,
+        }
+    }
+
+    /// What goes out now that it is written down.
+    pub fn send(&mut self) {
+        self.view.publish(std::mem::take(&mut self.outbox));
+    }
+
+    /// The name of a host, for people.
+    pub fn name_of(&self, host: HostId) -> String {
+        match self.known.get(&Key::Host(host)).and_then(|record| record.value.as_ref()) {
+            Some(Value::Host(Host { name, .. })) => name.clone(),
+            _ => host.short(),
+        }
+    }
+
+    /// Says something in the log, once.
+    pub(crate) fn complain(&mut self, line: String) {
+        if self.complaints.insert(line.clone()) {
+            tracing::warn!("{line}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What of the host matters to a new network: addresses it must keep away from, and the way out.
+
+use ipnet::IpNet;
+use vswitch_sys::netlink::{Link, Netlink, NetlinkError, Route};
+
+use crate::error::Result;
+use crate::error::{failed, refused};
+use crate::network::subnets;
+
+/// The host's network, as it was a moment ago.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Destinations of routes, and name servers.
+    pub taken: Vec<IpNet>,
+    /// MTU of the interface of the first default route, in bytes; `None` without one.
+    pub uplink_mtu: Option<u32>,
+    /// What the unique local prefix of the host is made of.
+    pub seed: u64,
+}
+
+impl Surroundings {
+    /// Looks at the host.
+    ///
+    /// # Errors
+    /// When the kernel does not tell its routes or interfaces.
+    pub fn look() -> Result<Self> {
+        let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
+        let (routes, links) = read(&mut netlink).map_err(refused)?;
+        let destinations = routes.iter().map(|route| route.destination);
+        let mut taken: Vec<IpNet> = destinations.filter(|destination| destination.prefix_len() > 0).collect();
+        taken.extend(subnets::name_servers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()));
+        let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        Ok(Self { taken, uplink_mtu: uplink_mtu(&routes, &links), seed: subnets::host_seed(&machine_id) })
+    }
+}
+
+fn read(netlink: &mut Netlink) -> std::result::Result<(Vec<Route>, Vec<Link>), NetlinkError> {
+    Ok((netlink.routes()?, netlink.links()?))
+}
+
+/// The kernel lists the default route it prefers first, IPv4 before IPv6.
+fn uplink_mtu(routes: &[Route], links: &[Link]) -> Option<u32> {
+    let mut defaults = routes.iter().filter(|route| route.destination.prefix_len() == 0);
+    let index = defaults.find_map(|route| route.index)?;
+    links.iter().find(|link| link.index == index).map(|link| link.mtu)
+}

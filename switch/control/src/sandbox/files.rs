@@ -1,0 +1,186 @@
+//! What a sandbox that we made finds under `/etc`: `hosts`, `hostname` and `resolv.conf`.
+//!
+//! # Theory of operation
+//!
+//! Each such sandbox has a folder `sandboxes/NAME` beside the control socket; "vswitch exec" mounts its files in place
+//! of the host's. They follow from the state alone: after each job the files of every sandbox it touched
+//! are written anew, in place, so that what has them mounted sees the change. A sandbox that somebody else
+//! made has files of their making.
+//!
+//! A file that cannot be written is no reason to undo what was done: it is logged, and written again with the
+//! next change.
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::network::describe;
+use crate::state::mode::Mode;
+use crate::state::{Endpoint, Sandbox, State};
+
+/// As Docker writes them.
+const LOCALHOST: &str = "127.0.0.1\tlocalhost\n\
+    ::1\tlocalhost ip6-localhost ip6-loopback\n\
+    fe00::\tip6-localnet\n\
+    ff00::\tip6-mcastprefix\n\
+    ff02::1\tip6-allnodes\n\
+    ff02::2\tip6-allrouters\n";
+
+const HOSTS: &str = "hosts";
+const HOSTNAME: &str = "hostname";
+const RESOLV_CONF: &str = "resolv.conf";
+
+/// The files of every sandbox.
+#[derive(Debug)]
+pub struct Files {
+    folder: PathBuf,
+    resolv_conf: PathBuf,
+}
+
+/// Where the files of one sandbox are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// Its `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// Its `/etc/hostname`.
+    pub hostname: PathBuf,
+    /// Its `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+}
+
+impl Files {
+    /// Files in the folder of the control socket. `resolv_conf` is the host's, for what is inherited.
+    pub fn new(socket: &Path, resolv_conf: PathBuf) -> Self {
+        let folder = socket.parent().unwrap_or(Path::new(".")).join("sandboxes");
+        Self { folder: std::path::absolute(&folder).unwrap_or(folder), resolv_conf }
+    }
+
+    /// Where the files of a sandbox are; `None` if it has none of ours.
+    pub fn paths(&self, name: &str, sandbox: &Sandbox) -> Option<Paths> {
+        let owner = match &sandbox.mode {
+            Mode::Own if sandbox.made => name,
+            Mode::Shared(other) => other,
+            Mode::Own | Mode::Host => return None,
+        };
+        let folder = self.folder.join(owner);
+        let [hosts, hostname, resolv_conf] = [HOSTS, HOSTNAME, RESOLV_CONF].map(|file| folder.join(file));
+        Some(Paths { hosts, hostname, resolv_conf })
+    }
+
+    /// Writes the files of every sandbox that was touched and removes those of the ones that went.
+    pub fn follow(&self, state: &State) {
+        for (name, sandbox) in state.sandboxes.changes() {
+            self.refresh(state, name, sandbox);
+        }
+    }
+
+    /// Writes the files of every sandbox, in place, and removes all others.
+    pub fn restore(&self, state: &State) {
+        for folder in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = folder.file_name().to_string_lossy().into_owned();
+            if !state.sandboxes.contains_key(&name) {
+                self.refresh(state, &name, None);
+            }
+        }
+        for (name, sandbox) in state.sandboxes.iter() {
+            self.refresh(state, name, Some(sandbox));
+        }
+    }
+
+    /// Removes the files of every sandbox.
+    pub fn remove(&self) {
+        log("remove", &self.folder, remove(&self.folder));
+    }
+
+    fn refresh(&self, state: &State, name: &str, sandbox: Option<&Sandbox>) {
+        let folder = self.folder.join(name);
+        match sandbox.filter(|sandbox| sandbox.made && sandbox.mode == Mode::Own) {
+            Some(sandbox) => log("write", &folder, self.write(&folder, state, name, sandbox)),
+            None => log("remove", &folder, remove(&folder)),
+        }
+    }
+
+    fn write(&self, folder: &Path, state: &State, name: &str, sandbox: &Sandbox) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let hostname = sandbox.hostname.as_deref().unwrap_or(name);
+        fs::write(folder.join(HOSTS), hosts(name, hostname, &sandbox.endpoints))?;
+        fs::write(folder.join(HOSTNAME), format!("{hostname}\n"))?;
+        let host = fs::read_to_string(&self.resolv_conf).unwrap_or_default();
+        fs::write(folder.join(RESOLV_CONF), resolv_conf(&name_servers(state, &sandbox.endpoints), &host))
+    }
+}
+
+/// The gateways that a sandbox asks for names, those of the network with the highest priority first.
+fn name_servers(state: &State, endpoints: &[Endpoint]) -> Vec<IpAddr> {
+    let mut endpoints: Vec<&Endpoint> = endpoints.iter().collect();
+    endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.priority));
+    let gateways = endpoints.into_iter().filter_map(|endpoint| {
+        let network = state.networks.get(&endpoint.network)?;
+        let gateway = describe::network(&endpoint.network, network).gateway?;
+        let in_reach = |address: &IpAddr| endpoint.addresses.iter().any(|net| net.contains(address));
+        Some(gateway.addresses.into_iter().filter(in_reach))
+    });
+    gateways.flatten().collect()
+}
+
+/// The text of a sandbox's `hosts`.
+fn hosts(name: &str, hostname: &str, endpoints: &[Endpoint]) -> String {
+    let mut text = LOCALHOST.to_owned();
+    let names = if name == hostname { hostname.to_owned() } else { format!("{hostname} {name}") };
+    for net in endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}\t{names}", net.addr());
+    }
+    text
+}
+
+/// The text of a sandbox's `resolv.conf`: its gateways, and what the host searches. A sandbox without a
+/// network has the host's, as in Docker.
+fn resolv_conf(servers: &[IpAddr], host: &str) -> String {
+    if servers.is_empty() {
+        return host.to_owned();
+    }
+    let mut text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let search =
+        host.lines().rfind(|line| matches!(line.split_whitespace().next(), Some("search" | "domain")));
+    search.iter().for_each(|search| {
+        let _ = writeln!(text, "{search}");
+    });
+    text + "options ndots:0\n"
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn log(what: &str, folder: &Path, outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        tracing::warn!("cannot {what} {}: {error}", folder.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_asks_its_gateways() {
+        let host = "nameserver 192.0.2.1\ndomain old\nsearch example.com lan\noptions rotate\n";
+        let servers = ["10.0.0.1", "fd00::1"].map(|text| text.parse().expect("an address"));
+        let expected = "nameserver 10.0.0.1\nnameserver fd00::1\nsearch example.com lan\noptions ndots:0\n";
+        assert_eq!(resolv_conf(&servers, host), expected);
+        assert_eq!(resolv_conf(&servers[..1], ""), "nameserver 10.0.0.1\noptions ndots:0\n");
+        assert_eq!(resolv_conf(&[], host), host);
+    }
+
+    #[test]
+    fn a_sandbox_knows_itself() {
+        assert_eq!(hosts("web", "web", &[]), LOCALHOST);
+        assert!(LOCALHOST.lines().all(|line| line.split_once('\t').is_some()), "{LOCALHOST}");
+    }
+}

@@ -1,0 +1,390 @@
+//! Making an endpoint's interface inside its sandbox's namespace, and destroying it.
+//!
+//! # Theory of operation
+//! One thread enters the namespace, makes the interface under its final name, configures it and leaves
+//! with a descriptor. All that can be born where it lives is: moving an interface or deleting one waits
+//! for an RCU grace period, tens of milliseconds, so the default TAP is made in place, and a veth pair
+//! is made from the far side with its near end in the sandbox. A TAP that is moved is the exception,
+//! which is its point: its descriptor does not keep the sandbox's namespace alive.
+//!
+//! A failure on the way destroys what was made: the last descriptor of a TAP takes the TAP with it, and
+//! a veth pair is deleted. Destroying blocks, so control does it on a thread for blocking work.
+
+use crate::error::failed;
+use crate::error::refused;
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use vswitch_frame::{Accepts, Mac};
+use vswitch_sys::device::{self, DeviceKind};
+use vswitch_sys::netlink::{LinkChange, Netlink, NetlinkError, VethPeer};
+use vswitch_sys::netns::{NetNs, run_in};
+use vswitch_sys::pidfd::Pidfd;
+use vswitch_sys::{packet, tap};
+
+use crate::api::types::ForeignFd;
+use crate::error::{Code, Error, Result};
+use crate::names;
+use crate::network::options::{PortType, Sysctl};
+use vswitch_cluster::family::Family;
+use vswitch_cluster::id::Id;
+
+/// Frames an interface's queue towards the switch holds.
+pub(crate) const QUEUE_FRAMES: u32 = 1000;
+/// Interfaces a sandbox has at most under one prefix.
+const INTERFACES_MAX: u32 = 10_000;
+
+const EEXIST: i32 = 17;
+
+/// What an interface shall be like.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// Its name; `None` for the prefix and the first free number.
+    pub name: Option<&'a str>,
+    /// What it is called before the number.
+    pub prefix: &'a str,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its MTU, in bytes.
+    pub mtu: u16,
+    /// Its addresses.
+    pub addresses: &'a [IpNet],
+    /// What the kernel is told of it.
+    pub sysctls: &'a [Sysctl],
+    /// A name nothing else in the daemon's namespaces has.
+    pub unique: &'a str,
+}
+
+/// An interface that was made.
+#[derive(Debug)]
+pub struct Made {
+    /// Its name in the sandbox; `None` when another process made it.
+    pub name: Option<String>,
+    /// The switch's side of it.
+    pub fd: OwnedFd,
+    /// What that is.
+    pub kind: DeviceKind,
+    /// What its receiver takes.
+    pub accepts: Accepts,
+    /// What is left to destroy when it goes.
+    pub remains: Remains,
+}
+
+/// What is left of an interface to destroy.
+#[derive(Debug)]
+pub enum Remains {
+    /// A descriptor to close, with which a TAP of ours goes.
+    Descriptor(OwnedFd),
+    /// The far end of a veth pair.
+    Veth {
+        /// Its name.
+        far: String,
+        /// Where it is.
+        side: Arc<NetNs>,
+    },
+}
+
+impl Remains {
+    /// The name of the far end, if it is a veth pair's.
+    pub fn far_name(&self) -> Option<&str> {
+        match self {
+            Self::Descriptor(_) => None,
+            Self::Veth { far, .. } => Some(far),
+        }
+    }
+
+    /// Destroys it. Waits for RCU grace periods: tens of milliseconds.
+    pub fn destroy(self) {
+        match self {
+            Self::Descriptor(fd) => drop(fd),
+            Self::Veth { far, side } => {
+                // Both fail only when the sandbox's namespace went first and took the pair along.
+                let _ = run_in(&side, || Netlink::open().map(|mut netlink| netlink.delete_link(&far)));
+            }
+        }
+    }
+}
+
+/// The private namespace where far ends of veth pairs are: without addresses and without IPv6, so that
+/// no host stack sees their frames.
+#[derive(Debug)]
+pub struct FarSide {
+    netns: Arc<NetNs>,
+    netlink: Netlink,
+}
+
+impl FarSide {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When the kernel refuses a namespace.
+    pub fn new() -> io::Result<Self> {
+        let netns = NetNs::anonymous()?;
+        let netlink = run_in(&netns, || {
+            disable_ipv6("default")?;
+            Netlink::open()
+        })??;
+        Ok(Self { netns: Arc::new(netns), netlink })
+    }
+
+    /// That of an earlier control, by its descriptor.
+    ///
+    /// # Errors
+    /// When it is no network namespace.
+    pub fn resume(fd: OwnedFd) -> io::Result<Self> {
+        let netns = NetNs::from_fd(fd)?;
+        let netlink = run_in(&netns, Netlink::open)??;
+        Ok(Self { netns: Arc::new(netns), netlink })
+    }
+
+    /// A duplicate of its descriptor.
+    ///
+    /// # Errors
+    /// When the process may open no more descriptors.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.netns.as_fd().try_clone_to_owned()
+    }
+
+    /// What is left to destroy of the pair whose far end is called `far`.
+    pub fn remains(&self, far: String) -> Remains {
+        Remains::Veth { far, side: Arc::clone(&self.netns) }
+    }
+
+    /// Deletes every pair but those whose far ends are in `used`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn sweep(&mut self, used: &BTreeSet<String>) -> std::result::Result<(), NetlinkError> {
+        for link in self.netlink.links()? {
+            if link.name != "lo" && !used.contains(&link.name) {
+                self.netlink.delete_link(&link.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name for an endpoint's link that nothing else in the daemon's namespaces has.
+pub fn unique_name(endpoint: Id) -> String {
+    format!("vsw{}", names::short_id(&endpoint.to_string()))
+}
+
+/// Makes an interface in a namespace. `far` is for veth pairs, and made when the first one wants it.
+///
+/// # Errors
+/// When the name is in use, or the kernel refuses; then nothing is left.
+pub fn make(port_type: PortType, netns: &NetNs, wish: &Wish<'_>, far: &mut Option<FarSide>) -> Result<Made> {
+    match port_type {
+        PortType::TapMoved => make_tap_and_move(netns, wish),
+        PortType::Veth => {
+            let side = match far {
+                Some(side) => side,
+                None => {
+                    far.insert(FarSide::new().map_err(|error| failed("make a private namespace", &error))?)
+                }
+            };
+            make_veth(netns, wish, side)
+        }
+        PortType::Tap | PortType::Fd => {
+            let made = run_in(netns, || make_tap(wish));
+            made.map_err(|error| failed("enter the network namespace", &error))?
+        }
+    }
+}
+
+/// Takes a TAP or packet socket of another process.
+///
+/// # Errors
+/// When there is no such process or descriptor, or it is of another kind.
+pub fn adopt(foreign: ForeignFd) -> Result<Made> {
+    let ForeignFd { pid, fd: number } = foreign;
+    let missing = |what: String, error: io::Error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return failed(&format!("look into {what}"), &error);
+        }
+        Error::new(Code::DescriptorNotFound, format!("{what}: {error}: give --fd PID:FD of a live process"))
+    };
+    let process = Pidfd::open(pid).map_err(|error| missing(format!("process {pid}"), error))?;
+    let fd = process
+        .take(number)
+        .map_err(|error| missing(format!("descriptor {number} of process {pid}"), error))?;
+    let (kind, accepts) = device::adopt(&fd).map_err(|error| {
+        let message = format!(
+            "descriptor {number} of process {pid} is neither a TAP (IFF_TAP with IFF_NO_PI) nor a raw packet \
+             socket: {error}"
+        );
+        Error::new(Code::WrongKind, message)
+    })?;
+    let remains = Remains::Descriptor(copy(&fd)?);
+    Ok(Made { name: None, fd, kind, accepts, remains })
+}
+
+/// In the sandbox's namespace: makes a TAP under its final name.
+fn make_tap(wish: &Wish<'_>) -> Result<Made> {
+    let (name, (fd, accepts)) = first_free_name(wish, |name| match tap::create(name) {
+        Ok(made) => Ok(Some(made)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(failed(&format!("make TAP {name:?}"), &error)),
+    })?;
+    finish_tap(name, fd, accepts, wish)
+}
+
+/// Makes a TAP here and sends it to the sandbox's namespace, where it gets its final name: in the same
+/// request the kernel would move it even if it then cannot rename it.
+fn make_tap_and_move(netns: &NetNs, wish: &Wish<'_>) -> Result<Made> {
+    let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
+    let (fd, accepts) = tap::create(wish.unique).map_err(|error| failed("make a TAP", &error))?;
+    let change = LinkChange { netns: Some(netns.as_fd()), ..LinkChange::default() };
+    netlink.change(wish.unique, change).map_err(refused)?;
+    let finished = run_in(netns, || {
+        let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
+        let (name, ()) = first_free_name(wish, |name| {
+            exists_is_none(
+                netlink.change(wish.unique, LinkChange { name: Some(name), ..LinkChange::default() }),
+            )
+        })?;
+        finish_tap(name, fd, accepts, wish)
+    });
+    finished.map_err(|error| failed("enter the network namespace", &error))?
+}
+
+fn finish_tap(name: String, fd: OwnedFd, accepts: Accepts, wish: &Wish<'_>) -> Result<Made> {
+    configure(&name, wish)?;
+    let remains = Remains::Descriptor(copy(&fd)?);
+    Ok(Made { name: Some(name), fd, kind: DeviceKind::Tap { vnet_header: true }, accepts, remains })
+}
+
+fn make_veth(netns: &NetNs, wish: &Wish<'_>, side: &mut FarSide) -> Result<Made> {
+    let far = wish.unique;
+    let (name, ()) = first_free_name(wish, |name| {
+        let peer = VethPeer { name, netns: Some(netns.as_fd()) };
+        exists_is_none(side.netlink.create_veth(far, peer))
+    })?;
+    let made = finish_veth(name, netns, wish, side);
+    if made.is_err() {
+        let _ = side.netlink.delete_link(far);
+    }
+    made
+}
+
+fn finish_veth(name: String, netns: &NetNs, wish: &Wish<'_>, side: &mut FarSide) -> Result<Made> {
+    let far = wish.unique;
+    let change = LinkChange { mtu: Some(u32::from(wish.mtu)), up: Some(true), ..LinkChange::default() };
+    side.netlink.change(far, change).map_err(refused)?;
+    let opened = run_in(&side.netns, || packet::open(far)).and_then(|opened| opened);
+    let fd = opened.map_err(|error| failed("open a packet socket", &error))?;
+    let configured = run_in(netns, || configure(&name, wish));
+    configured.map_err(|error| failed("enter the network namespace", &error))??;
+    let remains = Remains::Veth { far: far.to_owned(), side: Arc::clone(&side.netns) };
+    Ok(Made {
+        name: Some(name),
+        fd,
+        kind: DeviceKind::Packet { vnet_header: true },
+        accepts: Accepts::ALL,
+        remains,
+    })
+}
+
+/// In the sandbox's namespace: gives an interface all that was wished for, and loopback its life.
+fn configure(name: &str, wish: &Wish<'_>) -> Result<()> {
+    let ipv6 = wish.addresses.iter().any(|net| Family::of(net.addr()) == Family::V6);
+    // As Docker does: without an IPv6 network there is no IPv6, and no chatter of it. With one, addresses and
+    // routes are those given here, not what a router advertises, and the link-local address is certain.
+    let settings: &[(&str, &str)] =
+        if ipv6 { &[("accept_ra", "0"), ("accept_dad", "0")] } else { &[("disable_ipv6", "1")] };
+    for (setting, value) in settings {
+        set_ipv6(name, setting, value)
+            .map_err(|error| failed(&format!("set IPv6's {setting} of {name:?} to {value}"), &error))?;
+    }
+    wish.sysctls.iter().try_for_each(|sysctl| set_sysctl(name, sysctl))?;
+    let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
+    let change = LinkChange {
+        mac: Some(wish.mac),
+        mtu: Some(u32::from(wish.mtu)),
+        txqueuelen: Some(QUEUE_FRAMES),
+        up: Some(true),
+        ..LinkChange::default()
+    };
+    netlink.remove_qdisc(name).map_err(refused)?;
+    netlink.change(name, change).map_err(refused)?;
+    for address in wish.addresses {
+        netlink.add_address(name, *address).map_err(refused)?;
+    }
+    netlink.set_up("lo").map_err(refused)
+}
+
+/// Tries the name wished for, or the prefix with one number after the other until one is free.
+fn first_free_name<T>(
+    wish: &Wish<'_>,
+    mut attempt: impl FnMut(&str) -> Result<Option<T>>,
+) -> Result<(String, T)> {
+    if let Some(name) = wish.name {
+        let message =
+            format!("interface name {name:?} is in use in the sandbox: choose another one with --ifname");
+        return attempt(name)?
+            .map(|made| (name.to_owned(), made))
+            .ok_or_else(|| Error::new(Code::InterfaceInUse, message));
+    }
+    for number in 0..INTERFACES_MAX {
+        let name = format!("{}{number}", wish.prefix);
+        if let Some(made) = attempt(&name)? {
+            return Ok((name, made));
+        }
+    }
+    let message =
+        format!("interface names {}0 to {}9999 are in use in the sandbox", wish.prefix, wish.prefix);
+    Err(Error::new(Code::InterfaceInUse, message))
+}
+
+/// Switches IPv6 off on an interface of the calling thread's namespace.
+pub(crate) fn disable_ipv6(interface: &str) -> io::Result<()> {
+    set_ipv6(interface, "disable_ipv6", "1")
+}
+
+/// Writes one of IPv6's settings of an interface. A kernel without IPv6 has none.
+fn set_ipv6(interface: &str, setting: &str, value: &str) -> io::Result<()> {
+    match std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/{setting}"), value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Writes a setting that was asked for.
+fn set_sysctl(interface: &str, sysctl: &Sysctl) -> Result<()> {
+    let path = sysctl.path(interface);
+    std::fs::write(&path, &sysctl.value).map_err(|error| {
+        let message = format!(
+            "cannot set {} of interface {interface:?} to {:?}: {error}: see {}",
+            sysctl.name,
+            sysctl.value,
+            path.display()
+        );
+        Error::new(Code::InvalidArgument, message)
+    })
+}
+
+fn exists_is_none(outcome: std::result::Result<(), NetlinkError>) -> Result<Option<()>> {
+    match outcome {
+        Ok(()) => Ok(Some(())),
+        Err(error) if error.is(EEXIST) => Ok(None),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn copy(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone().map_err(|error| failed("duplicate a descriptor", &error))
+}
+
+/// In the namespace it is in: removes an interface of ours whose switch has just died, and which the kernel
+/// has not removed yet.
+pub fn remove_leftover(interface: &str, mac: Mac) -> Result<()> {
+    let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
+    if netlink.find_link(interface).map_err(refused)?.is_some_and(|link| link.mac == Some(mac)) {
+        // It may go by itself meanwhile; if it stays, making the next one says so.
+        let _ = netlink.delete_link(interface);
+    }
+    Ok(())
+}
