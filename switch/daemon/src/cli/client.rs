@@ -10,9 +10,9 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-
-use super::Failure;
 use vswitch_control::error::ErrorBody;
+
+use super::outcome::Failure;
 
 /// Where the daemon is.
 #[derive(Debug)]

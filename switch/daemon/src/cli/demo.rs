@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::runtime::Runtime;
+use vswitch_control::api::types;
 use vswitch_frame::Mac;
 use vswitch_sys::netlink::{LinkChange, Netlink};
 use vswitch_sys::netns::{NetNs, run_in};
@@ -19,8 +20,9 @@ use vswitch_traffic::{KernelBridge, Place, Process};
 use vswitch_traffic::{enter_stage, ping, ping_pong, start_switch, tcp, udp};
 
 use super::client::Client;
-use super::{Failure, Outcome, fdb, print, table};
-use vswitch_control::api::types;
+use super::outcome::{Failure, Outcome};
+use super::print::print;
+use super::{fdb, table};
 
 const CONTAINERS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// An address that nobody configured.

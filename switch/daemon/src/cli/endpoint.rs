@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::{Args, ValueEnum};
-use vswitch_frame::Mac;
-
-use super::key_value;
 use vswitch_control::api::types::{EndpointConfig, EndpointIpam};
 use vswitch_control::options::{EndpointOptions, PortType};
+use vswitch_frame::Mac;
+
+use super::key_value::key_value;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Endpoint")]

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-
 use vswitch_cluster::etcd::address::Address;
 use vswitch_cluster::etcd::client::Access;
 use vswitch_cluster::etcd::{self, tls};

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use vswitch_control::api::types;
 use vswitch_sys::etc;
 use vswitch_sys::hostname::set_private_hostname;
 use vswitch_sys::netns::NetNs;
 
 use super::client::{Client, path};
-use super::{Failure, Outcome};
-use vswitch_control::api::types;
+use super::outcome::{Failure, Outcome};
 
 /// What a shell exits with for a command it does not find, and for one it may not run.
 const NOT_FOUND: u8 = 127;

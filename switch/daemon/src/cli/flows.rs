@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use vswitch_control::api::types;
 
 use super::client::{Client, query};
-use super::{Json, Outcome, print, print_json};
-use vswitch_control::api::types;
+use super::outcome::Outcome;
+use super::print::{Json, print, print_json};
 
 /// Show flows that are translated: to the world, and to published ports
 ///

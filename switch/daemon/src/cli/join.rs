@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-
-use super::Failure;
-use super::etcd::Etcd;
 use vswitch_cluster::etcd::address::Address;
 use vswitch_cluster::{Options, SourceOptions, gossip, host_name};
+
+use super::etcd::Etcd;
+use super::outcome::Failure;
 
 #[derive(Debug, Args)]
 pub(super) struct Join {

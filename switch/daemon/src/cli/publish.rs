@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-
-use super::client::{Client, path};
-use super::{Failure, Json, Outcome, print, print_json};
 use vswitch_control::api::types::{self, PortBinding, Ports};
 use vswitch_control::publish::spec::shown;
+
+use super::client::{Client, path};
+use super::outcome::{Failure, Outcome};
+use super::print::{Json, print, print_json};
 
 const GRAMMAR: &str = "[ADDRESS:][HOSTPORT[-LAST]:]PORT[-LAST][/tcp|udp|sctp]";
 

@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use vswitch_control::api::types;
 
 use super::client::{Client, path};
-use super::{Json, Outcome, each, print, print_json, table};
-use vswitch_control::api::types;
+use super::each::each;
+use super::outcome::Outcome;
+use super::print::{Json, print, print_json};
+use super::table;
 
 /// Rules: what may pass between containers
 ///

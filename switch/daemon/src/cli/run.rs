@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
-
-use super::join::Join;
-use super::{Failure, Outcome};
 use vswitch_contract::poll::PollMode;
 use vswitch_contract::tunnel::UDP_PORT;
 use vswitch_control::uplink::Choice;
 use vswitch_control::{self as control, RunOptions};
+
+use super::join::Join;
+use super::outcome::{Failure, Outcome};
 
 /// Run the switch until it is told to stop
 ///

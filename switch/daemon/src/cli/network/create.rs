@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use ipnet::IpNet;
+use vswitch_control::api::types::{self, IpamConfig};
 
 use super::super::client::Client;
-use super::super::{Failure, Outcome, key_value, print};
-use vswitch_control::api::types::{self, IpamConfig};
+use super::super::key_value::key_value;
+use super::super::outcome::{Failure, Outcome};
+use super::super::print::print;
 
 /// Create a network
 ///
