@@ -1,5 +1,6 @@
 //! What goes over TCP: comparing ledgers, and asking for addresses.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use tokio::time::{sleep, timeout};
 use vswitch_sys::{clock, random};
 
 use super::super::record::{HostId, Key, Value};
+use super::super::space::Range;
 use super::super::view::{Answer, Ask, Event, Wish};
-use super::Node;
 use super::member::Member;
+use super::node::Node;
 use super::seal::Seal;
 use super::wire::{self, Failure, Greeting, Letter, Question, Reply};
 
@@ -202,7 +204,7 @@ fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
         })
         .filter_map(|(first, space)| {
             let owner = space.owner.filter(|owner| *owner != ask.host)?;
-            let range = super::super::space::Range { first, last: space.last };
+            let range = Range { first, last: space.last };
             let serves = match ask.wish {
                 Wish::Exact(address) => range.contains(address),
                 Wish::Some(subnet) => subnet.contains(&first),
@@ -212,7 +214,7 @@ fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
         .collect();
     ranges.sort();
     let mut owners: Vec<HostId> = ranges.into_iter().map(|(_, _, owner)| owner).collect();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     owners.retain(|owner| seen.insert(*owner));
     // Unreachable owners come last, so that their mend is said only when nobody else could help.
     owners
