@@ -60,7 +60,7 @@ pub enum Prepared {
     /// Gossip.
     Gossip(gossip::Prepared),
     /// An etcd.
-    Etcd(etcd::Prepared),
+    Etcd(etcd::prepared::Prepared),
 }
 
 impl Prepared {

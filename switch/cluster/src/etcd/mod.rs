@@ -13,7 +13,7 @@
 //! | [`mirror`] [`shares`] | pure: what is there and what shall be; which addresses are taken |
 //! | [`acquire`] [`letters`] | getting addresses, also from another host |
 //! | [`identity`] | which cluster it is |
-//! | [`source`] | the task that joins them |
+//! | [`prepared`] [`source`] | the task that joins them, and all that it needs |
 //! | [`error`] | what can be wrong |
 
 mod acquire;
@@ -24,6 +24,7 @@ pub mod feed;
 mod identity;
 mod letters;
 pub mod mirror;
+pub mod prepared;
 mod shares;
 mod source;
 pub mod tls;
@@ -39,6 +40,7 @@ use super::record::HostId;
 use super::view::Source;
 use client::{Access, Client};
 use identity::Memory;
+use prepared::Prepared;
 use source::Keeper;
 
 /// Seconds without a sign of life after which a host's records go, unless something else is asked for.
@@ -53,16 +55,6 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Seconds without a sign of life after which this host's records go.
     pub lease_s: u32,
-}
-
-/// All that can be refused before a host takes part.
-#[derive(Debug)]
-pub struct Prepared {
-    client: Client,
-    memory: Memory,
-    /// What all keys of the cluster begin with.
-    prefix: String,
-    lease_s: u32,
 }
 
 /// Reads the files, and has a first look at etcd.

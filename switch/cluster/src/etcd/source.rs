@@ -20,12 +20,12 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::super::ledger::TOMBSTONE_AGE;
 use super::super::record::{Clock, HostId, Record};
 use super::super::view::{Answer, Ask, Event, Refused, Request};
-use super::Prepared;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::feed::{Feed, Update};
 use super::identity::{self, Memory};
 use super::mirror::{Leases, Mirror};
+use super::prepared::Prepared;
 use super::wire::{KeyValue, Outcome};
 
 /// How often it looks at what is due.
