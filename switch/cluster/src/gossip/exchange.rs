@@ -1,4 +1,4 @@
-//! What goes over TCP: comparing ledgers, and asking for addresses.
+//! Exchanges over TCP: comparing ledgers, and asking for addresses.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,9 +19,9 @@ use super::node::Node;
 use super::seal::Seal;
 use super::wire::{self, Failure, Greeting, Letter, Question, Reply};
 
-/// How long one exchange may take.
+/// The time that one exchange may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections that are served at once.
+/// The most connections that are served at once.
 const CONNECTIONS_MAX: usize = 64;
 
 /// A connection to another member.
@@ -33,7 +33,7 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// Connects, and hears who is there.
+    /// Connects, and hears which member is there.
     ///
     /// # Errors
     /// [`Failure`].
@@ -43,7 +43,7 @@ impl<'a> Exchange<'a> {
         Ok(Self { seal, stream, greeting })
     }
 
-    /// Who is there.
+    /// The member that is there.
     pub fn with(&self) -> Member {
         self.greeting.member
     }
@@ -148,7 +148,7 @@ async fn ask_control(node: &Node, ask: Ask) -> Answer {
 
 /// Asks the owners of addresses for some, those with most of them first.
 pub(super) async fn acquire(node: Arc<Node>, ask: Ask, answer: oneshot::Sender<Answer>) {
-    // Who asked may have gone.
+    // The task that asked may have gone.
     let _ = answer.send(try_acquire(&node, &ask).await);
 }
 
@@ -193,7 +193,7 @@ async fn ask_owner(node: &Arc<Node>, address: SocketAddr, ask: &Ask) -> Result<A
     }
 }
 
-/// Who owns what is asked for: who has the largest range first, and those that are up before those that are not.
+/// The owners of what is asked for, those that are up first; among them the one with the largest range.
 fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
     let machine = node.machine();
     let mut ranges: Vec<(bool, u128, HostId)> = machine

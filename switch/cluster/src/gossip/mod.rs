@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //! One UDP socket and one TCP listener, on the same port. [`machine`] decides everything; the [`node`], which
-//! all tasks share, seals and sends its packets, and opens what arrives and hands it over. Here the machine is
-//! woken when it wants to be. Whole ledgers and questions for addresses go over TCP ([`wire`], [`exchange`]),
-//! each in a task of its own.
+//! all tasks share, seals and sends its packets, and opens what arrives and hands it over. Here the machine
+//! is woken when it wants to be. Whole ledgers and questions for addresses go over TCP ([`wire`],
+//! [`exchange`]), each in a task of its own.
 //!
 //! Packets that do not open are dropped and counted; who sends them is said in the log once a minute.
 
@@ -37,23 +37,23 @@ use wire::Failure;
 
 /// The port of gossip, which Docker's has, too.
 pub const PORT: u16 = 7946;
-/// How often hosts to join that are not there are looked for.
+/// The time between two looks for hosts to join that are not there.
 const JOIN_EVERY: Duration = Duration::from_secs(5);
-/// How long a host to join may take to greet.
+/// The time that a host to join may take to greet.
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
-/// Longest UDP datagram.
+/// Bytes of the longest UDP datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
-/// How a host takes part.
+/// Settings of a host that takes part.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The file with the keys.
     pub key_file: PathBuf,
     /// Hosts to join, each `HOST` or `HOST:PORT`.
     pub join: Vec<String>,
-    /// Where others reach this host.
+    /// The address where others reach this host.
     pub advertise: SocketAddr,
-    /// Where to listen, if not there.
+    /// The address to listen at, if another one.
     pub bind: Option<SocketAddr>,
 }
 
@@ -69,8 +69,8 @@ pub struct Prepared {
 /// Reads the keys, listens, and knocks at the hosts to join.
 ///
 /// # Errors
-/// One line: the key file, the address, or that a host to join is of another cluster or has another key. One that
-/// cannot be reached is no error: it is looked for until it is there.
+/// One line: the key file, the address, or that a host to join is of another cluster or has another key. One
+/// that cannot be reached is no error: it is looked for until it is there.
 pub async fn prepare(cluster: &str, options: Options) -> Result<Prepared, String> {
     let seal = Seal::read(cluster, &options.key_file)?;
     for host in &options.join {
@@ -184,7 +184,7 @@ async fn join(node: &Arc<Node>, host: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks a host who it is.
+/// Makes a host greet; the member that it is.
 async fn greet(seal: &Seal, host: &str) -> Result<Member, Failure> {
     let mut failure = io::Error::other("it has no address").into();
     for address in lookup_host(with_port(host)).await? {
@@ -197,7 +197,8 @@ async fn greet(seal: &Seal, host: &str) -> Result<Member, Failure> {
     Err(failure)
 }
 
-/// A host with a port: the one that it is written with, as in `HOST:PORT` or `[ADDRESS]:PORT`, or else the usual.
+/// A host with a port: the one that it is written with, as in `HOST:PORT` or `[ADDRESS]:PORT`, or else
+/// [`PORT`].
 pub fn with_port(host: &str) -> String {
     let has_port = host.rsplit_once(':').is_some_and(|(name, port)| {
         port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']'))

@@ -13,7 +13,7 @@ use super::super::view::Event;
 use super::machine::Machine;
 use super::seal::{Seal, Unopened};
 
-/// The pause between two complaints about one stranger.
+/// The time between two complaints about one stranger.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// Strangers that are told from each other.
 const STRANGERS_MAX: usize = 64;
