@@ -1,4 +1,4 @@
-//! The flags that say what an endpoint shall be like, wherever one is made.
+//! Flags of every command that makes an endpoint: they say what it shall be like.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -38,7 +38,7 @@ pub(super) struct EndpointArgs {
     driver_opts: Vec<(String, String)>,
 }
 
-/// How a port is made.
+/// A way to make a port.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Kind {
     /// A TAP made in the sandbox's namespace: the fastest

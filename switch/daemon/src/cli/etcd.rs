@@ -44,7 +44,7 @@ impl Etcd {
         self.cluster.as_ref()
     }
 
-    /// How to take part in it.
+    /// The settings to take part in it with.
     pub(super) fn options(self, state_dir: &Path) -> Option<etcd::Options> {
         let identity = self.cluster_cert.zip(self.cluster_key);
         Some(etcd::Options {

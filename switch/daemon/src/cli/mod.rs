@@ -2,7 +2,8 @@
 //!
 //! Words and flags follow Docker's. A command exits with 0 when it did what it was asked, with 1 when it
 //! was refused or failed (one line on standard error says what and how to mend it), with 2 when it was
-//! not understood. One file per noun; [`client`] speaks HTTP, [`table`] prints what people read.
+//! not understood. One file per noun; [`client`] speaks HTTP, [`table`] lays out rows for people, and
+//! [`outcome`] and [`print`](mod@print) are how every command ends.
 
 mod attach;
 mod client;
@@ -68,7 +69,7 @@ enum Command {
     Datapath,
 }
 
-/// What is asked of the daemon.
+/// A command that is asked of the daemon.
 #[derive(Debug, Subcommand)]
 enum ClientCommand {
     #[command(subcommand)]

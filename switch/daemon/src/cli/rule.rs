@@ -61,7 +61,7 @@ pub(super) struct Add {
     /// Before the rule of this number; after all others if none is given
     #[arg(long, value_name = "ID")]
     before: Option<u32>,
-    /// What becomes of it
+    /// The fate of a packet that matches
     #[arg(long, value_enum)]
     action: Action,
 }

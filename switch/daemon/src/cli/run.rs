@@ -28,15 +28,15 @@ use super::outcome::{Failure, Outcome};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Run {
-    /// Where networks, sandboxes and endpoints are written down; one daemon to a directory
+    /// The directory where networks, sandboxes and endpoints are written down; one daemon to each
     #[arg(long, value_name = "DIR", default_value = "/var/lib/vswitch")]
     state_dir: PathBuf,
-    /// What the datapath does without work: spin a moment, then sleep (adaptive); never sleep, take a
+    /// The datapath's conduct without work: spin a moment, then sleep (adaptive); never sleep, take a
     /// core, answer fastest (busy); never spin (sleep)
     #[arg(long, value_enum, default_value_t)]
     poll: Poll,
-    /// The interface that leads out of the host: that of the default route (auto), none, or by name; of several the
-    /// host's routes choose, and what answers leaves by the one it was asked at
+    /// The interface that leads out of the host: that of the default route (auto), none, or by name; of
+    /// several the host's routes choose, and what answers leaves by the one it was asked at
     #[arg(long, value_name = "auto|none|IFACE", value_delimiter = ',', default_value = "auto")]
     uplink: Vec<String>,
     /// The UDP port of networks that span hosts, the same on all of them

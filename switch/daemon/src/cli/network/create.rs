@@ -111,7 +111,7 @@ impl Create {
     }
 }
 
-/// Gives each subnet what is inside it.
+/// Gives each subnet the addresses that are inside it.
 fn assign(
     subnets: &[IpNet],
     gateways: &[IpAddr],
