@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a network, a sandbox or an endpoint is told from all others by: 64 hexadecimal digits.
+/// The identifier of a network, a sandbox or an endpoint: 64 hexadecimal digits that no other has.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Id([u8; 32]);

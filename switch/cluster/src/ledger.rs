@@ -1,7 +1,7 @@
 //! All records that are known: of each key the newest.
 //!
-//! Tombstones stay, or a record that was late would bring back what is gone. Who has been away for longer than
-//! [`TOMBSTONE_AGE`] may bring something back; its writer, which knows better, then removes it again. A
+//! Tombstones stay, or a record that was late would bring back what is gone. Who has been away for longer
+//! than [`TOMBSTONE_AGE`] may bring something back; its writer, which knows better, then removes it again. A
 //! tombstone's age follows from its version, so all hosts forget it at about the same time.
 
 use std::collections::BTreeMap;
@@ -14,13 +14,13 @@ use vswitch_frame::Mac;
 
 use super::record::{HostId, Key, Record, Version};
 
-/// How long a tombstone stays.
+/// The time that a tombstone stays.
 pub const TOMBSTONE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Records that are kept; at the limit new ones are not taken in, and said so in the log.
+/// The most records that are kept; at the limit new ones are not taken in, and said so in the log.
 pub const RECORDS_MAX: usize = 200_000;
 
-/// What one side knows, in few bytes: of each key the version.
+/// The knowledge of one side in few bytes: the version of each key.
 pub type Digest = Vec<(Key, Version, HostId)>;
 
 /// See the [module](self).
@@ -31,12 +31,12 @@ pub struct Ledger {
     mark: u64,
 }
 
-/// What one side is to do after it has compared a digest with its own records.
+/// The difference between one side's records and another side's digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// What the other side does not know.
+    /// Records that the other side does not know.
     pub newer: Vec<Record>,
-    /// What only the other side knows.
+    /// Keys of records that only the other side knows.
     pub wanted: Vec<Key>,
 }
 
@@ -93,17 +93,17 @@ impl Ledger {
         self.records.values().map(|record| record.version).max().unwrap_or_default()
     }
 
-    /// The same for two sides that know the same, and hardly ever otherwise.
+    /// The sum of the records' marks: alike for two sides that know the same, and hardly ever otherwise.
     pub fn mark(&self) -> u64 {
         self.mark
     }
 
-    /// What is known, in few bytes.
+    /// The records that are known, in few bytes.
     pub fn digest(&self) -> Digest {
         self.records.values().map(|record| (record.key.clone(), record.version, record.host)).collect()
     }
 
-    /// How this side and one with that digest differ.
+    /// The difference between this side and one with that digest.
     pub fn compare(&self, digest: &Digest) -> Difference {
         let other: BTreeMap<&Key, (Version, HostId)> =
             digest.iter().map(|(key, version, host)| (key, (*version, *host))).collect();
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn record(key: u32, version: u64, host: u8, gone: bool) -> Record {
-        // What a writer says under one version is one thing.
+        // A writer says one thing under one version.
         let value = (!gone).then(|| Value::Vni { network: format!("{version}-{host}") });
         Record { key: Key::Vni(key), version: Version(version), host: HostId::new([host; 16]), value }
     }

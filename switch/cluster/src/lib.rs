@@ -1,17 +1,17 @@
 //! The cluster: hosts that share networks.
 //!
 //! # Theory of operation
-//! Each host tells the others what is its own, as versioned [`record`]s: itself, its endpoints, the networks that were
-//! made on it and the addresses it owns. Records of the others arrive through the [`view`], whose source is gossip or an
-//! etcd. What becomes of them is not known here.
+//! Each host tells the others what is its own, as versioned [`record`]s: itself, its endpoints, the networks
+//! that were made on it and the addresses it owns. Records of the others arrive through the [`view`], whose
+//! source is gossip or an etcd. Their use is not known here.
 //!
 //! | file | |
 //! |---|---|
-//! | [`record`] [`ledger`] | what is said, and of each thing the newest |
-//! | [`view`] | how a host and a source talk |
+//! | [`record`] [`ledger`] | records, and of each key the newest |
+//! | [`view`] | the talk between a host and a source |
 //! | [`gossip`] | a source without a server |
 //! | [`etcd`] | a source whose records are kept in an etcd |
-//! | [`space`] | whose the addresses of a network are |
+//! | [`space`] | the owners of a network's addresses |
 //! | [`id`] [`family`] | identifiers; addresses as numbers |
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ use tokio::task::JoinHandle;
 use record::HostId;
 use view::Source;
 
-/// How a host takes part in a cluster.
+/// Settings of a host that takes part in a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The name of this host, for people.
@@ -41,11 +41,11 @@ pub struct Options {
     pub name: String,
     /// The address that its tunnels end at.
     pub vtep: IpAddr,
-    /// Where it hears of others.
+    /// The source by which it hears of others.
     pub source: SourceOptions,
 }
 
-/// Which source, and what it must know.
+/// A source, with the settings it needs.
 #[derive(Clone, Debug)]
 pub enum SourceOptions {
     /// Gossip.
@@ -60,7 +60,7 @@ pub enum Prepared {
     /// Gossip.
     Gossip(gossip::Prepared),
     /// An etcd.
-    Etcd(etcd::Prepared),
+    Etcd(etcd::prepared::Prepared),
 }
 
 impl Prepared {
@@ -73,8 +73,8 @@ impl Prepared {
         }
     }
 
-    /// Begins. Other hosts that this one knew before are named by where their tunnels end. The task ends when control's
-    /// end of the view is gone and the others have been told.
+    /// Begins. Other hosts that this one knew before are named by where their tunnels end. The task ends when
+    /// control's end of the view is gone and the others have been told.
     ///
     /// # Errors
     /// One line.

@@ -1,10 +1,10 @@
-//! Records: what the hosts of a cluster know of each other.
+//! Records: the knowledge that the hosts of a cluster have of each other.
 //!
 //! # Theory of operation
 //! A record is a key, a version and a value, or a *tombstone* in place of the value once the thing is gone.
 //! Of two records of one key the newer wins, whatever the order in which they arrive, so all who have seen
-//! the same records agree. Versions come from a [`Clock`] that runs ahead of every version it has seen: what is
-//! written by somebody who knew of a record is newer than that. Versions that are equal are told apart by
+//! the same records agree. Versions come from a [`Clock`] that runs ahead of every version it has seen: what
+//! is written by somebody who knew of a record is newer than that. Versions that are equal are told apart by
 //! the host that wrote them.
 //!
 //! | key | value | who writes it |
@@ -31,7 +31,7 @@ use vswitch_frame::Mac;
 
 use crate::id::Id;
 
-/// What a host is told from all others by: 32 hexadecimal digits, drawn once and kept with its state.
+/// The identifier of a host: 32 hexadecimal digits that no other has, drawn once and kept with its state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct HostId(u128);
@@ -84,13 +84,13 @@ impl FromStr for HostId {
     }
 }
 
-/// How new a record is: the higher, the newer. Milliseconds since 1970 in the upper 48 bits when clocks are
-/// right, and in any case above every version its writer had seen.
+/// The version of a record: the higher, the newer. Milliseconds since 1970 in the upper 48 bits when clocks
+/// are right, and in any case above every version its writer had seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
 
-/// Where versions come from: a hybrid of the time of day and of a logical clock.
+/// The clock that versions come from: a hybrid of the time of day and of a logical clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
     last: Version,
@@ -110,7 +110,7 @@ impl Clock {
     }
 }
 
-/// What a record is about.
+/// The key of a record: the thing that it is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub enum Key {
@@ -167,7 +167,7 @@ impl From<String> for Key {
             ["endpoint", network, mac] => mac.parse().ok().map(|mac| Self::Endpoint(network.to_owned(), mac)),
             _ => None,
         };
-        // What is written in another way than ours would come back as another key.
+        // A key that is written in another way than ours would come back as another key.
         known.filter(|key| key.to_string() == text).unwrap_or(Self::Other(text))
     }
 }
@@ -182,7 +182,7 @@ impl Key {
     }
 }
 
-/// What a record says of its key.
+/// The value of a record: everything it says of its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Value {
@@ -190,12 +190,12 @@ pub enum Value {
     Host(Host),
     /// A network that spans hosts.
     Network(Box<Network>),
-    /// Whose a number on the wire is.
+    /// The owner of a number on the wire.
     Vni {
         /// The identifier of the network.
         network: String,
     },
-    /// Whose a range of addresses is.
+    /// The owner of a range of addresses.
     Space(Space),
     /// An endpoint.
     Endpoint(Endpoint),
@@ -222,9 +222,9 @@ pub struct Host {
 /// A network that spans hosts, in the words in which a client asked for it, with everything chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// What it is told from all others by; the same on every host.
+    /// Its identifier, which is the same on every host.
     pub id: Id,
-    /// When it was made (RFC 3339).
+    /// The time when it was made (RFC 3339).
     pub created: String,
     /// The MAC address of its gateway, which is the switch of each host.
     pub gateway_mac: Mac,
@@ -232,7 +232,7 @@ pub struct Network {
     pub vni: u32,
     /// Its subnets, each with its gateway.
     pub pools: Vec<Pool>,
-    /// Without a default route.
+    /// Whether it has no default route.
     pub internal: bool,
     /// Docker's mark of a network that containers outside services may join.
     pub attachable: bool,
@@ -276,7 +276,7 @@ pub struct Space {
 pub struct Endpoint {
     /// The name of its sandbox.
     pub sandbox: String,
-    /// What it is told from all others by.
+    /// Its identifier.
     pub id: Id,
     /// Its addresses, at most one of each family.
     pub addresses: Vec<IpAddr>,
@@ -292,18 +292,18 @@ pub struct Endpoint {
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// What it is about.
+    /// Its key.
     pub key: Key,
-    /// How new it is.
+    /// Its version.
     pub version: Version,
-    /// Who wrote it.
+    /// The host that wrote it.
     pub host: HostId,
-    /// What it says; `None` when the thing is gone.
+    /// Its value; `None` when the thing is gone.
     pub value: Option<Value>,
 }
 
 impl Record {
-    /// What decides between records of one key: the greater wins.
+    /// The rank, which decides between records of one key: the greater wins.
     pub fn rank(&self) -> (Version, HostId) {
         (self.version, self.host)
     }

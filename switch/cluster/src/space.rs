@@ -1,4 +1,4 @@
-//! Address space: which addresses of a network this host may give to its endpoints.
+//! Address space: the addresses of a network that this host may give to its endpoints.
 //!
 //! # Theory of operation
 //! Every subnet of a network that spans hosts is cut in ranges, and each range has one owner, which alone
@@ -46,19 +46,19 @@ pub fn owned<'a>(
     ranges.collect()
 }
 
-/// What becomes of a range of which some are given away.
+/// A range of which some addresses are given away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gift {
-    /// What is left below, if any: it begins where the range did.
+    /// The rest below, if any: it begins where the range did.
     pub below: Option<Range>,
-    /// What is given away.
+    /// The part that is given away.
     pub given: Range,
-    /// What is left above, if any.
+    /// The rest above, if any.
     pub above: Option<Range>,
 }
 
 impl Range {
-    /// A whole subnet.
+    /// The range of a whole subnet.
     pub fn of(subnet: IpNet) -> Self {
         Self { first: subnet.network(), last: subnet.broadcast() }
     }
@@ -68,7 +68,7 @@ impl Range {
         Family::of(address) == Family::of(self.first) && (self.first..=self.last).contains(&address)
     }
 
-    /// What of it is in a subnet.
+    /// The part of it that is in a subnet.
     pub(super) fn within(&self, subnet: IpNet) -> Option<Self> {
         let subnet = Self::of(subnet);
         let same = Family::of(self.first) == Family::of(subnet.first);
@@ -76,7 +76,7 @@ impl Range {
         (same && part.first <= part.last).then_some(part)
     }
 
-    /// How many addresses it has, less one.
+    /// The number of its addresses, less one.
     pub fn size(&self) -> u128 {
         number(self.last).saturating_sub(number(self.first))
     }
@@ -97,8 +97,8 @@ impl Range {
     }
 }
 
-/// What an owner of these ranges gives to a host that asks, if it can. `used` are the addresses it has given
-/// to endpoints, and those that nobody is ever given.
+/// The gift of an owner of these ranges to a host that asks, if it can give any. `used` are the addresses it
+/// has given to endpoints, and those that nobody is ever given.
 pub fn give(owned: &[Range], used: &BTreeSet<IpAddr>, wish: Wish) -> Option<Gift> {
     match wish {
         Wish::Exact(address) => {

@@ -1,8 +1,8 @@
-//! The view: where what control knows of other hosts comes from, and where it says what others shall know.
+//! The view: it tells control of other hosts, and takes from it what others shall know.
 //!
 //! # Theory of operation
-//! A *source* is a task beside the actor ([gossip](super::gossip), [etcd](super::etcd)). It and control exchange
-//! messages, and share nothing:
+//! A *source* is a task beside the actor ([gossip](super::gossip), [etcd](super::etcd)). It and control
+//! exchange messages, and share nothing:
 //!
 //! ```text
 //!   control ── Request ──► source      Publish, Claim, Acquire
@@ -12,15 +12,15 @@
 //! What a source must do:
 //!
 //! * **Start with all it knows**: every live record, and the state of every host, are the first events.
-//! * **Records**: hand over each record that is news, tombstones included, in any order: control merges them by
-//!   [`Record::rank`]. Records that control published come back only if somebody else's outranks them.
+//! * **Records**: hand over each record that is news, tombstones included, in any order: control merges them
+//!   by [`Record::rank`]. Records that control published come back only if somebody else's outranks them.
 //! * **Publish**: bring records to all others as soon as it can, whatever happens meanwhile. The queue is the
 //!   source's: control never waits. Publishing a tombstone withdraws.
-//! * **Claim**: the same, but only if none of the keys has a live record, as far as this can be known.
+//! * **Claim**: publish, but only if none of the keys has a live record, as far as this can be known.
 //! * **Acquire**: get this host some addresses of a network, so that nobody else has them. The answer is the
 //!   [`Key::Space`](super::record::Key::Space) records that say so, already published.
-//! * **Asked**: a source without a place where all agree asks the owner of the addresses; the question arrives at the
-//!   owner's control by this event, and what it answers is handed to the host that asked.
+//! * **Asked**: a source without a place where all agree asks the owner of the addresses; the question
+//!   arrives at the owner's control by this event, and what it answers is handed to the host that asked.
 //! * **Host**: say when another host is reachable and when it is not. What it wrote stays in place, but
 //!   frames are no longer sent to it and its names are not answered.
 
@@ -39,13 +39,13 @@ pub struct Ask {
     pub network: String,
     /// The name of the network, for people.
     pub name: String,
-    /// Who asks.
+    /// The host that asks.
     pub host: HostId,
-    /// Which addresses.
+    /// The addresses.
     pub wish: Wish,
 }
 
-/// Which addresses are asked for.
+/// The addresses that are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wish {
     /// This one.
@@ -57,7 +57,7 @@ pub enum Wish {
 /// The answer to a question: records that say whose the addresses are now, or one line why not.
 pub type Answer = Result<Vec<Record>, String>;
 
-/// What control wants of a source.
+/// A wish of control to a source.
 #[derive(Debug)]
 pub enum Request {
     /// Says something new.
@@ -68,23 +68,23 @@ pub enum Request {
     Acquire(Ask, oneshot::Sender<Answer>),
 }
 
-/// Why a claim came to nothing.
+/// The reason that a claim came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Somebody else was first: their record.
+    /// The record of somebody else, who was first.
     Taken(Box<Record>),
-    /// Nobody can say now; one line why.
+    /// One line why nobody can say now.
     Unsure(String),
 }
 
-/// What a source tells control.
+/// News from a source to control.
 #[derive(Debug)]
 pub enum Event {
-    /// News.
+    /// Records that are news.
     Records(Vec<Record>),
-    /// A host has come, or is gone.
+    /// A host that has come, or is gone.
     Host(HostId, Presence),
-    /// Another host asks for addresses that this one owns.
+    /// A question of another host, for addresses that this one owns.
     Asked(Ask, oneshot::Sender<Answer>),
 }
 
@@ -92,9 +92,9 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
-    /// It does.
+    /// A host that does.
     Up,
-    /// It cannot be reached, or has left.
+    /// A host that cannot be reached, or has left.
     Down,
 }
 
@@ -108,13 +108,13 @@ pub struct View {
 /// The source's end.
 #[derive(Debug)]
 pub struct Source {
-    /// What control wants.
+    /// Control's wishes.
     pub requests: mpsc::UnboundedReceiver<Request>,
-    /// What control is told.
+    /// Takes news for control.
     pub events: mpsc::UnboundedSender<Event>,
 }
 
-/// Both ends, and what the source tells.
+/// Both ends, and the news that the source tells.
 pub fn channel() -> (View, mpsc::UnboundedReceiver<Event>, Source) {
     let (requests, wanted) = mpsc::unbounded_channel();
     let (events, told) = mpsc::unbounded_channel();
@@ -122,12 +122,12 @@ pub fn channel() -> (View, mpsc::UnboundedReceiver<Event>, Source) {
 }
 
 impl View {
-    /// The same, for a source where all agree: addresses of a new network are nobody's at first.
+    /// This view, for a source where all agree: addresses of a new network are nobody's at first.
     pub fn with_common_space(self) -> Self {
         Self { common_space: true, ..self }
     }
 
-    /// Whose the addresses of a network are that this host makes.
+    /// The first owner of the addresses of a network that this host makes.
     pub fn first_owner(&self, me: HostId) -> Option<HostId> {
         (!self.common_space).then_some(me)
     }

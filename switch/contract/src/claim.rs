@@ -8,10 +8,10 @@ pub use vswitch_nat::{Protocol, Wanted};
 /// A port of the host that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Claimed {
-    /// For which protocol.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// At which of the host's addresses.
+    /// The address of the host that it is held at.
     pub address: IpAddr,
-    /// Which one.
+    /// Its number.
     pub port: u16,
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use vswitch_frame::{DropReason, PortId};
 use vswitch_sys::shared::SharedCells;
 
-/// What is counted at a port beside its drops.
+/// A counter of a port, beside those of its drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
     /// Frames received from the port; a super-frame is one.
@@ -82,7 +82,7 @@ impl Default for PortCounters {
 }
 
 impl Counters {
-    /// Makes them, all zero.
+    /// New counters, all zero.
     ///
     /// # Errors
     /// When there is no descriptor or no memory left.
@@ -90,10 +90,10 @@ impl Counters {
         Ok(Self { cells: SharedCells::new(c"vswitch-counters", CELLS)? })
     }
 
-    /// Maps those that control made.
+    /// The counters that control made, mapped.
     ///
     /// # Errors
-    /// When the descriptor is not theirs.
+    /// When the descriptor is not that of counters.
     pub fn map(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { cells: SharedCells::map(fd, CELLS)? })
     }

@@ -1,15 +1,16 @@
 //! Facts: everything the datapath was told and goes on with, each under a key of its own.
 //!
 //! # Theory of operation
-//! Both processes hold the same [`Facts`]. Control changes its own and sends the change, the datapath carries it out and
-//! changes its own; a change that is refused changes neither. A new datapath is told all facts, a new control asks for
-//! them: both are the difference between a table and an empty one ([`Facts::towards`]).
+//! Both processes hold the same [`Facts`]. Control changes its own and sends the change, the datapath carries
+//! it out and changes its own; a change that is refused changes neither. A new datapath is told all facts, a
+//! new control asks for them: both are the difference between a table and an empty one ([`Facts::towards`]).
 //!
-//! The order of keys is the order of telling: what a fact needs comes before it. Facts are taken back in the opposite
-//! order. A fact may have descriptors; one that is told anew without any keeps those it had.
+//! The order of keys is the order of telling: what a fact needs comes before it. Facts are taken back in the
+//! opposite order. A fact may have descriptors; one that is told anew without any keeps those it had.
 //!
 //! One fact is one message, however long it is ([`parts`](crate::parts)), but its descriptors are at most
-//! [`DESCRIPTORS_MAX`](vswitch_sys::seqpacket::DESCRIPTORS_MAX): the sockets of a published range are facts by pages.
+//! [`DESCRIPTORS_MAX`](vswitch_sys::seqpacket::DESCRIPTORS_MAX): the sockets of a published range are facts
+//! by pages.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,7 +34,7 @@ use crate::uplink::UplinkSpec;
 /// A fact without its descriptors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fact {
-    /// What the poll loop does when there is no work.
+    /// The conduct of the poll loop while there is no work.
     Poll(PollMode),
     /// The private namespace of veth pairs, which is kept for the next control: its descriptor.
     FarSide,
@@ -53,7 +54,7 @@ pub enum Fact {
     Tunnel(NetworkId, TunnelSpec),
     /// An address that is a VTEP of a network.
     Peer(NetworkId, IpAddr),
-    /// Where an endpoint of a network lives.
+    /// A record, which says where an endpoint of a network lives.
     Record(NetworkId, Record),
     /// The uplink at a place in the list of them: a packet socket.
     Uplink(u16, UplinkSpec),
@@ -63,7 +64,7 @@ pub enum Fact {
     Binding(Binding),
     /// The sockets of a published range, by pages of [`CHUNK`](crate::relay::CHUNK) in the order of ports.
     Sockets(Relayed, u16),
-    /// Where the clients at the sockets of a published range lead.
+    /// The addresses that the clients at the sockets of a published range are led to.
     Targets(Relayed, Targets),
     /// The socket of a claimed port, which is kept for the next control.
     Claim(Claimed),
@@ -72,44 +73,44 @@ pub enum Fact {
 /// The key of a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Key {
-    /// Of [`Fact::Poll`].
+    /// The key of [`Fact::Poll`].
     Poll,
-    /// Of [`Fact::FarSide`].
+    /// The key of [`Fact::FarSide`].
     FarSide,
-    /// Of [`Fact::HostAddresses`].
+    /// The key of [`Fact::HostAddresses`].
     HostAddresses,
-    /// Of [`Fact::Network`].
+    /// The key of [`Fact::Network`].
     Network(NetworkId),
-    /// Of [`Fact::Name`].
+    /// The key of [`Fact::Name`].
     Name(NetworkId, Mac),
-    /// Of [`Fact::Rules`].
+    /// The key of [`Fact::Rules`].
     Rules,
-    /// Of [`Fact::Port`].
+    /// The key of [`Fact::Port`].
     Port(PortId),
-    /// Of [`Fact::TunnelSocket`].
+    /// The key of [`Fact::TunnelSocket`].
     TunnelSocket(TunnelSocket),
-    /// Of [`Fact::Tunnel`].
+    /// The key of [`Fact::Tunnel`].
     Tunnel(NetworkId),
-    /// Of [`Fact::Peer`].
+    /// The key of [`Fact::Peer`].
     Peer(NetworkId, IpAddr),
-    /// Of [`Fact::Record`].
+    /// The key of [`Fact::Record`].
     Record(NetworkId, Mac),
-    /// Of [`Fact::Uplink`].
+    /// The key of [`Fact::Uplink`].
     Uplink(u16),
-    /// Of [`Fact::Grant`].
+    /// The key of [`Fact::Grant`].
     Grant(Protocol, IpAddr),
-    /// Of [`Fact::Binding`].
+    /// The key of [`Fact::Binding`].
     Binding(Binding),
-    /// Of [`Fact::Sockets`].
+    /// The key of [`Fact::Sockets`].
     Sockets(Relayed, u16),
-    /// Of [`Fact::Targets`].
+    /// The key of [`Fact::Targets`].
     Targets(Relayed),
-    /// Of [`Fact::Claim`].
+    /// The key of [`Fact::Claim`].
     Claim(Claimed),
 }
 
 impl Fact {
-    /// What it is about.
+    /// The key that it is kept under.
     pub fn key(&self) -> Key {
         match self {
             Self::Poll(_) => Key::Poll,
@@ -197,7 +198,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// What it changes.
+    /// The key of the fact that it changes.
     pub fn key(&self) -> Key {
         match self {
             Self::Set(held) => held.fact.key(),
@@ -228,7 +229,7 @@ impl Facts {
         self.range((key.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
-    /// What a fact would be that is told so: without descriptors, with those it has.
+    /// A fact as it would be once it is told: one without descriptors has those it had.
     pub fn completed(&self, mut told: Held) -> Held {
         if told.fds.is_empty()
             && let Some(held) = self.get(&told.fact.key())
@@ -269,8 +270,9 @@ impl Facts {
         }
     }
 
-    /// The changes after which there are the wanted facts within these ranges of keys and no others: first those that take
-    /// something back, the last key first, then those that say something, the first key first.
+    /// The changes after which there are the wanted facts within these ranges of keys and no others: first
+    /// those that take something back, the last key first, then those that say something, the first key
+    /// first.
     pub fn towards(
         &self,
         ranges: &[RangeInclusive<Key>],

@@ -5,31 +5,31 @@ use serde::{Deserialize, Serialize};
 use vswitch_frame::NetworkId;
 pub use vswitch_nat::{Listed, Protocol, Stats, TcpState, Tuple};
 
-/// Which flows are asked for. What it does not say, it does not look at.
+/// The flows that are asked for: those that have everything it says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowFilter {
-    /// Of this protocol.
+    /// Their protocol.
     pub protocol: Option<Protocol>,
-    /// Begun from an address in this subnet.
+    /// The subnet that they were begun from.
     pub source: Option<IpNet>,
-    /// Begun to an address in this subnet.
+    /// The subnet that they were begun to.
     pub target: Option<IpNet>,
-    /// Begun from this port.
+    /// The port that they were begun from.
     pub source_port: Option<u16>,
-    /// Begun to this port.
+    /// The port that they were begun to.
     pub target_port: Option<u16>,
-    /// In this state.
+    /// Their state.
     pub state: Option<FlowState>,
-    /// Charged to the sandbox of this number.
+    /// The number of the sandbox that they are charged to.
     pub sandbox: Option<u32>,
-    /// Of which this network is one side.
+    /// The network that is one side of them.
     pub network: Option<NetworkId>,
 }
 
 /// A state that flows can be asked for by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FlowState {
-    /// Where a connection of TCP is.
+    /// The state of a connection of TCP.
     Tcp(TcpState),
     /// The target has not sent anything.
     Unreplied,
@@ -40,7 +40,7 @@ pub enum FlowState {
 /// A question for a page of flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowQuery {
-    /// Which flows.
+    /// The flows that are asked for.
     pub filter: FlowFilter,
     /// The record to begin with: zero, or what the page before said is next.
     pub from: u32,
@@ -53,6 +53,6 @@ pub struct FlowQuery {
 pub struct FlowPage {
     /// The flows; there may be none on a page that is not the last.
     pub flows: Vec<Listed>,
-    /// Where the next page begins; `None` on the last one.
+    /// The record that the next page begins with; `None` on the last one.
     pub next: Option<u32>,
 }

@@ -1,10 +1,10 @@
-//! What the two processes say to each other, and the memory they share. Plain data.
+//! The words of the two processes to each other, and the memory they share. Plain data.
 //!
 //! | file | |
 //! |---|---|
-//! | [`fact`] | what the datapath was told: facts by their keys |
+//! | [`fact`] | everything the datapath was told: facts by their keys |
 //! | [`order`] [`parts`] | messages, and how they travel |
-//! | [`network`] [`port`] [`tunnel`] [`uplink`] [`relay`] [`claim`] [`poll`] | what facts are made of |
+//! | [`network`] [`port`] [`tunnel`] [`uplink`] [`relay`] [`claim`] [`poll`] | the parts of facts |
 //! | [`flows`] [`names`] | questions, by control for flows, by the datapath for names |
 //! | [`reserved`] | ports that no endpoint has |
 //! | [`counters`] [`mirror`] | counters and flows, in memory that outlives either |

@@ -1,10 +1,10 @@
 //! The mirror: flows, written down where they outlive this process.
 //!
 //! # Theory of operation
-//! Control makes the memory and hands it to one datapath after another. Each flow has a place by the number of its record.
-//! What has changed is written before the frames leave that changed it, so nobody hears of a flow that is not written down;
-//! a burst that changes none costs one look. The process may be killed at any instruction, so the order of writes is that
-//! of [`Record`]: a flow is there whole or not at all.
+//! Control makes the memory and hands it to one datapath after another. Each flow has a place by the number
+//! of its record. What has changed is written before the frames leave that changed it, so nobody hears of a
+//! flow that is not written down; a burst that changes none costs one look. The process may be killed at any
+//! instruction, so the order of writes is that of [`Record`]: a flow is there whole or not at all.
 //!
 //! ```text
 //!  layout · records ever used · taking up │ 8 words a flow … │ 8 words more a flow, of IPv6 only …
@@ -12,8 +12,8 @@
 //!
 //! Pages take memory once written: 64 bytes a flow of IPv4, 128 of IPv6.
 //!
-//! A datapath that dies over taking up what it finds would die again and again: who finds that it was tried before takes up
-//! nothing.
+//! A datapath that dies over taking up what it finds would die again and again: who finds that it was tried
+//! before takes up nothing.
 
 use std::io;
 use std::ops::Deref;
@@ -44,7 +44,7 @@ pub struct Mirror {
     cells: SharedCells,
 }
 
-/// What a mirror that was written before holds.
+/// The state of a mirror that was written before.
 #[derive(Clone, Copy, Debug)]
 pub struct TakingUp {
     /// Whether its records can be read, and nobody died over them before.
@@ -54,7 +54,7 @@ pub struct TakingUp {
 }
 
 impl Mirror {
-    /// Makes it, without a flow.
+    /// A new mirror, without a flow.
     ///
     /// # Errors
     /// When there is no descriptor or no memory left.
@@ -62,16 +62,16 @@ impl Mirror {
         Ok(Self { cells: SharedCells::new(c"vswitch-flows", CELLS)? })
     }
 
-    /// Maps that which control made.
+    /// The mirror that control made, mapped.
     ///
     /// # Errors
-    /// When the descriptor is not it.
+    /// When the descriptor is not that of a mirror.
     pub fn map(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { cells: SharedCells::map(fd, CELLS)? })
     }
 
-    /// Whether the layout is that of this program, and how many records were ever used. From now on it is, and somebody is
-    /// taking them up: until [`settle`](Self::settle), nobody else does.
+    /// Whether the layout is that of this program, and how many records were ever used. From now on it is,
+    /// and somebody is taking them up: until [`settle`](Self::settle), nobody else does.
     pub fn begin_taking_up(&self) -> TakingUp {
         let was_tried = self.cells[TAKING_UP].swap(1, Relaxed) != 0;
         let is_known = self.cells[LAYOUT].swap(Record::LAYOUT, Relaxed) == Record::LAYOUT;
@@ -79,7 +79,7 @@ impl Mirror {
         TakingUp { is_usable: is_known && !was_tried, used }
     }
 
-    /// Whoever took up the records outlived it.
+    /// Notes that the datapath that took up the records outlived it.
     pub fn settle(&self) {
         self.cells[TAKING_UP].store(0, Release);
     }
@@ -117,7 +117,7 @@ impl Mirror {
         Record::from_words(words)
     }
 
-    /// Where the words of a record are.
+    /// The words of a record: those of every flow, and those of IPv6 only.
     fn places(&self, number: u32) -> (&[AtomicU64], &[AtomicU64]) {
         let at = HEADER + STRIDE * (number as usize).min(FLOWS - 1);
         let more = at + STRIDE * FLOWS;

@@ -1,7 +1,7 @@
-//! What control tells datapath, and what it answers.
+//! The orders of control to the datapath, and its answers.
 //!
-//! One message is one JSON text ([`parts`](crate::parts)) over a `SOCK_SEQPACKET` connection; descriptors ride along. Every
-//! [`Order`] is answered by one [`Reply`], in order. Datapath trusts control.
+//! One message is one JSON text ([`parts`](crate::parts)) over a `SOCK_SEQPACKET` connection; descriptors
+//! ride along. Every [`Order`] is answered by one [`Reply`], in order. The datapath trusts control.
 
 use serde::{Deserialize, Serialize};
 use vswitch_engine::Count;
@@ -13,11 +13,11 @@ use crate::flows::{FlowPage, FlowQuery, Stats};
 /// Something control wants done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// The first one to a new datapath: how to run. Along ride a bound socket where the next control will come in, the
-    /// memory of flows, and that of counters.
+    /// The first one to a new datapath: how to run. Along ride a bound socket where the next control will
+    /// come in, the memory of flows, and that of counters.
     Start(Options),
-    /// Asks a datapath that another control started how it runs; says which [`VERSION`] is asking. Along with the answer
-    /// ride the memory of flows and that of counters.
+    /// Asks a datapath that another control started how it runs; says which [`VERSION`] is asking. Along with
+    /// the answer ride the memory of flows and that of counters.
     Greet(String),
     /// Hands over the channels on which the datapath asks: for names that are not ours, and for claims.
     Connect,
@@ -67,7 +67,7 @@ pub enum Question {
 /// The version that a control and a datapath must share to work together when neither started the other.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How the datapath runs.
+/// Settings of a datapath, which hold for as long as it runs.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Options {
     /// Seeds its hashes. Random and secret: containers choose the keys.
@@ -83,17 +83,17 @@ pub enum Reply {
     Refused(String),
     /// The steps that were refused, by their places, with the reasons; all others are done.
     Told(Vec<(usize, String)>),
-    /// How it runs.
+    /// Its settings.
     Options(Options),
     /// Facts, each with the number of its descriptors; none behind the last.
     Facts(Vec<(Fact, usize)>),
     /// A page of the forwarding table; the last one is not full.
     Table(Vec<TableEntry>),
-    /// What each rule has decided about, by its number, in the order of the rules.
+    /// The frames and bytes that each rule has decided about, by its number, in the order of the rules.
     Rules(Vec<(u32, Count)>),
     /// A page of the flows.
     Flows(FlowPage),
-    /// How many flows there are, of at most how many, and what was counted of them.
+    /// The counts of the translator, flows among them, and the most flows there may be.
     FlowCount(Stats, usize),
 }
 

@@ -1,9 +1,9 @@
 //! Messages of any length over a channel whose packets are bounded.
 //!
 //! # Theory of operation
-//! A message travels in packets. The first byte of each says whether more follow. Whoever receives one with more to
-//! follow asks for the next by a packet of one byte, so at most one packet is on its way, and nobody waits for room in a
-//! queue. Descriptors ride along with the last packet.
+//! A message travels in packets. The first byte of each says whether more follow. Whoever receives one with
+//! more to follow asks for the next by a packet of one byte, so at most one packet is on its way, and nobody
+//! waits for room in a queue. Descriptors ride along with the last packet.
 //!
 //! ```text
 //!   one end                         the other
@@ -42,7 +42,7 @@ pub struct Assembly {
     text: Vec<u8>,
 }
 
-/// What a packet was.
+/// The meaning of a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Arrived {
     /// The end of this message.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What the poll loop does when there is no work.
+/// The conduct of the poll loop while there is no work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PollMode {
     /// Spins for a moment after work, then sleeps.

@@ -10,16 +10,16 @@ pub use vswitch_sys::device::DeviceKind;
 pub struct PortSpec {
     /// The network it belongs to.
     pub network: NetworkId,
-    /// What kind of descriptor it has.
+    /// The kind of its descriptor.
     pub kind: DeviceKind,
     /// The isolation group it is in.
     pub group: GroupId,
     /// Largest network packet it takes, in bytes: 68 to 65,535.
     pub mtu: u16,
-    /// What its receiver takes without our help.
+    /// The offloads that its receiver takes without our help.
     pub accepts: Accepts,
     /// Addresses that are behind it by configuration.
     pub addresses: Vec<Mac>,
-    /// Who is behind it.
+    /// The station behind it.
     pub station: Station,
 }

@@ -9,7 +9,7 @@ pub use vswitch_nat::{Binding, Protocol};
 /// Sockets that are handed over at once.
 pub const CHUNK: usize = vswitch_sys::seqpacket::DESCRIPTORS_MAX;
 
-/// What kind of sockets.
+/// A kind of sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Transport {
     /// Listening sockets of TCP.
@@ -21,7 +21,7 @@ pub enum Transport {
 /// A published range of ports: one socket for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Relayed {
-    /// What kind of sockets.
+    /// The kind of its sockets.
     pub transport: Transport,
     /// The address of the host that they are bound to; `None` is every address of both families.
     pub host: Option<IpAddr>,
@@ -34,7 +34,7 @@ pub struct Relayed {
 }
 
 impl Relayed {
-    /// How many ports there are.
+    /// The number of its ports.
     pub fn count(&self) -> usize {
         usize::from(self.last.saturating_sub(self.first)) + 1
     }
@@ -61,7 +61,7 @@ pub struct Target {
     pub keeps_client: bool,
 }
 
-/// Where a published range leads: nowhere while its container is away.
+/// The addresses that a published range leads to: none while its container is away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Targets {
     /// An IPv4 address of the container.

@@ -6,7 +6,7 @@ use vswitch_frame::PortId;
 pub const UPLINK: PortId = PortId(4095);
 const _: () = assert!(UPLINK.index() + 1 == PortId::LIMIT);
 
-/// How many uplinks there may be.
+/// The number of uplinks there may be.
 pub const UPLINKS_MAX: u16 = 4;
 
 /// The port of an uplink, by its place in the list of them.
@@ -19,11 +19,11 @@ pub const fn is_uplink(port: PortId) -> bool {
     port.0 > TUNNELS.0 && port.0 <= UPLINK.0
 }
 
-/// Where is counted what is of no network's tunnel.
+/// The port where frames of no network's tunnel are counted.
 pub const TUNNELS: PortId = PortId(UPLINK.0 - UPLINKS_MAX);
 
-/// Where relays are counted.
+/// The port where relays are counted.
 pub const RELAY: PortId = PortId(TUNNELS.0 - 1);
 
-/// How many ports there are for endpoints, hosts and tunnels: those below the reserved ones.
+/// The number of ports for endpoints, hosts and tunnels: those below the reserved ones.
 pub const PORTS_FREE: usize = RELAY.0 as usize;

@@ -7,7 +7,8 @@ use vswitch_frame::{GroupId, PortId};
 pub use vswitch_vxlan::mtu::inner_mtu;
 pub use vswitch_vxlan::{Record, UDP_PORT, Vni};
 
-/// What a network's tunnel is made from. It is a port without a descriptor: all tunnels share sockets.
+/// Everything about a network's tunnel but its sockets. It is a port without a descriptor: all tunnels share
+/// sockets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelSpec {
     /// The port of the switch that it is.
@@ -20,7 +21,7 @@ pub struct TunnelSpec {
     pub local: IpAddr,
     /// MTU of the underlay, in bytes.
     pub underlay_mtu: u32,
-    /// Whether to learn from frames who lives where, for want of records.
+    /// Whether to learn from frames which endpoint lives where, for want of records.
     pub learning: bool,
 }
 
@@ -36,7 +37,7 @@ pub enum TunnelSocket {
     Sender {
         /// The VTEP it sends from.
         local: IpAddr,
-        /// Which one of [`TUNNEL_SENDERS`].
+        /// Its number among the [`TUNNEL_SENDERS`].
         index: u16,
     },
 }

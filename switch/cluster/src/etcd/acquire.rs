@@ -1,4 +1,4 @@
-//! Getting addresses for this host: of those that nobody has, or of another host's.
+//! Getting addresses for this host: some that nobody has, or some of another host's.
 
 use tokio::sync::oneshot;
 use vswitch_sys::{random, wallclock};
@@ -17,7 +17,7 @@ const ANSWER_BEATS: u32 = 5;
 const LETTERS_MAX: usize = 1024;
 
 impl Keeper {
-    /// Gets what is asked for, or asks who has it. The answer comes when there is one.
+    /// Gets addresses, or asks another host that has them. The answer comes when there is one.
     pub(super) async fn acquire(&mut self, ask: Ask, answer: oneshot::Sender<Answer>) {
         match self.take_share(&ask).await {
             Ok(Some(records)) => drop(answer.send(Ok(records))),
@@ -30,7 +30,7 @@ impl Keeper {
         }
     }
 
-    /// Takes of what nobody has; `None` if there is nothing.
+    /// Takes addresses that nobody has; `None` if there are none.
     async fn take_share(&mut self, ask: &Ask) -> Result<Option<Vec<Record>>, String> {
         let leases = self.ready()?;
         for _ in 0..TRIES_MAX {
@@ -44,7 +44,7 @@ impl Keeper {
         Err("too many hosts want some at once: try again".to_owned())
     }
 
-    /// Asks the next owner that is there; without one, why not is the answer.
+    /// Asks the next owner that is there; without one, the answer says why.
     async fn ask_next(
         &mut self,
         ask: Ask,
@@ -67,7 +67,7 @@ impl Keeper {
                 Err(why) => refusal = format!("{}: {why}", what(&ask)),
             }
         }
-        // Who asked may have gone.
+        // The task that asked may have gone.
         let _ = answer.send(Err(refusal));
     }
 
@@ -142,7 +142,7 @@ impl Keeper {
         match answer {
             Ok(records) => {
                 records.iter().for_each(|record| self.clock.see(record.version));
-                // Who asked may have gone.
+                // The task that asked may have gone.
                 let _ = wanted.send(Ok(records));
             }
             Err(refusal) => Box::pin(self.ask_next(ask, others, wanted, refusal)).await,

@@ -1,4 +1,4 @@
-//! `etcd://HOST:PORT,…`: where the members of an etcd are.
+//! `etcd://HOST:PORT,…`: the addresses of an etcd's members.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -19,7 +19,7 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// What `--cluster` says.
+/// An etcd, as `--cluster` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The members, at least one.

@@ -1,9 +1,9 @@
 //! A client of etcd: calls that find a member which answers, and a token when one is needed.
 //!
 //! # Theory of operation
-//! It speaks the JSON of etcd's gateway over HTTP/1.1 ([`wire`], [`super::transport`]; why not gRPC is in
-//! docs/decisions/0010-etcd-by-its-gateway.md). A call goes to the member that answered last; when that one is
-//! unreachable, silent, or says that it cannot serve, to the next, each once. So a call takes at most
+//! The client speaks the JSON of etcd's gateway over HTTP/1.1 ([`wire`], [`super::transport`]; why not gRPC
+//! is in docs/decisions/0010-etcd-by-its-gateway.md). A call goes to the member that answered last; when that
+//! one is unreachable, silent, or says that it cannot serve, to the next, each once. So a call takes at most
 //! [`CALL`] for each member. A call may have been done although its answer was lost, and then be done again
 //! elsewhere: callers ask only for what may be done twice.
 //!
@@ -30,7 +30,7 @@ use super::transport::{Connection, Said, failed};
 use super::watch::Watch;
 use super::wire::{self, Change, Condition, KeyValue, LeaseId, Outcome};
 
-/// How long a member has to answer. etcd itself gives up on agreement after five seconds and a little.
+/// The time a member has to answer. etcd itself gives up on agreement after five seconds and a little.
 pub const CALL: Duration = Duration::from_secs(6);
 
 /// Bytes of an answer; etcd's own limit for a request is 1.5 MiB.
@@ -42,7 +42,7 @@ const IDLE_MAX: usize = 4;
 /// Keys that are read at once.
 const PAGE: u32 = 500;
 
-/// How etcd is reached, and who we are there.
+/// The way to an etcd, and who we are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Its members.
@@ -124,7 +124,7 @@ impl Client {
     /// Every key with this prefix, and the revision at which they were so.
     ///
     /// # Errors
-    /// Those of [`Error`].
+    /// [`Error`].
     pub async fn read(&self, prefix: &str) -> Result<(Vec<KeyValue>, i64)> {
         let (mut found, mut revision, mut start) = (Vec::new(), None, prefix.to_owned());
         loop {
@@ -140,19 +140,19 @@ impl Client {
         }
     }
 
-    /// Makes changes, all or none: if every condition holds. May be done twice.
+    /// Makes all changes if every condition holds, or none. May be done twice.
     ///
     /// # Errors
-    /// Those of [`Error`]; the changes may have been made nevertheless when no member was heard.
+    /// [`Error`]; the changes may have been made nevertheless when no member was heard.
     pub async fn commit(&self, conditions: &[Condition], changes: &[Change]) -> Result<Outcome> {
         let txn: wire::Txn = self.call("/v3/kv/txn", &wire::txn(conditions, changes)).await?;
         Ok(txn.outcome())
     }
 
-    /// A lease of so many seconds: what is written with it goes when it is not kept alive for that long.
+    /// A lease of so many seconds: keys written with it go when it is not kept alive for that long.
     ///
     /// # Errors
-    /// Those of [`Error`].
+    /// [`Error`].
     pub async fn grant(&self, seconds: u32) -> Result<LeaseId> {
         let lease: wire::Lease = self.call("/v3/lease/grant", &json!({ "TTL": seconds.to_string() })).await?;
         Ok(LeaseId(lease.id))
@@ -171,10 +171,10 @@ impl Client {
         }
     }
 
-    /// Ends a lease: what was written with it goes now.
+    /// Ends a lease: keys written with it go now.
     ///
     /// # Errors
-    /// Those of [`Error`].
+    /// [`Error`].
     pub async fn revoke(&self, lease: LeaseId) -> Result<()> {
         let body = json!({ "ID": lease.0.to_string() });
         self.call::<Value>("/v3/lease/revoke", &body).await.map(drop)
@@ -183,7 +183,7 @@ impl Client {
     /// Follows the changes of keys with this prefix, from a revision on.
     ///
     /// # Errors
-    /// Those of [`Error`].
+    /// [`Error`].
     pub async fn watch(&self, prefix: &str, from: i64) -> Result<Watch> {
         let body = Bytes::from(wire::watch(prefix, from).to_string());
         match self.somewhere(&Question { path: "/v3/watch", body, is_watch: true }).await? {
@@ -295,7 +295,7 @@ impl Client {
                 None => Connection::open(endpoint, self.shared.tls.as_ref()).await?,
             };
             match connection.post(endpoint, path, body.clone(), said).await {
-                // It may have been closed meanwhile; the next one is new in the end.
+                // The idle one may have been closed meanwhile; the next one is new in the end.
                 Err(_) if was_idle => {}
                 answer => break (connection, answer?),
             }

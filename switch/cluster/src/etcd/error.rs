@@ -1,91 +1,91 @@
-//! What can be wrong with an etcd: one line for a person each, and what to do about it.
+//! Errors of an etcd: one line for a person each, with what to do about it.
 
 use super::address::Endpoint;
 
-/// Why something asked of etcd did not happen.
+/// The reason that something asked of etcd did not happen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nobody is there.
+    /// A member that is not there.
     #[error("no etcd answers on {endpoint} ({why}): start it, or correct --cluster")]
     Unreachable {
-        /// Where.
+        /// The member.
         endpoint: Endpoint,
-        /// What the kernel says.
+        /// The kernel's words.
         why: String,
     },
-    /// Somebody is there, and says nothing.
+    /// A member that is there, and says nothing.
     #[error("etcd on {endpoint} did not answer within {seconds} s: look whether it has a quorum")]
     Silent {
-        /// Where.
+        /// The member.
         endpoint: Endpoint,
-        /// How long it had.
+        /// The time it had, in seconds.
         seconds: u64,
     },
     /// A member that cannot do anything now.
     #[error("etcd on {endpoint} cannot serve now ({why}): look whether it has a quorum")]
     Unavailable {
-        /// Where.
+        /// The member.
         endpoint: Endpoint,
-        /// What it says.
+        /// Its words.
         why: String,
     },
-    /// The member is not who it should be, or does not take us for who we should be.
+    /// A member that is not who it should be, or does not take us for who we should be.
     #[error("TLS with etcd on {endpoint} fails: {why}")]
     Tls {
-        /// Where.
+        /// The member.
         endpoint: Endpoint,
-        /// What is wrong and how to mend it.
+        /// The fault, and how to mend it.
         why: String,
     },
-    /// Name or password are wrong, or missing.
+    /// A name or a password that is wrong, or missing.
     #[error("etcd on {endpoint} does not let us in: {why}")]
     Credentials {
-        /// Where.
+        /// The member.
         endpoint: Endpoint,
-        /// What is wrong and how to mend it.
+        /// The fault, and how to mend it.
         why: String,
     },
-    /// The token has expired, or was given by an etcd that has since started again. Mended by a new one.
+    /// A token that has expired, or was given by an etcd that has since started again. Mended by a new one.
     #[error("etcd on {endpoint} wants a new token")]
     Token {
-        /// Where.
+        /// The member.
         endpoint: Endpoint,
     },
-    /// The user lacks a right.
+    /// A right that the user lacks.
     #[error(
         "etcd on {endpoint} denies {user:?} what is needed: grant the user a role with read and write on the prefix /vswitch/"
     )]
     Forbidden {
-        /// Where.
+        /// The member.
         endpoint: Endpoint,
-        /// Who.
+        /// The user.
         user: String,
     },
-    /// The history up to where it was asked for is gone. Mended by a new snapshot.
+    /// A history that is gone up to where it was asked for. Mended by a new snapshot.
     #[error("etcd has compacted what was asked for")]
     Compacted,
     /// A lease that has ended. Mended by a new one.
     #[error("the lease in etcd has ended")]
     LeaseEnded,
-    /// Something that is no etcd, or not one that we know how to talk to.
+    /// A member that is no etcd, or not one that we know how to talk to.
     #[error("what answers on {endpoint} is no etcd of version 3.4 or later ({why}): correct --cluster")]
     Protocol {
-        /// Where.
+        /// The member.
         endpoint: Endpoint,
-        /// What is strange.
+        /// The oddity of its answer.
         why: String,
     },
-    /// etcd says no for a reason of its own.
+    /// A refusal of etcd's, for a reason of its own.
     #[error("etcd on {endpoint} refuses: {why}")]
     Refused {
-        /// Where.
+        /// The member.
         endpoint: Endpoint,
-        /// What it says.
+        /// Its words.
         why: String,
     },
 }
 
-/// What comes of asking etcd.
+/// The outcome of asking etcd.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// gRPC's codes (grpc/grpc, doc/statuscodes.md) as far as they matter here.
@@ -100,7 +100,7 @@ mod code {
 }
 
 impl Error {
-    /// What an etcd means by a code and a message.
+    /// The error that an etcd means by a code and a message.
     pub(super) fn said(endpoint: &Endpoint, code: i64, message: &str, user: &str) -> Self {
         let endpoint = endpoint.clone();
         let why = message.strip_prefix("etcdserver: ").unwrap_or(message).to_owned();

@@ -1,4 +1,4 @@
-//! All keys with a prefix: first what there is, then what changes, for as long as anybody listens.
+//! All keys with a prefix: first those there are, then their changes, for as long as anybody listens.
 //!
 //! A watch goes on from the revision it had reached. When etcd has forgotten the changes since then, or is
 //! another than it was, there is a new snapshot.
@@ -18,38 +18,38 @@ use super::error::{Error, Result};
 use super::watch::Watch;
 use super::wire::{Event, KeyValue};
 
-/// How long a watch is believed to live without a sign.
+/// The time that a watch is believed to live without a sign.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// How long a failure is waited out before the next attempt.
+/// The pause between a failure and the next attempt.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Updates that wait to be looked at.
+/// The most updates that wait to be looked at.
 const WAITING_MAX: usize = 16;
 
-/// What there is to know.
+/// News of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// Every key; what is not among them is gone.
+    /// Every key; one that is not among them is gone.
     Snapshot(Vec<KeyValue>),
-    /// What has changed since.
+    /// The changes since.
     Changes(Vec<Event>),
-    /// Nothing can be heard now.
+    /// An error, for which nothing can be heard now.
     Away(Error),
 }
 
-/// Hears updates. Dropping it ends the feed.
+/// The end that hears updates. Dropping it ends the feed.
 #[derive(Debug)]
 pub struct Feed {
     updates: mpsc::Receiver<Update>,
     again: Arc<Again>,
 }
 
-/// Why a watch is to be opened again.
+/// The wish that a watch is opened again.
 #[derive(Debug, Default)]
 struct Again {
     notify: Notify,
-    /// Not only that: everything is to be read again.
+    /// Whether everything is to be read again, too.
     anew: AtomicBool,
 }
 

@@ -1,7 +1,8 @@
-//! Which cluster an etcd has under a name, and whether it is the one that this host belongs to.
+//! The identity of the cluster that an etcd has under a name, and whether it is the one of this host.
 //!
-//! The first host of a cluster draws an identifier and writes it to etcd; each host notes it in its state directory. So a
-//! host that is pointed at an etcd with other networks under the same name says so, and touches nothing.
+//! The first host of a cluster draws an identifier and writes it to etcd; each host notes it in its state
+//! directory. So a host that is pointed at an etcd with other networks under the same name says so, and
+//! touches nothing.
 
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
@@ -15,7 +16,7 @@ use super::client::Client;
 use super::error::Error;
 use super::wire::{Change, Condition, KeyValue, Outcome};
 
-/// The form of keys and records. Another number is one that we do not understand.
+/// The number of the form of keys and records. We understand no other.
 const FORMAT: u32 = 1;
 
 /// The key under the cluster's prefix.
@@ -24,7 +25,7 @@ const KEY: &str = "cluster";
 /// The file in the state directory.
 const FILE: &str = "etcd-cluster";
 
-/// What is under the key.
+/// The value under the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Identity {
@@ -32,7 +33,7 @@ pub(super) struct Identity {
     id: String,
 }
 
-/// What this host remembers.
+/// The identifier of its cluster, as this host remembers it.
 #[derive(Debug)]
 pub(super) struct Memory {
     file: PathBuf,
@@ -40,7 +41,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// What is noted in the state directory.
+    /// Reads the note in the state directory.
     pub(super) fn read(state_dir: &Path) -> Result<Self, String> {
         let file = state_dir.join(FILE);
         match fs::read_to_string(&file) {
@@ -50,7 +51,8 @@ impl Memory {
         }
     }
 
-    /// What to write to an etcd that has no cluster of the name: the one that this host knows, or a new one.
+    /// The identity to write to an etcd that has no cluster of the name: the one that this host knows, or a
+    /// new one.
     pub(super) fn identity(&self) -> Result<Identity, String> {
         let id = match &self.id {
             Some(id) => id.clone(),
@@ -62,7 +64,7 @@ impl Memory {
         Ok(Identity { format: FORMAT, id })
     }
 
-    /// Compares what an etcd says with what is remembered, and remembers it.
+    /// Compares an etcd's identity with the remembered one, and remembers it.
     pub(super) fn accept(&mut self, value: &[u8], prefix: &str) -> Result<(), String> {
         let unknown = || {
             format!(
@@ -99,7 +101,7 @@ impl Memory {
 /// Looks whether everything is right, as far as this can be seen now.
 ///
 /// # Errors
-/// What must be mended first. That etcd is not there now is none, but handed back.
+/// One line: something that must be mended first. An etcd that is not there now is no error, but handed back.
 pub(super) async fn look(
     client: &Client,
     memory: &mut Memory,

@@ -1,17 +1,17 @@
 //! Questions for addresses that another host has, and its answers, as keys of etcd. Pure.
 //!
-//! Only the owner of addresses knows which it uses, so only it gives them away. A question is written under its
-//! name, the answer under the name of who asked, who then removes both. They go with the lease of who wrote them, so
-//! nothing stays of a host that died.
+//! Only the owner of addresses knows which it uses, so only it gives them away. A question is written under
+//! its name, the answer under the name of who asked, who then removes both. They go with the lease of who
+//! wrote them, so nothing stays of a host that died.
 
 use super::super::record::HostId;
 use super::super::view::{Answer, Ask};
 use super::wire::{Change, LeaseId};
 
-/// What a key of the cluster means, if it is a letter to this host.
+/// A key of the cluster that is a letter to this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Letter {
-    /// A question, and who asks.
+    /// A question, and the host that asks.
     Question { from: HostId, number: String },
     /// The answer to one of ours.
     Answer { number: String },
@@ -40,7 +40,7 @@ fn answer_key(prefix: &str, to: HostId, number: &str) -> String {
     format!("{prefix}answers/{to}/{number}")
 }
 
-/// Asks.
+/// The change that asks.
 pub(super) fn question(prefix: &str, owner: HostId, ask: &Ask, number: &str, lease: LeaseId) -> Change {
     Change::Put {
         key: question_key(prefix, owner, ask.host, number),
@@ -49,7 +49,7 @@ pub(super) fn question(prefix: &str, owner: HostId, ask: &Ask, number: &str, lea
     }
 }
 
-/// Answers.
+/// The change that answers.
 pub(super) fn answer(prefix: &str, to: HostId, number: &str, answer: &Answer, lease: LeaseId) -> Change {
     Change::Put {
         key: answer_key(prefix, to, number),
@@ -58,7 +58,7 @@ pub(super) fn answer(prefix: &str, to: HostId, number: &str, answer: &Answer, le
     }
 }
 
-/// Removes a question and its answer.
+/// The changes that remove a question and its answer.
 pub(super) fn forget(prefix: &str, owner: HostId, me: HostId, number: &str) -> [Change; 2] {
     let keys = [question_key(prefix, owner, me, number), answer_key(prefix, me, number)];
     keys.map(|key| Change::Delete { key })

@@ -1,13 +1,13 @@
-//! What etcd has, what this host wants it to have, and what control knows of it. Pure.
+//! The records that etcd has, that this host wants it to have, and that control knows of. Pure.
 //!
 //! # Theory of operation
 //! Each record is one key. etcd keeps of a key the newest record, since nobody writes but under the
 //! condition that the key is as it was when it was compared: who loses a race compares again.
 //!
-//! * Live records of hosts and endpoints go with their host's lease. When they go, nothing is said about them:
-//!   the host is down, and when it is back it writes them again.
-//! * Tombstones are written, so that all hear which version they have, and go with a lease of their own, which lasts as
-//!   long as any ledger remembers them.
+//! * Live records of hosts and endpoints go with their host's lease. When they go, nothing is said about
+//!   them: the host is down, and when it is back it writes them again.
+//! * Tombstones are written, so that all hear which version they have, and go with a lease of their own,
+//!   which lasts as long as any ledger remembers them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use super::wire::{self, Condition, KeyValue, LeaseId};
 /// Keys that one transaction writes; etcd takes 128 unless it is told otherwise.
 pub const BATCH: usize = 64;
 
-/// What a record has in etcd.
+/// A record with its key's state in etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     record: Record,
@@ -29,9 +29,9 @@ struct Entry {
 /// The leases that this host writes with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leases {
-    /// What lives as long as this host does.
+    /// The lease of records that live as long as this host does.
     pub life: LeaseId,
-    /// Tombstones.
+    /// The lease of tombstones.
     pub graves: LeaseId,
 }
 
@@ -39,19 +39,19 @@ pub struct Leases {
 #[derive(Debug)]
 pub struct Mirror {
     me: HostId,
-    /// What keys of records begin with.
+    /// The beginning of all keys of records.
     prefix: String,
     entries: BTreeMap<Key, Entry>,
     /// The newest rank of each key that control has heard of, or has published.
     told: BTreeMap<Key, (Version, HostId)>,
     /// This host's live records that go with its lease.
     own: BTreeMap<Key, Record>,
-    /// What is to be written.
+    /// Records to be written.
     pending: BTreeMap<Key, Record>,
 }
 
 impl Mirror {
-    /// Of a host that knows nothing.
+    /// The mirror of a host that knows nothing.
     pub fn new(me: HostId, prefix: String) -> Self {
         Self {
             me,
@@ -63,7 +63,7 @@ impl Mirror {
         }
     }
 
-    /// What control wants all to know.
+    /// Takes a record that control wants all to know.
     pub fn publish(&mut self, record: Record) {
         if self.told.get(&record.key).is_some_and(|rank| *rank > record.rank()) {
             return;
@@ -77,14 +77,14 @@ impl Mirror {
         self.pending.insert(record.key.clone(), record);
     }
 
-    /// Everything that goes with the lease is to be written again: there is a new one.
+    /// Has everything that goes with the lease written again: there is a new one.
     pub fn publish_again(&mut self) {
         for (key, record) in &self.own {
             self.pending.entry(key.clone()).or_insert_with(|| record.clone());
         }
     }
 
-    /// All that can be known to be missing in an etcd that has lost everything is to be written again.
+    /// Has all written again that can be known to be missing in an etcd that has lost everything.
     pub fn restore(&mut self, lost: Vec<Record>) {
         for record in lost.into_iter().filter(|record| !is_leased(record)) {
             self.pending.entry(record.key.clone()).or_insert(record);
@@ -120,7 +120,7 @@ impl Mirror {
         pending.values().take(BATCH).cloned().collect()
     }
 
-    /// That the keys of these records are as they are known to be.
+    /// The conditions that the keys of these records are as they are known to be.
     pub fn conditions(&self, records: &[Record]) -> Vec<Condition> {
         let condition = |record: &Record| Condition {
             key: self.path(&record.key),
@@ -129,18 +129,18 @@ impl Mirror {
         records.iter().map(condition).collect()
     }
 
-    /// Writing these records.
+    /// The changes that write these records.
     pub fn changes(&self, records: &[Record], leases: Leases) -> Vec<wire::Change> {
         let put = |record: &Record| wire::Change::Put {
             key: self.path(&record.key),
-            // It was read from JSON or could be sent as such to a client.
+            // The record was read from JSON or could be sent as such to a client.
             value: serde_json::to_vec(record).unwrap_or_default(),
             lease: Some(lease(record, leases)).filter(|lease| *lease != 0).map(LeaseId),
         };
         records.iter().map(put).collect()
     }
 
-    /// These records were written, by this revision.
+    /// Notes that these records were written, by this revision.
     pub fn wrote(&mut self, records: Vec<Record>, leases: Leases, mod_revision: i64) {
         for record in records {
             let key = record.key.clone();
@@ -160,7 +160,7 @@ impl Mirror {
         }
     }
 
-    /// The conditions of these records do not hold: their keys are so.
+    /// Notes that the conditions of these records do not hold: their keys are so.
     pub fn missed(&mut self, records: &[Record], now: &[KeyValue]) -> Vec<Event> {
         for record in records {
             let path = self.path(&record.key);
@@ -173,7 +173,7 @@ impl Mirror {
         news.into_events()
     }
 
-    /// Everything there is.
+    /// Takes in every key there is.
     pub fn snapshot(&mut self, all: &[KeyValue]) -> Vec<Event> {
         let there: BTreeSet<&str> = all.iter().map(|found| found.key.as_str()).collect();
         let gone: Vec<Key> =
@@ -186,7 +186,7 @@ impl Mirror {
         news.into_events()
     }
 
-    /// What has changed.
+    /// Takes in changes.
     pub fn follow(&mut self, changes: &[wire::Event]) -> Vec<Event> {
         let mut news = News::default();
         for change in changes {
@@ -263,7 +263,7 @@ impl Mirror {
     }
 }
 
-/// What control is to be told.
+/// News for control.
 #[derive(Debug, Default)]
 struct News {
     records: Vec<Record>,
@@ -271,7 +271,7 @@ struct News {
 }
 
 impl News {
-    /// Records first: who is up is known then, and so is what it has.
+    /// The events, records first: a host that is up is known then, and so is what it has.
     fn into_events(self) -> Vec<Event> {
         let records = (!self.records.is_empty()).then_some(Event::Records(self.records));
         let hosts = self.hosts.into_iter().map(|(host, presence)| Event::Host(host, presence));
@@ -287,7 +287,7 @@ fn is_leased(record: &Record) -> bool {
     }
 }
 
-/// What a record is written with; zero for no lease.
+/// The lease that a record is written with; zero for none.
 fn lease(record: &Record, leases: Leases) -> i64 {
     match record.value {
         None => leases.graves.0,

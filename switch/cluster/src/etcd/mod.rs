@@ -1,20 +1,20 @@
 //! The cluster's view kept in an etcd.
 //!
 //! # Theory of operation
-//! Every record is a key of etcd, under `/vswitch/CLUSTER/records/`. Each host follows all of them, and writes
-//! its own; what goes with a host is written with the host's lease, and goes when the host is not heard of for as
-//! long. Names, numbers and addresses are taken by transactions: who is first has them.
+//! Every record is a key of etcd, under `/vswitch/CLUSTER/records/`. Each host follows all of them, and
+//! writes its own; what goes with a host is written with the host's lease, and goes when the host is not
+//! heard of for as long. Names, numbers and addresses are taken by transactions: who is first has them.
 //!
 //! | file | |
 //! |---|---|
-//! | [`address`] [`tls`] | where etcd is, and how it is known to be the right one |
-//! | [`transport`] [`wire`] [`client`] [`watch`] | how it is talked to |
+//! | [`address`] [`tls`] | the addresses of etcd, and how it is known to be the right one |
+//! | [`transport`] [`wire`] [`client`] [`watch`] | the talk with it |
 //! | [`feed`] | following a prefix, whatever happens to connections |
-//! | [`mirror`] [`shares`] | pure: what is there and what shall be; which addresses are taken |
+//! | [`mirror`] [`shares`] | pure: records that are there and that shall be; addresses that are taken |
 //! | [`acquire`] [`letters`] | getting addresses, also from another host |
-//! | [`identity`] | which cluster it is |
-//! | [`source`] | the task that joins them |
-//! | [`error`] | what can be wrong |
+//! | [`identity`] | the cluster it has |
+//! | [`source`] [`prepared`] | the task that joins them, and all that it needs |
+//! | [`error`] | its errors |
 
 mod acquire;
 pub mod address;
@@ -24,6 +24,7 @@ pub mod feed;
 mod identity;
 mod letters;
 pub mod mirror;
+pub mod prepared;
 mod shares;
 mod source;
 pub mod tls;
@@ -39,37 +40,28 @@ use super::record::HostId;
 use super::view::Source;
 use client::{Access, Client};
 use identity::Memory;
+use prepared::Prepared;
 use source::Keeper;
 
 /// Seconds without a sign of life after which a host's records go, unless something else is asked for.
 pub const LEASE_S: u32 = 30;
 
-/// How a host takes part.
+/// Settings of a host that takes part.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where etcd is, and who we are there.
+    /// The way to etcd, and who we are there.
     pub access: Access,
-    /// Where the cluster's identifier is noted.
+    /// The directory where the cluster's identifier is noted.
     pub state_dir: PathBuf,
     /// Seconds without a sign of life after which this host's records go.
     pub lease_s: u32,
 }
 
-/// All that can be refused before a host takes part.
-#[derive(Debug)]
-pub struct Prepared {
-    client: Client,
-    memory: Memory,
-    /// What all keys of the cluster begin with.
-    prefix: String,
-    lease_s: u32,
-}
-
 /// Reads the files, and has a first look at etcd.
 ///
 /// # Errors
-/// One line: a file, a certificate, a password, or a cluster that is not ours. An etcd that cannot be reached is no
-/// error: it is tried until it can.
+/// One line: a file, a certificate, a password, or a cluster that is not ours. An etcd that cannot be reached
+/// is no error: it is tried until it can.
 pub async fn prepare(cluster: &str, options: Options) -> Result<Prepared, String> {
     let Options { access, state_dir, lease_s } = options;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
@@ -88,8 +80,8 @@ pub async fn prepare(cluster: &str, options: Options) -> Result<Prepared, String
 }
 
 impl Prepared {
-    /// Takes part. The task that is returned ends after control's end of the source has gone, and takes this host's
-    /// records with it.
+    /// Takes part. The task that is returned ends after control's end of the source has gone, and takes this
+    /// host's records with it.
     pub fn start(self, host: HostId, source: Source) -> JoinHandle<()> {
         tokio::spawn(Keeper::new(self, host, source.events).work(source.requests))
     }

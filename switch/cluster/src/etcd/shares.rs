@@ -1,19 +1,19 @@
-//! Which addresses a host takes for itself of those that nobody has. Pure.
+//! Shares: addresses that nobody has, and that a host takes for itself. Pure.
 //!
-//! What nobody has is taken in shares, by who is first to change the record. A share is an eighth of the
-//! longest range, so that many hosts find something, and the ranges stay few.
+//! A share is taken by the first host to change the record. It is an eighth of the longest range, so that
+//! many hosts find something, and the ranges stay few.
 
 use super::super::family::number;
 use super::super::record::{HostId, Key, Record, Space, Value, Version};
 use super::super::space::{Gift, Range};
 use super::super::view::{Ask, Wish};
 
-/// Fewest addresses of a share, where there are as many.
+/// The fewest addresses of a share, where there are as many.
 const SHARE_MIN: u128 = 16;
-/// Most addresses of a share.
+/// The most addresses of a share.
 const SHARE_MAX: u128 = 4096;
 
-/// What to write so that the host that asks has what it wants, if it can have it.
+/// The records to write so that the host that asks has what it wants, if it can have it.
 pub(super) fn take<'a>(
     records: impl Iterator<Item = &'a Record>,
     ask: &Ask,
@@ -53,13 +53,13 @@ fn free<'a>(records: impl Iterator<Item = &'a Record>, network: &str) -> Vec<Ran
     ranges.collect()
 }
 
-/// How many addresses of a range a share has, less one.
+/// The number of a range's addresses that a share has, less one.
 fn share(range: Range) -> u128 {
     let size = range.size();
     (size / 8).clamp(SHARE_MIN - 1, SHARE_MAX - 1).min(size)
 }
 
-/// Which other hosts have what is asked for: who has most of it first.
+/// The other hosts that have what is asked for, the one with most of it first.
 pub(super) fn owners<'a>(records: impl Iterator<Item = &'a Record>, ask: &Ask) -> Vec<HostId> {
     let mut found: Vec<(u128, HostId)> = records
         .filter_map(|record| match (&record.key, &record.value) {

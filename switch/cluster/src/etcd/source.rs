@@ -1,9 +1,9 @@
 //! The task between control and etcd.
 //!
 //! # Theory of operation
-//! Once a second, and whenever control or the [`feed`](super::feed) has something to say, it looks at what the
-//! [`mirror`](super::mirror) wants written, and writes it. Calls are made one after the other, and each has its time;
-//! nothing here waits for another host.
+//! Once a second, and whenever control or the [`feed`](super::feed) has something to say, the task looks at
+//! what the [`mirror`](super::mirror) wants written, and writes it. Calls are made one after the other, and
+//! each has its time; nothing here waits for another host.
 //!
 //! When etcd is away, what is known stays, what control publishes waits in the mirror, and what all must
 //! agree on is refused. A lease that ended meanwhile is replaced, and everything that went with it is
@@ -20,24 +20,24 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::super::ledger::TOMBSTONE_AGE;
 use super::super::record::{Clock, HostId, Record};
 use super::super::view::{Answer, Ask, Event, Refused, Request};
-use super::Prepared;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::feed::{Feed, Update};
 use super::identity::{self, Memory};
 use super::mirror::{Leases, Mirror};
+use super::prepared::Prepared;
 use super::wire::{KeyValue, Outcome};
 
-/// How often it looks at what is due.
+/// The time between two looks at what is due.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// After so many beats a new lease is taken for tombstones, so that none goes much before its time.
+/// Beats after which a new lease is taken for tombstones, so that none goes much before its time.
 const GRAVES_BEATS: u64 = 3600;
 
-/// How often what somebody else changes at the same time is tried.
+/// Attempts at a change that somebody else makes at the same time.
 pub(super) const TRIES_MAX: usize = 16;
 
-/// How long the end may take.
+/// The time that the end may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// See the [module](self).
@@ -45,7 +45,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Keeper {
     pub(super) client: Client,
     pub(super) me: HostId,
-    /// What all keys of the cluster begin with.
+    /// The beginning of all keys of the cluster.
     pub(super) prefix: String,
     memory: Memory,
     /// Seconds without a sign of life after which this host's records go.
@@ -62,11 +62,11 @@ pub(super) struct Keeper {
     calls: Trouble,
     news: Trouble,
     pub(super) events: mpsc::UnboundedSender<Event>,
-    /// What others were asked, by number.
+    /// Questions that others were asked, by number.
     pub(super) asked: BTreeMap<String, Asked>,
     /// Keys of questions that are being answered, or were.
     pub(super) answered: BTreeSet<String>,
-    /// Where control's answers come.
+    /// Takes control's answers.
     pub(super) answers: mpsc::UnboundedSender<(HostId, String, Answer)>,
     arriving: Option<mpsc::UnboundedReceiver<(HostId, String, Answer)>>,
 }
@@ -100,7 +100,7 @@ impl Trouble {
         self.line = Some(line);
     }
 
-    /// Whether it was there.
+    /// Notes that it works again; says whether it did not.
     fn ends(&mut self) -> bool {
         let was = self.line.take().is_some();
         if was {
@@ -168,7 +168,7 @@ impl Keeper {
                     self.mirror.publish(record);
                 }
             }
-            // Who asked may have gone.
+            // The task that asked may have gone.
             Request::Claim(records, answer) => drop(answer.send(self.claim(records).await)),
             Request::Acquire(ask, answer) => self.acquire(ask, answer).await,
         }
@@ -199,7 +199,8 @@ impl Keeper {
         }
     }
 
-    /// Everything that is under the prefix. Nothing of it is believed before it is known to be of our cluster.
+    /// Takes in all keys under the prefix. Nothing of them is believed before they are known to be of our
+    /// cluster.
     async fn snapshot(&mut self, all: &[KeyValue]) {
         let lost: Vec<Record> = self.mirror.live().cloned().collect();
         self.known = identity::verify(&self.client, &mut self.memory, &self.prefix, all).await;
@@ -278,7 +279,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes what waits.
+    /// Writes the records that wait.
     pub(super) async fn flush(&mut self) {
         while self.known.is_ok() && self.calls.line.is_none() && !self.mirror.is_settled() {
             let Some(leases) = self.leases else { return };

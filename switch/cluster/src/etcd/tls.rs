@@ -1,4 +1,4 @@
-//! TLS to etcd: who signed its certificate, and what shows it who we are.
+//! TLS to etcd: the authority that signed its certificate, and the certificate that shows it who we are.
 //!
 //! No other authority than the given one is trusted: an etcd has its own, and one that the whole world trusts
 //! would let the whole world in.
@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{
     self, AlertDescription, CertificateError, ClientConfig, RootCertStore, crypto::ring,
 };
 
-/// Said of who answers in plain text, or not at all.
+/// The line about a member that answers in plain text, or not at all.
 pub(super) const NONE: &str = "it does not speak TLS: leave out --cluster-ca and write etcd://";
 
 /// Files in PEM.
@@ -74,7 +74,7 @@ fn unreadable(flag: &str, path: &Path, error: &rustls::pki_types::pem::Error) ->
     format!("{flag} {path}: {error}: it must be a PEM file")
 }
 
-/// What is wrong, and how to mend it, if an error is one of TLS.
+/// The fault, and how to mend it, if an error is one of TLS.
 pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -19,7 +19,7 @@ use super::address::Endpoint;
 use super::error::{Error, Result};
 use super::tls;
 
-/// How long a member has to accept a connection, and then to agree on TLS.
+/// The time a member has to accept a connection, and then to agree on TLS.
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// A connection that is used by one request at a time. Dropping it closes it.
@@ -28,7 +28,7 @@ pub(super) struct Connection {
     driver: Driver,
 }
 
-/// What moves a connection's bytes; it ends with this.
+/// The task that moves a connection's bytes; it ends with this.
 pub(super) struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {
@@ -37,10 +37,10 @@ impl Drop for Driver {
     }
 }
 
-/// What is said with a request beside its body.
+/// The headers of a request, beside its body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Said<'a> {
-    /// What authentication gave us.
+    /// The token that authentication gave us.
     pub(super) token: Option<&'a str>,
     /// Whether a member that has lost its leader shall end the answer: a watch there would hear nothing more.
     pub(super) needs_leader: bool,
@@ -102,13 +102,13 @@ impl Connection {
         !self.sender.is_closed()
     }
 
-    /// What must be kept for as long as an answer is read.
+    /// The driver, which must be kept for as long as an answer is read.
     pub(super) fn into_driver(self) -> Driver {
         self.driver
     }
 }
 
-/// What an error of a connection means.
+/// The meaning of an error of a connection.
 pub(super) fn failed(endpoint: &Endpoint, error: &(dyn std::error::Error + 'static)) -> Error {
     let endpoint = endpoint.clone();
     if let Some(why) = tls::explain(error) {

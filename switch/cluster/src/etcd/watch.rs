@@ -8,7 +8,7 @@ use super::error::{Error, Result};
 use super::transport::{Driver, failed};
 use super::wire::{Event, Streamed, Watched};
 
-/// Bytes of one message; etcd sends a revision's events in one.
+/// The most bytes of one message; etcd sends a revision's events in one.
 const MESSAGE_MAX: usize = 64 << 20;
 
 /// An open watch. Dropping it ends it.
@@ -18,7 +18,7 @@ pub struct Watch {
     body: Incoming,
     /// etcd's revision when the watch began.
     revision: i64,
-    /// What has arrived of the next messages.
+    /// The part of the next messages that has arrived.
     arrived: Vec<u8>,
     _driver: Driver,
 }
@@ -55,7 +55,8 @@ impl Watch {
     /// The next changes, and the revision they lead to. May be dropped while it waits, and asked again.
     ///
     /// # Errors
-    /// [`Error::Compacted`] when the changes that are asked for are gone; the others when the watch has ended.
+    /// [`Error::Compacted`] when the changes that are asked for are gone; the others when the watch has
+    /// ended.
     pub async fn next(&mut self) -> Result<(Vec<Event>, i64)> {
         loop {
             let message = self.message().await?;

@@ -1,6 +1,6 @@
 //! etcd's v3 API as its gateway speaks it: JSON, with bytes in base64 and 64-bit numbers as text.
 //!
-//! Fields with their zero value are left out of answers, so all of them have defaults. Only what is used is
+//! Fields with their zero value are left out of answers, so all of them have defaults. Only the used part is
 //! here; the whole is etcd's `api/etcdserverpb/rpc.proto`.
 
 use base64::Engine;
@@ -16,7 +16,7 @@ pub struct LeaseId(pub i64);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct KeyValue {
-    /// The key. What is no text is shown with replacement characters; none of ours is.
+    /// The key. Bytes that are no text become replacement characters; our keys have none.
     #[serde(with = "text")]
     pub key: String,
     /// The value.
@@ -30,8 +30,7 @@ pub struct KeyValue {
     pub lease: i64,
 }
 
-/// Something that must be so for a change to happen: the key was last changed by this revision. Zero: there
-/// is no such key.
+/// A condition of a change: its key was last changed by this revision or, where that is zero, is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// The key.
@@ -49,7 +48,7 @@ pub enum Change {
         key: String,
         /// The value.
         value: Vec<u8>,
-        /// What it goes with.
+        /// The lease it goes with.
         lease: Option<LeaseId>,
     },
     /// Removes it.
@@ -59,23 +58,23 @@ pub enum Change {
     },
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All changes were made, by this revision.
+    /// The revision that made all changes.
     Done(i64),
-    /// Some condition does not hold, and nothing was changed: what the conditions' keys are now.
+    /// The conditions' keys as they are now: some condition does not hold, and nothing was changed.
     Stale(Vec<KeyValue>),
 }
 
-/// What happened to a key.
+/// An event: a key was written, or removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Event {
     /// `PUT` or `DELETE`.
     #[serde(rename = "type")]
     kind: String,
-    /// What it is now; of one that is gone, key and revision.
+    /// The key as it is now; of one that is gone, key and revision.
     pub kv: KeyValue,
 }
 
@@ -160,7 +159,7 @@ pub(super) struct Streamed<T> {
     pub(super) error: Option<Refusal>,
 }
 
-/// What an error looks like. Older gateways say it as `error`, newer ones as `message`.
+/// A refusal. Older gateways say it as `error`, newer ones as `message`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Refusal {

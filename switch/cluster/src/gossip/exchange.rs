@@ -1,5 +1,6 @@
-//! What goes over TCP: comparing ledgers, and asking for addresses.
+//! Exchanges over TCP: comparing ledgers, and asking for addresses.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,15 +12,16 @@ use tokio::time::{sleep, timeout};
 use vswitch_sys::{clock, random};
 
 use super::super::record::{HostId, Key, Value};
+use super::super::space::Range;
 use super::super::view::{Answer, Ask, Event, Wish};
-use super::Node;
 use super::member::Member;
+use super::node::Node;
 use super::seal::Seal;
 use super::wire::{self, Failure, Greeting, Letter, Question, Reply};
 
-/// How long one exchange may take.
+/// The time that one exchange may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections that are served at once.
+/// The most connections that are served at once.
 const CONNECTIONS_MAX: usize = 64;
 
 /// A connection to another member.
@@ -31,7 +33,7 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// Connects, and hears who is there.
+    /// Connects, and hears which member is there.
     ///
     /// # Errors
     /// [`Failure`].
@@ -41,7 +43,7 @@ impl<'a> Exchange<'a> {
         Ok(Self { seal, stream, greeting })
     }
 
-    /// Who is there.
+    /// The member that is there.
     pub fn with(&self) -> Member {
         self.greeting.member
     }
@@ -146,7 +148,7 @@ async fn ask_control(node: &Node, ask: Ask) -> Answer {
 
 /// Asks the owners of addresses for some, those with most of them first.
 pub(super) async fn acquire(node: Arc<Node>, ask: Ask, answer: oneshot::Sender<Answer>) {
-    // Who asked may have gone.
+    // The task that asked may have gone.
     let _ = answer.send(try_acquire(&node, &ask).await);
 }
 
@@ -191,7 +193,7 @@ async fn ask_owner(node: &Arc<Node>, address: SocketAddr, ask: &Ask) -> Result<A
     }
 }
 
-/// Who owns what is asked for: who has the largest range first, and those that are up before those that are not.
+/// The owners of what is asked for, those that are up first; among them the one with the largest range.
 fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
     let machine = node.machine();
     let mut ranges: Vec<(bool, u128, HostId)> = machine
@@ -202,7 +204,7 @@ fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
         })
         .filter_map(|(first, space)| {
             let owner = space.owner.filter(|owner| *owner != ask.host)?;
-            let range = super::super::space::Range { first, last: space.last };
+            let range = Range { first, last: space.last };
             let serves = match ask.wish {
                 Wish::Exact(address) => range.contains(address),
                 Wish::Some(subnet) => subnet.contains(&first),
@@ -212,7 +214,7 @@ fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
         .collect();
     ranges.sort();
     let mut owners: Vec<HostId> = ranges.into_iter().map(|(_, _, owner)| owner).collect();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     owners.retain(|owner| seen.insert(*owner));
     // Unreachable owners come last, so that their mend is said only when nobody else could help.
     owners

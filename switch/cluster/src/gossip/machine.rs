@@ -1,14 +1,15 @@
 //! Gossip as a machine: packets, answers and time go in, packets and news come out. No socket, no clock.
 //!
 //! # Theory of operation
-//! Who takes part is decided by SWIM (the crate `foca`): each member probes another one every second, by way of others
-//! if it must, and who does not answer is suspected, then down, and known as such to all. Who finds itself
-//! down and is not begins another life.
+//! Who takes part is decided by SWIM (the crate `foca`): each member probes another one every second, by way
+//! of others if it must, and who does not answer is suspected, then down, and known as such to all. Who finds
+//! itself down and is not begins another life.
 //!
-//! News spreads on the same packets. A record that is news is sent on at once to a few members, and some more times
-//! within the next second: an epidemic reaches all in a few round trips. What is lost all the same, or does not fit a
-//! packet, is found by comparing whole ledgers over TCP, with one member every [`COMPARE_EVERY`], and with each that
-//! has come: so a partition heals, and a host that is new learns everything.
+//! News spreads on the same packets. A record that is news is sent on at once to a few members, and some more
+//! times within the next second: an epidemic reaches all in a few round trips. What is lost all the same, or
+//! does not fit a packet, is found by comparing whole ledgers over TCP, with one member every
+//! [`COMPARE_EVERY`], and with each that has come: so a partition heals, and a host that is new learns
+//! everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -29,25 +30,26 @@ use super::super::record::{HostId, Key, Record, Version};
 use super::super::view::{Event, Presence, Refused};
 use super::member::Member;
 
-/// Longest packet before it is sealed, in bytes: with what sealing adds and headers it fits every usual link.
+/// The longest packet before it is sealed, in bytes: with what sealing adds and headers it fits every usual
+/// link.
 pub const PACKET_BYTES_MAX: usize = 1280;
-/// Longest record that travels in packets, in bytes; longer ones are fetched.
+/// The longest record that travels in packets, in bytes; longer ones are fetched.
 const RECORD_BYTES_MAX: usize = 1000;
-/// How often a member compares its records with those of another.
+/// The time between two comparisons of a member's records with another's.
 pub const COMPARE_EVERY: Duration = Duration::from_secs(5);
-/// How often tombstones are looked at.
+/// The time between two looks at tombstones.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Members for which waiting times and repetitions are laid out.
 const MEMBERS_USUAL: NonZeroU32 = NonZeroU32::new(100).unwrap();
-/// News of one comparison that is sent on in packets; what is more is compared by each member itself.
+/// The most news of one comparison that is sent on in packets; the rest each member compares itself.
 const FETCHED_SENT_ON_MAX: usize = 32;
 
-/// What is to be done outside.
+/// Effects: work to be done outside.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Packets, and where to.
+    /// Packets, each with the address it goes to.
     pub packets: Vec<(SocketAddr, Vec<u8>)>,
-    /// What control is to be told.
+    /// News for control.
     pub events: Vec<Event>,
     /// Members with which to compare all records.
     pub compare: BTreeSet<SocketAddr>,
@@ -61,23 +63,23 @@ pub struct Machine {
     timers_set: u64,
     up: BTreeMap<HostId, SocketAddr>,
     compare_at: Instant,
-    /// Whose turn it was to be compared with.
+    /// The member that was compared with last.
     compared: Option<HostId>,
     sweep_at: Instant,
     effects: Effects,
 }
 
-/// What the handler of news and the machine both use.
+/// The state that the handler of news and the machine both use.
 #[derive(Debug, Default)]
 struct Shared {
     ledger: Ledger,
     fresh: Vec<Record>,
 }
 
-/// Takes news from packets.
+/// The handler of news: takes it from packets.
 struct News(Arc<Mutex<Shared>>);
 
-/// What makes other news obsolete: a newer record of the same key.
+/// The rank of a record, by which it makes news of older ones of its key obsolete.
 struct Rank {
     key: Key,
     rank: (Version, HostId),
@@ -138,12 +140,12 @@ impl Machine {
         *self.foca.identity()
     }
 
-    /// What is to be done outside since the last time.
+    /// The effects since the last time.
     pub fn effects(&mut self) -> Effects {
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// The time at which [`tick`](Self::tick) has something to do.
     pub fn poll_at(&self) -> Instant {
         let timer = self.timers.keys().next().map(|(at, _)| *at);
         timer.into_iter().fold(self.compare_at.min(self.sweep_at), Instant::min)
@@ -201,7 +203,7 @@ impl Machine {
     /// Says something new, unless somebody has said something of one of the keys.
     ///
     /// # Errors
-    /// What was said.
+    /// The record that somebody has written.
     pub fn claim(&mut self, records: Vec<Record>, now: Instant) -> Result<(), Refused> {
         let taken = records.iter().find_map(|record| lock(&self.shared).ledger.get(&record.key).cloned());
         if let Some(taken) = taken {
@@ -260,12 +262,12 @@ impl Machine {
         }
     }
 
-    /// Whose the addresses of a network are, by its identifier.
+    /// The records of who owns the addresses of a network, by its identifier.
     pub fn spaces(&self, network: &str) -> impl Iterator<Item = Record> + use<> {
         lock(&self.shared).ledger.spaces(network).cloned().collect::<Vec<_>>().into_iter()
     }
 
-    /// Where a host is reached, if it is up.
+    /// The address where a host is reached, if it is up.
     pub fn address_of(&self, host: HostId) -> Option<SocketAddr> {
         self.up.get(&host).copied()
     }
@@ -279,7 +281,7 @@ impl Machine {
     fn spread(&mut self, record: &Record) -> bool {
         match serde_json::to_vec(record) {
             Ok(text) if text.len() <= RECORD_BYTES_MAX => {
-                // What it refuses is not longer than a packet, and so is nothing.
+                // A text that it refuses is not longer than a packet, and so is nothing.
                 let _ = self.foca.add_broadcast(&text);
                 true
             }
@@ -300,7 +302,7 @@ impl Machine {
         any
     }
 
-    /// Each member in turn, in the order of their identifiers.
+    /// Has the records compared with each member in turn, in the order of their identifiers.
     fn compare_with_next(&mut self) {
         let next = self.up.iter().find(|(host, _)| Some(**host) > self.compared).or(self.up.iter().next());
         let next = next.map(|(host, address)| (*host, *address));
@@ -341,7 +343,8 @@ impl Machine {
         }
     }
 
-    /// A host may be up under one address and down under another: it is up then.
+    /// Follows hosts as they come and go. One may be up under one address and down under another: it is up
+    /// then.
     fn follow_members(&mut self) {
         let mut newest: Vec<Member> = self.foca.iter_members().map(|member| *member.id()).collect();
         newest.sort_by_key(|member| member.life);
@@ -363,12 +366,12 @@ impl Machine {
     }
 }
 
-/// Locks for a moment that nothing waits in; what a panic left is as good as before.
+/// Locks for a moment that nothing waits in; the state that a panic left is as good as before.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Down within about ten seconds, news within one, and a partition healed within about ten.
+/// The settings of SWIM: down within about ten seconds, news within one, a partition healed within about ten.
 fn config() -> Config {
     let periodic = |frequency, members| {
         NonZeroUsize::new(members).map(|num_members| PeriodicParams { frequency, num_members })

@@ -10,11 +10,11 @@ use super::super::record::HostId;
 /// A host that takes part, in one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Member {
-    /// Where it is reached.
+    /// The address where it is reached.
     pub address: SocketAddr,
-    /// Which host it is.
+    /// Its host.
     pub host: HostId,
-    /// Which of its lives: the later, the higher. A host that was taken for dead begins another.
+    /// The number of its life: the later, the higher. A host that was taken for dead begins another.
     pub life: u64,
 }
 

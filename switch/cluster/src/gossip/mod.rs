@@ -1,81 +1,60 @@
 //! Gossip: a cluster without a server.
 //!
 //! # Theory of operation
-//! One UDP socket and one TCP listener, on the same port. [`machine`] decides everything; here its packets are sealed
-//! and sent, what arrives is opened and handed to it, and it is woken when it wants to be. Whole ledgers and
-//! questions for addresses go over TCP ([`wire`], [`exchange`]), each in a task of its own. All tasks share one
-//! [`Node`], which nobody holds while waiting.
+//! One UDP socket and one TCP listener, on the same port. [`machine`] decides everything; the [`node`], which
+//! all tasks share, seals and sends its packets, and opens what arrives and hands it over. Here the machine
+//! is woken when it wants to be. Whole ledgers and questions for addresses go over TCP ([`wire`],
+//! [`exchange`]), each in a task of its own.
 //!
 //! Packets that do not open are dropped and counted; who sends them is said in the log once a minute.
 
 pub mod exchange;
 pub mod machine;
 pub mod member;
+mod node;
 pub mod seal;
 pub mod wire;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket, lookup_host};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use vswitch_sys::{clock, random, wallclock};
 
 use super::record::HostId;
-use super::view::{Event, Request, Source};
+use super::view::{Request, Source};
 use machine::Machine;
 use member::Member;
-use seal::{Seal, Unopened};
+use node::Node;
+use seal::Seal;
 use wire::Failure;
 
 /// The port of gossip, which Docker's has, too.
 pub const PORT: u16 = 7946;
-/// How often hosts to join that are not there are looked for.
+/// The time between two looks for hosts to join that are not there.
 const JOIN_EVERY: Duration = Duration::from_secs(5);
-/// How long a host to join may take to greet.
+/// The time that a host to join may take to greet.
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
-/// How often the same stranger is complained about.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-/// Strangers that are told from each other.
-const STRANGERS_MAX: usize = 64;
-/// Longest UDP datagram.
+/// Bytes of the longest UDP datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
-/// How a host takes part.
+/// Settings of a host that takes part.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The file with the keys.
     pub key_file: PathBuf,
     /// Hosts to join, each `HOST` or `HOST:PORT`.
     pub join: Vec<String>,
-    /// Where others reach this host.
+    /// The address where others reach this host.
     pub advertise: SocketAddr,
-    /// Where to listen, if not there.
+    /// The address to listen at, if another one.
     pub bind: Option<SocketAddr>,
-}
-
-/// What all tasks share.
-#[derive(Debug)]
-pub struct Node {
-    seal: Seal,
-    socket: UdpSocket,
-    machine: Mutex<Machine>,
-    events: mpsc::UnboundedSender<Event>,
-    strangers: Mutex<BTreeMap<IpAddr, Stranger>>,
-    /// Tells that the machine may want to be woken sooner.
-    woken: Notify,
-}
-
-#[derive(Debug)]
-struct Stranger {
-    packets: u64,
-    said_at: vswitch_frame::Instant,
 }
 
 /// All that can be refused before a host takes part.
@@ -90,8 +69,8 @@ pub struct Prepared {
 /// Reads the keys, listens, and knocks at the hosts to join.
 ///
 /// # Errors
-/// One line: the key file, the address, or that a host to join is of another cluster or has another key. One that
-/// cannot be reached is no error: it is looked for until it is there.
+/// One line: the key file, the address, or that a host to join is of another cluster or has another key. One
+/// that cannot be reached is no error: it is looked for until it is there.
 pub async fn prepare(cluster: &str, options: Options) -> Result<Prepared, String> {
     let seal = Seal::read(cluster, &options.key_file)?;
     for host in &options.join {
@@ -126,102 +105,55 @@ impl Prepared {
         let seed = random::bytes().map_err(|error| format!("cannot draw a seed: {error}"))?;
         let me = Member { address: options.advertise, host, life };
         let Source { requests, events } = source;
-        let node = Arc::new(Node {
-            seal,
-            socket,
-            machine: Mutex::new(Machine::new(me, u64::from_ne_bytes(seed), clock::now())),
-            events,
-            strangers: Mutex::default(),
-            woken: Notify::new(),
-        });
+        let machine = Machine::new(me, u64::from_ne_bytes(seed), clock::now());
+        let (compare, comparisons) = mpsc::unbounded_channel();
+        let node = Arc::new(Node::new(seal, socket, machine, events, compare));
         tokio::spawn(exchange::listen(Arc::clone(&node), listener));
         tokio::spawn(keep_joined(Arc::clone(&node), join));
-        Ok(tokio::spawn(node.work(requests)))
+        Ok(tokio::spawn(work(node, requests, comparisons)))
     }
 }
 
-impl Node {
-    /// The machine, for a moment that nothing waits in.
-    fn machine(&self) -> MutexGuard<'_, Machine> {
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets the machine do something, and does what it wants done.
-    fn act<T>(self: &Arc<Self>, act: impl FnOnce(&mut Machine) -> T) -> T {
-        let mut machine = self.machine();
-        let outcome = act(&mut machine);
-        let effects = machine.effects();
-        drop(machine);
-        for (to, packet) in effects.packets {
-            let Ok(nonce) = random::bytes() else { continue };
-            // Gossip lives with lost packets, whatever the cause.
-            let _ = self.socket.try_send_to(&self.seal.seal(nonce, &packet), to);
-        }
-        for event in effects.events {
-            // Control is gone when the daemon stops.
-            let _ = self.events.send(event);
-        }
-        for address in effects.compare {
-            tokio::spawn(exchange::compare(Arc::clone(self), address));
-        }
-        self.woken.notify_one();
-        outcome
-    }
-
-    async fn work(self: Arc<Self>, mut requests: mpsc::UnboundedReceiver<Request>) {
-        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-        loop {
-            let wait = self.machine().poll_at().since(clock::now());
-            tokio::select! {
-                received = self.socket.recv_from(&mut buffer) => match received {
-                    Ok((length, from)) => self.receive(&buffer[..length], from),
-                    // An ICMP error of a member that is gone.
-                    Err(error) => tracing::debug!("gossip: {error}"),
-                },
-                request = requests.recv() => match request {
-                    Some(request) => self.serve(request),
-                    None => break,
-                },
-                () = sleep(wait) => self.act(|machine| machine.tick(clock::now(), wallclock::since_epoch())),
-                () = self.woken.notified() => {}
+/// Works until control has gone, and says goodbye.
+async fn work(
+    node: Arc<Node>,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+    mut comparisons: mpsc::UnboundedReceiver<SocketAddr>,
+) {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        let wait = node.machine().poll_at().since(clock::now());
+        tokio::select! {
+            received = node.socket.recv_from(&mut buffer) => match received {
+                Ok((length, from)) => node.receive(&buffer[..length], from),
+                // An ICMP error of a member that is gone.
+                Err(error) => tracing::debug!("gossip: {error}"),
+            },
+            request = requests.recv() => match request {
+                Some(request) => serve(&node, request),
+                None => break,
+            },
+            // The node keeps an end of the channel, so there is always one.
+            Some(address) = comparisons.recv() => {
+                tokio::spawn(exchange::compare(Arc::clone(&node), address));
             }
-        }
-        self.act(|machine| machine.leave(clock::now()));
-    }
-
-    fn receive(self: &Arc<Self>, sealed: &[u8], from: SocketAddr) {
-        match self.seal.open(sealed) {
-            Ok(packet) => self.act(|machine| machine.receive(&packet, clock::now())),
-            Err(error) => self.complain(from.ip(), &error),
+            () = sleep(wait) => node.act(|machine| machine.tick(clock::now(), wallclock::since_epoch())),
+            () = node.woken.notified() => {}
         }
     }
+    node.act(|machine| machine.leave(clock::now()));
+}
 
-    fn serve(self: &Arc<Self>, request: Request) {
-        match request {
-            Request::Publish(records) => self.act(|machine| machine.publish(records, clock::now())),
-            Request::Claim(records, answer) => {
-                let outcome = self.act(|machine| machine.claim(records, clock::now()));
-                // Who asked may have gone.
-                let _ = answer.send(outcome);
-            }
-            Request::Acquire(ask, answer) => {
-                tokio::spawn(exchange::acquire(Arc::clone(self), ask, answer));
-            }
+fn serve(node: &Arc<Node>, request: Request) {
+    match request {
+        Request::Publish(records) => node.act(|machine| machine.publish(records, clock::now())),
+        Request::Claim(records, answer) => {
+            let outcome = node.act(|machine| machine.claim(records, clock::now()));
+            // The task that asked may have gone.
+            let _ = answer.send(outcome);
         }
-    }
-
-    /// Says who sends what cannot be opened, once a minute.
-    fn complain(&self, from: IpAddr, error: &Unopened) {
-        let now = clock::now();
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        if strangers.len() >= STRANGERS_MAX && !strangers.contains_key(&from) {
-            return;
-        }
-        let stranger = strangers.entry(from).or_insert(Stranger { packets: 0, said_at: now });
-        stranger.packets += 1;
-        if stranger.packets == 1 || now.since(stranger.said_at) >= COMPLAIN_EVERY {
-            stranger.said_at = now;
-            tracing::warn!("gossip from {from} was dropped ({} so far): {error}", stranger.packets);
+        Request::Acquire(ask, answer) => {
+            tokio::spawn(exchange::acquire(Arc::clone(node), ask, answer));
         }
     }
 }
@@ -252,7 +184,7 @@ async fn join(node: &Arc<Node>, host: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks a host who it is.
+/// Makes a host greet; the member that it is.
 async fn greet(seal: &Seal, host: &str) -> Result<Member, Failure> {
     let mut failure = io::Error::other("it has no address").into();
     for address in lookup_host(with_port(host)).await? {
@@ -265,7 +197,8 @@ async fn greet(seal: &Seal, host: &str) -> Result<Member, Failure> {
     Err(failure)
 }
 
-/// A host with a port: the one that it is written with, as in `HOST:PORT` or `[ADDRESS]:PORT`, or else the usual.
+/// A host with a port: the one that it is written with, as in `HOST:PORT` or `[ADDRESS]:PORT`, or else
+/// [`PORT`].
 pub fn with_port(host: &str) -> String {
     let has_port = host.rsplit_once(':').is_some_and(|(name, port)| {
         port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']'))

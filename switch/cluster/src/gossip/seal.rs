@@ -1,13 +1,13 @@
-//! Seals what gossip sends, with a key that all hosts of the cluster share.
+//! The seal on everything gossip sends, with a key that all hosts of the cluster share.
 //!
-//! A sealed message is `vsg1`, the length of the cluster's name and the name, a random nonce, and the text under
-//! XChaCha20-Poly1305, which covers what is before it, too. Who has not the key can neither read a message nor
-//! make or change one. The name is readable, so that a host of another cluster can be told from one that has
-//! another key.
+//! A sealed message is `vsg1`, the length of the cluster's name and the name, a random nonce, and the text
+//! under XChaCha20-Poly1305, which covers what is before it, too. Who has not the key can neither read a
+//! message nor make or change one. The name is readable, so that a host of another cluster can be told from
+//! one that has another key.
 //!
-//! A key file has one key a line, 64 hexadecimal digits; what is behind a `#` is a remark. The first key seals,
-//! and all of them open: to change the key, give every host the new one as a second line, then exchange the
-//! lines on every host, then remove the old one.
+//! A key file has one key a line, 64 hexadecimal digits; what is behind a `#` is a remark. The first key
+//! seals, and all of them open: to change the key, give every host the new one as a second line, then
+//! exchange the lines on every host, then remove the old one.
 
 use std::fmt;
 use std::path::Path;
@@ -19,19 +19,19 @@ use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 pub const KEY_BYTES: usize = 32;
 /// Bytes of a nonce.
 pub const NONCE_BYTES: usize = 24;
-/// How every message begins, with the number of its format.
+/// The beginning of every message, with the number of its format.
 const MAGIC: &[u8; 4] = b"vsg1";
-/// Longest name of a cluster, in bytes.
+/// The longest name of a cluster, in bytes.
 pub const NAME_BYTES_MAX: usize = 63;
-/// Bytes by which a sealed message is longer, at most.
+/// The most bytes by which a sealed message is longer.
 pub const OVERHEAD_BYTES_MAX: usize = MAGIC.len() + 1 + NAME_BYTES_MAX + NONCE_BYTES + 16;
-/// Keys of one file.
+/// The most keys of one file.
 const KEYS_MAX: usize = 8;
 
-/// Seals and opens messages of one cluster.
+/// The seal of one cluster: seals its messages, and opens them.
 #[derive(Clone)]
 pub struct Seal {
-    /// What every message begins with.
+    /// The beginning of every message, as far as it can be read.
     head: Vec<u8>,
     keys: Vec<XChaCha20Poly1305>,
 }
@@ -42,22 +42,22 @@ impl fmt::Debug for Seal {
     }
 }
 
-/// Why a message was not opened.
+/// The reason that a message was not opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
     /// Something else than gossip of this version.
     #[error("it is no gossip of a vswitch of this version")]
     Foreign,
-    /// It is of another cluster.
+    /// A message of another cluster.
     #[error("it is of cluster {0:?}: give both hosts the same --cluster-name, or join another host")]
     OtherCluster(String),
-    /// No key of ours opens it.
+    /// A message that no key of ours opens.
     #[error("it is sealed with another key: give both hosts the same --cluster-key-file")]
     OtherKey,
 }
 
 impl Seal {
-    /// Of a cluster, with these keys.
+    /// The seal of a cluster with these keys.
     ///
     /// # Errors
     /// One line, when the name is too long or empty or there is no key.
@@ -76,7 +76,7 @@ impl Seal {
         Ok(Self { head, keys: keys.iter().map(|key| XChaCha20Poly1305::new(key.into())).collect() })
     }
 
-    /// Of a cluster, with the keys of a file.
+    /// The seal of a cluster with the keys of a file.
     ///
     /// # Errors
     /// One line that names the file, when it cannot be read or has something else than keys.
@@ -101,7 +101,7 @@ impl Seal {
     pub fn seal(&self, nonce: [u8; NONCE_BYTES], text: &[u8]) -> Vec<u8> {
         let payload = Payload { msg: text, aad: &self.head };
         let sealed = self.keys.first().and_then(|key| key.encrypt(XNonce::from_slice(&nonce), payload).ok());
-        // It fails for texts of 256 GiB only.
+        // Sealing fails for texts of 256 GiB only.
         [self.head.as_slice(), &nonce, &sealed.unwrap_or_default()].concat()
     }
 

@@ -1,9 +1,9 @@
-//! What members say to each other over TCP, where more fits than in a packet.
+//! Texts between members over TCP, where more fits than in a packet.
 //!
 //! # Theory of operation
-//! Who accepts a connection greets first, with a challenge. Each side then sends sealed texts, a length of four bytes
-//! before each. A question repeats the challenge and brings a number of its own, and the answer repeats that, so
-//! neither can be recorded and played again.
+//! Who accepts a connection greets first, with a challenge. Each side then sends sealed texts, a length of
+//! four bytes before each. A question repeats the challenge and brings a number of its own, and the answer
+//! repeats that, so neither can be recorded and played again.
 
 use std::io;
 
@@ -19,62 +19,62 @@ use super::super::view::{Answer, Ask};
 use super::member::Member;
 use super::seal::{Seal, Unopened};
 
-/// Longest sealed text, in bytes.
+/// The longest sealed text, in bytes.
 const TEXT_BYTES_MAX: u32 = 64 << 20;
 
 /// The first text.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Greeting {
-    /// What questions must repeat.
+    /// The challenge, which questions must repeat.
     pub challenge: u64,
-    /// Who greets.
+    /// The member that greets.
     pub member: Member,
 }
 
 /// A question or an answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Letter<T> {
-    /// In a question the challenge, in an answer the number of the question.
+    /// The challenge in a question; in an answer the number of the question.
     pub repeats: u64,
     /// The number of the question.
     pub number: u64,
-    /// What is said.
+    /// The question or the answer itself.
     pub body: T,
 }
 
-/// What a member asks.
+/// A question of a member.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Question {
     /// Whether the records are those of this mark.
     Agree(u64),
-    /// How they differ from these.
+    /// A digest, for the difference between the records and it.
     Compare(Digest),
-    /// To take these in.
+    /// Records to take in.
     Take(Vec<Record>),
-    /// For addresses.
+    /// A question for addresses.
     Addresses(Ask),
 }
 
-/// What it is answered.
+/// The answer to a question.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// Whether the records agree.
     Agree(bool),
-    /// How they differ.
+    /// The difference between the records.
     Difference(Difference),
-    /// They were taken in.
+    /// The word that the records were taken in.
     Taken,
-    /// Addresses, or why not.
+    /// Addresses, or why there are none.
     Addresses(Answer),
 }
 
-/// Why an exchange failed.
+/// The reason that an exchange failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The connection.
+    /// An error of the connection.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// What came was not sealed as ours is.
+    /// A text that is not sealed as ours are.
     #[error("{0}")]
     Unopened(#[from] Unopened),
 }
@@ -82,7 +82,7 @@ pub enum Failure {
 /// Sends a text.
 ///
 /// # Errors
-/// Those of the connection.
+/// Errors of the connection.
 pub async fn send(stream: &mut TcpStream, seal: &Seal, text: &impl Serialize) -> Result<(), Failure> {
     let sealed = seal.seal(random::bytes()?, &serde_json::to_vec(text).map_err(io::Error::from)?);
     let length = u32::try_from(sealed.len()).ok().filter(|length| *length <= TEXT_BYTES_MAX);

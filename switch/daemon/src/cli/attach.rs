@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use vswitch_control::api::types::{self, ForeignFd, Map};
 use vswitch_sys::netns::named_path;
 
 use super::client::{Client, path};
+use super::each::each;
 use super::endpoint::EndpointArgs;
+use super::outcome::{Failure, Outcome};
+use super::print::{Json, print, print_json};
 use super::publish::PublishArgs;
-use super::{Failure, Json, Outcome, each, print, print_json};
-use vswitch_control::api::types::{self, ForeignFd, Map};
 
 /// Attach a container, or whatever else has a network namespace
 ///

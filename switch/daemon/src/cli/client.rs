@@ -10,11 +10,11 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-
-use super::Failure;
 use vswitch_control::error::ErrorBody;
 
-/// Where the daemon is.
+use super::outcome::Failure;
+
+/// A client of the daemon.
 #[derive(Debug)]
 pub(super) struct Client {
     socket: PathBuf,
@@ -31,7 +31,7 @@ impl Client {
         Ok(serde_json::from_slice(&answer)?)
     }
 
-    /// Asks for something to be done, and for what came of it.
+    /// Asks for something to be done, and for its outcome.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -51,7 +51,7 @@ impl Client {
         self.ask(Method::DELETE, path, Vec::new()).await.map(drop)
     }
 
-    /// Asks for something to be removed, and for what that was.
+    /// Asks for something to be removed, and for the thing itself.
     pub(super) async fn delete_what<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let answer = self.ask(Method::DELETE, path, Vec::new()).await?;
         Ok(serde_json::from_slice(&answer)?)

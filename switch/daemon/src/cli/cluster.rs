@@ -3,13 +3,16 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use vswitch_sys::random;
-
-use super::client::{Client, path};
-use super::{Json, Outcome, each, print, print_json, table};
 use vswitch_cluster::gossip::seal;
 use vswitch_control::api::types;
 use vswitch_control::names::short_id;
+use vswitch_sys::random;
+
+use super::client::{Client, path};
+use super::each::each;
+use super::outcome::Outcome;
+use super::print::{Json, print, print_json};
+use super::table;
 
 /// Look after the cluster: hosts that share networks
 ///

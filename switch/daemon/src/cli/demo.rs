@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::runtime::Runtime;
+use vswitch_control::api::types;
 use vswitch_frame::Mac;
 use vswitch_sys::netlink::{LinkChange, Netlink};
 use vswitch_sys::netns::{NetNs, run_in};
@@ -19,16 +20,18 @@ use vswitch_traffic::{KernelBridge, Place, Process};
 use vswitch_traffic::{enter_stage, ping, ping_pong, start_switch, tcp, udp};
 
 use super::client::Client;
-use super::{Failure, Outcome, fdb, print, table};
-use vswitch_control::api::types;
+use super::outcome::{Failure, Outcome};
+use super::print::print;
+use super::{fdb, table};
 
 const CONTAINERS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// An address that nobody configured.
 const STRANGER: Mac = Mac([0x02, 0x42, 0xc0, 0xff, 0xee, 0x01]);
 const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
 const PORT_SECURITY: &str = "vswitch.port_security";
-/// How long an answer may take that is to come, and one that is not.
+/// The time that an answer may take that is to come.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The time after which no answer is believed to come.
 const SILENCE: Duration = Duration::from_millis(300);
 const ROUNDS: usize = 3;
 const BULK: Duration = Duration::from_millis(800);
@@ -80,7 +83,7 @@ impl Show {
         Ok(Self { runtime, client: Client::new(socket.to_owned()), _switch: switch, _host: host })
     }
 
-    /// A network and three containers on it, the last of which then takes another MAC address.
+    /// Three containers on a network of their own, the last of which then takes another MAC address.
     fn containers(&self) -> Result<Vec<Place>, Failure> {
         // A container may take another MAC address only where nobody checks it.
         self.network("demo", "10.66.0.0/24", &[(PORT_SECURITY, "false")])?;
@@ -205,7 +208,7 @@ fn throughput(containers: &[Place]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What was measured, a value a round.
+/// Figures that were measured, a value a round.
 #[derive(Default)]
 struct Figures {
     tcp: Vec<f64>,

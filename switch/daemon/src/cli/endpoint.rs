@@ -1,13 +1,13 @@
-//! The flags that say what an endpoint shall be like, wherever one is made.
+//! Flags of every command that makes an endpoint: they say what it shall be like.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::{Args, ValueEnum};
-use vswitch_frame::Mac;
-
-use super::key_value;
 use vswitch_control::api::types::{EndpointConfig, EndpointIpam};
 use vswitch_control::network::options::{EndpointOptions, PortType};
+use vswitch_frame::Mac;
+
+use super::key_value::key_value;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Endpoint")]
@@ -38,7 +38,7 @@ pub(super) struct EndpointArgs {
     driver_opts: Vec<(String, String)>,
 }
 
-/// How a port is made.
+/// A way to make a port.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Kind {
     /// A TAP made in the sandbox's namespace: the fastest

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-
 use vswitch_cluster::etcd::address::Address;
 use vswitch_cluster::etcd::client::Access;
 use vswitch_cluster::etcd::{self, tls};
@@ -45,7 +44,7 @@ impl Etcd {
         self.cluster.as_ref()
     }
 
-    /// How to take part in it.
+    /// The settings to take part in it with.
     pub(super) fn options(self, state_dir: &Path) -> Option<etcd::Options> {
         let identity = self.cluster_cert.zip(self.cluster_key);
         Some(etcd::Options {

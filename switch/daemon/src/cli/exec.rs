@@ -7,21 +7,23 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use vswitch_control::api::types;
 use vswitch_sys::etc;
 use vswitch_sys::hostname::set_private_hostname;
 use vswitch_sys::netns::NetNs;
 
 use super::client::{Client, path};
-use super::{Failure, Outcome};
-use vswitch_control::api::types;
+use super::outcome::{Failure, Outcome};
 
-/// What a shell exits with for a command it does not find, and for one it may not run.
+/// The exit code of a shell for a command it does not find.
 const NOT_FOUND: u8 = 127;
+/// The exit code of a shell for a command it may not run.
 const NOT_RUNNABLE: u8 = 126;
 
 /// Run a command inside a sandbox
 ///
-/// In its network namespace, with its host name and its own hosts and resolv.conf; exits with what the command exits with.
+/// In its network namespace, with its host name and its own hosts and resolv.conf; exits with what the
+/// command exits with.
 ///
 /// Example: vswitch exec web -- ip address
 #[derive(Debug, Args)]

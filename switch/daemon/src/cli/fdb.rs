@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use vswitch_control::api::types;
 
 use super::client::{Client, path};
-use super::{Json, Outcome, print, print_json, table};
-use vswitch_control::api::types;
+use super::outcome::Outcome;
+use super::print::{Json, print, print_json};
+use super::table;
 
 /// Show forwarding tables: which MAC address is behind which port
 ///

@@ -3,16 +3,17 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use vswitch_control::api::types;
 
 use super::client::{Client, query};
-use super::{Json, Outcome, print, print_json};
-use vswitch_control::api::types;
+use super::outcome::Outcome;
+use super::print::{Json, print, print_json};
 
 /// Show flows that are translated: to the world, and to published ports
 ///
-/// One line a flow, as "conntrack -L" has it: protocol, its number, seconds left, state; the packets of who began it;
-/// the packets that come in answer, as they look before they are translated back; the sandbox that it is charged to,
-/// and its network.
+/// One line a flow, as "conntrack -L" has it: protocol, its number, seconds left, state; the packets of who
+/// began it; the packets that come in answer, as they look before they are translated back; the sandbox that
+/// it is charged to, and its network.
 ///
 /// Examples:
 ///   vswitch flows --proto tcp --state ESTABLISHED --sandbox web
@@ -37,7 +38,7 @@ enum Action {
     Delete,
 }
 
-/// Which flows.
+/// The flows that are meant.
 #[derive(Debug, Args)]
 struct Filter {
     /// Only of this protocol: tcp, udp, icmp, icmpv6 or sctp

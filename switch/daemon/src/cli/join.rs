@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-
-use super::Failure;
-use super::etcd::Etcd;
 use vswitch_cluster::etcd::address::Address;
 use vswitch_cluster::{Options, SourceOptions, gossip, host_name};
+
+use super::etcd::Etcd;
+use super::outcome::Failure;
 
 #[derive(Debug, Args)]
 pub(super) struct Join {
@@ -21,8 +21,8 @@ pub(super) struct Join {
         conflicts_with = "cluster"
     )]
     join: Vec<String>,
-    /// The address by which the cluster's other hosts reach this one; its tunnels end there, too. That towards the
-    /// first host to join if none is given; the first host of a cluster gives this and no --join
+    /// The address by which the cluster's other hosts reach this one; its tunnels end there, too. That
+    /// towards the first host to join if none is given; the first host of a cluster gives this and no --join
     #[arg(long, value_name = "IP[:PORT]")]
     advertise: Option<String>,
     /// The file with the key that all hosts of the cluster share; "vswitch cluster key" writes one
@@ -42,7 +42,7 @@ pub(super) struct Join {
 }
 
 impl Join {
-    /// How to take part, if at all.
+    /// The settings to take part with, if this host is to.
     pub(super) fn options(self, state_dir: &Path) -> Result<Option<Options>, Failure> {
         if let Some(address) = self.etcd.address() {
             let vtep = match &self.advertise {

@@ -2,20 +2,26 @@
 //!
 //! Words and flags follow Docker's. A command exits with 0 when it did what it was asked, with 1 when it
 //! was refused or failed (one line on standard error says what and how to mend it), with 2 when it was
-//! not understood. One file per noun; [`client`] speaks HTTP, [`table`] prints what people read.
+//! not understood. One file per noun; [`client`] speaks HTTP, [`table`] lays out rows for people, and
+//! [`outcome`] and [`print`](mod@print) are how every command ends.
 
 mod attach;
 mod client;
 mod cluster;
 mod demo;
+mod each;
 mod endpoint;
 mod etcd;
 mod exec;
 mod fdb;
 mod flows;
+mod inspect;
 mod join;
+mod key_value;
 mod network;
 mod network_flag;
+mod outcome;
+mod print;
 mod ps;
 mod publish;
 mod rule;
@@ -28,10 +34,10 @@ mod version;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
+use clap::{Parser, Subcommand};
 
 use client::Client;
+use outcome::Outcome;
 
 /// A userspace virtual switch for containers.
 ///
@@ -63,7 +69,7 @@ enum Command {
     Datapath,
 }
 
-/// What is asked of the daemon.
+/// A command that is asked of the daemon.
 #[derive(Debug, Subcommand)]
 enum ClientCommand {
     #[command(subcommand)]
@@ -87,26 +93,6 @@ enum ClientCommand {
     Version(version::Version),
 }
 
-/// Why a command failed: one line for standard error.
-#[derive(Debug)]
-struct Failure(String);
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
-}
-
-type Outcome = Result<ExitCode, Failure>;
-
-/// Print JSON instead of a table.
-#[derive(Clone, Copy, Debug, Args)]
-struct Json {
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
-}
-
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
     // The demo's traffic generators are this very program, under a subcommand of their own.
@@ -120,10 +106,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Client(command) => talk(command, &Client::new(socket)),
     };
-    outcome.unwrap_or_else(|Failure(line)| {
-        eprintln!("vswitch: {line}");
-        ExitCode::FAILURE
-    })
+    outcome.unwrap_or_else(|failure| failure.complain())
 }
 
 /// Runs a command that talks to the daemon.
@@ -150,59 +133,6 @@ fn talk(command: ClientCommand, client: &Client) -> Outcome {
     })
 }
 
-/// Prints to standard output; a reader that has gone away ends the program quietly, as it does `ls`.
-fn print(text: &str) {
-    use std::io::Write;
-    if std::io::stdout().write_all(text.as_bytes()).is_err() {
-        std::process::exit(0);
-    }
-}
-
-fn print_json(value: &impl Serialize) -> Outcome {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?));
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Reads `KEY=VALUE`; a `KEY` alone has an empty value, as Docker has it.
-/// Does something to each of several, and says which it was done to; complains about the others.
-async fn each<T: std::fmt::Display>(names: Vec<T>, act: impl AsyncFn(&T) -> Result<(), Failure>) -> Outcome {
-    let mut code = ExitCode::SUCCESS;
-    for name in names {
-        match act(&name).await {
-            Ok(()) => print(&format!("{name}\n")),
-            Err(failure) => code = complain(&failure),
-        }
-    }
-    Ok(code)
-}
-
-/// Shows as JSON those of several that are there, and complains about the others.
-async fn inspect(client: &client::Client, noun: &str, names: &[String]) -> Outcome {
-    let mut found: Vec<serde_json::Value> = Vec::new();
-    let mut code = ExitCode::SUCCESS;
-    for name in names {
-        match client.get(&client::path(noun, name, "")).await {
-            Ok(one) => found.push(one),
-            Err(failure) => code = complain(&failure),
-        }
-    }
-    print_json(&found)?;
-    Ok(code)
-}
-
-fn complain(Failure(line): &Failure) -> ExitCode {
-    eprintln!("vswitch: {line}");
-    ExitCode::FAILURE
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').unwrap_or((text, ""));
-    if key.is_empty() {
-        return Err("write KEY=VALUE".to_owned());
-    }
-    Ok((key.to_owned(), value.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,12 +150,5 @@ mod tests {
             }
             commands.extend(command.get_subcommands());
         }
-    }
-
-    #[test]
-    fn options_are_read() {
-        assert_eq!(key_value("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
-        assert_eq!(key_value("a"), Ok(("a".to_owned(), String::new())));
-        assert!(key_value("=b").is_err());
     }
 }

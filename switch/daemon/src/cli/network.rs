@@ -1,17 +1,20 @@
 //! `vswitch network`.
 
 mod create;
+mod filters;
 mod list;
 mod prune;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use vswitch_control::api::types;
 
 use super::client::{Client, path};
+use super::each::each;
 use super::endpoint::EndpointArgs;
-use super::{Outcome, each};
-use vswitch_control::api::types;
+use super::inspect::inspect;
+use super::outcome::Outcome;
 
 /// Manage networks
 ///
@@ -86,7 +89,7 @@ impl Network {
         match self {
             Self::Create(create) => create.run(client).await,
             Self::Ls(list) => list.run(client).await,
-            Self::Inspect(Inspect { names, .. }) => super::inspect(client, "/networks/", &names).await,
+            Self::Inspect(Inspect { names, .. }) => inspect(client, "/networks/", &names).await,
             Self::Rm(Remove { names }) => {
                 each(names, async |name| client.delete(&path("/networks/", name, "")).await).await
             }

@@ -3,8 +3,9 @@
 
 use std::str::FromStr;
 
-use super::key_value;
 use vswitch_control::api::types::{EndpointConfig, NetworkWish};
+
+use super::key_value::key_value;
 
 const KEYS: &str = "name, alias, ip, ip6, mac-address, driver-opt and gw-priority";
 

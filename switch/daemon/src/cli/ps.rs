@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use vswitch_control::api::types;
 
 use super::client::Client;
-use super::{Json, Outcome, print, print_json, publish, table};
-use vswitch_control::api::types;
+use super::outcome::Outcome;
+use super::print::{Json, print, print_json};
+use super::{publish, table};
 
 /// List endpoints: who is on which network, with which addresses
 ///

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-
-use super::client::{Client, path};
-use super::{Failure, Json, Outcome, print, print_json};
 use vswitch_control::api::types::{self, PortBinding, Ports};
 use vswitch_control::publish::spec::shown;
+
+use super::client::{Client, path};
+use super::outcome::{Failure, Outcome};
+use super::print::{Json, print, print_json};
 
 const GRAMMAR: &str = "[ADDRESS:][HOSTPORT[-LAST]:]PORT[-LAST][/tcp|udp|sctp]";
 
@@ -29,8 +30,8 @@ pub(super) struct PublishArgs {
 /// Publish ports of a running sandbox
 ///
 /// Without a port of the host the kernel chooses a free one; a range on the host for one port is a pool to
-/// choose from. Without an address it is every address of the host, IPv4 and IPv6. Prints all that the sandbox
-/// publishes then.
+/// choose from. Without an address it is every address of the host, IPv4 and IPv6. Prints all that the
+/// sandbox publishes then.
 ///
 /// Examples:
 ///   vswitch publish web 8080:80
@@ -107,7 +108,7 @@ impl Unpublish {
 }
 
 impl Specs {
-    /// Has them published or not; says what is published then.
+    /// Has them published or not; the ports that are published then.
     async fn send(&self, client: &Client, route: &str) -> Result<Ports, Failure> {
         let body = types::Specs { specs: self.specs.clone() };
         client.post(&path("/sandboxes/", &self.sandbox, route), &body).await
@@ -139,7 +140,7 @@ impl Port {
     }
 }
 
-/// One line for each, as Docker writes them, in the order of ports.
+/// The ports, one line for each, as Docker writes them, in the order of ports.
 fn lines(ports: &Ports) -> String {
     let mut lines = String::new();
     for (_, _, key, bindings) in sorted(ports) {
@@ -150,7 +151,7 @@ fn lines(ports: &Ports) -> String {
     lines
 }
 
-/// All of them in a few words, as `docker ps` has it: ranges where there are any.
+/// The ports in a few words, as `docker ps` has it: ranges where there are any.
 pub(super) fn summary(ports: &Ports) -> String {
     /// Ports side by side that lead to ports side by side.
     struct Run<'a> {
@@ -194,7 +195,7 @@ pub(super) fn summary(ports: &Ports) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Port and protocol of the container, both as one, and what leads there; in the order of ports.
+/// Port and protocol of the container, both as one, and the bindings that lead there; in the order of ports.
 fn sorted(ports: &Ports) -> Vec<(u16, &str, &str, &Option<Vec<PortBinding>>)> {
     let mut sorted: Vec<_> = ports
         .iter()

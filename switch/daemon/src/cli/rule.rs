@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use vswitch_control::api::types;
 
 use super::client::{Client, path};
-use super::{Json, Outcome, each, print, print_json, table};
-use vswitch_control::api::types;
+use super::each::each;
+use super::outcome::Outcome;
+use super::print::{Json, print, print_json};
+use super::table;
 
 /// Rules: what may pass between containers
 ///
@@ -58,7 +61,7 @@ pub(super) struct Add {
     /// Before the rule of this number; after all others if none is given
     #[arg(long, value_name = "ID")]
     before: Option<u32>,
-    /// What becomes of it
+    /// The fate of a packet that matches
     #[arg(long, value_enum)]
     action: Action,
 }

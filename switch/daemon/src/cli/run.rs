@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
-
-use super::join::Join;
-use super::{Failure, Outcome};
 use vswitch_contract::poll::PollMode;
 use vswitch_contract::tunnel::UDP_PORT;
 use vswitch_control::host::uplink::Choice;
 use vswitch_control::run::{self, RunOptions};
+
+use super::join::Join;
+use super::outcome::{Failure, Outcome};
 
 /// Run the switch until it is told to stop
 ///
@@ -28,15 +28,15 @@ use vswitch_control::run::{self, RunOptions};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Run {
-    /// Where networks, sandboxes and endpoints are written down; one daemon to a directory
+    /// The directory where networks, sandboxes and endpoints are written down; one daemon to each
     #[arg(long, value_name = "DIR", default_value = "/var/lib/vswitch")]
     state_dir: PathBuf,
-    /// What the datapath does without work: spin a moment, then sleep (adaptive); never sleep, take a
+    /// The datapath's conduct without work: spin a moment, then sleep (adaptive); never sleep, take a
     /// core, answer fastest (busy); never spin (sleep)
     #[arg(long, value_enum, default_value_t)]
     poll: Poll,
-    /// The interface that leads out of the host: that of the default route (auto), none, or by name; of several the
-    /// host's routes choose, and what answers leaves by the one it was asked at
+    /// The interface that leads out of the host: that of the default route (auto), none, or by name; of
+    /// several the host's routes choose, and what answers leaves by the one it was asked at
     #[arg(long, value_name = "auto|none|IFACE", value_delimiter = ',', default_value = "auto")]
     uplink: Vec<String>,
     /// The UDP port of networks that span hosts, the same on all of them

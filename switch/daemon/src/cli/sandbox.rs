@@ -3,14 +3,18 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-
-use super::client::{Client, path};
-use super::endpoint::EndpointArgs;
-use super::publish::PublishArgs;
-use super::{Failure, Json, Outcome, each, network_flag, print, print_json, table};
 use vswitch_control::api::types;
 use vswitch_control::names::short_id;
 use vswitch_control::network::predefined::DEFAULT_NETWORK;
+
+use super::client::{Client, path};
+use super::each::each;
+use super::endpoint::EndpointArgs;
+use super::inspect::inspect;
+use super::outcome::{Failure, Outcome};
+use super::print::{Json, print, print_json};
+use super::publish::PublishArgs;
+use super::{network_flag, table};
 
 /// Manage sandboxes
 ///
@@ -81,7 +85,7 @@ impl Sandbox {
         match self {
             Self::Create(create) => create.run(client).await,
             Self::Ls(json) => list(client, json).await,
-            Self::Inspect(Names { names, .. }) => super::inspect(client, "/sandboxes/", &names).await,
+            Self::Inspect(Names { names, .. }) => inspect(client, "/sandboxes/", &names).await,
             Self::Rm(Names { names, .. }) => {
                 each(names, async |name| client.delete(&path("/sandboxes/", name, "")).await).await
             }

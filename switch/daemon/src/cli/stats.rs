@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use vswitch_control::api::types::{self, PortStats};
 
 use super::client::Client;
-use super::{Json, Outcome, print, print_json, table};
-use vswitch_control::api::types::{self, PortStats};
+use super::outcome::Outcome;
+use super::print::{Json, print, print_json};
+use super::table;
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Cursor home, clear to the end of the screen (ECMA-48).

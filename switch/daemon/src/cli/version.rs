@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
+use vswitch_control::api::types;
 
 use super::client::Client;
-use super::{Json, Outcome, print, print_json};
-use vswitch_control::api::types;
+use super::outcome::Outcome;
+use super::print::{Json, print, print_json};
 
 /// Show the version of this program and of the daemon
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use super::super::super::record::Value;
 use super::*;
 
 const HOSTS: usize = 20;
-/// How long a packet takes, in microseconds, at least and at most.
+/// The time a packet takes, in microseconds, at least and at most.
 const DELAY_US: (u64, u64) = (100, 2_000);
 
 /// Something that arrives.
@@ -24,11 +24,11 @@ struct World {
     lives: u64,
     arrivals: BTreeMap<(Instant, u64), (usize, Arrival)>,
     sent: u64,
-    /// Which side of a partition a host is on.
+    /// The side of a partition that a host is on.
     sides: Vec<u8>,
     /// Packets of a hundred that are lost.
     loss: u64,
-    /// When hosts that are alone try to join again.
+    /// The time at which hosts that are alone try to join again.
     join_at: Instant,
     chance: u64,
 }
@@ -119,7 +119,7 @@ impl World {
         known.is_some_and(|known| known.first() == Some(record))
     }
 
-    /// How long it took until each running host knew a record.
+    /// The time it took until each running host knew a record.
     fn spread(&mut self, record: &Record) -> Vec<Duration> {
         let from = self.now;
         let mut missing: Vec<usize> =
@@ -345,7 +345,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Whoever says what, whoever dies, comes back or is cut off: in the end all agree, on the newest.
+    /// In the end all agree on the newest, whoever says what, dies, comes back or is cut off.
     #[test]
     fn in_the_end_all_agree_on_the_newest(
         seed in any::<u64>(),
@@ -361,7 +361,7 @@ proptest! {
                 // The first stays, so that there is always somebody to join and nothing said is lost.
                 1 if host > 0 => world.kill(host),
                 2 if world.hosts[host].is_none() => world.start(host),
-                // What is only known to who dies next is not compared.
+                // A record that is known only to a host that dies next is not compared.
                 _ => {
                     let said = record(0, number, version);
                     newest.insert(number, said.clone());

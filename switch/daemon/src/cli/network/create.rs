@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use ipnet::IpNet;
+use vswitch_control::api::types::{self, IpamConfig};
 
 use super::super::client::Client;
-use super::super::{Failure, Outcome, key_value, print};
-use vswitch_control::api::types::{self, IpamConfig};
+use super::super::key_value::key_value;
+use super::super::outcome::{Failure, Outcome};
+use super::super::print::print;
 
 /// Create a network
 ///
@@ -109,7 +111,7 @@ impl Create {
     }
 }
 
-/// Gives each subnet what is inside it.
+/// Gives each subnet the addresses that are inside it.
 fn assign(
     subnets: &[IpNet],
     gateways: &[IpAddr],

@@ -1,14 +1,17 @@
 //! `vswitch network ls`.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
-
-use super::super::client::{Client, path};
-use super::super::{Failure, Json, Outcome, key_value, print, print_json, table};
 use vswitch_control::api::types;
 use vswitch_control::names::short_id;
+
+use super::super::client::Client;
+use super::super::key_value::key_value;
+use super::super::outcome::Outcome;
+use super::super::print::{Json, print, print_json};
+use super::super::table;
+use super::filters::with_filters;
 
 /// List networks
 ///
@@ -55,29 +58,4 @@ fn row(id: String, network: &types::Network) -> Vec<String> {
     let subnets = network.ipam.config.iter().filter_map(|config| config.subnet);
     let subnets: Vec<String> = subnets.map(|subnet| subnet.to_string()).collect();
     vec![id, network.name.clone(), network.driver.clone(), network.scope.clone(), subnets.join(", ")]
-}
-
-/// A route with filters as its query.
-pub(super) fn with_filters(route: &str, filters: &[(String, String)]) -> Result<String, Failure> {
-    if filters.is_empty() {
-        return Ok(route.to_owned());
-    }
-    let mut by_key: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (key, value) in filters {
-        by_key.entry(key).or_default().push(value);
-    }
-    Ok(path(&format!("{route}?filters="), &serde_json::to_string(&by_key)?, ""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_are_a_query() {
-        let filters = [("name", "a"), ("name", "b&")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let route = with_filters("/networks", &filters).expect("a route");
-        assert_eq!(route, "/networks?filters=%7B%22name%22%3A%5B%22a%22%2C%22b%26%22%5D%7D");
-        assert_eq!(with_filters("/networks", &[]).expect("a route"), "/networks");
-    }
 }

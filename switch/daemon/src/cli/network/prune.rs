@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use vswitch_control::api::types::NetworksPruned;
 
 use super::super::client::Client;
-use super::super::{Outcome, key_value, print};
-use super::list::with_filters;
-use vswitch_control::api::types::NetworksPruned;
+use super::super::key_value::key_value;
+use super::super::outcome::Outcome;
+use super::super::print::print;
+use super::filters::with_filters;
 
 /// Remove all networks that have no endpoints
 ///
