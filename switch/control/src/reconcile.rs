@@ -20,12 +20,11 @@ use std::io;
 
 use vswitch_contract::network::Station;
 use vswitch_frame::{NetworkId, PortId};
-use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netns::{NetNs, named_path, run_in};
 
 use crate::control::Control;
+use crate::error::failed;
 use crate::error::{Code, Error, Result};
-use crate::error::{failed, refused};
 use crate::link::LinkError;
 use crate::network::describe;
 use crate::network::options::{EndpointOptions, PortType};

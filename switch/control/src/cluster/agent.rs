@@ -5,19 +5,16 @@
 //! down, too: the addresses that this host owns, networks, and other hosts, which are looked for after a restart.
 
 use crate::cluster::member::Cluster;
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use tokio::sync::mpsc;
-use vswitch_sys::{random, wallclock};
+use vswitch_sys::random;
 
 use crate::actor::Handle;
 use crate::control::Control;
 use crate::error::Result;
 use crate::error::failed;
-use vswitch_cluster::ledger::Ledger;
-use vswitch_cluster::record::{Clock, Host, HostId, Key, More, Record, Value};
-use vswitch_cluster::view::{Ask, Event, Presence, View};
+use vswitch_cluster::record::{Host, HostId, Key, More, Record, Value};
+use vswitch_cluster::view::{Event, Presence, View};
 use vswitch_cluster::{Options, space};
 
 /// Events that are taken in by one job.

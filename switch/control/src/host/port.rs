@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 use vswitch_contract::network::Station;
 use vswitch_frame::{Accepts, GroupId, PortId};
 use vswitch_sys::device::DeviceKind;

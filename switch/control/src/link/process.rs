@@ -12,13 +12,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use vswitch_contract::claim::Wanted;
-use vswitch_contract::fact::{Change, Facts, Key};
+use vswitch_contract::fact::{Change, Facts};
 use vswitch_contract::order::Order;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
+use super::shared::{Dropped, Link, Running, State};
 use crate::link::talk::{must, tell};
-use crate::link::{Link, Running, State};
 
 /// How often a datapath that nobody asks anything is asked whether it lives.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -29,12 +29,9 @@ pub(crate) enum Watched {
     Found(AsyncFd<Pidfd>),
 }
 
-/// A fact that a new datapath did not take, and why.
-pub type Dropped = (Key, String);
-
 impl Link {
     /// Starts a new datapath in place of one that is dead, or taken for dead. Facts that the new one refuses are dropped.
-    pub(crate) async fn relaunch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
+    pub(super) async fn relaunch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
         if state.stopped {
             return Err(io::Error::other("it was stopped"));
         }
@@ -58,7 +55,7 @@ impl Link {
     }
 
     /// Starts a datapath and tells it everything.
-    pub(crate) async fn launch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
+    pub(super) async fn launch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
         let (ours, theirs) = Channel::pair()?;
         let listener = Listener::bind(&state.socket)?;
         let child = spawn(theirs)?;

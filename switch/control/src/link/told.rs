@@ -16,7 +16,7 @@ use vswitch_contract::tunnel::{TunnelSocket, TunnelSpec};
 use vswitch_contract::uplink::UplinkSpec;
 use vswitch_frame::{NetworkId, PortId};
 
-use crate::link::Link;
+use super::shared::Link;
 
 /// A claimed port and its socket.
 pub type Claim = (Claimed, Arc<OwnedFd>);

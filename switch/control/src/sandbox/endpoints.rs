@@ -24,7 +24,7 @@ use crate::network::describe;
 use crate::network::options::{EndpointOptions, PortType};
 use crate::sandbox::announce;
 use crate::sandbox::default_route::DefaultRoutes;
-use crate::sandbox::interface::{self, FarSide, Made, Remains, Wish};
+use crate::sandbox::interface::{self, FarSide, Made, Wish};
 use crate::state::{Endpoint, Network};
 use vswitch_cluster::family::Family;
 use vswitch_cluster::id::Id;

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use vswitch_frame::Mac;
 use vswitch_sys::netlink::INTERFACE_NAME_BYTES_MAX;
 
-use crate::network::options::{
-    ADVERTISE_COUNT, ADVERTISE_INTERVAL, Announcements, NetworkOptions, Result, Values, check_interface,
-    invalid, refuse_unknown,
-};
+use crate::error::Result;
+use crate::network::options::announcements::{ADVERTISE_COUNT, ADVERTISE_INTERVAL, Announcements};
+use crate::network::options::network::NetworkOptions;
+use crate::network::options::values::{Values, check_interface, invalid, refuse_unknown};
 
 const INTERFACE: &str = "com.docker.network.endpoint.ifname";
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
@@ -149,8 +149,8 @@ impl EndpointOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::options::Code;
-    use crate::network::options::tests::{defaults, map};
+    use crate::error::Code;
+    use crate::network::options::network::tests::{defaults, map};
 
     #[test]
     fn nothing_said_is_the_default() {

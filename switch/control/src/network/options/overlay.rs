@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use vswitch_contract::tunnel::Vni;
 
 use crate::error::Result;
-use crate::network::options::invalid;
+use crate::network::options::values::invalid;
 
 /// The identifier on the wire.
 pub const VNI: &str = "vswitch.vni";
@@ -64,7 +64,7 @@ impl OverlayOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::options::tests::map;
+    use crate::network::options::network::tests::map;
 
     #[test]
     fn values_are_read() {

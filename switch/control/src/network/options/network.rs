@@ -1,8 +1,4 @@
-//! Driver options: what `-o KEY=VALUE` and `--driver-opt KEY=VALUE` mean.
-//!
-//! Keys and values are Docker's. A key below `com.docker.network.` or `vswitch.` that is not known is
-//! refused with the nearest known one, since an option that is silently ignored is worse than none;
-//! any other key is somebody else's and is kept as it is.
+//! Options of networks.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -10,17 +6,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 use vswitch_contract::network::GatewayMode;
 
-use crate::error::{Code, Error, Result};
-
-mod endpoint;
-mod overlay;
-pub use crate::network::options::endpoint::{EndpointOptions, PortType, Sysctl};
-pub use crate::network::options::overlay::{OverlayOptions, PEERS, VNI, VTEP};
+use crate::error::Result;
+use crate::network::options::announcements::{ADVERTISE_COUNT, ADVERTISE_INTERVAL, Announcements};
+use crate::network::options::overlay::{PEERS, VNI, VTEP};
+use crate::network::options::values::{MTU, MTU_MIN_V6, Values, check_interface, invalid, refuse_unknown};
 
 /// The name of a network's host port.
 pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
-/// Largest network packet.
-pub const MTU: &str = "com.docker.network.driver.mtu";
 const ICC: &str = "com.docker.network.bridge.enable_icc";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const MODE_V4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
@@ -35,8 +27,6 @@ const ENABLE_V4: &str = "com.docker.network.enable_ipv4";
 const ENABLE_V6: &str = "com.docker.network.enable_ipv6";
 const INTERNAL: &str = "com.docker.network.internal";
 const PORT_SECURITY: &str = "vswitch.port_security";
-const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
-const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
 const NETWORK_KEYS: [&str; 21] = [
     BRIDGE_NAME,
     MTU,
@@ -60,15 +50,6 @@ const NETWORK_KEYS: [&str; 21] = [
     PEERS,
     VTEP,
 ];
-
-const OURS: [&str; 2] = ["com.docker.network.", "vswitch."];
-/// The MTU of Ethernet, for a host without a default route to go by.
-pub const MTU_DEFAULT: u16 = 1500;
-/// The smallest MTU of IPv4 (RFC 791), and of IPv6 (RFC 8200).
-const MTU_MIN: u16 = 68;
-const MTU_MIN_V6: u16 = 1280;
-/// The largest of a TAP: 65,535 bytes less an Ethernet header (`MAX_MTU` of `drivers/net/tun.c`).
-const MTU_MAX: u16 = 65_521;
 
 /// What a network's options say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,139 +145,11 @@ impl NetworkOptions {
     }
 }
 
-/// How a new endpoint tells its network which MAC address has its addresses: gratuitous ARP and
-/// unsolicited neighbour advertisements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Announcements {
-    /// How many, at most 3.
-    pub count: u8,
-    /// Milliseconds between two of them, 100 to 2,000.
-    pub interval_ms: u16,
-}
-
-impl Default for Announcements {
-    fn default() -> Self {
-        Self { count: 3, interval_ms: 1000 }
-    }
-}
-
-impl Announcements {
-    fn changed_by(self, values: Values<'_>) -> Result<Self> {
-        let count = values.number(ADVERTISE_COUNT, 0, 3)?;
-        let interval_ms = values.number(ADVERTISE_INTERVAL, 100, 2000)?;
-        Ok(Self {
-            count: count.and_then(|count| u8::try_from(count).ok()).unwrap_or(self.count),
-            interval_ms: interval_ms.unwrap_or(self.interval_ms),
-        })
-    }
-}
-
-fn invalid(message: String) -> Error {
-    Error::new(Code::InvalidArgument, message)
-}
-
-fn refuse_unknown(options: &BTreeMap<String, String>, known: &[&str]) -> Result<()> {
-    let ours = |key: &&String| OURS.iter().any(|prefix| key.starts_with(prefix));
-    let unknown = options.keys().filter(ours).find(|key| !known.contains(&key.as_str()));
-    let Some(key) = unknown else { return Ok(()) };
-    let nearest = known.iter().min_by_key(|candidate| distance(key, candidate)).copied().unwrap_or_default();
-    Err(Error::new(Code::UnknownOption, format!("option {key} is not known: the nearest is {nearest}")))
-}
-
-/// Levenshtein's distance: how many bytes to insert, delete or replace.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[other.len()]
-}
-
-/// Options that are read one by one; each is `None` when it is not there.
-#[derive(Clone, Copy, Debug)]
-struct Values<'a>(&'a BTreeMap<String, String>);
-
-impl Values<'_> {
-    /// What Go's `strconv.ParseBool` takes, as Docker does, and `on` and `off`.
-    fn truth(self, key: &str) -> Result<Option<bool>> {
-        let Some(value) = self.0.get(key) else { return Ok(None) };
-        match value.as_str() {
-            "1" | "t" | "T" | "true" | "True" | "TRUE" | "on" => Ok(Some(true)),
-            "0" | "f" | "F" | "false" | "False" | "FALSE" | "off" => Ok(Some(false)),
-            _ => Err(invalid(format!("{key}={value}: no truth value: use true or false"))),
-        }
-    }
-
-    fn mode(self, key: &str) -> Result<GatewayMode> {
-        match self.0.get(key).map(String::as_str) {
-            None | Some("" | "nat") => Ok(GatewayMode::Nat),
-            Some("nat-unprotected") => Ok(GatewayMode::NatUnprotected),
-            Some("routed") => Ok(GatewayMode::Routed),
-            Some("isolated") => Ok(GatewayMode::Isolated),
-            Some(value) => Err(invalid(format!(
-                "{key}={value}: no gateway mode: use nat, nat-unprotected, routed or isolated"
-            ))),
-        }
-    }
-
-    fn address<T: std::str::FromStr>(self, key: &str) -> Result<Option<T>> {
-        let Some(value) = self.0.get(key).filter(|value| !value.is_empty()) else { return Ok(None) };
-        let family = if key == HOST_V6 { "IPv6" } else { "IPv4" };
-        value.parse().map(Some).map_err(|_| invalid(format!("{key}={value}: no {family} address: write one")))
-    }
-
-    fn interfaces(self, key: &str) -> Result<Vec<String>> {
-        let value = self.0.get(key).map(String::as_str).unwrap_or_default();
-        let names: Vec<String> =
-            value.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        let bytes_max = vswitch_sys::netlink::INTERFACE_NAME_BYTES_MAX;
-        names.iter().try_for_each(|name| check_interface(name, bytes_max, "interface name"))?;
-        Ok(names)
-    }
-
-    /// An MTU in bytes; 0 stands for none, as Docker has it.
-    fn mtu(self, uplink: u32) -> Result<u16> {
-        let derived = u16::try_from(uplink).unwrap_or(MTU_MAX).clamp(MTU_MIN, MTU_MAX);
-        let Some(value) = self.0.get(MTU) else { return Ok(derived) };
-        match value.parse() {
-            Ok(0) => Ok(derived),
-            Ok(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => Ok(mtu),
-            _ => Err(invalid(format!(
-                "{MTU}={value}: no MTU: use {MTU_MIN} to {MTU_MAX}, or 0 for that of the host's way out"
-            ))),
-        }
-    }
-
-    fn number(self, key: &str, min: u16, max: u16) -> Result<Option<u16>> {
-        let Some(value) = self.0.get(key) else { return Ok(None) };
-        let number = value.parse().ok().filter(|number| (min..=max).contains(number));
-        let number = number.ok_or_else(|| invalid(format!("{key}={value}: use {min} to {max}")))?;
-        Ok(Some(number))
-    }
-}
-
-/// Names the kernel takes (`dev_valid_name`), less `%`, which it takes for a pattern.
-fn check_interface(name: &str, bytes_max: usize, what: &str) -> Result<()> {
-    let usable = !name.is_empty()
-        && !matches!(name, "." | "..")
-        && name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%'));
-    if usable && name.len() <= bytes_max {
-        return Ok(());
-    }
-    Err(invalid(format!(
-        "{name:?} is no {what}: use 1 to {bytes_max} characters, none of them a space, / : or %"
-    )))
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::error::{Code, Error};
+    use crate::network::options::values::{MTU_MAX, distance};
 
     pub(crate) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
