@@ -12,7 +12,9 @@
 //! | file | |
 //! |---|---|
 //! | [`turn`] | the loop: receive, decide, serve, transmit, rest |
-//! | [`ports`] [`ready`] | the ports, which of them are ready, and numbers of other descriptors |
+//! | [`serve`] | guests of the gateway, in their order |
+//! | [`worker`] | everything that one worker has to itself |
+//! | [`ports`] [`ready`] | where frames leave, which ports are ready, and numbers of other descriptors |
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`uplink`] | the way out: the switch, the translator and the uplinks |
 //! | [`tunnel`] | networks that span hosts: the switch, VXLAN and its sockets |
@@ -33,11 +35,13 @@ mod ports;
 mod ready;
 mod relay;
 mod rest;
+mod serve;
 mod speak;
 mod transmit;
 mod tunnel;
 mod turn;
 mod uplink;
+mod worker;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -52,7 +56,8 @@ use vswitch_sys::confine;
 use vswitch_sys::poll::Poller;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
-use desk::{Desk, Line};
+use desk::line::Line;
+use desk::memory::Desk;
 use ready::CHANNEL;
 use turn::Datapath;
 

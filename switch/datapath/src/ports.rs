@@ -1,9 +1,20 @@
-//! The ports of the datapath, and which of them have something to read.
+//! Ways out of the switch, and which of them have something to read.
 
 use std::collections::VecDeque;
 
 use vswitch_frame::{Accepts, PortId};
 use vswitch_sys::device::Device;
+
+/// Where frames for a port leave.
+#[derive(Debug)]
+pub(crate) enum Egress {
+    /// By a descriptor of its own.
+    Device(Port),
+    /// Through the tunnel that the port is: all tunnels share sockets.
+    Tunnel,
+    /// Nowhere: a relay has taken them in.
+    Relay,
+}
 
 /// A port: its descriptor and what its receiver takes.
 #[derive(Debug)]
@@ -13,13 +24,19 @@ pub(crate) struct Port {
     ready: bool,
 }
 
-/// Every port, by identifier, and the queue of those that are ready.
+/// The egress of every port, by identifier, and the queue of those with something to read.
 ///
 /// Readiness is reported once (edge-triggered), so a port stays in the queue until a read found nothing.
 #[derive(Debug)]
 pub(crate) struct Ports {
-    table: Vec<Option<Port>>,
+    table: Vec<Option<Egress>>,
     ready: VecDeque<PortId>,
+}
+
+impl Port {
+    pub(crate) fn new(device: Device, accepts: Accepts) -> Self {
+        Self { device, accepts, ready: false }
+    }
 }
 
 impl Ports {
@@ -27,26 +44,34 @@ impl Ports {
         Self { table: Vec::new(), ready: VecDeque::with_capacity(PortId::LIMIT) }
     }
 
-    /// Puts a port in its place; gives back the one that was there.
-    pub(crate) fn insert(&mut self, id: PortId, device: Device, accepts: Accepts) -> Option<Port> {
+    /// Says where frames for a port leave; gives back the egress it had.
+    pub(crate) fn insert(&mut self, id: PortId, egress: Egress) -> Option<Egress> {
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
-        self.table[id.index()].replace(Port { device, accepts, ready: false })
+        self.table[id.index()].replace(egress)
     }
 
-    pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
+    pub(crate) fn remove(&mut self, id: PortId) -> Option<Egress> {
         self.ready.retain(|ready| *ready != id);
         self.table.get_mut(id.index())?.take()
     }
 
-    pub(crate) fn get_mut(&mut self, id: PortId) -> Option<&mut Port> {
+    pub(crate) fn egress(&mut self, id: PortId) -> Option<&mut Egress> {
         self.table.get_mut(id.index())?.as_mut()
+    }
+
+    /// The port of this identifier, if it has a descriptor.
+    pub(crate) fn get_mut(&mut self, id: PortId) -> Option<&mut Port> {
+        match self.egress(id)? {
+            Egress::Device(port) => Some(port),
+            Egress::Tunnel | Egress::Relay => None,
+        }
     }
 
     /// Queues a port, unless it is queued already.
     pub(crate) fn set_ready(&mut self, id: PortId) {
-        if let Some(port) = self.table.get_mut(id.index()).and_then(Option::as_mut)
+        if let Some(port) = self.get_mut(id)
             && !std::mem::replace(&mut port.ready, true)
         {
             self.ready.push_back(id);

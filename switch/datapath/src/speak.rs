@@ -2,13 +2,13 @@
 
 use vswitch_frame::PortId;
 
-use super::turn::Datapath;
+use crate::turn::Datapath;
 
 impl Datapath {
     /// Sends what is due: router advertisements, and questions about who has joined which group.
     pub(super) fn speak(&mut self) {
-        while let Some((frame, targets)) = self.switch.next_advertisement(&mut self.pool) {
-            self.burst.push(frame);
+        while let Some((frame, targets)) = self.switch.next_advertisement(&mut self.worker.pool) {
+            self.worker.burst.push(frame);
             self.flood(&targets);
         }
         while let Some(query) = self.switch.next_query() {
@@ -29,23 +29,16 @@ impl Datapath {
 
     /// Makes a frame of bytes and lets it wait. Without a slot it is left out: all of these are said again.
     fn write(&mut self, bytes: &[u8]) {
-        let Some(mut frame) = self.pool.take() else { return };
+        let Some(mut frame) = self.worker.pool.take() else { return };
         frame.fill(bytes);
         match frame.parse() {
-            Ok(()) => self.burst.push(frame),
-            Err(_) => self.pool.free(frame),
+            Ok(()) => self.worker.burst.push(frame),
+            Err(_) => self.worker.pool.free(frame),
         }
     }
 
     /// Sends the frames that wait to each of these ports whose MTU they fit.
     fn flood(&mut self, targets: &[(PortId, usize)]) {
-        let mut to = self.transmit.with(
-            &mut self.ports,
-            &mut self.tunnels,
-            &mut self.pool,
-            &mut self.vectors,
-            &self.counters,
-        );
-        to.flood(&mut self.burst, targets.iter().copied());
+        self.worker.flood_burst(targets, &mut self.tunnels, &self.counters);
     }
 }

@@ -12,7 +12,7 @@ use vswitch_frame::split::Splitter;
 use vswitch_frame::{Accepts, DropReason, Frame, Pool, PortId};
 use vswitch_sys::packet::Vectors;
 
-use super::ports::{Port, Ports};
+use super::ports::{Egress, Port, Ports};
 use super::tunnel::Tunnels;
 use vswitch_contract::counters::{Counter, Counters};
 
@@ -64,15 +64,17 @@ impl Transmission<'_> {
         while let Some((egress, _)) = frames.first() {
             let egress = *egress;
             queue.extend(frames.extract_if(.., |(port, _)| *port == egress).map(|(_, frame)| frame));
-            if let Some(port) = self.ports.get_mut(egress) {
-                if queue.len() > 1 && port.accepts.takes_any() {
-                    let before = queue.len();
-                    coalescer.coalesce(queue, port.accepts, self.out.pool);
-                    self.out.counters.add(egress, Counter::Coalesced, (before - queue.len()) as u64);
+            match self.ports.egress(egress) {
+                Some(Egress::Device(port)) => {
+                    if queue.len() > 1 && port.accepts.takes_any() {
+                        let before = queue.len();
+                        coalescer.coalesce(queue, port.accepts, self.out.pool);
+                        self.out.counters.add(egress, Counter::Coalesced, (before - queue.len()) as u64);
+                    }
+                    self.out.send(egress, port, queue, pieces);
                 }
-                self.out.send(egress, port, queue, pieces);
-            } else if self.tunnels.has(egress) {
-                self.tunnels.send(egress, queue, self.out.counters);
+                Some(Egress::Tunnel) => self.tunnels.send(egress, queue, self.out.counters),
+                Some(Egress::Relay) | None => {}
             }
             queue.drain(..).for_each(|frame| self.out.pool.free(frame));
         }
@@ -85,12 +87,15 @@ impl Transmission<'_> {
         }
         for (egress, mtu) in targets {
             for fitting in frames.chunk_by_mut(|one, next| fits(one, mtu) == fits(next, mtu)) {
-                if !fits(&fitting[0], mtu) {
-                    self.out.counters.drop(egress, DropReason::TxTooBig, fitting.len() as u64);
-                } else if let Some(port) = self.ports.get_mut(egress) {
-                    self.out.send(egress, port, fitting, &mut self.state.pieces);
-                } else if self.tunnels.has(egress) {
-                    self.tunnels.send(egress, fitting, self.out.counters);
+                match self.ports.egress(egress) {
+                    _ if !fits(&fitting[0], mtu) => {
+                        self.out.counters.drop(egress, DropReason::TxTooBig, fitting.len() as u64);
+                    }
+                    Some(Egress::Device(port)) => {
+                        self.out.send(egress, port, fitting, &mut self.state.pieces);
+                    }
+                    Some(Egress::Tunnel) => self.tunnels.send(egress, fitting, self.out.counters),
+                    Some(Egress::Relay) | None => {}
                 }
             }
         }

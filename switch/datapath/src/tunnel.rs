@@ -228,11 +228,6 @@ impl Tunnels {
         Some((spec.port, self.table.get_mut(spec.vni)?))
     }
 
-    /// Whether a port is a tunnel.
-    pub(super) fn has(&self, port: PortId) -> bool {
-        self.vnis.contains_key(&port)
-    }
-
     /// The port of the tunnel with this identifier.
     pub(super) fn port_of(&self, vni: Vni) -> Option<PortId> {
         self.ports.get(&vni).copied()

@@ -8,31 +8,27 @@
 
 use std::io;
 
-use vswitch_engine::gateway::FRAMES_MADE_MAX;
-use vswitch_engine::{Limits, Switch, Verdicts};
-use vswitch_frame::coalesce::Coalescer;
-use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
-use vswitch_nat::Nat;
-use vswitch_sys::clock;
-use vswitch_sys::device::{Budget, Left};
-use vswitch_sys::packet::Vectors;
-use vswitch_sys::poll::Poller;
-
-use super::desk::Desk;
-use super::mirror;
-use super::names::{Origin, Resolver};
-use super::ports::Ports;
-use super::ready::{CHANNEL, LISTENER, RESOLVER, TUNNEL_SOCKET};
-use super::relay::Relays;
-use super::rest::Rest;
-use super::transmit::Transmit;
-use super::tunnel::{Inbox, Tunnels};
-use super::uplink::{self, HELD_MAX, Uplink, Uplinks};
 use vswitch_contract::counters::{Counter, Counters};
 use vswitch_contract::mirror::Mirror;
 use vswitch_contract::reserved::{TUNNELS, is_uplink};
+use vswitch_engine::gateway::FRAMES_MADE_MAX;
+use vswitch_engine::{Limits, Switch};
+use vswitch_frame::{DropReason, Frame, Instant, PortId};
+use vswitch_nat::Nat;
+use vswitch_sys::clock;
+use vswitch_sys::device::{Budget, Left};
+use vswitch_sys::poll::Poller;
 
-/// What one burst may take: enough datagrams to coalesce well, and no more bytes than stay in a core's
+use crate::desk::memory::Desk;
+use crate::mirror;
+use crate::names::Resolver;
+use crate::ready::{CHANNEL, LISTENER, RESOLVER, TUNNEL_SOCKET};
+use crate::relay::Relays;
+use crate::tunnel::{Inbox, Tunnels};
+use crate::uplink::{self, HELD_MAX, Uplink, Uplinks};
+use crate::worker::Worker;
+
+/// Most that one burst takes: enough datagrams to coalesce well, and no more bytes than stay in a core's
 /// second-level cache while they are copied in and out.
 const BUDGET: Budget = Budget { frames: 1024, bytes: 256 * 1024 };
 
@@ -43,24 +39,20 @@ const SLOTS: usize = BUDGET.frames + FRAMES_MADE_MAX + HELD_MAX + vswitch_frame:
 /// Everything the loop works on.
 #[derive(Debug)]
 pub(crate) struct Datapath {
+    pub(crate) worker: Worker,
     pub(crate) switch: Switch,
-    pub(crate) ports: Ports,
-    pub(crate) poller: Poller,
-    pub(crate) desk: Desk,
-    pub(crate) counters: Counters,
-    pub(crate) resolver: Resolver,
     pub(crate) nat: Nat,
-    pub(crate) mirror: Mirror,
-    pub(super) uplinks: Uplinks,
+    pub(crate) uplinks: Uplinks,
     pub(crate) relays: Relays,
-    pub(super) tunnels: Tunnels,
-    pub(crate) rest: Rest,
-    pub(super) transmit: Transmit,
-    pub(super) pool: Pool,
-    pub(super) vectors: Vectors,
-    pub(super) burst: Vec<Frame>,
-    verdicts: Verdicts,
-    commands_waiting: bool,
+    pub(crate) tunnels: Tunnels,
+    pub(crate) resolver: Resolver,
+    pub(crate) desk: Desk,
+    pub(crate) poller: Poller,
+    pub(crate) counters: Counters,
+    pub(crate) mirror: Mirror,
+    /// Bursts about which guests of the gateway were asked.
+    pub(crate) served: u64,
+    orders_waiting: bool,
 }
 
 impl Datapath {
@@ -74,8 +66,8 @@ impl Datapath {
         descriptors: usize,
     ) -> Self {
         Self {
+            worker: Worker::new(SLOTS, BUDGET.frames, seed),
             switch: Switch::new(Limits::default(), seed),
-            ports: Ports::new(),
             poller,
             desk,
             counters,
@@ -85,13 +77,8 @@ impl Datapath {
             uplinks: Uplinks::new(),
             relays: Relays::new(seed.rotate_left(32), descriptors),
             tunnels: Tunnels::new(seed),
-            transmit: Transmit::new(Coalescer::new(seed)),
-            rest: Rest::default(),
-            pool: Pool::new(SLOTS),
-            vectors: Vectors::new(),
-            burst: Vec::with_capacity(BUDGET.frames),
-            verdicts: Verdicts::default(),
-            commands_waiting: true,
+            served: 0,
+            orders_waiting: true,
         }
     }
 
@@ -102,7 +89,7 @@ impl Datapath {
             let worked = self.turn(now) | self.relay(now);
             self.resolve(now);
             self.attend(now);
-            if self.commands_waiting && !self.carry_out_commands() {
+            if self.orders_waiting && !self.carry_out_orders() {
                 return Ok(());
             }
             self.switch.poll(now);
@@ -119,8 +106,8 @@ impl Datapath {
             return false;
         }
         let mut worked = false;
-        for _ in 0..self.ports.ready_count() {
-            let Some(ingress) = self.ports.next_ready() else { break };
+        for _ in 0..self.worker.ports.ready_count() {
+            let Some(ingress) = self.worker.ports.next_ready() else { break };
             worked |= self.turn_of(ingress, now);
         }
         if self.tunnels.is_ready() {
@@ -131,14 +118,15 @@ impl Datapath {
 
     /// One burst of one port, from its descriptor to those of its receivers.
     fn turn_of(&mut self, ingress: PortId, now: Instant) -> bool {
-        let Some(port) = self.ports.get_mut(ingress) else { return false };
+        let Worker { ports, vectors, pool, burst, .. } = &mut self.worker;
+        let Some(port) = ports.get_mut(ingress) else { return false };
 
         // 1 receive
-        let left = port.device.receive(&mut self.vectors, BUDGET, &mut self.pool, &mut self.burst);
-        let received = self.burst.len();
+        let left = port.device.receive(vectors, BUDGET, pool, burst);
+        let received = burst.len();
         self.pass_on(ingress, now);
         match left {
-            Left::More => self.ports.set_ready(ingress),
+            Left::More => self.worker.ports.set_ready(ingress),
             Left::Nothing => {}
             Left::Gone => self.counters.add(ingress, Counter::Gone, 1),
         }
@@ -146,30 +134,28 @@ impl Datapath {
     }
 
     /// All but the first part of a turn, of what a port has received.
-    fn pass_on(&mut self, ingress: PortId, now: Instant) {
-        let received = self.burst.len();
-        let bytes: usize = self.burst.iter().map(Frame::len).sum();
+    pub(crate) fn pass_on(&mut self, ingress: PortId, now: Instant) {
+        let received = self.worker.burst.len();
+        let bytes: usize = self.worker.burst.iter().map(Frame::len).sum();
         self.counters.add(ingress, Counter::ReceivedFrames, received as u64);
         self.counters.add(ingress, Counter::ReceivedBytes, bytes as u64);
 
         // 2 decide, 3 serve
         let held = self.held_for_check();
-        let made = if is_uplink(ingress) { self.arrive(ingress, now) } else { self.decide(ingress, now) };
-        let verdicts = &self.verdicts;
+        let made = if is_uplink(ingress) {
+            self.arrive(ingress, now)
+        } else {
+            self.decide(ingress, now);
+            self.serve(ingress, now)
+        };
+        let verdicts = &self.worker.verdicts;
         let unserved =
             verdicts.local.len() + verdicts.names.len() + verdicts.outbound.len() + verdicts.too_big.len();
         debug_assert_eq!((received + made + held, 0), (verdicts.len() + self.held_for_check(), unserved));
 
         // 4 drop, 5 transmit
         self.send_to_one();
-        let verdicts = &mut self.verdicts;
-        let mut to = self.transmit.with(
-            &mut self.ports,
-            &mut self.tunnels,
-            &mut self.pool,
-            &mut self.vectors,
-            &self.counters,
-        );
+        let (mut to, verdicts) = self.worker.transmission(&mut self.tunnels, &self.counters);
         to.flood(&mut verdicts.flood, self.switch.flood_targets(ingress));
         to.multicast(&mut verdicts.multicast, |audience| self.switch.multicast_targets(ingress, audience));
         self.check_slots();
@@ -186,17 +172,17 @@ impl Datapath {
             self.count_dropped(&inbox);
             for number in 0..inbox.inners().len() {
                 let port = self.tunnels.port_of(inbox.inners()[number].vni).unwrap_or(TUNNELS);
-                if port != ingress || bytes >= BUDGET.bytes || self.burst.len() == BUDGET.frames {
+                if port != ingress || bytes >= BUDGET.bytes || self.worker.burst.len() == BUDGET.frames {
                     self.pass_on(ingress, now);
                     (ingress, bytes) = (port, 0);
                 }
-                let Some(mut frame) = self.pool.take() else {
+                let Some(mut frame) = self.worker.pool.take() else {
                     self.counters.drop(port, DropReason::TxNoBuffer, 1);
                     continue;
                 };
                 inbox.copy(number, first, &mut frame);
                 bytes += frame.len();
-                self.burst.push(frame);
+                self.worker.burst.push(frame);
             }
             first += opened;
         }
@@ -213,55 +199,39 @@ impl Datapath {
         }
     }
 
-    /// Lets the switch decide about the burst of one of its ports, and serves what is for the gateway. Returns how many
-    /// frames were made.
-    fn decide(&mut self, ingress: PortId, now: Instant) -> usize {
-        let received = self.burst.len();
+    /// Lets the switch decide about the burst of one of its ports.
+    fn decide(&mut self, ingress: PortId, now: Instant) {
+        let Worker { burst, verdicts, .. } = &mut self.worker;
+        let received = burst.len();
         let unlearned = self.switch.stats().unlearned;
-        self.switch.process(ingress, &mut self.burst, &mut self.verdicts, now);
+        self.switch.process(ingress, burst, verdicts, now);
         self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
-        debug_assert_eq!(received, self.verdicts.len());
-
-        let made = self.relays.held();
-        let Self { relays, switch, verdicts, pool, counters, .. } = self;
-        relays.take(ingress, switch, verdicts, pool, counters, now);
-        let made = self.relays.held() - made;
-        self.tunnels.answer(ingress, &self.switch, &mut self.verdicts);
-        self.uplink(now).turn_back(ingress);
-        let made = made + self.switch.serve(ingress, &mut self.verdicts, &mut self.pool, now);
-        let origin = Origin { switch: &self.switch, ingress, now };
-        let made = made + self.resolver.serve(origin, &mut self.verdicts, &mut self.pool);
-        made + self.uplink(now).leave(ingress)
+        debug_assert_eq!(received, self.worker.verdicts.len());
     }
 
     /// Takes the burst of an uplink in. Returns how many frames were made.
     fn arrive(&mut self, ingress: PortId, now: Instant) -> usize {
-        let mut burst = std::mem::take(&mut self.burst);
+        let mut burst = std::mem::take(&mut self.worker.burst);
         let made = self.uplink(now).arrive(ingress, &mut burst);
-        self.burst = burst;
+        self.worker.burst = burst;
+        mirror::follow(&self.mirror, &mut self.nat);
         made
     }
 
     pub(super) fn uplink(&mut self, now: Instant) -> Uplink<'_> {
-        let Self { switch, nat, uplinks, verdicts, pool, counters, .. } = self;
+        let Self { switch, nat, uplinks, worker: Worker { verdicts, pool, .. }, counters, .. } = self;
         Uplink { switch, nat, uplinks, verdicts, pool, counters, now }
     }
 
-    /// Drops what goes nowhere, and sends what goes to one port each. What they have changed is written down before.
+    /// Drops frames that go nowhere, and sends those that go to one port each.
     pub(super) fn send_to_one(&mut self) {
-        mirror::follow(&self.mirror, &mut self.nat);
-        for (reason, port, frame) in self.verdicts.drop.drain(..) {
+        let Worker { verdicts, pool, .. } = &mut self.worker;
+        for (reason, port, frame) in verdicts.drop.drain(..) {
             self.counters.drop(port, reason, 1);
-            self.pool.free(frame);
+            pool.free(frame);
         }
-        let mut to = self.transmit.with(
-            &mut self.ports,
-            &mut self.tunnels,
-            &mut self.pool,
-            &mut self.vectors,
-            &self.counters,
-        );
-        to.forward(&mut self.verdicts.forward);
+        let (mut to, verdicts) = self.worker.transmission(&mut self.tunnels, &self.counters);
+        to.forward(&mut verdicts.forward);
     }
 
     /// Frames that are held; zero in release builds, where nobody checks.
@@ -270,13 +240,14 @@ impl Datapath {
     }
 
     fn check_slots(&self) {
-        debug_assert_eq!(self.pool.available() + self.held_for_check(), self.pool.capacity());
+        debug_assert_eq!(self.worker.pool.available() + self.held_for_check(), self.worker.pool.capacity());
     }
 
     /// Sends the answers to questions for names that had to wait.
     fn resolve(&mut self, now: Instant) {
         if self.resolver.poll_at().is_some_and(|at| at <= now) {
-            self.resolver.poll(&self.switch, &mut self.pool, &mut self.verdicts.forward, now);
+            let Worker { pool, verdicts, .. } = &mut self.worker;
+            self.resolver.poll(&self.switch, pool, &mut verdicts.forward, now);
             self.send_to_one();
             self.check_slots();
         }
@@ -287,7 +258,7 @@ impl Datapath {
         if !self.relays.is_pressed(now) {
             return false;
         }
-        let Self { relays, switch, verdicts, pool, counters, poller, .. } = self;
+        let Self { relays, switch, worker: Worker { verdicts, pool, .. }, counters, poller, .. } = self;
         let worked = relays.work(switch, verdicts, pool, counters, poller, now);
         self.send_to_one();
         self.check_slots();
@@ -299,6 +270,7 @@ impl Datapath {
         self.uplinks.ask_for_claims(&self.nat, now);
         if self.uplinks.poll_at(&self.nat).is_some_and(|at| at <= now) {
             self.uplink(now).poll();
+            mirror::follow(&self.mirror, &mut self.nat);
             self.send_to_one();
             self.check_slots();
         }
@@ -306,9 +278,9 @@ impl Datapath {
 
     /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
-        let pressing = self.ports.ready_count() > 0
+        let pressing = self.worker.ports.ready_count() > 0
             || self.tunnels.is_ready()
-            || self.commands_waiting
+            || self.orders_waiting
             || self.relays.is_pressed(now);
         let times = [
             self.switch.poll_at(),
@@ -318,8 +290,9 @@ impl Datapath {
             self.relays.poll_at(),
         ];
         let wake_at = times.into_iter().flatten().min();
-        let timeout = self.rest.timeout(pressing, worked, now, wake_at);
-        let Self { ports, commands_waiting, resolver, tunnels, relays, poller, .. } = self;
+        let timeout = self.worker.rest.timeout(pressing, worked, now, wake_at);
+        let Self { worker: Worker { ports, .. }, orders_waiting, resolver, tunnels, relays, poller, .. } =
+            self;
         let mut found = pressing;
         poller.wait(timeout, |number| {
             found = true;
@@ -327,7 +300,7 @@ impl Datapath {
                 Ok(port) => ports.set_ready(PortId(port)),
                 Err(_) if number == RESOLVER => resolver.set_ready(),
                 Err(_) if number == TUNNEL_SOCKET => tunnels.set_ready(),
-                Err(_) if matches!(number, CHANNEL | LISTENER) => *commands_waiting = true,
+                Err(_) if matches!(number, CHANNEL | LISTENER) => *orders_waiting = true,
                 Err(_) => relays.set_ready(number, now),
             }
         })?;
@@ -337,12 +310,12 @@ impl Datapath {
         Ok(())
     }
 
-    /// Control's commands, a few a turn. `false` when there is nothing left to do.
-    fn carry_out_commands(&mut self) -> bool {
-        const COMMANDS_PER_TURN: usize = 16;
-        for _ in 0..COMMANDS_PER_TURN {
+    /// Control's orders, a few a turn. `false` when there is nothing left to do.
+    fn carry_out_orders(&mut self) -> bool {
+        const ORDERS_PER_TURN: usize = 16;
+        for _ in 0..ORDERS_PER_TURN {
             if !self.carry_out_next() {
-                self.commands_waiting = false;
+                self.orders_waiting = false;
                 break;
             }
         }

@@ -61,7 +61,7 @@ impl Datapath {
         match &held.fact {
             // Kept for the next control, and nothing else.
             Fact::FarSide | Fact::Claim(_) => {}
-            Fact::Poll(mode) => self.rest.set_mode(*mode),
+            Fact::Poll(mode) => self.worker.rest.set_mode(*mode),
             Fact::HostAddresses(addresses) => {
                 self.set_host_addresses(if is_there { addresses.clone() } else { Vec::new() });
             }
@@ -96,7 +96,7 @@ impl Datapath {
             }
             Fact::Targets(relayed, targets) => {
                 let targets = if is_there { *targets } else { Targets::default() };
-                self.relays.lead_to(*relayed, targets, &mut self.pool, clock::now());
+                self.relays.lead_to(*relayed, targets, &mut self.worker.pool, clock::now());
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_vxlan::table::Origin;
 
 use super::apply::Refusal;
+use crate::ports::{self, Egress};
 use crate::turn::Datapath;
 
 impl Datapath {
@@ -47,7 +48,7 @@ impl Datapath {
             self.switch.remove_port(id);
             return Err(format!("cannot wait for the descriptor: {error}"));
         }
-        self.ports.insert(id, device, accepts);
+        self.worker.ports.insert(id, Egress::Device(ports::Port::new(device, accepts)));
         Ok(())
     }
 
@@ -75,15 +76,15 @@ impl Datapath {
             .add(device.as_fd(), port.index())
             .map_err(|error| format!("cannot wait for the uplink's descriptor: {error}"))?;
         self.close(port);
-        self.ports.insert(port, device, Accepts::ALL);
-        self.ports.set_ready(port);
+        self.worker.ports.insert(port, Egress::Device(ports::Port::new(device, Accepts::ALL)));
+        self.worker.ports.set_ready(port);
         Ok(())
     }
 
     /// Closes a port's descriptor. Control has a duplicate, so it must leave the poller first.
     pub(super) fn close(&mut self, id: PortId) {
         self.resolver.forget_port(id);
-        if let Some(port) = self.ports.remove(id) {
+        if let Some(Egress::Device(port)) = self.worker.ports.remove(id) {
             let _ = self.poller.remove(port.device.as_fd());
         }
     }

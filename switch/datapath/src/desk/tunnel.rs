@@ -14,6 +14,7 @@ use vswitch_frame::{Mac, NetworkId};
 use vswitch_vxlan::{Outcome, Record};
 
 use super::apply::Refusal;
+use crate::ports::Egress;
 use crate::ready::TUNNEL_SOCKET;
 use crate::turn::Datapath;
 
@@ -71,12 +72,15 @@ impl Datapath {
         self.switch.add_port(port, described).map_err(|refusal| {
             self.tunnels.remove(network);
             refusal.to_string()
-        })
+        })?;
+        self.worker.ports.insert(port, Egress::Tunnel);
+        Ok(())
     }
 
     pub(super) fn remove_tunnel(&mut self, network: NetworkId) {
         if let Some(port) = self.tunnels.remove(network) {
             self.switch.remove_port(port);
+            self.worker.ports.remove(port);
         }
     }
 

@@ -18,6 +18,8 @@
 //! A datagram is answered in the burst it came in. Streams and answers of control wait for the end of the
 //! turn, when no burst holds slots of the pool.
 
+mod connection;
+mod origin;
 mod stream;
 mod upstream;
 
@@ -31,26 +33,10 @@ use vswitch_engine::verdicts::Verdicts;
 use vswitch_frame::headers::{ETHERNET_BYTES, Transport};
 use vswitch_frame::{DropReason, Frame, Instant, Pool, PortId};
 
-use stream::{Connection, Streams};
+use connection::Connection;
+pub(crate) use origin::Origin;
+use stream::Streams;
 use upstream::{Asker, Upstream};
-
-/// The largest packet for a port that has just gone, in bytes: what every IPv6 link carries.
-const MTU_LEAST: usize = 1280;
-
-/// Where a question came from, and when.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin<'a> {
-    pub(crate) switch: &'a Switch,
-    pub(crate) ingress: PortId,
-    pub(crate) now: Instant,
-}
-
-impl Origin<'_> {
-    /// The largest network packet of its port, in bytes.
-    fn mtu(&self) -> usize {
-        self.switch.port(self.ingress).map_or(MTU_LEAST, |port| port.mtu)
-    }
-}
 
 /// The resolver of every network.
 #[derive(Debug)]

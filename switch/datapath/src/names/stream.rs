@@ -28,7 +28,8 @@ use vswitch_engine::dns::datagram::{DNS_PORT, is_right};
 use vswitch_frame::headers::{be16, ethertype};
 use vswitch_frame::{DropReason, Frame, Instant, Mac, Pool, PortId};
 
-use super::Origin;
+use super::connection::Connection;
+use super::origin::Origin;
 use super::upstream::QUESTION_BYTES_MAX;
 
 const CONNECTIONS_MAX: usize = 64;
@@ -42,14 +43,6 @@ const SEND_BYTES: usize = 16 * 1024;
 /// Bytes of answers that wait for the client to read, beyond which nothing more is read from it.
 const BACKLOG_BYTES: usize = 64 * 1024;
 const LENGTH_BYTES: usize = 2;
-
-/// What a connection is known by outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Connection {
-    pub(super) port: PortId,
-    pub(super) gateway: IpAddr,
-    pub(super) number: u64,
-}
 
 /// Every connection.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use vswitch_engine::dns::message::Query;
 use vswitch_frame::{Instant, PortId};
 use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
 
-use super::stream::Connection;
+use super::connection::Connection;
 
 /// Questions in flight at once; one more is answered by a server failure.
 pub(crate) const IN_FLIGHT_MAX: usize = 1024;

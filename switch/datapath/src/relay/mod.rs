@@ -14,6 +14,7 @@
 //! Each connection takes a descriptor. At [`LEFT_PART`] less than all that this process may have, further clients are
 //! reset; so there are always some left to tell them.
 
+mod hand_over;
 mod sockets;
 mod targets;
 
@@ -29,7 +30,7 @@ use vswitch_proxy::{Limits, Proxy, Token};
 use vswitch_sys::poll::Poller;
 use vswitch_sys::stream::Stream;
 
-use crate::ready::RELAYS_FROM;
+use crate::ready::{RELAYS_FROM, number_of};
 use sockets::Sockets;
 
 /// Connections accepted at one socket before the next socket's turn.
@@ -196,9 +197,4 @@ impl Relays {
             self.proxy.reset(token);
         }
     }
-}
-
-/// The number by which a descriptor of the proxy's is waited for.
-fn number_of(token: Token) -> Option<usize> {
-    usize::try_from(token.0).ok()?.checked_mul(2)?.checked_add(RELAYS_FROM)
 }

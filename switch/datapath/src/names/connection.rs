@@ -1,0 +1,13 @@
+//! Connections on which names are asked.
+
+use std::net::IpAddr;
+
+use vswitch_frame::PortId;
+
+/// What a connection is known by outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connection {
+    pub(super) port: PortId,
+    pub(super) gateway: IpAddr,
+    pub(super) number: u64,
+}
