@@ -17,7 +17,7 @@ const BAR: usize = 16;
 /// Where bars begin and how long the longest is, in a panel.
 const BAR_AT: usize = 110;
 const BAR_MAX: usize = PANEL_WIDTH - BAR_AT - 90;
-const FONT: &str = "font-family=\"Helvetica, Arial, sans-serif\"";
+pub(crate) const FONT: &str = "font-family=\"Helvetica, Arial, sans-serif\"";
 
 /// Draws the results.
 pub fn draw(results: &Results) -> String {
@@ -83,12 +83,12 @@ fn panel(svg: &mut String, (x, y): (usize, usize), figure: Figure, results: &Res
     }
 }
 
-fn text(svg: &mut String, (x, y): (usize, usize), size: usize, colour: &str, content: &str) {
+pub(crate) fn text(svg: &mut String, (x, y): (usize, usize), size: usize, colour: &str, content: &str) {
     let content = content.replace('&', "&amp;").replace('<', "&lt;");
     line(svg, &format!(r#"<text x="{x}" y="{y}" font-size="{size}" fill="{colour}">{content}</text>"#));
 }
 
-fn line(svg: &mut String, content: &str) {
+pub(crate) fn line(svg: &mut String, content: &str) {
     // Writing to a string does not fail.
     let _ = writeln!(svg, "{content}");
 }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -10,7 +10,7 @@ use crate::error::BenchError;
 use crate::measurement::Measurement;
 use crate::results::Results;
 use crate::road::Road;
-use crate::{attach, c2c, chart, endpoints, membership, names, ports};
+use crate::{attach, c2c, chart, endpoints, membership, names, ports, ratios};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
 ///
@@ -107,9 +107,9 @@ enum Command {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
         rounds: u16,
     },
-    /// Draw the results of c2c as an SVG chart
+    /// Draw results as an SVG chart
     Chart {
-        /// Results that c2c wrote with --json
+        /// Results that c2c wrote with --json, or a list of ratios as docs/figures.json
         results: PathBuf,
         /// The file to write
         #[arg(short, long, value_name = "FILE")]
@@ -173,11 +173,19 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::Membership { source, hosts, changes } => membership::run(*source, *hosts, *changes),
         Command::Ports { count, rounds } => ports::run(usize::from(*count), usize::from(*rounds)),
         Command::Chart { results, output } => {
-            let drawn = chart::draw(&Results::read(results)?);
+            let drawn = draw(results)?;
             std::fs::write(output, drawn).map_err(|error| BenchError::File {
                 file: output.display().to_string(),
                 message: error.to_string(),
             })
         }
+    }
+}
+
+/// The chart of a file: a list of ratios, or else results of c2c.
+fn draw(file: &Path) -> Result<String, BenchError> {
+    match ratios::read(file)? {
+        Some(ratios) => Ok(ratios::draw(&ratios)),
+        None => Results::read(file).map(|results| chart::draw(&results)),
     }
 }

@@ -8,7 +8,7 @@
 //! | [`endpoints`], [`names`], [`ports`] | a large network; names answered; many published ports |
 //! | [`contender`] | the switch and its peers, set up |
 //! | [`road`], [`measurement`], [`figure`] | the way of the traffic, what is measured, what that gives |
-//! | [`results`], [`summary`], [`report`], [`table`], [`chart`] | from values to what a person reads |
+//! | [`results`], [`summary`], [`report`], [`table`], [`chart`], [`ratios`] | from values to what a person reads |
 //! | [`classes`] | the kinds of frame that the micro-benchmarks in `benches/` use |
 //! | [`process`], [`http`], [`machine`], [`error`] | where it runs, with what, and why not |
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ pub mod membership;
 pub mod names;
 pub mod ports;
 pub mod process;
+pub mod ratios;
 pub mod report;
 pub mod results;
 pub mod road;
