@@ -1,4 +1,4 @@
-//! What can be seen of the datapath: forwarding tables and counters.
+//! Observations of the datapath: forwarding tables and counters.
 
 use std::collections::HashMap;
 

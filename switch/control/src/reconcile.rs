@@ -1,4 +1,4 @@
-//! After a start: making the datapath, the kernel and the state agree.
+//! Reconciliation after a start: the datapath, the kernel and the state are made to agree.
 //!
 //! # Theory of operation
 //! The state is what was promised to clients. The datapath that was found, if any, has ports of which it
@@ -11,8 +11,8 @@
 //! side's namespace, and that with its last descriptor; so all of them are found through the datapath. A
 //! namespace's name stays by itself, so it is noted before it is made ([`Control::make_namespace`]).
 //!
-//! What cannot be made again, because the container is gone or something else has taken its place, stays
-//! in the state until it is detached, and is said in the log.
+//! Anything that cannot be made again, because the container is gone or something else has taken its
+//! place, stays in the state until it is detached, and is said in the log.
 
 use crate::sandbox::interface;
 use std::collections::BTreeSet;
@@ -163,8 +163,8 @@ impl Control {
         }
     }
 
-    /// Makes the namespace of a sandbox again if it was ours and is gone, and those of its endpoints that have
-    /// no port.
+    /// Makes the namespace of a sandbox again if it was ours and is gone, and those of its endpoints that
+    /// have no port.
     async fn make_missing_of(&mut self, name: &str) -> Result<()> {
         let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
         let missing: Vec<Endpoint> = sandbox

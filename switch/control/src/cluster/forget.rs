@@ -33,7 +33,7 @@ impl Control {
         Ok(host.to_string())
     }
 
-    /// What the cluster is, as this host sees it.
+    /// Shows the cluster, as this host sees it.
     ///
     /// # Errors
     /// When this host is in none.

@@ -1,4 +1,4 @@
-//! Tells the datapath which addresses the host has, whenever they change: containers reach the host by any of
+//! Addresses of the host, told to the datapath whenever they change: containers reach the host by any of
 //! them, and not only by their gateway's.
 
 use std::collections::BTreeSet;

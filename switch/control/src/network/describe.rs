@@ -1,4 +1,4 @@
-//! What the datapath is told of networks and endpoints. Pure.
+//! Networks and endpoints, as the datapath is told of them. Pure.
 
 use std::net::IpAddr;
 
@@ -61,7 +61,7 @@ pub fn group(network: &Network, port: PortId) -> GroupId {
     if network.options.icc { GroupId::own(port) } else { GroupId::containers_of(network.number) }
 }
 
-/// Who is behind the port of an endpoint that provides default routes to these gateways.
+/// The station behind the port of an endpoint that provides default routes to these gateways.
 pub fn station(name: &str, sandbox: &Sandbox, endpoint: &Endpoint, gateways: Vec<IpAddr>) -> engine::Station {
     engine::Station::Container(engine::Endpoint {
         sandbox: sandbox.number.into(),

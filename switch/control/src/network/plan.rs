@@ -12,7 +12,8 @@ use crate::network::surroundings::Surroundings;
 use vswitch_cluster::family::Family;
 
 impl Control {
-    /// Those a request names, and a default one for each family the network has but names none of.
+    /// Plans the subnets a request names, and a default one for each family the network has but names none
+    /// of.
     pub(crate) fn plan_pools(
         &self,
         wish: &types::NetworkCreate,

@@ -12,7 +12,7 @@ pub const DEFAULT_NETWORK: &str = "bridge";
 /// The IPAM driver of every network.
 pub const IPAM_DRIVER: &str = "default";
 
-/// One of them.
+/// A network that is none.
 #[derive(Clone, Copy, Debug)]
 pub struct Predefined {
     /// Its name.
@@ -23,7 +23,7 @@ pub struct Predefined {
     pub id: Id,
 }
 
-/// All.
+/// Both of them.
 pub const PREDEFINED: [Predefined; 2] = [
     Predefined {
         name: "host",
@@ -43,12 +43,12 @@ pub const PREDEFINED: [Predefined; 2] = [
     },
 ];
 
-/// The one of this name.
+/// The predefined network of this name.
 pub fn find(name: &str) -> Option<&'static Predefined> {
     PREDEFINED.iter().find(|predefined| predefined.name == name)
 }
 
-/// The refusal to have anything connected to it.
+/// The refusal to have anything connected to a network that is none.
 pub fn no_segment(name: &str) -> Error {
     let message = format!(
         "network {name} is pre-defined and takes no endpoints: use \"vswitch sandbox create --network {name}\""

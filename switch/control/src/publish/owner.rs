@@ -1,5 +1,5 @@
-//! Who has a port that cannot be bound: the kernel's lists of sockets (proc_pid_net(5)), and whose descriptor
-//! the socket is.
+//! The owner of a port that cannot be bound: the kernel's lists of sockets (proc_pid_net(5)), and whose
+//! descriptor the socket is.
 
 use std::fs;
 use std::path::Path;

@@ -33,7 +33,7 @@ use vswitch_contract::network::Station;
 use vswitch_contract::port::PortSpec;
 use vswitch_contract::reserved::PORTS_FREE;
 
-/// What a new endpoint's frames come from.
+/// The source of a new endpoint's frames.
 #[derive(Debug)]
 pub enum Source {
     /// An interface to be made in this namespace.
@@ -42,7 +42,7 @@ pub enum Source {
     Descriptor(types::ForeignFd),
 }
 
-/// What an endpoint was given before it is there.
+/// Grants to an endpoint that is not there yet.
 pub(crate) struct Reservation {
     port: PortId,
     mac: Mac,
@@ -50,7 +50,7 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// What an endpoint was given that is there no longer.
+    /// Grants to an endpoint that is there no longer.
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
         Self { port: endpoint.port, mac: endpoint.mac, addresses: endpoint.addresses.clone() }
     }
