@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use vswitch_contract::flows::{FlowFilter, FlowQuery, FlowState};
 use vswitch_contract::flows::{Listed, Protocol, TcpState, Tuple};
 use vswitch_frame::NetworkId;
 
@@ -14,7 +15,6 @@ use crate::api::types;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::link::{Link, LinkError};
-use vswitch_contract::flows::{FlowFilter, FlowQuery, FlowState};
 
 const PROTOCOLS: [(&str, Protocol); 5] = [
     ("tcp", Protocol::Tcp),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use vswitch_contract::reserved::{self, RELAY, TUNNELS};
 use vswitch_frame::PortId;
 
 use crate::api::types;
@@ -12,7 +13,6 @@ use crate::host::uplink;
 use crate::network::driver::overlay;
 use crate::publish;
 use crate::state::host_port::HostPort;
-use vswitch_contract::reserved::{self, RELAY, TUNNELS};
 
 impl Control {
     /// The forwarding tables of one network, or of all.

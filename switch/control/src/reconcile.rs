@@ -14,11 +14,12 @@
 //! Anything that cannot be made again, because the container is gone or something else has taken its
 //! place, stays in the state until it is detached, and is said in the log.
 
-use crate::sandbox::interface;
 use std::collections::BTreeSet;
 use std::io;
 
+use vswitch_contract::fact::{self, Fact, Key};
 use vswitch_contract::network::Station;
+use vswitch_contract::port::PortSpec;
 use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::netns::{NetNs, named_path, run_in};
 
@@ -29,11 +30,10 @@ use crate::link::LinkError;
 use crate::network::describe;
 use crate::network::options::{EndpointOptions, PortType};
 use crate::sandbox::endpoints::Reservation;
+use crate::sandbox::interface;
 use crate::sandbox::interface::{FarSide, Remains, unique_name};
 use crate::state::mode::Mode;
 use crate::state::{Endpoint, Identity, Place};
-use vswitch_contract::fact::{self, Fact, Key};
-use vswitch_contract::port::PortSpec;
 
 impl Control {
     /// Makes everything agree with the state.

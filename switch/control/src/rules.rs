@@ -5,6 +5,7 @@
 //! once. A rule goes with the network it names: without it, it would match nothing.
 
 use ipnet::IpNet;
+use vswitch_cluster::family::Family;
 use vswitch_contract::fact::Fact;
 use vswitch_contract::network as engine;
 
@@ -13,7 +14,6 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::state::State;
 use crate::state::rules::{End, Rule, Rules};
-use vswitch_cluster::family::Family;
 
 const PROTOCOLS: [(&str, engine::Protocol); 5] = [
     ("any", engine::Protocol::Any),

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
+use vswitch_cluster::record::{Key, Record, Space, Value};
+use vswitch_cluster::space::{Gift, Range, give, owned};
+use vswitch_cluster::view::{Answer, Ask, Wish};
 use vswitch_frame::Mac;
 
 use crate::actor::Handle;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
-use vswitch_cluster::record::{Key, Record, Space, Value};
-use vswitch_cluster::space::{Gift, Range, give, owned};
-use vswitch_cluster::view::{Answer, Ask, Wish};
 
 /// Tries of a job after another host gave addresses: somebody else may be faster.
 const TRIES_MAX: usize = 4;

@@ -5,18 +5,17 @@
 //! forgotten are written down, too: the addresses that this host owns, networks, and other hosts, which are
 //! looked for after a restart.
 
-use crate::cluster::member::Cluster;
-
 use tokio::sync::mpsc;
-use vswitch_sys::random;
-
-use crate::actor::Handle;
-use crate::control::Control;
-use crate::error::Result;
-use crate::error::failed;
 use vswitch_cluster::record::{Host, HostId, Key, More, Record, Value};
 use vswitch_cluster::view::{Event, Presence, View};
 use vswitch_cluster::{Options, space};
+use vswitch_sys::random;
+
+use crate::actor::Handle;
+use crate::cluster::member::Cluster;
+use crate::control::Control;
+use crate::error::Result;
+use crate::error::failed;
 
 /// Events that are taken in by one job.
 const EVENTS_MAX: usize = 256;

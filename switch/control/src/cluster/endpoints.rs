@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use vswitch_cluster::record::{Endpoint, Key, More, Record, Value};
+
 use crate::cluster::member::Cluster;
 use crate::control::Control;
 use crate::network::describe;
-use vswitch_cluster::record::{Endpoint, Key, More, Record, Value};
 
 impl Control {
     /// Says what has changed about this host's endpoints.

@@ -5,7 +5,8 @@
 //! newer record wins, and a host that has endpoints on the other network keeps that to itself and says so in
 //! the log.
 
-use crate::network::driver::Plan;
+use vswitch_cluster::record::{self, Key, More, Network, Record, Space, Value};
+use vswitch_cluster::view::{Refused, View};
 use vswitch_contract::tunnel::Vni;
 
 use crate::actor::Handle;
@@ -14,12 +15,11 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::names;
 use crate::network;
+use crate::network::driver::Plan;
 use crate::network::driver::overlay;
 use crate::network::ipam::{Pool, PoolPlan, Pools};
 use crate::network::options::{NetworkOptions, OverlayOptions, PEERS};
 use crate::state;
-use vswitch_cluster::record::{self, Key, More, Network, Record, Space, Value};
-use vswitch_cluster::view::{Refused, View};
 
 /// The first number on the wire, as Docker has it.
 const VNI_FIRST: u32 = 4096;

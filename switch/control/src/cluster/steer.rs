@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use vswitch_cluster::record::{Key, Value};
 use vswitch_contract::fact::Fact;
 use vswitch_contract::network::Remote;
 use vswitch_contract::tunnel as vxlan;
@@ -16,7 +17,6 @@ use vswitch_frame::{Mac, NetworkId};
 
 use crate::cluster::member::Cluster;
 use crate::control::Control;
-use vswitch_cluster::record::{Key, Value};
 
 /// Facts of a network that the datapath shall have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,10 +80,11 @@ fn wanted(cluster: &Cluster, id: &str) -> Wanted {
 #[cfg(test)]
 mod tests {
 
-    use super::*;
     use vswitch_cluster::id::Id;
     use vswitch_cluster::record::{Endpoint, HostId, More, Record, Version};
     use vswitch_cluster::{Options, SourceOptions, gossip, view};
+
+    use super::*;
 
     const ME: HostId = HostId::new([1; 16]);
     const OTHER: HostId = HostId::new([2; 16]);

@@ -6,11 +6,11 @@ use std::io;
 use std::net::IpAddr;
 
 use tokio::io::Interest;
+use vswitch_contract::fact::Fact;
 use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netlink::watch::AddressWatch;
 
 use crate::link::Link;
-use vswitch_contract::fact::Fact;
 
 /// Follows the addresses of the calling thread's namespace until it is dropped.
 pub async fn follow(link: Link) {

@@ -14,12 +14,12 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use vswitch_contract::claim::Claimed;
 use vswitch_contract::claim::{Protocol, Wanted};
 use vswitch_sys::claim;
 use vswitch_sys::filter::{Families, Program};
 
 use crate::link::Claim;
-use vswitch_contract::claim::Claimed;
 
 /// The ports that a host lends.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,7 +22,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use vswitch_contract::claim::{Claimed, Protocol, Wanted};
+use vswitch_contract::fact::{Change, Fact, Held, Key};
 use vswitch_contract::relay::Binding;
+use vswitch_contract::reserved::UPLINKS_MAX;
+use vswitch_contract::uplink::UplinkSpec;
 use vswitch_contract::uplink::{Hop, Route};
 use vswitch_frame::Mac;
 use vswitch_sys::filter::{Admission, Program};
@@ -34,9 +37,6 @@ use crate::host::addresses::reachable;
 use crate::host::claims::{Claims, Lendable};
 use crate::link::Link;
 use crate::publish;
-use vswitch_contract::fact::{Change, Fact, Held, Key};
-use vswitch_contract::reserved::UPLINKS_MAX;
-use vswitch_contract::uplink::UplinkSpec;
 
 /// The sandbox that is shown for the uplink's port. No sandbox can have this name.
 pub const NAME: &str = "(uplink)";

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use vswitch_cluster::family::Family;
 use vswitch_contract::network as engine;
 use vswitch_frame::{GroupId, PortId};
 
 use crate::names;
 use crate::network::ipam::Pool;
 use crate::state::{Endpoint, Network, Sandbox};
-use vswitch_cluster::family::Family;
 
 /// A network, as the switch is to know it.
 pub fn network(name: &str, network: &Network) -> engine::Network {
@@ -93,12 +93,12 @@ pub fn default_gateways(network: &Network, addresses: &[IpNet]) -> Vec<IpAddr> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use vswitch_cluster::id::Id;
     use vswitch_frame::{Mac, NetworkId};
 
     use super::*;
     use crate::network::ipam::{PoolPlan, Pools};
     use crate::network::options::NetworkOptions;
-    use vswitch_cluster::id::Id;
 
     /// A network of both families with these options below `com.docker.network.bridge.`.
     fn made(options: &[(&str, &str)]) -> Network {

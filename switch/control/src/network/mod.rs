@@ -21,11 +21,9 @@ mod show;
 pub mod subnets;
 pub mod surroundings;
 
-use crate::network::predefined::DEFAULT_NETWORK;
-use crate::network::predefined::IPAM_DRIVER;
-use crate::network::predefined::is_predefined;
 use std::net::IpAddr;
 
+use vswitch_cluster::family::Family;
 use vswitch_contract::fact::{Fact, Key};
 use vswitch_frame::{Mac, NetworkId};
 use vswitch_sys::random;
@@ -40,9 +38,11 @@ use crate::network::driver::{Driver, Plan, bridge, overlay};
 use crate::network::filters::Filters;
 use crate::network::ipam::Pools;
 use crate::network::options::{MTU, MTU_DEFAULT, NetworkOptions};
+use crate::network::predefined::DEFAULT_NETWORK;
+use crate::network::predefined::IPAM_DRIVER;
+use crate::network::predefined::is_predefined;
 use crate::network::surroundings::Surroundings;
 use crate::state::Network;
-use vswitch_cluster::family::Family;
 
 impl Control {
     /// Makes a network and returns its identifier.

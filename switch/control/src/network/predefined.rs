@@ -3,8 +3,9 @@
 //! They are ways to run a sandbox, in the host's network namespace and with a loopback only. Nothing
 //! connects to them, and nothing removes them.
 
-use crate::error::{Code, Error};
 use vswitch_cluster::id::Id;
+
+use crate::error::{Code, Error};
 
 /// The network that is always there.
 pub const DEFAULT_NETWORK: &str = "bridge";

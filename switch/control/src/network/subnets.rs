@@ -8,10 +8,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use vswitch_cluster::family::Family;
 
 use crate::error::{Code, Error, Result};
 use crate::network::ipam::overlap;
-use vswitch_cluster::family::Family;
 
 /// Length of the prefix of a subnet cut from the unique local prefix of a host.
 const V6_PREFIX: u8 = 64;

@@ -21,8 +21,10 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use vswitch_cluster::family::Family;
 use vswitch_contract::fact::{Fact, Key};
 use vswitch_contract::relay::Binding;
+use vswitch_contract::relay::Relayed;
 use vswitch_frame::PortId;
 use vswitch_sys::filter::Families;
 
@@ -36,8 +38,6 @@ use crate::publish::spec::{Exposed, Spec};
 use crate::sandbox::default_route;
 use crate::state::mode::Mode;
 use crate::state::{Endpoint, Network};
-use vswitch_cluster::family::Family;
-use vswitch_contract::relay::Relayed;
 
 /// The sandbox that is shown for relays. No sandbox can have this name.
 pub const RELAYS: &str = "(relay)";

@@ -45,8 +45,9 @@ fn has(process: &Path, inodes: &[u64]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+
+    use super::*;
 
     #[test]
     fn lists_are_read() {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
+use vswitch_cluster::family::Family;
 use vswitch_contract::relay::Binding;
 use vswitch_frame::NetworkId;
 
 use crate::api::types;
 use crate::publish::spec::{Exposed, Ports, Protocol, Spec, shown};
-use vswitch_cluster::family::Family;
 
 /// A published range of ports: one entry, however many ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

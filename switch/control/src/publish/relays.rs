@@ -5,6 +5,10 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use vswitch_cluster::family::Family;
+use vswitch_contract::fact::{Change, Fact, Held, Key};
+use vswitch_contract::relay::{CHUNK, Relayed, Target, Targets, Transport};
+
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::link::LinkError;
@@ -12,9 +16,6 @@ use crate::network::ipam::Pool;
 use crate::publish::claims::{is_large, warn_unserved};
 use crate::publish::published::Published;
 use crate::publish::spec::{Ports, Protocol};
-use vswitch_cluster::family::Family;
-use vswitch_contract::fact::{Change, Fact, Held, Key};
-use vswitch_contract::relay::{CHUNK, Relayed, Target, Targets, Transport};
 
 impl Published {
     /// The range as relays know it. There are none for SCTP.

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
+use vswitch_cluster::family::Family;
 use vswitch_frame::PortId;
 use vswitch_sys::netlink::{Netlink, NetlinkError, Route};
 use vswitch_sys::netns::{NetNs, run_in};
@@ -14,7 +15,6 @@ use vswitch_sys::netns::{NetNs, run_in};
 use crate::error::{Result, failed, refused};
 use crate::network::describe;
 use crate::state::{Endpoint, Network};
-use vswitch_cluster::family::Family;
 
 const EEXIST: i32 = 17;
 

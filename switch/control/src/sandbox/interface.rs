@@ -10,14 +10,14 @@
 //! A failure on the way destroys what was made: the last descriptor of a TAP takes the TAP with it, and
 //! a veth pair is deleted. Destroying blocks, so control does it on a thread for blocking work.
 
-use crate::error::failed;
-use crate::error::refused;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use vswitch_cluster::family::Family;
+use vswitch_cluster::id::Id;
 use vswitch_frame::{Accepts, Mac};
 use vswitch_sys::device::{self, DeviceKind};
 use vswitch_sys::netlink::{LinkChange, Netlink, NetlinkError, VethPeer};
@@ -26,11 +26,11 @@ use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::{packet, tap};
 
 use crate::api::types::ForeignFd;
+use crate::error::failed;
+use crate::error::refused;
 use crate::error::{Code, Error, Result};
 use crate::names;
 use crate::network::options::{PortType, Sysctl};
-use vswitch_cluster::family::Family;
-use vswitch_cluster::id::Id;
 
 /// Frames an interface's queue towards the switch holds.
 pub(crate) const QUEUE_FRAMES: u32 = 1000;

@@ -18,6 +18,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use vswitch_cluster::family::Family;
+use vswitch_cluster::id::Id;
+use vswitch_cluster::record::{HostId, Record};
+use vswitch_cluster::space;
+use vswitch_contract::reserved::PORTS_FREE;
 use vswitch_frame::{Mac, NetworkId, PortId};
 use vswitch_sys::netns::NetNs;
 
@@ -33,11 +38,6 @@ use crate::state::mode::Mode;
 use crate::state::overlay::Overlay;
 use crate::state::records::Records;
 use crate::state::rules::Rules;
-use vswitch_cluster::family::Family;
-use vswitch_cluster::id::Id;
-use vswitch_cluster::record::{HostId, Record};
-use vswitch_cluster::space;
-use vswitch_contract::reserved::PORTS_FREE;
 
 /// Everything there is.
 #[derive(Debug)]

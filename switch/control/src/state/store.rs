@@ -22,12 +22,12 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use vswitch_cluster::record::{HostId, Record};
 
 use crate::error::failed;
 use crate::error::{Code, Error, Result};
 use crate::state::rules::Rules;
 use crate::state::{Identity, Network, Sandbox, State};
-use vswitch_cluster::record::{HostId, Record};
 
 /// The journal's name in the state directory.
 const JOURNAL: &str = "journal";

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vswitch_frame::Mac;
-
 use vswitch_contract::counters::PortCounters;
+use vswitch_frame::Mac;
 
 /// A line of a forwarding table.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use vswitch_contract::reserved::PORTS_FREE;
 use vswitch_contract::tunnel::Vni;
 use vswitch_contract::tunnel::inner_mtu;
 use vswitch_frame::PortId;
@@ -26,7 +27,6 @@ use crate::network::driver::bridge;
 use crate::network::options::{MTU, NetworkOptions, OverlayOptions, VNI, VTEP};
 use crate::state::Network;
 use crate::state::overlay::Overlay;
-use vswitch_contract::reserved::PORTS_FREE;
 
 /// The driver of networks that span hosts.
 pub const DRIVER: &str = "overlay";
