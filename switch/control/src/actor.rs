@@ -1,10 +1,10 @@
-//! One at a time: every request becomes a job that has the whole of control to itself.
+//! Jobs, one at a time: every request becomes one, and it has the whole of control to itself.
 //!
 //! Handlers of the API run as tasks of their own and vanish when their client does. A job does not: it
 //! runs to its end in the one place that owns [`Control`], so nothing is ever left half-made, and no
 //! lock is needed anywhere.
 //!
-//! What a job changed is committed before its answer is sent: what a client was told survives everything.
+//! Changes of a job are committed before its answer is sent: what a client was told survives everything.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,13 +19,13 @@ const JOBS_MAX: usize = 64;
 
 type Job = Box<dyn for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output = ()> + 'a>> + Send>;
 
-/// Where handlers bring their jobs.
+/// The end at which handlers bring their jobs.
 #[derive(Clone, Debug)]
 pub struct Handle {
     jobs: mpsc::Sender<Job>,
 }
 
-/// Where the jobs arrive.
+/// The end at which jobs arrive.
 pub struct Jobs {
     jobs: mpsc::Receiver<Job>,
 }
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Jobs {
     }
 }
 
-/// Makes both ends.
+/// Makes both ends of the queue of jobs.
 pub fn channel() -> (Handle, Jobs) {
     let (sender, receiver) = mpsc::channel(JOBS_MAX);
     (Handle { jobs: sender }, Jobs { jobs: receiver })
@@ -46,7 +46,7 @@ impl Handle {
     /// Has a job done.
     ///
     /// # Errors
-    /// Those of the job; and while the daemon stops, that it does.
+    /// Errors of the job; while the daemon stops, one that says so.
     pub async fn run<T, F>(&self, job: F) -> Result<T>
     where
         T: Send + 'static,
@@ -86,7 +86,7 @@ impl Jobs {
             tokio::select! {
                 () = &mut done => {}
                 () = &mut stop => {
-                    // What it waits for the datapath to do need not be done: that is stopped next.
+                    // The job need not wait for the datapath, which is stopped next.
                     link.give_up();
                     done.await;
                     return;

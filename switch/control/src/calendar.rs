@@ -97,7 +97,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// The moment it is, as people write it.
+/// The present moment, as people write it.
 pub fn now() -> String {
     rfc3339(wallclock::since_epoch())
 }

@@ -1,4 +1,4 @@
-//! Destroying what was removed: it takes tens of milliseconds each, and goes on beside everything else.
+//! Destruction of what was removed: it takes tens of milliseconds each, and goes on beside everything else.
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -11,7 +11,7 @@ use crate::sandbox::interface::Remains;
 pub struct Cleanup(Vec<JoinHandle<()>>);
 
 impl Cleanup {
-    /// Waits for it.
+    /// Waits for the work.
     pub async fn done(self) {
         for task in self.0 {
             // It cannot be cancelled, and a panic of it was reported where it happened.
@@ -31,7 +31,7 @@ impl Cleanup {
         }
     }
 
-    /// Waits for this, too.
+    /// Waits for another's work, too.
     pub fn join(&mut self, other: Cleanup) {
         self.0.extend(other.0);
     }

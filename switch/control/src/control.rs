@@ -1,4 +1,4 @@
-//! Everything the daemon owns, and nothing that is done with it: operations are where their noun is.
+//! The daemon's belongings, and nothing that is done with them: operations are where their noun is.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +19,12 @@ use crate::state::store::Store;
 pub struct Control {
     pub(crate) state: State,
     pub(crate) store: Store,
-    /// What is left of each port's interface to destroy when it goes.
+    /// Remains of each port's interface, to destroy when it goes.
     pub(crate) remains: BTreeMap<PortId, Remains>,
     pub(crate) claims: Claims,
     pub(crate) link: Link,
     pub(crate) tunnels: Tunnels,
-    /// What it knows of the cluster it is in.
+    /// This host's part in the cluster it is in.
     pub(crate) cluster: Option<Cluster>,
     pub(crate) far: Option<FarSide>,
     pub(crate) files: Files,

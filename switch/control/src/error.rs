@@ -1,5 +1,5 @@
-//! What a client is told when control refuses: a stable code, an HTTP status, and one line that names
-//! the thing and the mend.
+//! Refusals, as a client is told them: a stable code, an HTTP status, and one line that names the thing and
+//! the mend.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use vswitch_sys::netlink::NetlinkError;
 
 macro_rules! codes {
     ($($(#[doc = $text:literal])+ $name:ident = $status:literal $label:literal,)+) => {
-        /// Why a request was refused. The labels never change their meaning.
+        /// The reason of a refusal. The labels never change their meaning.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code {
             $($(#[doc = $text])+ $name,)+
@@ -111,9 +111,9 @@ codes! {
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What programs look at.
+    /// The code, for programs.
     pub code: Code,
-    /// What people read: one line.
+    /// The message, for people: one line.
     pub message: String,
 }
 
@@ -126,7 +126,7 @@ pub struct ErrorBody {
     pub message: String,
 }
 
-/// What an operation of control comes to.
+/// The outcome of an operation of control.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

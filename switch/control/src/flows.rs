@@ -1,11 +1,13 @@
 //! Flows that are translated: showing, counting and ending them.
 //!
-//! A listing may be long, so it is read page by page beside the jobs of control; only names are looked up in a job.
+//! A listing may be long, so it is read page by page beside the jobs of control; only names are looked up in
+//! a job.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use vswitch_contract::flows::{FlowFilter, FlowQuery, FlowState};
 use vswitch_contract::flows::{Listed, Protocol, TcpState, Tuple};
 use vswitch_frame::NetworkId;
 
@@ -13,7 +15,6 @@ use crate::api::types;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::link::{Link, LinkError};
-use vswitch_contract::flows::{FlowFilter, FlowQuery, FlowState};
 
 const PROTOCOLS: [(&str, Protocol); 5] = [
     ("tcp", Protocol::Tcp),
@@ -47,7 +48,7 @@ impl Control {
         })
     }
 
-    /// How many flows there are.
+    /// Counts the flows.
     pub async fn flow_count(&self) -> Result<types::FlowCount> {
         let (stats, limit) = self.link.flow_count().await.map_err(unread)?;
         Ok(types::FlowCount {
@@ -78,7 +79,7 @@ impl Control {
 }
 
 impl Listing {
-    /// Reads it.
+    /// Reads the flows on it.
     ///
     /// # Errors
     /// When the datapath does not run.
@@ -86,7 +87,7 @@ impl Listing {
         self.pages(false).await
     }
 
-    /// Ends what is on it, and says what that was.
+    /// Ends the flows on it, and returns them.
     ///
     /// # Errors
     /// When the datapath does not run.

@@ -1,11 +1,11 @@
 //! The privileged process: API, networks, addresses, interfaces.
 //!
 //! # Theory of operation
-//! A request arrives at the control socket, is read by the [`api`] and becomes a job for the [`actor`], which does one at a
-//! time on [`control::Control`]. A job that changes something reserves what is needed, makes interfaces by netlink, tells
-//! the datapath over the [`link`], and only then writes the [`state`]; a failure at any step undoes the ones before it. Work
-//! that waits for the kernel, such as destroying an interface, goes on beside ([`cleanup`]), and the client is answered when
-//! it is done.
+//! A request arrives at the control socket, is read by the [`api`] and becomes a job for the [`actor`], which
+//! does one at a time on [`control::Control`]. A job that changes something reserves what is needed, makes
+//! interfaces by netlink, tells the datapath over the [`link`], and only then writes the [`state`]; a failure
+//! at any step undoes the ones before it. Work that waits for the kernel, such as destroying an interface,
+//! goes on beside ([`cleanup`]), and the client is answered when it is done.
 //!
 //! | module | |
 //! |---|---|

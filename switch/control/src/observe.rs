@@ -1,7 +1,8 @@
-//! What can be seen of the datapath: forwarding tables and counters.
+//! Observations of the datapath: forwarding tables and counters.
 
 use std::collections::HashMap;
 
+use vswitch_contract::reserved::{self, RELAY, TUNNELS};
 use vswitch_frame::PortId;
 
 use crate::api::types;
@@ -12,7 +13,6 @@ use crate::host::uplink;
 use crate::network::driver::overlay;
 use crate::publish;
 use crate::state::host_port::HostPort;
-use vswitch_contract::reserved::{self, RELAY, TUNNELS};
 
 impl Control {
     /// The forwarding tables of one network, or of all.

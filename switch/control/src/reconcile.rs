@@ -1,4 +1,4 @@
-//! After a start: making the datapath, the kernel and the state agree.
+//! Reconciliation after a start: the datapath, the kernel and the state are made to agree.
 //!
 //! # Theory of operation
 //! The state is what was promised to clients. The datapath that was found, if any, has ports of which it
@@ -11,14 +11,15 @@
 //! side's namespace, and that with its last descriptor; so all of them are found through the datapath. A
 //! namespace's name stays by itself, so it is noted before it is made ([`Control::make_namespace`]).
 //!
-//! What cannot be made again, because the container is gone or something else has taken its place, stays
-//! in the state until it is detached, and is said in the log.
+//! Anything that cannot be made again, because the container is gone or something else has taken its
+//! place, stays in the state until it is detached, and is said in the log.
 
-use crate::sandbox::interface;
 use std::collections::BTreeSet;
 use std::io;
 
+use vswitch_contract::fact::{self, Fact, Key};
 use vswitch_contract::network::Station;
+use vswitch_contract::port::PortSpec;
 use vswitch_frame::{NetworkId, PortId};
 use vswitch_sys::netns::{NetNs, named_path, run_in};
 
@@ -29,11 +30,10 @@ use crate::link::LinkError;
 use crate::network::describe;
 use crate::network::options::{EndpointOptions, PortType};
 use crate::sandbox::endpoints::Reservation;
+use crate::sandbox::interface;
 use crate::sandbox::interface::{FarSide, Remains, unique_name};
 use crate::state::mode::Mode;
 use crate::state::{Endpoint, Identity, Place};
-use vswitch_contract::fact::{self, Fact, Key};
-use vswitch_contract::port::PortSpec;
 
 impl Control {
     /// Makes everything agree with the state.
@@ -163,8 +163,8 @@ impl Control {
         }
     }
 
-    /// Makes the namespace of a sandbox again if it was ours and is gone, and those of its endpoints that have
-    /// no port.
+    /// Makes the namespace of a sandbox again if it was ours and is gone, and those of its endpoints that
+    /// have no port.
     async fn make_missing_of(&mut self, name: &str) -> Result<()> {
         let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
         let missing: Vec<Endpoint> = sandbox

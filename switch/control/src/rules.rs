@@ -1,10 +1,11 @@
 //! Rules of the user's: adding, showing, removing.
 //!
-//! A rule is kept as it was written, with networks by name, and translated for the datapath whenever the table
-//! changes. The datapath is always given the whole table, which takes the place of the one before at once.
-//! A rule goes with the network it names: without it, it would match nothing.
+//! A rule is kept as it was written, with networks by name, and translated for the datapath whenever the
+//! table changes. The datapath is always given the whole table, which takes the place of the one before at
+//! once. A rule goes with the network it names: without it, it would match nothing.
 
 use ipnet::IpNet;
+use vswitch_cluster::family::Family;
 use vswitch_contract::fact::Fact;
 use vswitch_contract::network as engine;
 
@@ -13,7 +14,6 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::state::State;
 use crate::state::rules::{End, Rule, Rules};
-use vswitch_cluster::family::Family;
 
 const PROTOCOLS: [(&str, engine::Protocol); 5] = [
     ("any", engine::Protocol::Any),
@@ -115,7 +115,7 @@ fn parse(state: &State, id: u32, wish: &types::RuleCreate) -> Result<Rule> {
     Ok(rule)
 }
 
-/// Refuses what can match nothing.
+/// Refuses rules that can match nothing.
 fn check(rule: &Rule) -> Result<()> {
     let has_ports = rule.source_ports.is_some() || rule.target_ports.is_some();
     if has_ports && !matches!(rule.protocol, engine::Protocol::Tcp | engine::Protocol::Udp) {

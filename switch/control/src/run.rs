@@ -35,23 +35,23 @@ use crate::state::store::Store;
 /// Threads that wait for the kernel to destroy interfaces.
 const BLOCKING_THREADS: usize = 32;
 
-/// How long leaving a cluster may take.
+/// Time that leaving a cluster may take.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How the daemon runs.
+/// Options of the daemon.
 #[derive(Debug)]
 pub struct RunOptions {
-    /// Where clients reach it.
+    /// The control socket, where clients reach it.
     pub socket: PathBuf,
-    /// Where the state is kept.
+    /// The directory where the state is kept.
     pub state_dir: PathBuf,
-    /// What the datapath does when there is no work.
+    /// Polling: what the datapath does when there is no work.
     pub poll: PollMode,
     /// The file that names the host's name servers.
     pub resolv_conf: PathBuf,
-    /// Which interface leads out of the host.
+    /// The choice of uplinks.
     pub uplink: uplink::Choice,
-    /// How it takes part in a cluster, if it does.
+    /// Its part in a cluster, if it takes part in one.
     pub cluster: Option<vswitch_cluster::Options>,
     /// The UDP port of tunnels.
     pub vxlan_port: u16,
@@ -160,8 +160,8 @@ impl Control {
         Ok(Some(source))
     }
 
-    /// Removes everything but what is written down. The datapath goes first, so that closing our descriptors is what ends the
-    /// interfaces, all at once.
+    /// Removes everything but what is written down. The datapath goes first, so that closing our descriptors
+    /// is what ends the interfaces, all at once.
     async fn stop(&mut self) {
         self.link.stop().await;
         let mut cleanup = Cleanup::default();
@@ -185,8 +185,9 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// A port takes a handful of descriptors in this process, and a published one another; the usual soft limit
-/// of 1,024 is few. Who may have more than the hard limit has as many as the kernel allows.
+/// Raises the limit of descriptors. A port takes a handful of them in this process, and a published one
+/// another; the usual soft limit of 1,024 is few. A process that may have more than the hard limit has as
+/// many as the kernel allows.
 fn raise_descriptor_limit() {
     let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
     if most.is_some_and(|most| setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok()) {

@@ -23,7 +23,7 @@ use vswitch_tests::world::{Container, World};
 
 use super::VSWITCH;
 
-/// What joins hosts, and the key they share.
+/// The underlay that joins hosts, and the key they share.
 pub(crate) struct Underlay {
     pub(crate) bridge: Namespace,
     folder: PathBuf,
@@ -87,7 +87,7 @@ impl Underlay {
         worlds
     }
 
-    /// What a host that may not be in the cluster is told.
+    /// The error that a host gets which may not be in the cluster.
     fn refused(&self, number: usize, arguments: &[&str]) -> String {
         let host = Namespace::new();
         self.connect(&host, number);
@@ -131,7 +131,7 @@ pub(crate) fn container(world: &World, name: &str, options: &[&str]) -> Containe
     world.attach(name, &[&["--network", "wide"], options].concat())
 }
 
-/// What a container is answered for a name: an address, or nothing.
+/// The answer that a container gets for a name: an address, or nothing.
 pub(crate) fn look_up(container: &Container, name: &str) -> Option<IpAddr> {
     let gateway = IpAddr::from([10, 9, 0, 1]);
     ask(&container.path, gateway, name, TYPE::A).records.first()?.parse().ok()
@@ -259,7 +259,8 @@ fn a_container_that_moved_is_followed_within_a_second() {
     drop(second);
 }
 
-/// Kills the control of the last of three hosts, where the container `c` is, and starts it again; `a` is on the first.
+/// Kills the control of the last of three hosts, where the container `c` is, and starts it again; `a` is on
+/// the first.
 pub(crate) fn kill_and_start_again(worlds: &mut [World; 3], a: &Container, c: &Container) {
     answers(a, c.ipv4());
     worlds[2].stop(Signal::SIGKILL);
@@ -281,7 +282,7 @@ fn a_host_is_killed_and_back() {
     let c = container(&worlds[2], "c", &[]);
     kill_and_start_again(&mut worlds, &a, &c);
     answers(&b, c.ipv4());
-    // What it owns it still owns: nobody else is given its addresses.
+    // Addresses it owned it still owns: nobody else is given them.
     let d = container(&worlds[2], "d", &[]);
     let e = container(&worlds[0], "e", &[]);
     let addresses = [&a, &b, &c, &d, &e].map(Container::ipv4);

@@ -1,4 +1,4 @@
-//! What the datapath cannot do, as the kernel sees it.
+//! Confinement: what the datapath cannot do, as the kernel sees it.
 
 use std::fs;
 use std::path::PathBuf;

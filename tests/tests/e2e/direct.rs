@@ -86,7 +86,7 @@ fn an_unprotected_container_answers_as_itself_and_leaves_as_the_host() {
         assert_eq!(ask(&outside.path(), &web, own, 7000), [address(ROUTERS[number]); 2]);
         assert!(talk::answers(&outside.path(), own), "{own}");
         talk::transfer(&outside.path(), &web.path, own, 5 << 20);
-        // What it begins itself is the host's.
+        // Connections it begins itself are the host's.
         let listener = talk::listen(&outside.path(), address(FAR[number]));
         let connection = talk::connect(&web.path, listener.local_addr().expect("bound"));
         assert_eq!(listener.accept().expect("accept").1.ip(), address(HOST[number]));
@@ -139,7 +139,8 @@ fn a_trusted_uplink_reaches_published_ports_of_containers() {
     }
 }
 
-/// Somebody behind an interface `wg0` of the host, which forwards packets. Knows the way to the containers' subnets.
+/// Somebody behind an interface `wg0` of the host, which forwards packets. Knows the way to the containers'
+/// subnets.
 fn behind_another_interface(host: &Namespace) -> Namespace {
     let namespace = Namespace::new();
     let peer = ["type", "veth", "peer", "name", "t0", "netns", namespace.name()];
@@ -214,7 +215,7 @@ fn what_the_host_forwards_from_the_uplink_comes_once() {
     }
 }
 
-/// What `ping` prints in a namespace.
+/// The output of `ping` in a namespace.
 fn ping(from: &Path, options: &[&str]) -> String {
     let mut command = Command::new("ping");
     command.args(["-n", "-c", "1", "-w", "10"]).args(options);

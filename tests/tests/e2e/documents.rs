@@ -1,7 +1,7 @@
 //! Commands in documents work as they stand there.
 //!
-//! They run in private mount and network namespaces with an empty `/run`, so that names and the default socket
-//! are their own, with a fresh daemon and `vswitch` in the path.
+//! They run in private mount and network namespaces with an empty `/run`, so that names and the default
+//! socket are their own, with a fresh daemon and `vswitch` in the path.
 
 use std::fs;
 use std::process::Command;

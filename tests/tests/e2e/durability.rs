@@ -54,7 +54,7 @@ impl Random {
     }
 }
 
-/// What there is, by name: networks, and the networks that each sandbox is on.
+/// Everything there is, by name: networks, and the networks that each sandbox is on.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     networks: BTreeSet<String>,
@@ -93,7 +93,7 @@ impl Model {
     }
 }
 
-/// One who changes things, and knows what it was answered.
+/// A client that changes things, and knows what it was answered.
 struct Client {
     random: Random,
     socket: PathBuf,
@@ -102,7 +102,7 @@ struct Client {
     made: Vec<String>,
     attached: BTreeMap<String, Namespace>,
     model: Model,
-    /// What was asked last and not answered.
+    /// The change that was asked for last and not answered.
     unanswered: Option<Change>,
 }
 
@@ -260,7 +260,7 @@ fn request(socket: &Path, method: &str, path: &str, body: &Value) -> io::Result<
     Ok((status, serde_json::from_str(body).unwrap_or(Value::Null)))
 }
 
-/// What there is when the switch is idle: the answer to a request that must succeed.
+/// Gets the state of the switch when it is idle: the answer to a request that must succeed.
 fn get(world: &World, path: &str) -> Value {
     let (status, answer) = request(&world.socket(), "GET", path, &Value::Null).expect("an answer");
     assert_eq!(status, 200, "{path}: {answer}");

@@ -40,7 +40,7 @@ fn the_gateway_answers_pings() {
     }
 }
 
-/// What `ping`, with these arguments, says about an address that it cannot reach.
+/// The complaint of `ping`, with these arguments, about an address that it cannot reach.
 fn complaint(container: &Container, arguments: &[&str]) -> String {
     let mut ping = Command::new("ping");
     ping.args(["-n", "-c", "1", "-w", "10"]).args(arguments);

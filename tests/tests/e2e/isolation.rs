@@ -25,7 +25,7 @@ fn icc_off(port_type: &str) {
     let mut to = Wire::open(&b.path, &b.ifname());
     let before = world.drops(&a, DropReason::Isolated);
     let all_nodes = [0x33, 0x33, 0, 0, 0, 1];
-    // Those for everybody go to the host, and to nobody else; the last one says when all were looked at.
+    // Frames for everybody go to the host, and to nobody else; the last one says when all were looked at.
     for target in [[0xff; 6], all_nodes, [2, 9, 9, 9, 9, 9], b.mac().0] {
         from.send(&ethernet(target, a.mac().0, MARK, &[0; 46]));
     }
@@ -86,7 +86,7 @@ fn networks_with_the_same_addresses_never_see_each_others_frames() {
     for wire in &mut elsewhere {
         assert_eq!(wire.receive(is_marked), None);
     }
-    // The same conversation in both, at once: a byte of the other's would be a wrong one.
+    // One conversation in both, at once: a byte of the other's would be a wrong one.
     let address = [192, 0, 2, 2].into();
     std::thread::scope(|scope| {
         scope.spawn(|| a1.transfers(b1, address, 4 << 20));

@@ -41,7 +41,7 @@ fn addresses_are_learned_and_move_and_are_forgotten_with_their_port() {
     let learned = entry(&world, STATION_TEXT).expect("learned");
     assert_eq!(learned["Static"], false);
 
-    // What is sent to it now goes to a alone.
+    // Frames to it now go to a alone.
     let (mut at_a, mut at_c) = (Wire::open(&a.path, &a.ifname()), Wire::open(&c.path, &c.ifname()));
     let mut wire = Wire::open(&b.path, &b.ifname());
     let to_station = ethernet(STATION, b.mac().0, 0x88b6, &[0; 46]);

@@ -9,7 +9,7 @@ use vswitch_tests::world::{Container, World};
 
 use super::world;
 
-/// What changed in the drops of a port.
+/// The changes of the drops of a port.
 fn difference(before: &Value, after: &Value) -> Value {
     let mut changed = json!({});
     for reason in DropReason::ALL {

@@ -83,7 +83,7 @@ fn much_is_moved_in_both_directions() {
     }
 }
 
-/// What of the host's own rules and settings the switch might change.
+/// Rules and settings of the host that the switch might change.
 fn surroundings(host: &Namespace) -> String {
     let mut said = String::new();
     for command in [

@@ -65,7 +65,7 @@ fn a_shared_network_is_one_stack_with_one_host_name() {
     }
     let address = guest.ipv4().to_string();
     world.vswitch(&["exec", &first, "--", "ping", "-c", "1", "-W", "5", &address]);
-    // What the owner is connected to later is everybody's.
+    // Networks that the owner is connected to later are everybody's.
     world.vswitch(&["network", "connect", "bridge", &owner.name]);
     assert_eq!(interfaces(&world, &second), ["lo", "eth0", "eth1"]);
 

@@ -19,7 +19,7 @@ fn server(world: &World) -> Server {
     Server::start(world.host(), SERVER)
 }
 
-/// What `getent` finds for a name, by the container's own files; `None` if it finds nothing.
+/// Looks a name up with `getent`, by the container's own files; `None` if it finds nothing.
 fn getent(world: &World, container: &Container, database: &str, name: &str) -> Option<String> {
     let output = world.command(&["exec", &container.name, "--", "getent", database, name]).output();
     let output = output.expect("vswitch starts");
@@ -143,7 +143,7 @@ fn a_killed_control_costs_no_name() {
     let a = world.sandbox("a", &["--network", "lan"]);
     let gateway = gateway_of(&world, "lan");
     world.stop(Signal::SIGKILL);
-    // What the datapath knows it answers alone; the rest fails at once.
+    // Names that the datapath knows it answers alone; the rest fails at once.
     assert_eq!(ask(&a.path, gateway, &a.name, TYPE::A), found(&[&a.ipv4().to_string()]));
     assert_eq!(ask(&a.path, gateway, "example.com", TYPE::A), failed(RCODE::ServerFailure));
     world.start_again();

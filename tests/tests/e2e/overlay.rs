@@ -22,7 +22,7 @@ use super::VSWITCH;
 const MEGABYTE: usize = 1 << 20;
 const VXLAN_PORT: u16 = 4789;
 
-/// Which version of IP the hosts reach each other by.
+/// The version of IP by which the hosts reach each other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Family {
     V4,
@@ -38,7 +38,7 @@ impl Family {
     }
 }
 
-/// What joins hosts.
+/// The underlay that joins hosts.
 struct Underlay {
     bridge: Namespace,
 }
@@ -118,12 +118,12 @@ fn tunnel(world: &World, network: &str) -> Value {
     port.unwrap_or_else(|| panic!("no tunnel: {stats}"))
 }
 
-/// How many frames were dropped there for a reason.
+/// The number of frames that were dropped there for a reason.
 fn dropped(world: &World, network: &str, reason: DropReason) -> u64 {
     tunnel(world, network)["Drops"][reason.label()].as_u64().unwrap_or(0)
 }
 
-/// How many frames have left through the network's tunnel.
+/// The number of frames that have left through the network's tunnel.
 fn sent(world: &World) -> u64 {
     tunnel(world, "wide")["SentFrames"].as_u64().expect("a number")
 }

@@ -38,7 +38,7 @@ fn what_is_forged_is_dropped_and_counted() {
             wait::until_equal(reason.label(), &1, || world.drops(&a, reason));
         }
         assert!(!world.json(&["fdb", "net1"]).to_string().contains("02:aa:00:00:00:01"));
-        // What is its own passes, and nothing that was sent before it arrived.
+        // A packet of its own passes, and nothing that was sent before it arrived.
         from.send(&arp(a.mac().0, [10, 68, 0, 2]));
         let sender = |frame: &[u8]| frame[12..14] == [8, 6] && frame[38..42] == [10, 68, 0, 9];
         let arrived = wait::until("the ARP packet", || to.receive(sender));

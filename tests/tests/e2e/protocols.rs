@@ -1,4 +1,4 @@
-//! What frames may carry: VLAN tags, large packets, protocols that are not IP.
+//! Payloads of frames: VLAN tags, large packets, protocols that are not IP.
 
 use vswitch_frame::DropReason;
 use vswitch_tests::packets::Packet;

@@ -1,5 +1,5 @@
-//! Published ports as those reach them from whom no frame of the switch's comes: clients on the host itself, clients of
-//! the other family, and clients behind other interfaces than the uplink.
+//! Published ports as those reach them from whom no frame of the switch's comes: clients on the host itself,
+//! clients of the other family, and clients behind other interfaces than the uplink.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -32,7 +32,8 @@ fn listen(server: &Container) -> TcpListener {
     server.inside(|| TcpListener::bind("[::]:80")).expect("bind")
 }
 
-/// A client's connection to a published port of TCP, and the server's end of it, over which it has been heard.
+/// A client's connection to a published port of TCP, and the server's end of it, over which it has been
+/// heard.
 fn accepted(from: &Path, host: IpAddr, listener: &TcpListener) -> (TcpStream, TcpStream, IpAddr) {
     let mut client = talk::connect(from, (host, 8080).into());
     client.write_all(b"hello").expect("send");

@@ -1,4 +1,4 @@
-//! What a control that ends, by whatever cause, leaves to the one that comes after it.
+//! Restarts: what a control that ends, by whatever cause, leaves to the one that comes after it.
 
 use std::fs;
 use std::process::Command;
@@ -16,7 +16,8 @@ use super::world;
 
 const PORT_TYPES: [&str; 3] = ["tap", "tap-moved", "veth"];
 
-/// A network with a container for each port type, one whose namespace the switch made, and one on two networks.
+/// A network with a container for each port type, one whose namespace the switch made, and one on two
+/// networks.
 fn populate(world: &World) -> Vec<Container> {
     world.network("net1", &["--subnet", "10.7.0.0/24", "--subnet", "fd07::/64", "--label", "a=b"]);
     let mut containers = Vec::new();

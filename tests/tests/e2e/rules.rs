@@ -29,7 +29,7 @@ fn add(world: &World, words: &str) -> String {
     world.vswitch(&words).trim().to_owned()
 }
 
-/// How an attempt to connect ends.
+/// The outcome of an attempt to connect.
 fn attempt(from: &Container, target: SocketAddr) -> Result<(), ErrorKind> {
     let outcome = from.inside(|| TcpStream::connect_timeout(&target, Duration::from_millis(400)));
     outcome.map(drop).map_err(|error| error.kind())

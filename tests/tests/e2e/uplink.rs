@@ -1,4 +1,4 @@
-//! Which interfaces lead out: none, one by name, or several.
+//! Uplinks: none, one by name, or several.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, UdpSocket};
@@ -14,7 +14,7 @@ use vswitch_tests::world::{World, send_signal};
 
 use super::VSWITCH;
 
-/// The interface that is shown as the way out.
+/// The interface that is shown as the uplink.
 fn uplink(world: &World) -> Option<String> {
     let stats = world.json(&["stats"]);
     let port = stats["Ports"].as_array().into_iter().flatten().find(|port| port["Sandbox"] == "(uplink)");
@@ -43,7 +43,8 @@ fn ports_of(world: &World, sandbox: &str) -> Vec<Value> {
     ports.into_iter().filter(|port| port["Sandbox"] == sandbox).collect()
 }
 
-/// A host with two ways out: the default routes lead through the first, a net behind the second is said by a route.
+/// A host with two uplinks: the default routes lead through the first, a net behind the second is said by a
+/// route.
 fn two_ways(host: &Namespace) -> (Outside, Namespace) {
     let outside = Outside::behind(host);
     let second = Namespace::new();
@@ -90,7 +91,7 @@ fn an_uplink_by_name_may_come_and_go() {
     drop(outside);
 }
 
-/// Whom somebody hears a datagram of a container's from.
+/// The address from which a server hears a datagram of a container's.
 fn heard_from(server: &UdpSocket, client: &UdpSocket) -> IpAddr {
     server.set_read_timeout(Some(DEADLINE)).expect("time-out");
     client.set_read_timeout(Some(DEADLINE)).expect("time-out");

@@ -1,4 +1,4 @@
-//! What the world may send that is wrong: each is a counted drop at the uplink, and reaches no container.
+//! Wrong packets from the world: each is a counted drop at the uplink, and reaches no container.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -126,7 +126,7 @@ fn table(container: [u8; 4]) -> Vec<(&'static str, Vec<Vec<u8>>, DropReason)> {
     ]
 }
 
-/// What the uplink dropped, but for what is the host's or a question answered.
+/// Drops of the uplink, but for packets that are the host's or a question answered.
 fn drops(world: &World) -> Value {
     let stats = world.json(&["stats"]);
     let ports = stats["Ports"].as_array().cloned().unwrap_or_default();

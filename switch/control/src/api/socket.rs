@@ -53,8 +53,9 @@ fn is_socket(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
 
     #[test]
     fn a_stale_socket_is_replaced_and_a_live_one_is_not() {

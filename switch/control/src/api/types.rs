@@ -1,4 +1,4 @@
-//! What goes over the control socket, as JSON.
+//! Bodies that go over the control socket, as JSON.
 //!
 //! Where Docker's Engine API has such a thing, the field names are Docker's, and bodies may have
 //! fields that mean nothing here. The other bodies are ours and refuse what they do not know.

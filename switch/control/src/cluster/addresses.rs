@@ -2,23 +2,23 @@
 
 use std::net::IpAddr;
 
+use vswitch_cluster::record::{Key, Record, Space, Value};
+use vswitch_cluster::space::{Gift, Range, give, owned};
+use vswitch_cluster::view::{Answer, Ask, Wish};
 use vswitch_frame::Mac;
 
 use crate::actor::Handle;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
-use vswitch_cluster::record::{Key, Record, Space, Value};
-use vswitch_cluster::space::{Gift, Range, give, owned};
-use vswitch_cluster::view::{Answer, Ask, Wish};
 
-/// How often a job is tried again after another host gave addresses: somebody else may be faster.
+/// Tries of a job after another host gave addresses: somebody else may be faster.
 const TRIES_MAX: usize = 4;
 
-/// Does a job that may need addresses which another host owns. The job is refused then, the other host asked while no
-/// job waits, and the job done again.
+/// Does a job that may need addresses which another host owns. The job is refused then, the other host asked
+/// while no job waits, and the job done again.
 ///
 /// # Errors
-/// Those of the job, and why nobody gave an address.
+/// Errors of the job, and why nobody gave an address.
 pub async fn with_addresses<T, F>(handle: &Handle, job: F) -> Result<T>
 where
     T: Send + 'static,
@@ -48,10 +48,11 @@ where
 }
 
 impl Control {
-    /// Refuses an endpoint whose addresses or MAC address another host has, or whose addresses it must give first.
+    /// Refuses an endpoint whose addresses or MAC address another host has, or whose addresses it must give
+    /// first.
     ///
     /// # Errors
-    /// For such; what must be given first is noted.
+    /// For such an endpoint; addresses to be given first are noted.
     pub(crate) fn check_shared(&mut self, name: &str, addresses: &[IpAddr], mac: Option<Mac>) -> Result<()> {
         let Some(network) = self.state.networks.get(name).filter(|network| network.is_shared()) else {
             return Ok(());

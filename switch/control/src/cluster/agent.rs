@@ -1,21 +1,21 @@
-//! What control has of its cluster, and how it says and hears something.
+//! Control's agent in its cluster: how control says and hears something.
 //!
-//! What is said is written down with the job that says it, and goes out once that is on the disk
-//! ([`Control::commit`]), so that no host knows of what this one could forget. What must not be forgotten is written
-//! down, too: the addresses that this host owns, networks, and other hosts, which are looked for after a restart.
-
-use crate::cluster::member::Cluster;
+//! A record is written down with the job that says it, and goes out once that is on the disk
+//! ([`Control::commit`]), so that no host knows of what this one could forget. Records that must not be
+//! forgotten are written down, too: the addresses that this host owns, networks, and other hosts, which are
+//! looked for after a restart.
 
 use tokio::sync::mpsc;
-use vswitch_sys::random;
-
-use crate::actor::Handle;
-use crate::control::Control;
-use crate::error::Result;
-use crate::error::failed;
 use vswitch_cluster::record::{Host, HostId, Key, More, Record, Value};
 use vswitch_cluster::view::{Event, Presence, View};
 use vswitch_cluster::{Options, space};
+use vswitch_sys::random;
+
+use crate::actor::Handle;
+use crate::cluster::member::Cluster;
+use crate::control::Control;
+use crate::error::Result;
+use crate::error::failed;
 
 /// Events that are taken in by one job.
 const EVENTS_MAX: usize = 256;
@@ -81,7 +81,7 @@ impl Control {
         found.map(|(name, _)| name.clone())
     }
 
-    /// Takes in what a source tells.
+    /// Takes in the events of a source.
     async fn hear(&mut self, events: Vec<Event>) {
         for event in events {
             match event {
@@ -117,7 +117,7 @@ impl Control {
     }
 }
 
-/// Brings what a source tells to control, until either ends.
+/// Brings the events of a source to control, until either ends.
 pub async fn follow(handle: Handle, mut events: mpsc::UnboundedReceiver<Event>) {
     let mut batch = Vec::new();
     while events.recv_many(&mut batch, EVENTS_MAX).await > 0 {
@@ -125,7 +125,7 @@ pub async fn follow(handle: Handle, mut events: mpsc::UnboundedReceiver<Event>) 
             let (Event::Asked(ask, answer), handle) = (asked, handle.clone()) else { continue };
             tokio::spawn(async move {
                 let outcome = handle.run(async move |control| Ok(control.give(&ask))).await;
-                // Who asked may have gone.
+                // The asker may have gone.
                 let _ = answer.send(outcome.unwrap_or_else(|error| Err(error.message)));
             });
         }

@@ -1,15 +1,17 @@
-//! What this host says of its endpoints.
+//! Records of this host's endpoints.
 //!
-//! Records follow from the state after every job: whatever made or removed an endpoint, nobody can forget to say so.
-//! An endpoint whose addresses another host's has, too, is not said: who was there first is not fought.
+//! Records follow from the state after every job: whatever made or removed an endpoint, nobody can forget to
+//! say so. An endpoint whose addresses another host's has, too, is not said: who was there first is not
+//! fought.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use vswitch_cluster::record::{Endpoint, Key, More, Record, Value};
+
 use crate::cluster::member::Cluster;
 use crate::control::Control;
 use crate::network::describe;
-use vswitch_cluster::record::{Endpoint, Key, More, Record, Value};
 
 impl Control {
     /// Says what has changed about this host's endpoints.
@@ -47,7 +49,7 @@ impl Control {
         }
     }
 
-    /// What shall be known of this host's endpoints.
+    /// Endpoints of this host, as the cluster shall know them.
     fn own_endpoints(&self, cluster: &Cluster) -> BTreeMap<Key, Endpoint> {
         let mut wanted = BTreeMap::new();
         for (name, sandbox) in self.state.sandboxes.iter() {

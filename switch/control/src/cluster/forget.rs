@@ -1,10 +1,11 @@
 //! Giving up on a host that does not come back, and showing what the cluster is.
 
+use vswitch_cluster::record::{Host, HostId, Key, Space, Value};
+
 use crate::api::types;
 use crate::cluster::member::Cluster;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
-use vswitch_cluster::record::{Host, HostId, Key, Space, Value};
 
 impl Control {
     /// Gives up on a host: what it said goes, and its addresses are this host's. Returns its identifier.
@@ -33,7 +34,7 @@ impl Control {
         Ok(host.to_string())
     }
 
-    /// What the cluster is, as this host sees it.
+    /// Shows the cluster, as this host sees it.
     ///
     /// # Errors
     /// When this host is in none.

@@ -22,20 +22,20 @@ pub struct Cluster {
     pub vtep: IpAddr,
     /// The source.
     pub view: View,
-    /// All that was said, by whomever.
+    /// Records that were said, by any host.
     pub known: Ledger,
     /// Hosts that can be reached, but for this one.
     pub up: BTreeSet<HostId>,
-    /// What another host must give before the job that was refused can succeed.
+    /// The request to the host that must give something before the job that was refused can succeed.
     pub wanted: Option<Ask>,
     pub(crate) clock: Clock,
-    /// What is to go out when it is written down.
+    /// Records that are to go out when they are written down.
     pub(crate) outbox: Vec<Record>,
     /// Networks, by their identifiers, of which something has changed since the datapath was told.
     pub(crate) touched: BTreeSet<String>,
     /// Whether a network has come, gone or changed.
     pub(crate) networks_touched: bool,
-    /// What was complained about, so that it is once.
+    /// Complaints made so far, so that each is made once.
     complaints: BTreeSet<String>,
 }
 
@@ -87,7 +87,7 @@ impl Cluster {
         Record { key, version, host: self.me, value }
     }
 
-    /// Where the tunnels of the other hosts end.
+    /// The addresses at which the tunnels of the other hosts end.
     pub fn other_hosts(&self) -> Vec<IpAddr> {
         let others = self.known.iter().filter(|record| record.host != self.me);
         let vtep = |record: &Record| match &record.value {
@@ -107,7 +107,7 @@ impl Cluster {
         }
     }
 
-    /// What goes out now that it is written down.
+    /// Sends the records of the outbox, now that they are written down.
     pub fn send(&mut self) {
         self.view.publish(std::mem::take(&mut self.outbox));
     }

@@ -1,4 +1,4 @@
-//! What control makes of the cluster it is in.
+//! Control's part in the cluster it is in.
 //!
 //! # Theory of operation
 //! ```text

@@ -1,10 +1,12 @@
 //! Networks of the cluster: made on one host, there on all.
 //!
-//! A network is claimed by its name, its number on the wire and its addresses before it is made, so that two hosts
-//! cannot make two of one name. Hosts that are cut off from each other can; when they meet again the newer record
-//! wins, and a host that has endpoints on the other network keeps that to itself and says so in the log.
+//! A network is claimed by its name, its number on the wire and its addresses before it is made, so that two
+//! hosts cannot make two of one name. Hosts that are cut off from each other can; when they meet again the
+//! newer record wins, and a host that has endpoints on the other network keeps that to itself and says so in
+//! the log.
 
-use crate::network::driver::Plan;
+use vswitch_cluster::record::{self, Key, More, Network, Record, Space, Value};
+use vswitch_cluster::view::{Refused, View};
 use vswitch_contract::tunnel::Vni;
 
 use crate::actor::Handle;
@@ -13,12 +15,11 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::names;
 use crate::network;
+use crate::network::driver::Plan;
 use crate::network::driver::overlay;
 use crate::network::ipam::{Pool, PoolPlan, Pools};
 use crate::network::options::{NetworkOptions, OverlayOptions, PEERS};
 use crate::state;
-use vswitch_cluster::record::{self, Key, More, Network, Record, Space, Value};
-use vswitch_cluster::view::{Refused, View};
 
 /// The first number on the wire, as Docker has it.
 const VNI_FIRST: u32 = 4096;
@@ -108,7 +109,7 @@ impl Control {
         Ok(Some(Draft { view, records: self.describe_shared(&name, &network, vni) }))
     }
 
-    /// A number on the wire that no network is known to have. Whoever was refused one tries another.
+    /// A number on the wire that no network is known to have, and another one at each attempt.
     fn free_vni(&self, attempt: u32) -> u32 {
         let Some(cluster) = &self.cluster else { return VNI_FIRST };
         let mut free =
@@ -209,8 +210,9 @@ impl Control {
         }
     }
 
-    /// Two networks that were made while their hosts were cut off from each other may have one number; the one that the
-    /// number's record does not name gets another one from the host that made it.
+    /// Settles which network keeps a number on the wire: two that were made while their hosts were cut off
+    /// from each other may have one number, and the one that the number's record does not name gets another
+    /// one from the host that made it.
     fn settle_vni(&mut self, name: &str) {
         let Some(cluster) = &self.cluster else { return };
         let key = Key::Network(name.to_owned());
@@ -286,7 +288,8 @@ impl Control {
         Ok(())
     }
 
-    /// A network is not removed while it has endpoints: who removed it did not know of them.
+    /// Says a network again that was removed while it has endpoints: the host that removed it did not know of
+    /// them.
     fn say_network_again(&mut self, name: &str) {
         let Some(network) = self.state.networks.get(name).cloned() else { return };
         let Some(vni) = network.overlay.as_ref().map(|overlay| overlay.vni.get()) else { return };

@@ -1,13 +1,15 @@
-//! Tells the datapath what the cluster says: where frames go, and names.
+//! Facts that follow from the cluster, for the datapath: where frames go, and names.
 //!
 //! # Theory of operation
 //! For each network of which something has changed, facts for the datapath follow from the records; the
-//! [`tunnels`](crate::host::tunnels) say those that it does not have, and take back the others. Hosts that cannot be reached
-//! stay peers: if only their control is gone, frames still arrive; but the names of their endpoints are not answered.
+//! [`tunnels`](crate::host::tunnels) say those that it does not have, and take back the others. Hosts that
+//! cannot be reached stay peers: if only their control is gone, frames still arrive; but the names of their
+//! endpoints are not answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use vswitch_cluster::record::{Key, Value};
 use vswitch_contract::fact::Fact;
 use vswitch_contract::network::Remote;
 use vswitch_contract::tunnel as vxlan;
@@ -15,9 +17,8 @@ use vswitch_frame::{Mac, NetworkId};
 
 use crate::cluster::member::Cluster;
 use crate::control::Control;
-use vswitch_cluster::record::{Key, Value};
 
-/// What the datapath shall know of a network.
+/// Facts of a network that the datapath shall have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wanted {
     peers: BTreeSet<IpAddr>,
@@ -42,7 +43,7 @@ impl Control {
                         cluster.complain(format!("network {name:?} does not reach all its hosts: {why}"));
                     });
                 }
-                // Whatever is the matter, the next change of the network tells all of it again.
+                // The next change of the network tells all of it again, whatever is the matter.
                 Err(error) => tracing::warn!("network {name:?} may not reach all its hosts: {error}"),
             }
         }
@@ -58,7 +59,7 @@ impl Wanted {
     }
 }
 
-/// What follows from the records of a network.
+/// Facts that follow from the records of a network.
 fn wanted(cluster: &Cluster, id: &str) -> Wanted {
     let mut wanted = Wanted::default();
     for record in cluster.known.endpoints(id) {
@@ -79,10 +80,11 @@ fn wanted(cluster: &Cluster, id: &str) -> Wanted {
 #[cfg(test)]
 mod tests {
 
-    use super::*;
     use vswitch_cluster::id::Id;
     use vswitch_cluster::record::{Endpoint, HostId, More, Record, Version};
     use vswitch_cluster::{Options, SourceOptions, gossip, view};
+
+    use super::*;
 
     const ME: HostId = HostId::new([1; 16]);
     const OTHER: HostId = HostId::new([2; 16]);

@@ -1,4 +1,4 @@
-//! Tells the datapath which addresses the host has, whenever they change: containers reach the host by any of
+//! Addresses of the host, told to the datapath whenever they change: containers reach the host by any of
 //! them, and not only by their gateway's.
 
 use std::collections::BTreeSet;
@@ -6,11 +6,11 @@ use std::io;
 use std::net::IpAddr;
 
 use tokio::io::Interest;
+use vswitch_contract::fact::Fact;
 use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netlink::watch::AddressWatch;
 
 use crate::link::Link;
-use vswitch_contract::fact::Fact;
 
 /// Follows the addresses of the calling thread's namespace until it is dropped.
 pub async fn follow(link: Link) {

@@ -1,10 +1,11 @@
 //! Ports of the host that are claimed ahead of need, for flows from containers to the world.
 //!
 //! # Theory of operation
-//! A flow that leaves with an address of the host needs a port there that neither the host's programs nor its stack use:
-//! a claim ([`vswitch_sys::claim`]). They come in blocks, from above the range that the kernel gives to programs, then from the
-//! top of that range, so that few ranges say which they are and few programs miss them. They are held until their address
-//! goes. The datapath has duplicates of the sockets, so either process may end: the next one gets them from the other.
+//! A flow that leaves with an address of the host needs a port there that neither the host's programs nor its
+//! stack use: a claim ([`vswitch_sys::claim`]). They come in blocks, from above the range that the kernel
+//! gives to programs, then from the top of that range, so that few ranges say which they are and few programs
+//! miss them. They are held until their address goes. The datapath has duplicates of the sockets, so either
+//! process may end: the next one gets them from the other.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,19 +14,19 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use vswitch_contract::claim::Claimed;
 use vswitch_contract::claim::{Protocol, Wanted};
 use vswitch_sys::claim;
 use vswitch_sys::filter::{Families, Program};
 
 use crate::link::Claim;
-use vswitch_contract::claim::Claimed;
 
 /// The ports that a host lends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lendable {
-    /// Those the kernel gives to programs that ask for any.
+    /// Ports that the kernel gives to programs that ask for any.
     pub ephemeral: RangeInclusive<u16>,
-    /// Those that nobody is to be given.
+    /// Ports that nobody is to be given.
     pub reserved: Vec<RangeInclusive<u16>>,
 }
 
@@ -60,9 +61,9 @@ impl Lendable {
 #[derive(Debug)]
 pub struct Claims {
     pools: BTreeMap<(Protocol, IpAddr), BTreeMap<u16, Arc<OwnedFd>>>,
-    /// Those that nobody has a duplicate of yet.
+    /// Claims that nobody has a duplicate of yet.
     fresh: Vec<Claim>,
-    /// The interfaces from which they hear nothing, by index.
+    /// The interfaces from which the sockets hear nothing, by index.
     uplinks: Vec<u32>,
     /// Most claims there may be, as each takes a descriptor.
     limit: usize,
@@ -74,19 +75,19 @@ impl Claims {
         Self { pools: BTreeMap::new(), fresh: Vec::new(), uplinks: Vec::new(), limit }
     }
 
-    /// Takes up what a control before this one has claimed.
+    /// Takes up the claims of a control before this one.
     pub fn take_up(&mut self, claims: Vec<Claim>) {
         for (Claimed { protocol, address, port }, socket) in claims {
             self.pools.entry((protocol, address)).or_default().insert(port, socket);
         }
     }
 
-    /// What was claimed since the last time.
+    /// Takes the claims made since the last time.
     pub fn take_fresh(&mut self) -> Vec<Claim> {
         std::mem::take(&mut self.fresh)
     }
 
-    /// For which protocols at which addresses there are claims.
+    /// Protocols and addresses for which there are claims.
     pub fn held(&self) -> Vec<(Protocol, IpAddr)> {
         self.pools.keys().copied().collect()
     }

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | [`port`] | the interface by which the host reaches a network |
 //! | [`addresses`] | addresses of the host, told to the datapath |
-//! | [`uplink`] [`claims`] | the way out of the host, and the ports held for it |
-//! | [`tunnels`] | sockets and underlay of networks that span hosts |
+//! | [`uplink`] [`claims`] | the uplinks of the host, and the ports held for them |
+//! | [`tunnels`] | tunnels: their sockets and their underlay |
 
 pub mod addresses;
 pub mod claims;

@@ -4,13 +4,16 @@
 //! any other. The kernel adds the route to the network's subnets with the address, so host and containers
 //! talk without a rule, a bridge or forwarding, at full offload.
 
-use crate::state::host_port::HostPort;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
+use vswitch_cluster::family::Family;
+use vswitch_contract::fact::{Fact, Held, Key};
 use vswitch_contract::network::Station;
+use vswitch_contract::port::PortSpec;
+use vswitch_contract::reserved::PORTS_FREE;
 use vswitch_frame::{Accepts, GroupId, PortId};
 use vswitch_sys::device::DeviceKind;
 use vswitch_sys::netlink::{LinkChange, Netlink};
@@ -25,10 +28,7 @@ use crate::network::describe;
 use crate::network::predefined::DEFAULT_NETWORK;
 use crate::sandbox::interface::{self, QUEUE_FRAMES, Remains};
 use crate::state::Network;
-use vswitch_cluster::family::Family;
-use vswitch_contract::fact::{Fact, Held, Key};
-use vswitch_contract::port::PortSpec;
-use vswitch_contract::reserved::PORTS_FREE;
+use crate::state::host_port::HostPort;
 
 /// The sandbox that is shown for a host port. No sandbox can have this name.
 pub const HOST: &str = "(host)";

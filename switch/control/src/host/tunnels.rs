@@ -1,13 +1,15 @@
-//! Tunnels: what makes a network span hosts.
+//! Tunnels: the datapath's ends of overlays, which span hosts.
 //!
 //! # Theory of operation
-//! A network of driver `overlay` has one tunnel on each host (the crate `vxlan`), a port of the switch without a
-//! descriptor: all tunnels of a host share one receiving socket and, for each VTEP address of the host, a set of
-//! sending ones. They are opened here for the first tunnel that needs them, and closed with the last.
+//! A network of driver `overlay` has one tunnel on each host (the crate `vxlan`), a port of the switch
+//! without a descriptor: all tunnels of a host share one receiving socket and, for each VTEP address of the
+//! host, a set of sending ones. They are opened here for the first tunnel that needs them, and closed with
+//! the last.
 //!
-//! Who the other hosts are and who lives on them is said by others: by the network's options
-//! ([`set_peers`](Tunnels::set_peers)), or by the cluster ([`set_beyond`](Tunnels::set_beyond)). It is kept by the
-//! [`link`](crate::link) and said again to every new datapath; a control that takes up with a datapath finds it there.
+//! Other hosts, and the containers that live on them, are said by others: by the network's options
+//! ([`set_peers`](Tunnels::set_peers)), or by the cluster ([`set_beyond`](Tunnels::set_beyond)). The facts
+//! are kept by the [`link`](crate::link) and said again to every new datapath; a control that takes up with a
+//! datapath finds them there.
 //!
 //! The underlay's MTU is followed ([`Tunnels::follow`]): what a tunnel has room for follows from it.
 
@@ -32,17 +34,17 @@ use crate::link::{Dropped, Link, LinkError};
 /// The first source port of tunnels (RFC 7348, 5).
 const SOURCE_PORTS_FROM: u16 = 49_152;
 
-/// Speaks of tunnels to the datapath. Clones speak of the same.
+/// The tunnels of a datapath. Clones are of the same datapath.
 #[derive(Clone, Debug)]
 pub struct Tunnels {
     link: Link,
     /// The UDP port of all VTEPs.
     port: u16,
-    /// One at a time opens and closes sockets.
+    /// The lock under which sockets are opened and closed.
     sockets: Arc<Mutex<()>>,
 }
 
-/// What a tunnel is to be.
+/// A tunnel as it is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelWish {
     /// The port of the switch that it is to be.
@@ -58,16 +60,17 @@ pub struct TunnelWish {
 }
 
 impl Tunnels {
-    /// Of the datapath behind this link. `port` is the UDP port of all VTEPs.
+    /// The tunnels of the datapath behind this link. `port` is the UDP port of all VTEPs.
     pub fn new(link: Link, port: u16) -> Self {
         Self { link, port, sockets: Arc::default() }
     }
 
-    /// Begins the tunnel of a network that the datapath has. It has no peers at first. One that is as wished stays as it
-    /// is, with all it knows; any other is begun anew.
+    /// Begins the tunnel of a network that the datapath has. It has no peers at first. One that is as wished
+    /// stays as it is, with all it knows; any other is begun anew.
     ///
     /// # Errors
-    /// When the host has no such address, somebody else has the sockets' port, or another network the identifier.
+    /// When the host has no such address, somebody else has the sockets' port, or another network the
+    /// identifier.
     pub async fn up(&self, network: NetworkId, wish: TunnelWish) -> Result<()> {
         let TunnelWish { port, group, vni, local, learning } = wish;
         let underlay_mtu = underlay_mtu(local)?;
@@ -100,11 +103,12 @@ impl Tunnels {
         self.link.remove_where(is_its).await.map_err(refused)
     }
 
-    /// Says which other hosts have the network: packets from their VTEPs are taken, and what is for everybody goes there.
+    /// Says which other hosts have the network: packets from their VTEPs are taken, and what is for everybody
+    /// goes there.
     ///
     /// # Errors
-    /// When one can be no peer: it is this host, no host at all, of the other version of IP, or one too many; all others are
-    /// said.
+    /// When one can be no peer: it is this host, no host at all, of the other version of IP, or one too many;
+    /// all others are said.
     pub async fn set_peers(&self, network: NetworkId, peers: impl IntoIterator<Item = IpAddr>) -> Result<()> {
         let [_, keys, _] = fact::beyond(network);
         let wanted = peers.into_iter().map(|vtep| Held::from(Fact::Peer(network, vtep)));
@@ -115,8 +119,8 @@ impl Tunnels {
         }
     }
 
-    /// Says all that is beyond the tunnel of a network: peers, records and names, in place of all that was said. Returns
-    /// what the datapath refused, and why.
+    /// Says all that is beyond the tunnel of a network: peers, records and names, in place of all that was
+    /// said. Returns the facts that the datapath refused, and why.
     ///
     /// # Errors
     /// When the datapath cannot be told.

@@ -1,14 +1,15 @@
-//! The way out of the host: which interfaces it is, and what the datapath is told of them.
+//! The uplinks of the host: which interfaces they are, and what the datapath is told of them.
 //!
 //! # Theory of operation
-//! The uplink is the interface of the host's default route, or those are that the operator named. It stays the host's: a packet
-//! socket on it sends, and hears what its filter admits ([`vswitch_sys::filter`]), and nothing of the host's firewall, routes or
-//! settings is touched. One task follows what may change and says each change on:
+//! The uplink is the interface of the host's default route, or the uplinks are the interfaces that the
+//! operator named. It stays the host's: a packet socket on it sends, and hears what its filter admits
+//! ([`vswitch_sys::filter`]), and nothing of the host's firewall, routes or settings is touched. One task
+//! follows what may change and says each change on:
 //!
 //! | change | what follows |
 //! |---|---|
 //! | addresses, routes, MAC address, MTU | the datapath is told |
-//! | another interface | the same, with another packet socket |
+//! | another interface | the datapath is told, with another packet socket |
 //! | networks, published ports, claims | another filter |
 //! | the datapath wants more ports | they are claimed ([`Claims`]) and granted |
 
@@ -21,7 +22,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use vswitch_contract::claim::{Claimed, Protocol, Wanted};
+use vswitch_contract::fact::{Change, Fact, Held, Key};
 use vswitch_contract::relay::Binding;
+use vswitch_contract::reserved::UPLINKS_MAX;
+use vswitch_contract::uplink::UplinkSpec;
 use vswitch_contract::uplink::{Hop, Route};
 use vswitch_frame::Mac;
 use vswitch_sys::filter::{Admission, Program};
@@ -33,9 +37,6 @@ use crate::host::addresses::reachable;
 use crate::host::claims::{Claims, Lendable};
 use crate::link::Link;
 use crate::publish;
-use vswitch_contract::fact::{Change, Fact, Held, Key};
-use vswitch_contract::reserved::UPLINKS_MAX;
-use vswitch_contract::uplink::UplinkSpec;
 
 /// The sandbox that is shown for the uplink's port. No sandbox can have this name.
 pub const NAME: &str = "(uplink)";
@@ -44,15 +45,15 @@ const CLAIMS_FIRST: usize = 512;
 /// Routes the datapath is told, so that they fit one message; further ones lead nowhere.
 const ROUTES_MAX: usize = 400;
 
-/// Which interfaces are uplinks.
+/// The choice of uplinks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// That of the default route: of IPv4, or else of IPv6.
+    /// The interface of the default route: of IPv4, or else of IPv6.
     #[default]
     Auto,
     /// None: containers reach this host only.
     None,
-    /// These.
+    /// The interfaces of these names.
     Named(Vec<String>),
 }
 
@@ -95,12 +96,12 @@ impl Found {
     }
 }
 
-/// What a look at the host shows.
+/// The host, as a look at it shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     /// The host's addresses that mean it elsewhere; none without an uplink.
     host: Vec<IpAddr>,
-    /// What there is at each place in the list of uplinks.
+    /// The uplink at each place in the list of them; `None` where there is none now.
     uplinks: Vec<Option<Found>>,
 }
 
@@ -124,12 +125,12 @@ pub struct Uplink {
     choice: Choice,
     watch: AsyncFd<AddressWatch>,
     claims: Claims,
-    /// Those of published ports.
+    /// Claims of published ports.
     published: publish::claims::Claims,
     told: Seen,
-    /// Whether that is what the datapath was told.
+    /// Whether `told` is what the datapath was told.
     is_told: bool,
-    /// By the place of the uplink.
+    /// Packet sockets, by the places of their uplinks.
     sockets: BTreeMap<u16, Heard>,
 }
 
@@ -170,7 +171,7 @@ impl Uplink {
         }
     }
 
-    /// Looks at the host, and says on what is not as it was.
+    /// Looks at the host, and says each change on.
     async fn look_again(&mut self) {
         let seen = look(&self.choice).unwrap_or_else(|error| {
             tracing::warn!("the uplink cannot be looked at: {error}");
@@ -196,7 +197,7 @@ impl Uplink {
         self.tell_granted().await;
     }
 
-    /// Says what an uplink is now.
+    /// Says an uplink as it is now.
     async fn change(&mut self, place: u16, found: Option<Found>) -> io::Result<()> {
         let Some(found) = found else {
             let gone = self.sockets.remove(&place).is_some();
@@ -220,7 +221,7 @@ impl Uplink {
         self.link.set(held).await.map_err(io::Error::other)
     }
 
-    /// Networks or published ports are not what they were.
+    /// Follows a change of networks or of published ports.
     async fn follow_networks(&mut self) {
         self.claim_first().await;
         self.admit().await;
@@ -242,14 +243,14 @@ impl Uplink {
         }
     }
 
-    /// Claims what the datapath wants, and says what there is.
+    /// Claims the ports that the datapath wants, and says which there are.
     async fn grant(&mut self, wanted: &[Wanted]) {
         let host = self.told.host.clone();
         let lendable = Lendable::look();
         for wanted in wanted.iter().filter(|wanted| host.contains(&wanted.address)) {
             self.claims.claim(wanted, &lendable);
         }
-        // What is granted is heard.
+        // Packets to granted ports are heard.
         self.admit().await;
         self.tell_granted().await;
     }
@@ -266,7 +267,8 @@ impl Uplink {
         }
     }
 
-    /// Tells the datapath which ports are claimed. None is used that would not outlive this process, if that can be had.
+    /// Tells the datapath which ports are claimed. None is used that would not outlive this process, if that
+    /// can be had.
     async fn tell_granted(&mut self) {
         let fresh = self.claims.take_fresh().into_iter();
         let keep = fresh.map(|(claimed, socket)| Held { fact: Fact::Claim(claimed), fds: vec![socket] });

@@ -89,7 +89,7 @@ impl Link {
         if let Reply::Flows(page) = reply { Ok(page) } else { Err(wrong(&reply).into()) }
     }
 
-    /// How many flows there are, what was counted of them, and how many there may be.
+    /// Counts of flows: what was counted of them, with how many there are, and how many there may be.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -125,7 +125,7 @@ impl Link {
         self.shared.pid.load(Relaxed)
     }
 
-    /// How many times a dead datapath was replaced.
+    /// Times a dead datapath was replaced.
     pub fn restarts(&self) -> u64 {
         self.shared.restarts.load(Relaxed)
     }

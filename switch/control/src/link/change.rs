@@ -13,7 +13,7 @@ use super::talk::tell;
 use super::told;
 
 impl Link {
-    /// Makes it so; a fact that is there keeps its descriptors, if it has none of its own.
+    /// Sets a fact; a fact that is there keeps its descriptors, if the new one has none of its own.
     ///
     /// # Errors
     /// [`LinkError`]; then all is as it was.
@@ -43,7 +43,8 @@ impl Link {
     /// Changes facts, all of them or none.
     ///
     /// # Errors
-    /// [`LinkError`]; then all is as it was, but that facts taken back stay so where the datapath does not run.
+    /// [`LinkError`]; then all is as it was, but that facts taken back stay so where the datapath does not
+    /// run.
     pub async fn change(&self, changes: Vec<Change>) -> Result<(), LinkError> {
         let mut state = self.shared.state.lock().await;
         self.change_in(&mut state, changes).await
@@ -69,8 +70,8 @@ impl Link {
         Err(LinkError::Refused(why.clone()))
     }
 
-    /// Has the wanted facts within ranges of keys, and no others, as far as the datapath takes them. Returns those that it
-    /// refused, and why.
+    /// Has the wanted facts within ranges of keys, and no others, as far as the datapath takes them. Returns
+    /// those that it refused, and why.
     ///
     /// # Errors
     /// [`LinkError::Down`]; the next datapath will not have others.
@@ -162,7 +163,7 @@ impl Link {
         }
     }
 
-    /// Nobody is to wait for the datapath any more, which is about to be stopped.
+    /// Has nobody wait any more for the datapath, which is about to be stopped.
     pub fn give_up(&self) {
         self.shared.given_up.send_replace(true);
     }
@@ -182,9 +183,9 @@ impl Link {
 /// Changes that were told.
 struct Done {
     keys: Vec<Key>,
-    /// By the same places: changes that undo them.
+    /// Changes that undo them, by the same places.
     undo: Vec<Change>,
-    /// Places of those that the datapath refused, and why.
+    /// Places of changes that the datapath refused, and why.
     refused: Vec<(usize, String)>,
 }
 
@@ -192,7 +193,7 @@ fn counted_port(change: &Change) -> Option<PortId> {
     if let Change::Set(held) = change { held.fact.counted_port() } else { None }
 }
 
-/// Refuses what is longer than a message may be.
+/// Refuses changes longer than a message may be.
 fn refuse_longest(changes: &[Change]) -> Result<(), LinkError> {
     for change in changes {
         let Change::Set(held) = change else { continue };

@@ -20,7 +20,7 @@ use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 use super::shared::{Dropped, Link, Running, State};
 use crate::link::talk::{must, tell};
 
-/// How often a datapath that nobody asks anything is asked whether it lives.
+/// Time after which a datapath that nobody asks anything is asked whether it lives.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A datapath whose end is waited for.
@@ -30,7 +30,8 @@ pub(crate) enum Watched {
 }
 
 impl Link {
-    /// Starts a new datapath in place of one that is dead, or taken for dead. Facts that the new one refuses are dropped.
+    /// Starts a new datapath in place of one that is dead, or taken for dead. Facts that the new one refuses
+    /// are dropped.
     pub(super) async fn relaunch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
         if state.stopped {
             return Err(io::Error::other("it was stopped"));

@@ -20,19 +20,19 @@ use vswitch_sys::seqpacket::Channel;
 
 use crate::resolver::Resolver;
 
-/// Where the datapath listens for the next control, in the state directory.
+/// The socket in the state directory where the datapath listens for the next control.
 pub(super) const SOCKET: &str = "datapath.sock";
 
-/// How the datapath runs.
+/// Options of the datapath.
 #[derive(Clone, Debug)]
 pub struct LinkOptions {
     /// The state directory.
     pub directory: PathBuf,
-    /// What it does when there is no work.
+    /// Polling: what the datapath does when there is no work.
     pub poll: PollMode,
 }
 
-/// Why the datapath did not do what it was told.
+/// The reason why the datapath did not do what it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// It refused.
@@ -58,7 +58,7 @@ pub(super) struct Shared {
     pub(super) restarts: AtomicU64,
     pub(super) state: Mutex<State>,
     pub(super) uplink_names: std::sync::Mutex<BTreeMap<u16, String>>,
-    /// Tells that other packets from the uplink are the switch's than before.
+    /// Notice that other packets from the uplink are the switch's than before.
     pub(super) admission: Notify,
     /// Whether nobody is to wait for the datapath any more.
     pub(super) given_up: watch::Sender<bool>,

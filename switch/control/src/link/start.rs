@@ -1,4 +1,4 @@
-//! A link begins: with a datapath that outlived its control, or with a new one.
+//! The beginning of a link: with a datapath that outlived its control, or with a new one.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,7 +1,8 @@
 //! A datapath that outlived its control: finding it, and learning what it was told.
 //!
-//! It listens on a socket in the state directory, which only one control has at a time. Who answers there
-//! is the process that listens, as the kernel knows it, so it can be waited for and ended like a child.
+//! It listens on a socket in the state directory, which only one control has at a time. The process that
+//! listens is the one that answers there, as the kernel knows it, so it can be waited for and ended like a
+//! child.
 
 use std::io;
 use std::path::Path;
@@ -34,16 +35,16 @@ pub(crate) struct Survivor {
     pub memory: Memory,
 }
 
-/// What a datapath was told, and the memory that it shares.
+/// The facts that a datapath was told, and the memory that it shares.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// How it runs.
+    /// Its options.
     pub options: Options,
-    /// Where it counts.
+    /// Its counters.
     pub counters: Counters,
-    /// Where it writes down flows.
+    /// Its mirror, where it writes down flows.
     pub mirror: Mirror,
-    /// Everything that it was told.
+    /// Facts that it was told.
     pub facts: Facts,
 }
 

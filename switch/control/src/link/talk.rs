@@ -1,7 +1,7 @@
 //! Talking to a datapath: an order, and its answer, each in as many packets as it takes.
 //!
-//! Whoever is asked has [`PATIENCE`] for each packet. A datapath turns in microseconds: one that does not answer is stopped,
-//! loops, or is dead.
+//! A datapath that is asked has [`PATIENCE`] for each packet. It turns in microseconds: one that does not
+//! answer is stopped, loops, or is dead.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,9 +14,9 @@ use vswitch_contract::order::{Order, Reply, Step};
 use vswitch_contract::parts::{Arrived, Assembly, GO_ON, packets};
 use vswitch_sys::seqpacket::{Channel, DESCRIPTORS_MAX, MESSAGE_BYTES_MAX};
 
-/// How long a living datapath may take for an answer, or a part of one.
+/// Time that a living datapath may take for an answer, or a part of one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
-/// How long it may take to begin: it may have a million flows to take up.
+/// Time that it may take to begin: it may have a million flows to take up.
 const PATIENCE_TO_BEGIN: Duration = Duration::from_secs(30);
 /// Changes in one order at most, so that no frame waits for long.
 const STEPS_MAX: usize = 500;
@@ -101,7 +101,7 @@ pub(crate) async fn tell(channel: &AsyncFd<Channel>, changes: &[Change]) -> io::
     Ok(refused)
 }
 
-/// How many of these changes go in one order.
+/// The number of these changes that go in one order.
 fn fitting(changes: &[Change]) -> usize {
     let mut fds = 0;
     let fit = changes.iter().take(STEPS_MAX).take_while(|change| {

@@ -1,15 +1,15 @@
-//! What the datapath is told of networks and endpoints. Pure.
+//! Networks and endpoints, as the datapath is told of them. Pure.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use vswitch_cluster::family::Family;
 use vswitch_contract::network as engine;
 use vswitch_frame::{GroupId, PortId};
 
 use crate::names;
 use crate::network::ipam::Pool;
 use crate::state::{Endpoint, Network, Sandbox};
-use vswitch_cluster::family::Family;
 
 /// A network, as the switch is to know it.
 pub fn network(name: &str, network: &Network) -> engine::Network {
@@ -61,7 +61,7 @@ pub fn group(network: &Network, port: PortId) -> GroupId {
     if network.options.icc { GroupId::own(port) } else { GroupId::containers_of(network.number) }
 }
 
-/// Who is behind the port of an endpoint that provides default routes to these gateways.
+/// The station behind the port of an endpoint that provides default routes to these gateways.
 pub fn station(name: &str, sandbox: &Sandbox, endpoint: &Endpoint, gateways: Vec<IpAddr>) -> engine::Station {
     engine::Station::Container(engine::Endpoint {
         sandbox: sandbox.number.into(),
@@ -93,12 +93,12 @@ pub fn default_gateways(network: &Network, addresses: &[IpNet]) -> Vec<IpAddr> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use vswitch_cluster::id::Id;
     use vswitch_frame::{Mac, NetworkId};
 
     use super::*;
     use crate::network::ipam::{PoolPlan, Pools};
     use crate::network::options::NetworkOptions;
-    use vswitch_cluster::id::Id;
 
     /// A network of both families with these options below `com.docker.network.bridge.`.
     fn made(options: &[(&str, &str)]) -> Network {

@@ -1,4 +1,4 @@
-//! Which networks a client wants to see or to prune, in Docker's words.
+//! Filters of the networks a client wants to see or to prune, in Docker's words.
 //!
 //! A filter is a key and values, in JSON: `{"name": ["a", "b"]}`. A network must match every key; one
 //! value of a key is enough, but for labels, of which it must have all.
@@ -13,16 +13,16 @@ use crate::calendar;
 use crate::error::{Code, Error, Result};
 use crate::network::predefined::is_predefined;
 
-/// What `network ls` knows.
+/// Keys that `network ls` knows.
 pub const OF_LIST: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
-/// What `network prune` knows.
+/// Keys that `network prune` knows.
 pub const OF_PRUNE: &[&str] = &["label", "label!", "until"];
 
 /// Values by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters(BTreeMap<String, Vec<String>>);
 
-/// Docker's old clients write values as keys: `{"name": {"a": true}}`.
+/// Values in a list, or as keys, as Docker's old clients write them: `{"name": {"a": true}}`.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Values {

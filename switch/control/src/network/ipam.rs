@@ -1,4 +1,4 @@
-//! Which addresses of a network are in use, and which is next.
+//! Addresses of a network: which are in use, and which is next.
 //!
 //! # Theory of operation
 //! A network has [`Pools`], one or several for each family, each a subnet with a gateway. An endpoint
@@ -35,14 +35,14 @@ mod model;
 const DEFAULT_GATEWAY_V4: &str = "DefaultGatewayIPv4";
 const DEFAULT_GATEWAY_V6: &str = "DefaultGatewayIPv6";
 
-/// What a pool is to be.
+/// A pool as it is to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolPlan {
     /// Its subnet.
     pub subnet: IpNet,
     /// The gateway; `None` for the first address nobody else has.
     pub gateway: Option<IpAddr>,
-    /// Where endpoints that ask for no address get one; `None` for the whole subnet.
+    /// The part from which endpoints get an address that ask for none; `None` for the whole subnet.
     pub range: Option<IpNet>,
     /// Addresses that no endpoint gets, by name.
     pub reserved: BTreeMap<String, IpAddr>,
@@ -63,7 +63,7 @@ pub struct Pool {
     gateway: IpAddr,
     #[serde(skip)]
     used: BTreeSet<u128>,
-    /// What this host owns of it; `None` for all of it.
+    /// Ranges of it that this host owns; `None` for all of it.
     #[serde(skip)]
     owned: Option<Vec<Range>>,
     last: u128,
@@ -108,7 +108,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// What it was made of; the gateway is `None` there when nobody chose it.
+    /// The plan it was made of; the gateway is `None` there when nobody chose it.
     pub fn plan(&self) -> &PoolPlan {
         &self.plan
     }
@@ -204,7 +204,7 @@ impl Pool {
 pub struct Pools(Vec<Pool>);
 
 impl Pools {
-    /// Those of these subnets.
+    /// Pools of one network.
     ///
     /// # Errors
     /// When two of them overlap.
@@ -217,7 +217,7 @@ impl Pools {
         Ok(Self(pools))
     }
 
-    /// Marks as used what is: addresses of endpoints, and what the pools themselves need.
+    /// Marks as used the addresses of endpoints, and those that the pools themselves need.
     pub fn restore<'a>(&mut self, addresses: impl Iterator<Item = &'a IpNet>) {
         for pool in &mut self.0 {
             pool.used = pool.plan.reserved.values().chain([&pool.gateway]).copied().map(number).collect();
@@ -276,8 +276,8 @@ impl Pools {
         Ok(taken)
     }
 
-    /// What another host must give before [`take`](Self::take) can: an address that is wanted, or some of a family
-    /// of which none is left here.
+    /// The wish for what another host must give before [`take`](Self::take) can: an address that is wanted,
+    /// or some of a family of which none is left here.
     pub fn missing(&self, wanted: &[IpAddr]) -> Option<Wish> {
         let pool_of = |address: &IpAddr| self.0.iter().find(|pool| pool.subnet.contains(address));
         let exact = wanted.iter().find(|address| pool_of(address).is_some_and(|pool| !pool.owns(**address)));
@@ -373,7 +373,7 @@ fn check_prefix(what: &str, net: IpNet) -> Result<()> {
     Err(Error::new(Code::InvalidArgument, message))
 }
 
-/// Subnets whose addresses mean something else: "this" host, loopback and multicast (RFC 6890), and
+/// Refuses subnets whose addresses mean something else: "this" host, loopback and multicast (RFC 6890), and
 /// link-local ones of IPv6, which every interface has anyway (RFC 4291).
 fn refuse_special(subnet: IpNet) -> Result<()> {
     let special: [(IpNet, &str); 7] = [

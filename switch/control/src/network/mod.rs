@@ -21,11 +21,9 @@ mod show;
 pub mod subnets;
 pub mod surroundings;
 
-use crate::network::predefined::DEFAULT_NETWORK;
-use crate::network::predefined::IPAM_DRIVER;
-use crate::network::predefined::is_predefined;
 use std::net::IpAddr;
 
+use vswitch_cluster::family::Family;
 use vswitch_contract::fact::{Fact, Key};
 use vswitch_frame::{Mac, NetworkId};
 use vswitch_sys::random;
@@ -40,9 +38,11 @@ use crate::network::driver::{Driver, Plan, bridge, overlay};
 use crate::network::filters::Filters;
 use crate::network::ipam::Pools;
 use crate::network::options::{MTU, MTU_DEFAULT, NetworkOptions};
+use crate::network::predefined::DEFAULT_NETWORK;
+use crate::network::predefined::IPAM_DRIVER;
+use crate::network::predefined::is_predefined;
 use crate::network::surroundings::Surroundings;
 use crate::state::Network;
-use vswitch_cluster::family::Family;
 
 impl Control {
     /// Makes a network and returns its identifier.
@@ -59,7 +59,7 @@ impl Control {
         self.install_network(&name, network, plan).await
     }
 
-    /// What a wish makes of a network, which is not there yet and has no number.
+    /// Drafts a network as it is wished for, which is not there yet and has no number.
     pub(crate) fn draft_network(&self, wish: types::NetworkCreate, plan: &Plan) -> Result<Network> {
         let host = Surroundings::look()?;
         let uplink_mtu = plan.mtu().or(host.uplink_mtu);
@@ -174,7 +174,7 @@ fn choose_gateway_mac(pools: &Pools) -> Result<Mac> {
     Ok(Mac([0x02, 0x42, a, b, c, d]))
 }
 
-/// Refuses what is Docker's and has no meaning here, rather than to ignore it.
+/// Refuses wishes that are Docker's and have no meaning here, rather than to ignore them.
 pub(crate) fn refuse_unsupported(wish: &types::NetworkCreate) -> Result<()> {
     let driver = Driver::named(&wish.driver)?;
     if !matches!(wish.ipam.driver.as_str(), "" | IPAM_DRIVER) {

@@ -1,6 +1,7 @@
 //! The subnets a new network is to have.
 
 use ipnet::IpNet;
+use vswitch_cluster::family::Family;
 
 use crate::api::types;
 use crate::control::Control;
@@ -9,10 +10,10 @@ use crate::network::ipam::{Pool, PoolPlan, Pools, overlap, overlap_error};
 use crate::network::options::NetworkOptions;
 use crate::network::subnets;
 use crate::network::surroundings::Surroundings;
-use vswitch_cluster::family::Family;
 
 impl Control {
-    /// Those a request names, and a default one for each family the network has but names none of.
+    /// Plans the subnets a request names, and a default one for each family the network has but names none
+    /// of.
     pub(crate) fn plan_pools(
         &self,
         wish: &types::NetworkCreate,

@@ -3,8 +3,9 @@
 //! They are ways to run a sandbox, in the host's network namespace and with a loopback only. Nothing
 //! connects to them, and nothing removes them.
 
-use crate::error::{Code, Error};
 use vswitch_cluster::id::Id;
+
+use crate::error::{Code, Error};
 
 /// The network that is always there.
 pub const DEFAULT_NETWORK: &str = "bridge";
@@ -12,7 +13,7 @@ pub const DEFAULT_NETWORK: &str = "bridge";
 /// The IPAM driver of every network.
 pub const IPAM_DRIVER: &str = "default";
 
-/// One of them.
+/// A network that is none.
 #[derive(Clone, Copy, Debug)]
 pub struct Predefined {
     /// Its name.
@@ -23,7 +24,7 @@ pub struct Predefined {
     pub id: Id,
 }
 
-/// All.
+/// Both of them.
 pub const PREDEFINED: [Predefined; 2] = [
     Predefined {
         name: "host",
@@ -43,12 +44,12 @@ pub const PREDEFINED: [Predefined; 2] = [
     },
 ];
 
-/// The one of this name.
+/// The predefined network of this name.
 pub fn find(name: &str) -> Option<&'static Predefined> {
     PREDEFINED.iter().find(|predefined| predefined.name == name)
 }
 
-/// The refusal to have anything connected to it.
+/// The refusal to have anything connected to a network that is none.
 pub fn no_segment(name: &str) -> Error {
     let message = format!(
         "network {name} is pre-defined and takes no endpoints: use \"vswitch sandbox create --network {name}\""

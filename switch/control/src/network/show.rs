@@ -1,8 +1,8 @@
 //! Networks as clients see them.
 
-use crate::network::predefined::DEFAULT_NETWORK;
-use crate::network::predefined::IPAM_DRIVER;
 use std::collections::BTreeMap;
+
+use vswitch_cluster::family::Family;
 
 use crate::api::types;
 use crate::control::Control;
@@ -11,9 +11,10 @@ use crate::network::driver::Driver;
 use crate::network::driver::bridge::SCOPE;
 use crate::network::filters::Filters;
 use crate::network::ipam::Pool;
+use crate::network::predefined::DEFAULT_NETWORK;
+use crate::network::predefined::IPAM_DRIVER;
 use crate::network::predefined::{self, PREDEFINED, Predefined};
 use crate::state::{Endpoint, Network};
-use vswitch_cluster::family::Family;
 
 impl Control {
     /// Every network that the filters let through, by name.

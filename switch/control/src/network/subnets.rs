@@ -8,10 +8,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use vswitch_cluster::family::Family;
 
 use crate::error::{Code, Error, Result};
 use crate::network::ipam::overlap;
-use vswitch_cluster::family::Family;
 
 /// Length of the prefix of a subnet cut from the unique local prefix of a host.
 const V6_PREFIX: u8 = 64;
@@ -107,8 +107,8 @@ fn unique_local(host_seed: u64) -> Option<Ipv6Net> {
     Ipv6Net::new(Ipv6Addr::new(pair(0xfd, a), pair(b, c), pair(d, e), 0, 0, 0, 0, 0), 48).ok()
 }
 
-/// What the unique local prefix of a host is made of: FNV-1a over its machine-id(5), which itself is
-/// not to be shown on a wire.
+/// The seed of the unique local prefix of a host: FNV-1a over its machine-id(5), which itself is not to be
+/// shown on a wire.
 pub fn host_seed(machine_id: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     machine_id.trim().bytes().fold(0xcbf2_9ce4_8422_2325, step)

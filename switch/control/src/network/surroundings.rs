@@ -1,4 +1,4 @@
-//! What of the host matters to a new network: addresses it must keep away from, and the way out.
+//! Surroundings of a new network: addresses of the host that it must keep away from, and the uplink.
 
 use ipnet::IpNet;
 use vswitch_sys::netlink::{Link, Netlink, NetlinkError, Route};
@@ -14,7 +14,7 @@ pub struct Surroundings {
     pub taken: Vec<IpNet>,
     /// MTU of the interface of the first default route, in bytes; `None` without one.
     pub uplink_mtu: Option<u32>,
-    /// What the unique local prefix of the host is made of.
+    /// The seed of the unique local prefix of the host.
     pub seed: u64,
 }
 
@@ -38,7 +38,7 @@ fn read(netlink: &mut Netlink) -> std::result::Result<(Vec<Route>, Vec<Link>), N
     Ok((netlink.routes()?, netlink.links()?))
 }
 
-/// The kernel lists the default route it prefers first, IPv4 before IPv6.
+/// The MTU of the uplink. The kernel lists the default route it prefers first, IPv4 before IPv6.
 fn uplink_mtu(routes: &[Route], links: &[Link]) -> Option<u32> {
     let mut defaults = routes.iter().filter(|route| route.destination.prefix_len() == 0);
     let index = defaults.find_map(|route| route.index)?;

@@ -1,14 +1,15 @@
 //! The sockets that hold published ports, from when a port is published until it is not, as long as this
 //! process lives.
 //!
-//! One socket a port and protocol: a range of N ports takes N descriptors, so that each port is nobody
-//! else's and shows in `ss`. At the limit of descriptors, which the daemon raises as far as it may, a small range is
+//! One socket a port and protocol: a range of N ports takes N descriptors, so that each port is nobody else's
+//! and shows in `ss`. At the limit of descriptors, which the daemon raises as far as it may, a small range is
 //! refused as a whole, before clients of the control socket find none left. A large one is held on shelves
-//! ([`vswitch_sys::shelf`]), out of the datapath's reach: what arrives by the uplink is translated, but nobody serves clients
-//! that only a socket hears.
+//! ([`vswitch_sys::shelf`]), out of the datapath's reach: what arrives by the uplink is translated, but
+//! nobody serves clients that only a socket hears.
 //!
-//! The datapath serves them, and has a duplicate of each: what one of the two processes held when it died is taken up from
-//! the other. What arrives by the uplink is left to the translator where it translates, and dropped by the socket.
+//! The datapath serves them, and has a duplicate of each: what one of the two processes held when it died is
+//! taken up from the other. What arrives by the uplink is left to the translator where it translates, and
+//! dropped by the socket.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,7 +43,8 @@ pub struct Claims {
 #[derive(Debug, Default)]
 struct Shared {
     held: BTreeMap<Published, Claim>,
-    /// The interfaces by which no claim hears what is translated, by index; `None` until somebody has looked for them.
+    /// The interfaces by which no claim hears what is translated, by index; `None` until somebody has looked
+    /// for them.
     uplinks: Option<Vec<u32>>,
 }
 
@@ -50,15 +52,15 @@ struct Shared {
 #[derive(Debug)]
 pub struct Claim {
     sockets: Vec<Arc<OwnedFd>>,
-    /// Instead of these, if this process could not have as many.
+    /// Shelves in place of these sockets, if this process could not have as many.
     shelves: Vec<Shelf>,
-    /// The families of which they hear nothing by the uplinks.
+    /// The families of which the sockets hear nothing by the uplinks.
     translated: Families,
 }
 
 impl Claims {
-    /// Claims all ports of what is to be published, or none. Ports of SCTP are noted only: many kernels have no
-    /// such sockets.
+    /// Claims all ports of what is to be published, or none. Ports of SCTP are noted only: many kernels have
+    /// no such sockets.
     ///
     /// # Errors
     /// `PortInUse` when somebody has one of them; one line that says why it cannot be had.
@@ -76,7 +78,7 @@ impl Claims {
     /// Claims a port of the kernel's choice, and says what is to be published there.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// Errors of [`take`](Self::take).
     pub async fn take_any(&self, want: Want) -> Result<Published> {
         let uplinks = self.uplinks();
         let (published, socket, uplinks) = blocking(move || {
@@ -90,7 +92,7 @@ impl Claims {
         Ok(published)
     }
 
-    /// Whether the ports are ours.
+    /// Whether this process holds the ports.
     pub fn holds(&self, published: &Published) -> bool {
         self.shared().held.contains_key(published)
     }
@@ -203,7 +205,8 @@ fn attach<'a>(filter: &Program, sockets: impl Iterator<Item = BorrowedFd<'a>>) -
     sockets.fold(None, |failure, socket| filter.attach(socket).err().or(failure))
 }
 
-/// Whether a range is published even where there are not enough descriptors to serve clients that only its sockets hear.
+/// Whether a range is published even where there are not enough descriptors to serve clients that only its
+/// sockets hear.
 pub(crate) fn is_large(published: &Published) -> bool {
     published.host_ports.rest() >= LARGE
 }
@@ -229,7 +232,7 @@ fn fill(held: &mut Vec<OwnedFd>, published: &Published, first: u16, uplinks: &[u
     Ok(None)
 }
 
-/// Does what takes long beside whatever else goes on.
+/// Does work that takes long beside whatever else goes on.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Error::new(Code::Internal, format!("cannot claim ports: {error}"))))
@@ -298,7 +301,7 @@ mod tests {
         Want { host: Some(HOST), protocol, choice: Choice::Any, container_port: 80 }
     }
 
-    /// How many datagrams wait at the socket of a published port; then none does.
+    /// The number of datagrams that wait at the socket of a published port; then none does.
     fn waiting(claims: &Claims, published: &Published) -> usize {
         let socket = claims.sockets(published).expect("claimed")[0].try_clone().expect("descriptor");
         let socket = UdpSocket::from(socket);

@@ -1,10 +1,11 @@
 //! Published ports: ports of the host that lead to a sandbox.
 //!
 //! # Theory of operation
-//! A [`spec`] says what is wanted. It becomes records ([`published`]) of the sandbox in the state, each a range
-//! of ports with a number for every port. A port is claimed first ([`claims`]): whoever else has it is found
-//! out then, and [`owner`] says who. Then the datapath is told where the record leads: to the endpoint by which
-//! what comes from outside enters the sandbox, for each family. When endpoints come and go it is told anew.
+//! A [`spec`] says what is wanted. It becomes records ([`published`]) of the sandbox in the state, each a
+//! range of ports with a number for every port. A port is claimed first ([`claims`]): whoever else has it is
+//! found out then, and [`owner`] says who. Then the datapath is told where the record leads: to the endpoint
+//! by which what comes from outside enters the sandbox, for each family. When endpoints come and go it is
+//! told anew.
 //!
 //! A record is the sandbox's until it is unpublished. After a start its ports are claimed again; one that
 //! somebody else has taken meanwhile leads nowhere, and the log says so.
@@ -20,8 +21,10 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use vswitch_cluster::family::Family;
 use vswitch_contract::fact::{Fact, Key};
 use vswitch_contract::relay::Binding;
+use vswitch_contract::relay::Relayed;
 use vswitch_frame::PortId;
 use vswitch_sys::filter::Families;
 
@@ -35,20 +38,18 @@ use crate::publish::spec::{Exposed, Spec};
 use crate::sandbox::default_route;
 use crate::state::mode::Mode;
 use crate::state::{Endpoint, Network};
-use vswitch_cluster::family::Family;
-use vswitch_contract::relay::Relayed;
 
 /// The sandbox that is shown for relays. No sandbox can have this name.
 pub const RELAYS: &str = "(relay)";
-/// What Docker's client says of ports of a sandbox that uses the host's network.
+/// The warning of Docker's client about ports of a sandbox that uses the host's network.
 pub const DISCARDED: &str = "Published ports are discarded when using host network mode";
 
-/// What a new sandbox is to publish, and what it is said to serve.
+/// Ports that a new sandbox is to publish, and ports that it is said to serve.
 #[derive(Debug, Default)]
 pub struct Wishes {
-    /// To be published.
+    /// Ports to be published.
     pub specs: Vec<Spec>,
-    /// Said to be served.
+    /// Ports said to be served.
     pub exposed: Vec<Exposed>,
 }
 
@@ -258,7 +259,7 @@ impl Control {
             sandbox.published.iter().filter(|one| self.claims.holds(one)).copied().collect();
         let bindings = |one: &Published| one.bindings(sandbox.number, &targets);
         let wanted = claimed.iter().flat_map(bindings).collect();
-        // What is not translated any more comes in at the socket, and what is now does not.
+        // Packets that are no longer translated come in at the socket, and packets that are now do not.
         for one in &claimed {
             let has = |is_v4: bool| bindings(one).iter().any(|binding| binding.host.is_ipv4() == is_v4);
             self.claims.set_translated(one, Families { v4: has(true), v6: has(false) });
@@ -312,8 +313,8 @@ impl Control {
         }
     }
 
-    /// The sockets of published ports that the datapath has. Those that nobody publishes, or that a control died over
-    /// handing over, are closed.
+    /// Sockets of published ports that the datapath has. Sockets that nobody publishes, or that a control
+    /// died over handing over, are closed.
     async fn keep_published_sockets(&self) -> BTreeMap<Relayed, Vec<Arc<OwnedFd>>> {
         let published = self.state.sandboxes.values().flat_map(|sandbox| &sandbox.published);
         let published: Vec<Relayed> = published.filter_map(Published::relayed).collect();

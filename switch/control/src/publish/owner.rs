@@ -1,5 +1,5 @@
-//! Who has a port that cannot be bound: the kernel's lists of sockets (proc_pid_net(5)), and whose descriptor
-//! the socket is.
+//! The owner of a port that cannot be bound: the kernel's lists of sockets (proc_pid_net(5)), and whose
+//! descriptor the socket is.
 
 use std::fs;
 use std::path::Path;
@@ -45,8 +45,9 @@ fn has(process: &Path, inodes: &[u64]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+
+    use super::*;
 
     #[test]
     fn lists_are_read() {

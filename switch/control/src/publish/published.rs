@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
+use vswitch_cluster::family::Family;
 use vswitch_contract::relay::Binding;
 use vswitch_frame::NetworkId;
 
 use crate::api::types;
 use crate::publish::spec::{Exposed, Ports, Protocol, Spec, shown};
-use vswitch_cluster::family::Family;
 
 /// A published range of ports: one entry, however many ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub struct Published {
     pub container_port: u16,
 }
 
-/// How the port of the host is found.
+/// The choice of the port of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// It is the first of so many.
@@ -35,16 +35,16 @@ pub enum Choice {
     Any,
 }
 
-/// What becomes one record.
+/// A wish that becomes one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
-    /// As in [`Published`].
+    /// The address on the host, as in [`Published`].
     pub host: Option<IpAddr>,
     /// The protocol.
     pub protocol: Protocol,
     /// The port of the host.
     pub choice: Choice,
-    /// As in [`Published`].
+    /// The port of the container, as in [`Published`].
     pub container_port: u16,
 }
 
@@ -56,7 +56,7 @@ impl Want {
     }
 }
 
-/// What is to be published for a spec. A spec without an address is for `preferred`.
+/// Wishes that a spec is made of, each for one record. A spec without an address is for `preferred`.
 ///
 /// # Errors
 /// One line, for ports of SCTP that are to be others on the host than in the container: its checksum covers
@@ -91,7 +91,7 @@ impl Published {
         }
     }
 
-    /// Where it is, as Docker says what could not be bound: an address and ports.
+    /// Its place, as Docker says what could not be bound: an address and ports.
     pub fn place(&self) -> String {
         format!("{}:{}", shown(self.hosts()[0]), self.host_ports)
     }
@@ -131,7 +131,7 @@ impl Published {
         Ports { first: self.container_port, last: self.container_port.saturating_add(self.host_ports.rest()) }
     }
 
-    /// What the datapath is told: one binding for each family of which it has both a host address and a
+    /// Bindings that the datapath is told: one for each family of which it has both a host address and a
     /// container's. Between families there is only the relay.
     pub fn bindings(&self, sandbox: u16, targets: &[Target]) -> Vec<Binding> {
         let binding = |(host, target): (IpAddr, &Target)| Binding {
@@ -155,7 +155,7 @@ impl Published {
     }
 }
 
-/// Where published ports of a family lead.
+/// The target of published ports of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The network.

@@ -1,8 +1,13 @@
-//! Published ports as the datapath's relays know them: the sockets that hold them, and where their clients lead.
+//! Published ports as the datapath's relays know them: the sockets that hold them, and where their clients
+//! lead.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+use vswitch_cluster::family::Family;
+use vswitch_contract::fact::{Change, Fact, Held, Key};
+use vswitch_contract::relay::{CHUNK, Relayed, Target, Targets, Transport};
 
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
@@ -11,12 +16,9 @@ use crate::network::ipam::Pool;
 use crate::publish::claims::{is_large, warn_unserved};
 use crate::publish::published::Published;
 use crate::publish::spec::{Ports, Protocol};
-use vswitch_cluster::family::Family;
-use vswitch_contract::fact::{Change, Fact, Held, Key};
-use vswitch_contract::relay::{CHUNK, Relayed, Target, Targets, Transport};
 
 impl Published {
-    /// The same for relays. There are none for SCTP.
+    /// The range as relays know it. There are none for SCTP.
     pub(crate) fn relayed(&self) -> Option<Relayed> {
         let transport = match self.protocol {
             Protocol::Tcp => Transport::Tcp,
@@ -29,7 +31,8 @@ impl Published {
 }
 
 impl Control {
-    /// Has the clients at the sockets of published ports lead there. The datapath is given sockets that it has not.
+    /// Has the clients at the sockets of published ports lead to the targets. The datapath is given sockets
+    /// that it has not.
     pub(crate) async fn relay(&self, published: &[Published], targets: Targets) -> Result<()> {
         for one in published {
             let Some((relayed, sockets)) = one.relayed().zip(self.claims.sockets(one)) else { continue };
@@ -47,7 +50,7 @@ impl Control {
         self.link.remove_where(is_its).await
     }
 
-    /// Where clients at the sockets of a sandbox's published ports lead.
+    /// Targets of clients at the sockets of a sandbox's published ports.
     pub(crate) fn relay_targets(&self, sandbox: &str) -> Targets {
         Targets { v4: self.relay_target(sandbox, Family::V4), v6: self.relay_target(sandbox, Family::V6) }
     }

@@ -1,4 +1,4 @@
-//! How published ports are written. Pure.
+//! Published ports as they are written. Pure.
 //!
 //! The grammar is Docker's: `[ADDRESS:][HOSTPORT[-LAST]:]PORT[-LAST][/tcp|udp|sctp]`, an IPv6 address in
 //! brackets. Ranges are of equal length, except a range on the host for one port of the container: it is a
@@ -50,7 +50,7 @@ impl Ports {
         Self { first: port, last: port }
     }
 
-    /// How many there are behind the first.
+    /// The number of ports behind the first.
     pub fn rest(self) -> u16 {
         self.last - self.first
     }

@@ -14,12 +14,12 @@ use vswitch_frame::Instant;
 const ANSWERS_MAX: usize = 1024;
 /// Longest answer that is kept, in bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
-/// The longest an answer with records is kept.
+/// Longest time that an answer with records is kept.
 const POSITIVE_MAX: Duration = Duration::from_secs(300);
-/// The longest an answer without is kept.
+/// Longest time that an answer without records is kept.
 const NEGATIVE_MAX: Duration = Duration::from_secs(30);
 
-/// See the [module](self).
+/// Answers that still hold; see the [module](self).
 #[derive(Debug, Default)]
 pub struct Cache {
     answers: BTreeMap<Vec<u8>, Kept>,

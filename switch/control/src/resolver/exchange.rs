@@ -15,13 +15,13 @@ use vswitch_sys::random;
 
 /// The port of name servers.
 pub const DNS_PORT: u16 = 53;
-/// How long one server may take, over UDP and TCP together.
+/// Time that one server may take, over UDP and TCP together.
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Asks a server and returns its whole answer.
 ///
 /// # Errors
-/// `TimedOut`, and those of sockets.
+/// `TimedOut`, and errors of sockets.
 pub async fn ask(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     let mut question = question.to_vec();
     message::set_id(&mut question, u16::from_ne_bytes(random::bytes()?));

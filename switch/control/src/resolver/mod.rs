@@ -1,13 +1,13 @@
-//! Finds out names that are not ours, by asking the host's name servers.
+//! The resolver: it finds out names that are not ours, by asking the host's name servers.
 //!
 //! # Theory of operation
 //!
-//! The datapath has no network, so it asks here: one message of its channel is one question, and one
-//! message back its answer ([`crate::datapath`]). Each question is a task of its own, beside the actor and
+//! The datapath has no network, so it asks here: one message of its channel is one question, and one message
+//! back its answer ([`vswitch_contract::names`]). Each question is a task of its own, beside the actor and
 //! never in its way. It goes to at most [`servers::SERVERS_MAX`] servers in turn, to each for
-//! [`exchange::PATIENCE`], over UDP from a port of its own with an identifier nobody can guess, and again over TCP
-//! if the answer was cut short. A server that fails, refuses or keeps silent is followed by the next; the
-//! last failure is passed on, and silence of all becomes one.
+//! [`exchange::PATIENCE`], over UDP from a port of its own with an identifier nobody can guess, and again
+//! over TCP if the answer was cut short. A server that fails, refuses or keeps silent is followed by the
+//! next; the last failure is passed on, and silence of all becomes one.
 //!
 //! Questions and answers pass byte by byte but for identifiers and lifetimes, so what a container asks
 //! for is what the server is asked for. Answers are kept for as long as they say, within the limits of

@@ -1,4 +1,4 @@
-//! Which name servers the host uses (resolv.conf(5)).
+//! Name servers of the host (resolv.conf(5)).
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 /// Servers that are asked, as many as the C library takes.
 pub const SERVERS_MAX: usize = 3;
 
-/// Those asked where the host has none but its own loopback: Google's, as Docker has it.
+/// Servers asked where the host has none but its own loopback: Google's, as Docker has it.
 const FALLBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), IpAddr::V4(Ipv4Addr::new(8, 8, 4, 4))];
 
 /// The servers a file names, read again whenever it changes.
@@ -20,7 +20,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Those that the file at `path` names; it is not read yet.
+    /// Servers that the file at `path` names; it is not read yet.
     pub fn new(path: PathBuf) -> Self {
         Self { path, read: None, servers: FALLBACK.to_vec() }
     }

@@ -13,7 +13,7 @@ use vswitch_frame::Instant;
 
 use super::*;
 
-/// How a server of ours behaves.
+/// The behaviour of a server of ours.
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
     Answers(u32),

@@ -1,4 +1,4 @@
-//! Which endpoints provide the default routes of their sandbox, and setting them.
+//! Default routes of sandboxes: which endpoints provide them, and setting them.
 //!
 //! The rule is Docker's: the endpoint with the highest gateway priority comes first; among equals one whose
 //! network is not internal, then one with addresses of both families, then the first in the order of network
@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
+use vswitch_cluster::family::Family;
 use vswitch_frame::PortId;
 use vswitch_sys::netlink::{Netlink, NetlinkError, Route};
 use vswitch_sys::netns::{NetNs, run_in};
@@ -14,7 +15,6 @@ use vswitch_sys::netns::{NetNs, run_in};
 use crate::error::{Result, failed, refused};
 use crate::network::describe;
 use crate::state::{Endpoint, Network};
-use vswitch_cluster::family::Family;
 
 const EEXIST: i32 = 17;
 
@@ -59,7 +59,7 @@ pub fn entrance<'a>(
     })
 }
 
-/// Where a default route may lead.
+/// The hop that a default route may lead to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop {
     /// The port of the endpoint it belongs to.
@@ -73,14 +73,14 @@ pub struct Hop {
 /// The default routes of a sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DefaultRoutes {
-    /// Those it is to have: at most one of each family.
+    /// Routes the sandbox is to have: at most one of each family.
     pub wanted: Vec<Hop>,
-    /// Those it is not to have, but may have had.
+    /// Routes it is not to have, but may have had.
     pub unwanted: Vec<Hop>,
 }
 
 impl DefaultRoutes {
-    /// Those of a sandbox with these endpoints, each with its network.
+    /// Routes of a sandbox with these endpoints, each with its network.
     pub fn of<'a>(endpoints: impl Iterator<Item = (&'a Endpoint, &'a Network)>) -> Self {
         Self::choose(endpoints.map(|(endpoint, network)| Claim::of(endpoint, network)).collect())
     }
@@ -96,12 +96,12 @@ impl DefaultRoutes {
         routes
     }
 
-    /// The gateways of those that lead through a port.
+    /// The gateways of routes it is to have that lead through a port.
     pub fn gateways_of(&self, port: PortId) -> Vec<IpAddr> {
         self.wanted.iter().filter(|hop| hop.port == port).map(|hop| hop.gateway).collect()
     }
 
-    /// Adds what an endpoint that leaves may have provided.
+    /// Adds the routes that an endpoint that leaves may have provided.
     pub fn without(mut self, endpoint: &Endpoint, network: &Network) -> Self {
         self.unwanted.extend(Claim::of(endpoint, network).hops);
         self
@@ -179,7 +179,7 @@ mod tests {
     const V4: &str = "10.0.0.1";
     const V6: &str = "fd00::1";
 
-    /// Who provides IPv4 and IPv6, by the names of their networks.
+    /// Providers of IPv4 and IPv6, by the names of their networks.
     fn providers(claims: &[(&'static str, i32, bool, &[&str])]) -> Vec<&'static str> {
         let hop = |port: usize, gateway: &&str| Hop {
             port: PortId(u16::try_from(port).expect("few")),

@@ -5,10 +5,15 @@
 //! and destroys what was made. Whoever comes or goes, the default routes of the sandbox are chosen anew
 //! among the endpoints it has then.
 
-use crate::sandbox::default_route;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use vswitch_cluster::family::Family;
+use vswitch_cluster::id::Id;
+use vswitch_contract::fact::{Fact, Held, Key};
+use vswitch_contract::network::Station;
+use vswitch_contract::port::PortSpec;
+use vswitch_contract::reserved::PORTS_FREE;
 use vswitch_frame::{Accepts, Mac, PortId};
 use vswitch_sys::netns::NetNs;
 use vswitch_sys::random;
@@ -23,17 +28,12 @@ use crate::names;
 use crate::network::describe;
 use crate::network::options::{EndpointOptions, PortType};
 use crate::sandbox::announce;
+use crate::sandbox::default_route;
 use crate::sandbox::default_route::DefaultRoutes;
 use crate::sandbox::interface::{self, FarSide, Made, Wish};
 use crate::state::{Endpoint, Network};
-use vswitch_cluster::family::Family;
-use vswitch_cluster::id::Id;
-use vswitch_contract::fact::{Fact, Held, Key};
-use vswitch_contract::network::Station;
-use vswitch_contract::port::PortSpec;
-use vswitch_contract::reserved::PORTS_FREE;
 
-/// What a new endpoint's frames come from.
+/// The source of a new endpoint's frames.
 #[derive(Debug)]
 pub enum Source {
     /// An interface to be made in this namespace.
@@ -42,7 +42,7 @@ pub enum Source {
     Descriptor(types::ForeignFd),
 }
 
-/// What an endpoint was given before it is there.
+/// Grants to an endpoint that is not there yet.
 pub(crate) struct Reservation {
     port: PortId,
     mac: Mac,
@@ -50,7 +50,7 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// What an endpoint was given that is there no longer.
+    /// Grants to an endpoint that is there no longer.
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
         Self { port: endpoint.port, mac: endpoint.mac, addresses: endpoint.addresses.clone() }
     }

@@ -1,11 +1,11 @@
-//! What a sandbox that we made finds under `/etc`: `hosts`, `hostname` and `resolv.conf`.
+//! Files that a sandbox of our making finds under `/etc`: `hosts`, `hostname` and `resolv.conf`.
 //!
 //! # Theory of operation
 //!
-//! Each such sandbox has a folder `sandboxes/NAME` beside the control socket; "vswitch exec" mounts its files in place
-//! of the host's. They follow from the state alone: after each job the files of every sandbox it touched
-//! are written anew, in place, so that what has them mounted sees the change. A sandbox that somebody else
-//! made has files of their making.
+//! Each such sandbox has a folder `sandboxes/NAME` beside the control socket; "vswitch exec" mounts its files
+//! in place of the host's. They follow from the state alone: after each job the files of every sandbox it
+//! touched are written anew, in place, so that what has them mounted sees the change. A sandbox that somebody
+//! else made has files of their making.
 //!
 //! A file that cannot be written is no reason to undo what was done: it is logged, and written again with the
 //! next change.
@@ -20,7 +20,7 @@ use crate::network::describe;
 use crate::state::mode::Mode;
 use crate::state::{Endpoint, Sandbox, State};
 
-/// As Docker writes them.
+/// Lines of `hosts` for the loopback, as Docker writes them.
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n\
     ::1\tlocalhost ip6-localhost ip6-loopback\n\
     fe00::\tip6-localnet\n\
@@ -39,7 +39,7 @@ pub struct Files {
     resolv_conf: PathBuf,
 }
 
-/// Where the files of one sandbox are.
+/// Paths of the files of one sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paths {
     /// Its `/etc/hosts`.
@@ -57,7 +57,7 @@ impl Files {
         Self { folder: std::path::absolute(&folder).unwrap_or(folder), resolv_conf }
     }
 
-    /// Where the files of a sandbox are; `None` if it has none of ours.
+    /// Paths of the files of a sandbox; `None` if it has none of ours.
     pub fn paths(&self, name: &str, sandbox: &Sandbox) -> Option<Paths> {
         let owner = match &sandbox.mode {
             Mode::Own if sandbox.made => name,

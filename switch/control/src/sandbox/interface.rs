@@ -10,14 +10,14 @@
 //! A failure on the way destroys what was made: the last descriptor of a TAP takes the TAP with it, and
 //! a veth pair is deleted. Destroying blocks, so control does it on a thread for blocking work.
 
-use crate::error::failed;
-use crate::error::refused;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use vswitch_cluster::family::Family;
+use vswitch_cluster::id::Id;
 use vswitch_frame::{Accepts, Mac};
 use vswitch_sys::device::{self, DeviceKind};
 use vswitch_sys::netlink::{LinkChange, Netlink, NetlinkError, VethPeer};
@@ -26,11 +26,11 @@ use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::{packet, tap};
 
 use crate::api::types::ForeignFd;
+use crate::error::failed;
+use crate::error::refused;
 use crate::error::{Code, Error, Result};
 use crate::names;
 use crate::network::options::{PortType, Sysctl};
-use vswitch_cluster::family::Family;
-use vswitch_cluster::id::Id;
 
 /// Frames an interface's queue towards the switch holds.
 pub(crate) const QUEUE_FRAMES: u32 = 1000;
@@ -39,12 +39,12 @@ const INTERFACES_MAX: u32 = 10_000;
 
 const EEXIST: i32 = 17;
 
-/// What an interface shall be like.
+/// Wishes for an interface.
 #[derive(Debug)]
 pub struct Wish<'a> {
     /// Its name; `None` for the prefix and the first free number.
     pub name: Option<&'a str>,
-    /// What it is called before the number.
+    /// The beginning of its name, before the number.
     pub prefix: &'a str,
     /// Its MAC address.
     pub mac: Mac,
@@ -52,7 +52,7 @@ pub struct Wish<'a> {
     pub mtu: u16,
     /// Its addresses.
     pub addresses: &'a [IpNet],
-    /// What the kernel is told of it.
+    /// Settings of the kernel's for it.
     pub sysctls: &'a [Sysctl],
     /// A name nothing else in the daemon's namespaces has.
     pub unique: &'a str,
@@ -65,15 +65,15 @@ pub struct Made {
     pub name: Option<String>,
     /// The switch's side of it.
     pub fd: OwnedFd,
-    /// What that is.
+    /// The kind of device behind that.
     pub kind: DeviceKind,
-    /// What its receiver takes.
+    /// Offloads that its receiver takes.
     pub accepts: Accepts,
-    /// What is left to destroy when it goes.
+    /// Remains of it to destroy when it goes.
     pub remains: Remains,
 }
 
-/// What is left of an interface to destroy.
+/// Remains of an interface to destroy.
 #[derive(Debug)]
 pub enum Remains {
     /// A descriptor to close, with which a TAP of ours goes.
@@ -82,7 +82,7 @@ pub enum Remains {
     Veth {
         /// Its name.
         far: String,
-        /// Where it is.
+        /// The namespace it is in.
         side: Arc<NetNs>,
     },
 }
@@ -117,7 +117,7 @@ pub struct FarSide {
 }
 
 impl FarSide {
-    /// Makes it.
+    /// Makes the private namespace.
     ///
     /// # Errors
     /// When the kernel refuses a namespace.
@@ -130,7 +130,7 @@ impl FarSide {
         Ok(Self { netns: Arc::new(netns), netlink })
     }
 
-    /// That of an earlier control, by its descriptor.
+    /// Takes up the private namespace of an earlier control, by its descriptor.
     ///
     /// # Errors
     /// When it is no network namespace.
@@ -148,7 +148,7 @@ impl FarSide {
         self.netns.as_fd().try_clone_to_owned()
     }
 
-    /// What is left to destroy of the pair whose far end is called `far`.
+    /// Remains to destroy of the pair whose far end is called `far`.
     pub fn remains(&self, far: String) -> Remains {
         Remains::Veth { far, side: Arc::clone(&self.netns) }
     }
@@ -156,7 +156,7 @@ impl FarSide {
     /// Deletes every pair but those whose far ends are in `used`.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Refusals of the kernel.
     pub fn sweep(&mut self, used: &BTreeSet<String>) -> std::result::Result<(), NetlinkError> {
         for link in self.netlink.links()? {
             if link.name != "lo" && !used.contains(&link.name) {

@@ -60,7 +60,7 @@ impl Control {
         Ok(types::Sandbox { warnings, ..self.sandbox(&wish.name)? })
     }
 
-    /// Publishes what a new sandbox wishes; if it cannot be, there is no sandbox.
+    /// Publishes the ports that a new sandbox wishes for; if they cannot be, there is no sandbox.
     async fn grant_or_drop(&mut self, name: &str, wishes: Wishes) -> Result<()> {
         let granted = self.grant(name, wishes).await;
         if granted.is_err() {
@@ -217,7 +217,7 @@ impl Control {
         }
     }
 
-    /// Where the network namespace is that a sandbox uses.
+    /// The path of the network namespace that a sandbox uses.
     fn namespace_path(&self, sandbox: &Sandbox) -> Option<PathBuf> {
         let place = match &sandbox.mode {
             Mode::Own => &sandbox.place,

@@ -9,7 +9,7 @@ use crate::state::mode::{HOST, NONE, SHARED};
 
 const DEFAULT: &str = "default";
 
-/// What a new sandbox asks for.
+/// The network that a new sandbox asks for.
 #[derive(Debug)]
 pub enum Wish {
     /// A network namespace of its own, connected to these networks in this order.

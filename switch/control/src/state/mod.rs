@@ -1,4 +1,4 @@
-//! What control knows: networks, sandboxes, endpoints. No operation here, only finding and counting.
+//! The state of control: networks, sandboxes, endpoints. No operation here, only finding and counting.
 //!
 //! Everything is found by name; whole identifiers and their beginnings serve where Docker takes them.
 //!
@@ -18,6 +18,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use vswitch_cluster::family::Family;
+use vswitch_cluster::id::Id;
+use vswitch_cluster::record::{HostId, Record};
+use vswitch_cluster::space;
+use vswitch_contract::reserved::PORTS_FREE;
 use vswitch_frame::{Mac, NetworkId, PortId};
 use vswitch_sys::netns::NetNs;
 
@@ -33,11 +38,6 @@ use crate::state::mode::Mode;
 use crate::state::overlay::Overlay;
 use crate::state::records::Records;
 use crate::state::rules::Rules;
-use vswitch_cluster::family::Family;
-use vswitch_cluster::id::Id;
-use vswitch_cluster::record::{HostId, Record};
-use vswitch_cluster::space;
-use vswitch_contract::reserved::PORTS_FREE;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -51,9 +51,9 @@ pub struct State {
     pub namespaces: Records<Identity>,
     /// The user's rules.
     pub rules: Rules,
-    /// Which host of a cluster this is, once it is one.
+    /// The identifier of this host in its cluster, once it is in one.
     pub host: Option<HostId>,
-    /// What this host says in its cluster, by key, and what it must not forget of what others say.
+    /// Records that this host says in its cluster, by key, and records of others that it must not forget.
     pub said: Records<Record>,
     /// Numbers of networks.
     pub network_numbers: Numbers,
@@ -66,7 +66,7 @@ pub struct State {
 /// A network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Network {
-    /// What it is told from all others by.
+    /// Its identifier, which no other network has.
     pub id: Id,
     /// Its number in the datapath.
     pub number: NetworkId,
@@ -76,11 +76,11 @@ pub struct Network {
     pub gateway_mac: Mac,
     /// Whether names of its endpoints are answered: all networks but the default one do.
     pub resolves: bool,
-    /// Without a default route.
+    /// Whether it goes without a default route.
     pub internal: bool,
     /// Docker's mark of a network that containers outside services may join: kept and shown.
     pub attachable: bool,
-    /// What its options say.
+    /// Its options, as they were read.
     pub options: NetworkOptions,
     /// Its options as they were written.
     pub written_options: Map,
@@ -88,7 +88,7 @@ pub struct Network {
     pub labels: Map,
     /// Its port to the host.
     pub host_port: Option<HostPort>,
-    /// What makes it span hosts, if it does.
+    /// Its overlay, if it spans hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Overlay>,
     /// Its addresses.
@@ -101,7 +101,7 @@ pub struct Network {
 /// A sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sandbox {
-    /// What it is told from all others by.
+    /// Its identifier, which no other sandbox has.
     pub id: Id,
     /// Its number in the datapath.
     pub number: u16,
@@ -109,9 +109,9 @@ pub struct Sandbox {
     pub created: String,
     /// Its host name, if it has one of its own.
     pub hostname: Option<String>,
-    /// Whose network it uses.
+    /// Its mode: whose network it uses.
     pub mode: Mode,
-    /// Where its own network namespace is; `None` if it uses another one's, and for that of a descriptor
+    /// The place of its own network namespace; `None` if it uses another one's, and for that of a descriptor
     /// someone else made.
     pub place: Option<Place>,
     /// Whether we made it, and its own network namespace if it has one.
@@ -126,7 +126,7 @@ pub struct Sandbox {
     pub exposed: Vec<Exposed>,
 }
 
-/// Where a network namespace is.
+/// The place of a network namespace.
 ///
 /// It is not kept open, which would keep the namespace alive; its identity tells whether the path still
 /// leads there.
@@ -138,19 +138,19 @@ pub struct Place {
     pub identity: Identity,
 }
 
-/// What tells a network namespace from others as long as it lives: the device and inode of its file.
+/// The identity of a network namespace, its own as long as it lives: the device and inode of its file.
 pub type Identity = (u64, u64);
 
 /// An endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// What it is told from all others by.
+    /// Its identifier, which no other endpoint has.
     pub id: Id,
     /// The name of its network.
     pub network: String,
     /// Its port of the switch.
     pub port: PortId,
-    /// How the port was made.
+    /// The type of the port.
     pub port_type: PortType,
     /// Its interface in the sandbox; `None` when another process made it.
     pub interface: Option<String>,
@@ -160,9 +160,9 @@ pub struct Endpoint {
     pub addresses: Vec<IpNet>,
     /// Other names of the sandbox on this network.
     pub aliases: Vec<String>,
-    /// The higher, the rather it provides the default route.
+    /// Its priority: the higher, the rather it provides the default route.
     pub priority: i32,
-    /// What the kernel is told of its interface.
+    /// Settings of the kernel's for its interface.
     pub sysctls: Vec<Sysctl>,
 }
 

@@ -1,4 +1,4 @@
-//! Whose network a sandbox uses, as it is kept. The words are Docker's.
+//! Network modes of sandboxes, as they are kept. The words are Docker's.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,15 +11,15 @@ pub const HOST: &str = "host";
 /// The mode of another sandbox's network, and its name.
 pub const SHARED: &str = "container:";
 
-/// Whose network a sandbox uses.
+/// The mode of a sandbox: whose network it uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// One of its own, with an endpoint on each network it is connected to, of which there may be none.
+    /// A network of its own, with an endpoint on each network it is connected to, of which there may be none.
     #[default]
     Own,
-    /// The host's: the one the daemon is in.
+    /// The host's network: the one the daemon is in.
     Host,
-    /// That of the sandbox of this name, which is in mode [`Own`](Self::Own).
+    /// The network of the sandbox of this name, which is in mode [`Own`](Self::Own).
     Shared(String),
 }
 

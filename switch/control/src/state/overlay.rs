@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use vswitch_contract::tunnel::Vni;
 use vswitch_frame::PortId;
 
-/// What makes a network span hosts.
+/// The overlay of a network that spans hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlay {
-    /// The port of the switch that its tunnel is.
+    /// The port of the switch that is its tunnel.
     pub port: PortId,
     /// Its identifier on the wire.
     pub vni: Vni,

@@ -30,7 +30,7 @@ impl<T> Records<T> {
         Some(record)
     }
 
-    /// Changes what of a record is not written down but follows from others.
+    /// Changes parts of a record that are not written down but follow from others.
     pub fn derive(&mut self, name: &str, change: impl FnOnce(&mut T)) {
         if let Some(record) = self.records.get_mut(name) {
             change(record);
@@ -44,7 +44,7 @@ impl<T> Records<T> {
         Some(record)
     }
 
-    /// What was touched since the last [`settle`](Self::settle): each as it is now, `None` if it is gone.
+    /// Records touched since the last [`settle`](Self::settle): each as it is now, `None` if it is gone.
     pub fn changes(&self) -> BTreeMap<&str, Option<&T>> {
         self.touched.iter().map(|name| (name.as_str(), self.records.get(name))).collect()
     }

@@ -18,23 +18,23 @@ pub struct Rules {
 /// One rule, as it was written. What it does not say, it does not look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// What it is known by.
+    /// Its number.
     pub id: u32,
     /// Only frames into or out of the network of this name.
     pub network: Option<String>,
-    /// Who sent the packet.
+    /// The sender of the packet.
     pub from: Option<End>,
-    /// Who is to get it.
+    /// The receiver of the packet.
     pub to: Option<End>,
-    /// What it carries.
+    /// The protocol of the packet.
     pub protocol: engine::Protocol,
     /// The sender's port.
     pub source_ports: Option<engine::PortRange>,
     /// The receiver's port.
     pub target_ports: Option<engine::PortRange>,
-    /// Whether it begins a flow or belongs to one.
+    /// The state: whether the packet begins a flow or belongs to one.
     pub state: Option<engine::State>,
-    /// What becomes of it.
+    /// The action on the packet.
     pub action: engine::Action,
 }
 

@@ -22,24 +22,24 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use vswitch_cluster::record::{HostId, Record};
 
 use crate::error::failed;
 use crate::error::{Code, Error, Result};
 use crate::state::rules::Rules;
 use crate::state::{Identity, Network, Sandbox, State};
-use vswitch_cluster::record::{HostId, Record};
 
 /// The journal's name in the state directory.
 const JOURNAL: &str = "journal";
-/// What it is called while it is written anew.
+/// The journal's name while it is written anew.
 const JOURNAL_NEW: &str = "journal.new";
-/// How the first line begins; the format's number follows.
+/// The beginning of the first line; the format's number follows.
 const HEADER: &str = "vswitch journal, format ";
 /// The format written, and the latest that is read.
 const FORMAT: u32 = 1;
 /// A journal shorter than this, in bytes, is never written anew.
 const REWRITE_BYTES_MIN: u64 = 1 << 20;
-/// How many times longer than its content a journal may get.
+/// Times longer than its content that a journal may get.
 const REWRITE_RATIO: u64 = 4;
 
 /// One commit, as it is written.
@@ -48,12 +48,12 @@ struct Change<'a> {
     networks: BTreeMap<&'a str, Option<&'a Network>>,
     sandboxes: BTreeMap<&'a str, Option<&'a Sandbox>>,
     namespaces: BTreeMap<&'a str, Option<&'a Identity>>,
-    /// Whole, if one of them changed.
+    /// The whole table, if one of the rules changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     rules: Option<&'a Rules>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     said: BTreeMap<&'a str, Option<&'a Record>>,
-    /// Once it is drawn.
+    /// This host's identifier, once it is drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<HostId>,
 }
@@ -86,11 +86,11 @@ pub struct Store {
     bytes: u64,
     /// The checksum of the last line.
     sum: u32,
-    /// How long the journal was when it was last written anew.
+    /// The length of the journal when it was last written anew, in bytes.
     bytes_anew: u64,
     /// The rules as they were committed.
     rules: Rules,
-    /// Which host this was when it was committed.
+    /// This host's identifier as it was committed.
     host: Option<HostId>,
     /// Whether an append failed, after which nobody knows what the last line is like.
     broken: bool,
@@ -238,7 +238,7 @@ fn line(before: u32, change: &Change<'_>) -> io::Result<(Vec<u8>, u32)> {
     Ok((line, sum))
 }
 
-/// What a journal says.
+/// The content of a journal.
 struct Content {
     state: State,
     /// Its length up to the end of its last whole line.

@@ -12,7 +12,7 @@ use vswitch_cluster::etcd::address::Address;
 use vswitch_cluster::etcd::client::{Access, Client};
 use vswitch_tests::namespace::Namespace;
 
-/// How an etcd without secrets is reached.
+/// Access to an etcd without secrets.
 fn access(url: &str) -> Access {
     Access { address: url.parse::<Address>().expect("an address"), tls: None, user: None }
 }

@@ -94,7 +94,7 @@ impl Member {
         }
     }
 
-    /// Gives what it has as control does, but for what it uses: the first address of each range.
+    /// Gives addresses as control does, but for what it uses: the first address of each range.
     fn give(&mut self, ask: &Ask) -> Answer {
         let Wish::Exact(address) = ask.wish else { return Err("none is left".to_owned()) };
         let mine = owned(self.known.iter(), NETWORK, Some(self.me));
@@ -182,7 +182,7 @@ fn what_one_says_all_hear_and_the_newest_wins() {
         a.hears(&moved).await;
         let gone = b.say(endpoint_key(5), None);
         a.hears(&gone).await;
-        // Who leaves says so.
+        // A host that leaves says so.
         let Member { view, task, .. } = b;
         drop(view);
         task.await.expect("it ends");
@@ -296,7 +296,7 @@ fn etcd_may_be_away_and_may_lose_everything() {
         etcd.stop();
         etcd.forget();
         etcd.start_again();
-        // Who is new takes the cluster for the one it finds, so it comes after those that know.
+        // A new host takes the cluster for the one it finds, so it comes after those that know.
         let client = client(&etcd.url());
         while client.read("/vswitch/test/records/").await.is_ok_and(|(found, _)| found.len() < 5) {
             tokio::task::yield_now().await;

@@ -13,7 +13,7 @@ pub struct Cluster {
     pub id: String,
     /// Its hosts, in the order of their identifiers.
     pub hosts: Vec<ClusterHost>,
-    /// How many records this host knows.
+    /// The number of records this host knows.
     pub records: usize,
 }
 
@@ -21,7 +21,7 @@ pub struct Cluster {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ClusterHost {
-    /// What it is told from all others by.
+    /// Its identifier, which no other host has.
     #[serde(rename = "ID")]
     pub id: String,
     /// Its name.

@@ -10,19 +10,19 @@ use serde::{Deserialize, Serialize};
 pub struct FlowQuery {
     /// `tcp`, `udp`, `icmp`, `icmpv6` or `sctp`.
     pub proto: Option<String>,
-    /// Begun from this address or subnet.
+    /// The address or subnet they were begun from.
     pub src: Option<String>,
-    /// Begun to this address or subnet.
+    /// The address or subnet they were begun to.
     pub dst: Option<String>,
-    /// Begun from this port.
+    /// The port they were begun from.
     pub sport: Option<u16>,
-    /// Begun to this port.
+    /// The port they were begun to.
     pub dport: Option<u16>,
     /// A state of TCP, as `ESTABLISHED`; `UNREPLIED` or `ASSURED`.
     pub state: Option<String>,
-    /// Of this sandbox.
+    /// Their sandbox.
     pub sandbox: Option<String>,
-    /// Of this network.
+    /// Their network.
     pub network: Option<String>,
 }
 
@@ -38,9 +38,9 @@ pub struct Flow {
     pub state: String,
     /// Seconds until it is forgotten, if it is not used.
     pub timeout: u64,
-    /// What came from who began it.
+    /// Packets of the side that began it.
     pub original: FlowSide,
-    /// What came in answer, as it looks before it is translated back.
+    /// Packets in answer, as they look before they are translated back.
     pub reply: FlowSide,
     /// Whether nothing came in answer yet.
     pub unreplied: bool,
@@ -48,7 +48,7 @@ pub struct Flow {
     pub assured: bool,
     /// The sandbox it is charged to, or nothing if that is gone.
     pub sandbox: String,
-    /// Its network: of two that of who began it.
+    /// Its network; of two, the one it was begun from.
     pub network: String,
 }
 
@@ -56,9 +56,9 @@ pub struct Flow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct FlowSide {
-    /// Whom they come from.
+    /// The address they come from.
     pub source: IpAddr,
-    /// Whom they are for.
+    /// The address they are for.
     pub destination: IpAddr,
     /// The sender's port; zero for ICMP.
     pub source_port: u16,
@@ -70,7 +70,7 @@ pub struct FlowSide {
     /// The identifier of ICMP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp_id: Option<u16>,
-    /// How many; a super-frame is one.
+    /// Their number; a super-frame is one.
     pub frames: u32,
     /// Their bytes, from the IP header on.
     pub bytes: u64,
@@ -86,7 +86,7 @@ pub struct FlowCount {
     pub limit: usize,
     /// Outside ports that are held for flows.
     pub ports_claimed: usize,
-    /// Those of them that no flow has.
+    /// Outside ports held for flows that no flow has.
     pub ports_free: usize,
     /// Flows that had to make room for others, since the datapath was started.
     pub evicted: u64,

@@ -1,4 +1,4 @@
-//! Networks, and what an endpoint on one shall be like.
+//! Networks, and wishes for endpoints on them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ pub struct NetworkCreate {
     /// `local`, or nothing for the same.
     #[serde(deserialize_with = "or_default")]
     pub scope: String,
-    /// Without a default route.
+    /// Whether it goes without a default route.
     #[serde(deserialize_with = "or_default")]
     pub internal: bool,
     /// Docker's mark of a network that containers outside services may join.
@@ -54,7 +54,7 @@ pub struct NetworkCreate {
     pub labels: Map,
 }
 
-/// How a network gives addresses.
+/// The way a network gives addresses.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Ipam {
@@ -129,7 +129,7 @@ pub struct Network {
     /// Its subnets.
     #[serde(rename = "IPAM")]
     pub ipam: Ipam,
-    /// Without a default route.
+    /// Whether it goes without a default route.
     pub internal: bool,
     /// Docker's mark of a network that containers outside services may join.
     pub attachable: bool,
@@ -174,7 +174,7 @@ pub struct NetworkContainer {
     pub ipv6_address: String,
 }
 
-/// What an endpoint shall be like.
+/// Wishes for an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct EndpointConfig {
@@ -190,7 +190,7 @@ pub struct EndpointConfig {
     /// Driver options of the endpoint.
     #[serde(deserialize_with = "or_default")]
     pub driver_opts: Map,
-    /// The higher, the rather it provides the default route of its sandbox.
+    /// Its priority: the higher, the rather it provides the default route of its sandbox.
     #[serde(deserialize_with = "or_default")]
     pub gw_priority: i32,
 }
@@ -221,7 +221,7 @@ pub struct EndpointIpam {
 pub struct Disconnect {
     /// The sandbox.
     pub container: String,
-    /// Also when its namespace is gone, which never hinders anyway.
+    /// Whether to go on when its namespace is gone, which never hinders anyway.
     #[serde(default, deserialize_with = "or_default")]
     pub force: bool,
 }
@@ -232,7 +232,7 @@ pub struct Disconnect {
 pub struct Connect {
     /// The sandbox.
     pub container: String,
-    /// What its endpoint shall be like.
+    /// Wishes for its endpoint.
     #[serde(default, deserialize_with = "or_default")]
     pub endpoint_config: EndpointConfig,
 }

@@ -1,11 +1,10 @@
-//! What can be seen of the datapath and of the daemon.
+//! Observations of the datapath and of the daemon.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vswitch_frame::Mac;
-
 use vswitch_contract::counters::PortCounters;
+use vswitch_frame::Mac;
 
 /// A line of a forwarding table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,7 +20,7 @@ pub struct FdbEntry {
     pub interface: String,
     /// The number of the port it is behind.
     pub port: u16,
-    /// Known by configuration: never ages, never moves.
+    /// Whether it is known by configuration: it never ages and never moves.
     #[serde(rename = "Static")]
     pub fixed: bool,
     /// Milliseconds since a frame came from it.
@@ -44,7 +43,7 @@ pub struct Stats {
 pub struct DatapathStats {
     /// Its number.
     pub pid: u32,
-    /// How often it was started anew.
+    /// Times it was started anew.
     pub restarts: u64,
 }
 

@@ -7,14 +7,14 @@ use serde::{Deserialize, Deserializer};
 /// Options and labels.
 pub type Map = BTreeMap<String, String>;
 
-/// Docker's clients write `null` for what they do not set.
+/// Reads `null`, which Docker's clients write for what they do not set, as the default.
 pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     from: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// Docker's clients write `""` for what they do not set.
+/// Reads `""`, which Docker's clients write for what they do not set, as nothing.
 pub(crate) fn empty_is_none<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

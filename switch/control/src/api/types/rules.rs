@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct RuleCreate {
-    /// Only frames into or out of this network.
+    /// The network that frames must go into or out of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// Only from this subnet, address or network.
+    /// The subnet, address or network that they must come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Only to this subnet, address or network.
+    /// The subnet, address or network that they must go to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// `any`, `tcp`, `udp`, `icmp` or `icmpv6`; `any` if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// Only from this port or range of ports.
+    /// The port or range of ports that they must come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_port: Option<String>,
-    /// Only to this port or range of ports.
+    /// The port or range of ports that they must go to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination_port: Option<String>,
     /// `new` or `established`; `new` if nothing is said.
@@ -59,6 +59,6 @@ pub struct Rule {
     /// Frames it has decided about since it was made or the datapath was started; those of a flow count for
     /// the rule that accepted its first packet.
     pub frames: u64,
-    /// Bytes of them.
+    /// Bytes of those frames.
     pub bytes: u64,
 }

@@ -60,7 +60,7 @@ pub struct PortBinding {
 pub struct NetworkWish {
     /// The network.
     pub network: String,
-    /// What the endpoint shall be like.
+    /// Wishes for the endpoint.
     #[serde(default)]
     pub endpoint_config: EndpointConfig,
 }
@@ -84,7 +84,7 @@ pub struct Attach {
     /// The network; `bridge` if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// What the endpoint shall be like.
+    /// Wishes for the endpoint.
     #[serde(default)]
     pub endpoint_config: EndpointConfig,
     /// The ports to publish, as in `8080:80/tcp`.
@@ -122,7 +122,7 @@ pub struct Sandbox {
     pub origin: String,
     /// Its host name, or nothing.
     pub hostname: String,
-    /// Whose network it uses: that of its first endpoint, `none`, `host` or `container:OTHER`.
+    /// Its mode: the name of its first endpoint's network, `none`, `host` or `container:OTHER`.
     pub network_mode: String,
     /// The path of the network namespace it uses, or nothing.
     #[serde(rename = "NetNS")]
@@ -137,7 +137,7 @@ pub struct Sandbox {
     pub endpoints: Vec<Endpoint>,
     /// Its published ports.
     pub ports: Ports,
-    /// What of the request has no effect, in the answer to it.
+    /// Parts of the request that have no effect, in the answer to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -186,7 +186,7 @@ pub struct Endpoint {
     pub mtu: u16,
     /// Other names of the sandbox on this network.
     pub aliases: Vec<String>,
-    /// The higher, the rather it provides the default route of its sandbox.
+    /// Its priority: the higher, the rather it provides the default route of its sandbox.
     pub gw_priority: i32,
     /// The published ports of its sandbox that lead to it.
     pub ports: Ports,

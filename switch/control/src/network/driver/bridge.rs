@@ -22,7 +22,7 @@ pub fn plan(options: &Map) -> Result<()> {
     OverlayOptions::refuse(options)
 }
 
-/// Says what its host port is called, where nobody chose it and it does not follow from the identifier.
+/// Says the name of its host port, where nobody chose it and it does not follow from the identifier.
 pub fn show(name: &str, network: &Network, shown: &mut types::Network) {
     SCOPE.clone_into(&mut shown.scope);
     if let Some(host_port) = network.host_port.as_ref().filter(|_| name == DEFAULT_NETWORK) {

@@ -1,7 +1,7 @@
 //! Drivers: how a network moves frames beyond its own containers.
 //!
-//! Each driver is a file that offers the same verbs. To add one is a file, a variant of [`Driver`] and of [`Plan`], and
-//! their arms here.
+//! Each driver is a file that offers the same verbs. To add one is a file, a variant of [`Driver`] and of
+//! [`Plan`], and their arms here.
 //!
 //! | verb | |
 //! |---|---|
@@ -33,9 +33,9 @@ pub enum Driver {
 /// A driver's part of a network to be.
 #[derive(Clone, Debug)]
 pub enum Plan {
-    /// Of [`Driver::Bridge`].
+    /// The part of [`Driver::Bridge`].
     Bridge,
-    /// Of [`Driver::Overlay`].
+    /// The part of [`Driver::Overlay`].
     Overlay(overlay::Plan),
 }
 
@@ -74,10 +74,10 @@ impl Driver {
         scope.is_empty() || scope == bridge::SCOPE || self == Self::Overlay && scope == overlay::SCOPE_SHARED
     }
 
-    /// Reads its options of a new network.
+    /// Reads the driver's options of a new network.
     ///
     /// # Errors
-    /// When they do not say enough, or make no sense to it.
+    /// When they do not say enough, or make no sense to the driver.
     pub fn plan(self, options: &Map) -> Result<Plan> {
         match self {
             Self::Bridge => bridge::plan(options).map(|()| Plan::Bridge),
@@ -85,7 +85,7 @@ impl Driver {
         }
     }
 
-    /// Says its part of a network.
+    /// Says the driver's part of a network.
     pub fn show(self, name: &str, network: &Network, shown: &mut types::Network) {
         self.label().clone_into(&mut shown.driver);
         match self {
@@ -96,7 +96,8 @@ impl Driver {
 }
 
 impl Plan {
-    /// The largest network packet that there is room for, in bytes, if that does not follow from the host's uplink.
+    /// The largest network packet that there is room for, in bytes, if that does not follow from the host's
+    /// uplink.
     pub fn mtu(&self) -> Option<u32> {
         match self {
             Self::Bridge => None,
@@ -125,7 +126,7 @@ impl Control {
         }
     }
 
-    /// Removes them.
+    /// Removes the ports that a network has without endpoints.
     pub(crate) async fn driver_down(&mut self, name: &str) -> Cleanup {
         match self.driver_of(name) {
             None => Cleanup::default(),
@@ -134,7 +135,7 @@ impl Control {
         }
     }
 
-    /// Makes those of every network again that the datapath lacks.
+    /// Makes the ports of every network again that the datapath lacks.
     pub(crate) async fn restore_drivers(&mut self) {
         for name in self.state.networks.keys().cloned().collect::<Vec<_>>() {
             match self.driver_of(&name) {

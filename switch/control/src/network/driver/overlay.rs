@@ -1,15 +1,16 @@
 //! The driver `overlay`: a segment that spans hosts, with a port to this host and a tunnel to the others.
 //!
-//! Without a cluster the options say it all: the identifier on the wire, and the hosts that have the network. Then
-//! who lives where is learned from frames, and the addresses of each host's containers come from its own
+//! Without a cluster the options say it all: the identifier on the wire, and the hosts that have the network.
+//! Then who lives where is learned from frames, and the addresses of each host's containers come from its own
 //! `--ip-range`. The other end may be anything that speaks VXLAN.
 //!
-//! Each host is the gateway of its own containers, so the host ports of a network's hosts, which all have the same
-//! addresses, are kept apart: nothing goes between a host's port and a tunnel.
+//! Each host is the gateway of its own containers, so the host ports of a network's hosts, which all have the
+//! same addresses, are kept apart: nothing goes between a host's port and a tunnel.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use vswitch_contract::reserved::PORTS_FREE;
 use vswitch_contract::tunnel::Vni;
 use vswitch_contract::tunnel::inner_mtu;
 use vswitch_frame::PortId;
@@ -26,13 +27,12 @@ use crate::network::driver::bridge;
 use crate::network::options::{MTU, NetworkOptions, OverlayOptions, VNI, VTEP};
 use crate::state::Network;
 use crate::state::overlay::Overlay;
-use vswitch_contract::reserved::PORTS_FREE;
 
 /// The driver of networks that span hosts.
 pub const DRIVER: &str = "overlay";
 /// The sandbox that is shown for a tunnel's port. No sandbox can have this name.
 pub const NAME: &str = "(tunnel)";
-/// The same for what comes through no tunnel of ours.
+/// The sandbox that is shown for frames that come through no tunnel of ours.
 pub const NAME_OF_ALL: &str = "(tunnels)";
 
 /// Docker's scope of networks that span hosts.
@@ -48,7 +48,7 @@ pub fn plan(options: &Map) -> Result<Plan> {
     Plan::new(OverlayOptions::parse(options)?)
 }
 
-/// Says whether it is the cluster's.
+/// Says whether a network is the cluster's.
 pub fn show(network: &Network, shown: &mut types::Network) {
     let scope = if network.is_shared() { SCOPE_SHARED } else { bridge::SCOPE };
     scope.clone_into(&mut shown.scope);
@@ -78,7 +78,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads what the options of a new network say.
+    /// Reads the options of a new network.
     ///
     /// # Errors
     /// When they do not say enough, or the host is not on the way to the others.
@@ -100,10 +100,10 @@ impl Plan {
         Ok(Self { options, vni, vtep, shared: false, mtu: room(vtep)? })
     }
 
-    /// That of a network of the cluster, of which this host is at `vtep`.
+    /// The overlay of a network of the cluster, of which this host is at `vtep`.
     ///
     /// # Errors
-    /// When it is not.
+    /// When this host is not there.
     pub fn shared(vni: Vni, vtep: IpAddr) -> Result<Self> {
         Ok(Self { options: OverlayOptions::default(), vni, vtep, shared: true, mtu: room(vtep)? })
     }

@@ -1,4 +1,4 @@
-//! Allocation against a model that keeps no order: a list of every address and who has it.
+//! Allocation against a model that keeps no order: a list of every address and whether it is taken.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -53,7 +53,7 @@ fn at(offset: u8) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(BASE) + u32::from(offset))
 }
 
-/// Who has which address: every address of the subnet that hosts may have.
+/// Every address of the subnet that hosts may have, and whether it is taken.
 struct Model {
     taken: BTreeMap<IpAddr, bool>,
     range: IpNet,

@@ -8,11 +8,11 @@ use crate::network::options::values::Values;
 pub(super) const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
 pub(super) const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
 
-/// How a new endpoint tells its network which MAC address has its addresses: gratuitous ARP and
-/// unsolicited neighbour advertisements.
+/// Announcements by which a new endpoint tells its network which MAC address has its addresses: gratuitous
+/// ARP and unsolicited neighbour advertisements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcements {
-    /// How many, at most 3.
+    /// Their number, at most 3.
     pub count: u8,
     /// Milliseconds between two of them, 100 to 2,000.
     pub interval_ms: u16,

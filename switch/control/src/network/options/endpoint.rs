@@ -18,7 +18,7 @@ const MAC: &str = "com.docker.network.endpoint.macaddress";
 const PORT_TYPE: &str = "vswitch.port_type";
 const ENDPOINT_KEYS: [&str; 6] = [INTERFACE, SYSCTLS, MAC, ADVERTISE_COUNT, ADVERTISE_INTERVAL, PORT_TYPE];
 
-/// How a port is made.
+/// The way a port is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortType {
     /// A TAP made in the sandbox's namespace: the fastest.
@@ -33,7 +33,7 @@ pub enum PortType {
 }
 
 impl PortType {
-    /// Those a client may ask for, and their names.
+    /// Types that a client may ask for, and their names.
     pub const NAMES: [(&str, PortType); 3] =
         [("tap", PortType::Tap), ("tap-moved", PortType::TapMoved), ("veth", PortType::Veth)];
 
@@ -57,7 +57,7 @@ pub struct Sysctl {
     pub table: String,
     /// Its name.
     pub name: String,
-    /// What it is to be.
+    /// The value it is to have.
     pub value: String,
 }
 
@@ -89,18 +89,18 @@ impl Sysctl {
     }
 }
 
-/// What an endpoint's options say.
+/// Options of an endpoint, as they were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointOptions {
     /// The name of the interface in the sandbox.
     pub interface: Option<String>,
     /// The MAC address of the interface.
     pub mac: Option<Mac>,
-    /// What the kernel is told of the interface.
+    /// Settings of the kernel's for the interface.
     pub sysctls: Vec<Sysctl>,
-    /// How the endpoint is announced.
+    /// Announcements of the endpoint.
     pub announcements: Announcements,
-    /// How the port is made.
+    /// The type of the port.
     pub port_type: PortType,
 }
 
@@ -137,7 +137,7 @@ impl EndpointOptions {
         })
     }
 
-    /// The options that say this.
+    /// The options that say this, as clients write them.
     pub fn render(interface: Option<&str>, port_type: PortType) -> BTreeMap<String, String> {
         let interface = interface.map(|name| (INTERFACE.to_owned(), name.to_owned()));
         let port_type =

@@ -51,20 +51,20 @@ const NETWORK_KEYS: [&str; 21] = [
     VTEP,
 ];
 
-/// What a network's options say.
+/// Options of a network, as they were read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkOptions {
-    /// What its host port is to be called.
+    /// The name of its host port.
     pub bridge_name: Option<String>,
     /// Whether containers of the network may reach each other.
     pub icc: bool,
-    /// Whether what leaves the network gets an address of the host.
+    /// Whether packets that leave the network get an address of the host.
     pub masquerade: bool,
-    /// Who may reach its containers directly, over IPv4.
+    /// The mode of IPv4: who may reach its containers directly.
     pub mode_v4: GatewayMode,
-    /// Who may reach its containers directly, over IPv6.
+    /// The mode of IPv6: who may reach its containers directly.
     pub mode_v6: GatewayMode,
-    /// Where published ports listen that name no address of the host.
+    /// The address at which published ports listen that name no address of the host.
     pub host_binding: Ipv4Addr,
     /// Whether somebody else has the IPv4 gateway address: the switch and the host do not.
     pub inhibit_v4: bool,
@@ -72,26 +72,26 @@ pub struct NetworkOptions {
     pub trusted: Vec<String>,
     /// Largest network packet, in bytes.
     pub mtu: u16,
-    /// What interfaces in sandboxes are called, before the number.
+    /// The name of interfaces in sandboxes, before the number.
     pub interface_prefix: String,
-    /// The address of the host that what leaves the network gets.
+    /// The IPv4 address of the host that packets get which leave the network.
     pub host_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
+    /// The IPv6 address of the host that packets get which leave the network.
     pub host_v6: Option<Ipv6Addr>,
     /// Whether it has IPv4, where the request does not say.
     pub enable_v4: Option<bool>,
     /// Whether it has IPv6, where the request does not say.
     pub enable_v6: Option<bool>,
-    /// Without a default route.
+    /// Whether it goes without a default route.
     pub internal: bool,
     /// Whether a container may only send from its own addresses.
     pub port_security: bool,
-    /// How new endpoints are announced.
+    /// Announcements of new endpoints.
     pub announcements: Announcements,
 }
 
 impl NetworkOptions {
-    /// Reads them; an MTU they do not tell is that of the host's way out, `uplink_mtu`, in bytes.
+    /// Reads them; an MTU they do not tell is that of the host's uplink, `uplink_mtu`, in bytes.
     ///
     /// # Errors
     /// For an unknown key and for a value that makes no sense.

@@ -16,7 +16,7 @@ pub const PEERS: &str = "vswitch.peers";
 pub const VTEP: &str = "vswitch.vtep";
 const KEYS: [&str; 3] = [VNI, PEERS, VTEP];
 
-/// What they say.
+/// Options of a network that spans hosts, as they were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OverlayOptions {
     /// The identifier on the wire.

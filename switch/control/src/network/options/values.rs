@@ -49,7 +49,7 @@ pub(super) fn distance(one: &str, other: &str) -> usize {
 pub(super) struct Values<'a>(pub(super) &'a BTreeMap<String, String>);
 
 impl Values<'_> {
-    /// What Go's `strconv.ParseBool` takes, as Docker does, and `on` and `off`.
+    /// A truth: what Go's `strconv.ParseBool` takes, as Docker does, and `on` and `off`.
     pub(super) fn truth(self, key: &str) -> Result<Option<bool>> {
         let Some(value) = self.0.get(key) else { return Ok(None) };
         match value.as_str() {
