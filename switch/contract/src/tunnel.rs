@@ -44,9 +44,3 @@ pub enum TunnelSocket {
 
 /// Sending sockets of each VTEP of this host.
 pub const TUNNEL_SENDERS: u16 = 16;
-
-/// Records in one message, so that it fits.
-pub const RECORDS_MAX: usize = 100;
-
-/// Addresses of one record, at most.
-pub const RECORD_ADDRESSES_MAX: usize = 8;

@@ -42,7 +42,7 @@ use crate::publish;
 pub const NAME: &str = "(uplink)";
 /// Claims at each address for each protocol before any is asked for.
 const CLAIMS_FIRST: usize = 512;
-/// Routes the datapath is told, so that they fit one message; further ones lead nowhere.
+/// Routes the datapath is told: each packet that leaves is compared with all. Further ones lead nowhere.
 const ROUTES_MAX: usize = 400;
 
 /// The choice of uplinks.
