@@ -221,7 +221,8 @@ impl Table {
         Outcome::Applied
     }
 
-    /// Forgets all that control said of an address, tombstones included: the next record holds whatever its version.
+    /// Forgets all that control said of an address, tombstones included: the next record holds, whatever its
+    /// version.
     pub fn erase(&mut self, mac: Mac) {
         let hash = self.hash.of(&mac);
         let is_said = |entry: &Entry| entry.mac == mac && !matches!(entry.origin, Origin::Learned { .. });

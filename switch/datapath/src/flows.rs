@@ -1,7 +1,7 @@
 //! Pages of the translator's flows, as control asks for them.
 //!
-//! There may be a million, of which somebody wants to see three: they are chosen here, and what one command looks at
-//! and answers is bounded, so that no frame waits for a listing.
+//! There may be a million flows, of which somebody wants to see three: they are chosen here, and one order
+//! looks at and answers a bounded number, so that no frame waits for a listing.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use vswitch_nat::{Listed, Nat, Realm};
 
 /// Flows on a page at most, so that it fits one message.
 const PAGE: usize = 64;
-/// Records that one command looks at; some hundred microseconds.
+/// Records that one order looks at; some hundred microseconds.
 const LOOKS: u32 = 8192;
 
 /// Whether a filter asks for a flow.

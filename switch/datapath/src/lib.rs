@@ -3,18 +3,19 @@
 //! # Theory of operation
 //! Control starts this process with one end of a `SOCK_SEQPACKET` pair as standard input and sends it
 //! [orders](vswitch_contract::order). The first says how to run; then the process confines itself
-//! ([`vswitch_sys::confine`]) and enters the loop of [`turn`]. A port is a descriptor and a description, so a new process
-//! that is told the same facts goes on where a dead one stopped.
+//! ([`vswitch_sys::confine`]) and enters the loop of [`turn`]. A port is a descriptor and a description, so a
+//! new process that is told the same facts goes on where a dead one stopped.
 //!
-//! When control dies the loop goes on, and the next control finds the process by its socket, asks for the facts, and goes on
-//! giving orders. A process without any port ends with its control: it keeps nothing alive.
+//! When control dies the loop goes on, and the next control finds the process by its socket, asks for the
+//! facts, and goes on giving orders. A process without any port ends with its control: it keeps nothing
+//! alive.
 //!
 //! | file | |
 //! |---|---|
 //! | [`turn`] | the loop: receive, decide, serve, transmit, rest |
 //! | [`serve`] | guests of the gateway, in their order |
 //! | [`worker`] | everything that one worker has to itself |
-//! | [`ports`] [`ready`] | where frames leave, which ports are ready, and numbers of other descriptors |
+//! | [`ports`] [`ready`] | the egress of each port, which ports are ready, and numbers of other descriptors |
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`uplink`] | the way out: the switch, the translator and the uplinks |
 //! | [`tunnel`] | networks that span hosts: the switch, VXLAN and its sockets |

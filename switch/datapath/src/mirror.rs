@@ -65,7 +65,7 @@ mod tests {
         }
     }
 
-    /// What the next datapath has.
+    /// The translator of the next datapath.
     fn next(mirror: &Mirror) -> Nat {
         let mut nat = told();
         restore(mirror, &mut nat, NOW + Duration::from_secs(1), &|network, _| {

@@ -1,18 +1,18 @@
-//! Ways out of the switch, and which of them have something to read.
+//! The egress of every port, and the ports that have something to read.
 
 use std::collections::VecDeque;
 
 use vswitch_frame::{Accepts, PortId};
 use vswitch_sys::device::Device;
 
-/// Where frames for a port leave.
+/// The exit of frames for a port.
 #[derive(Debug)]
 pub(crate) enum Egress {
-    /// By a descriptor of its own.
+    /// A descriptor of its own.
     Device(Port),
-    /// Through the tunnel that the port is: all tunnels share sockets.
+    /// The tunnel that the port is: all tunnels share sockets.
     Tunnel,
-    /// Nowhere: a relay has taken them in.
+    /// None: a relay has taken them in.
     Relay,
 }
 
@@ -44,7 +44,7 @@ impl Ports {
         Self { table: Vec::new(), ready: VecDeque::with_capacity(PortId::LIMIT) }
     }
 
-    /// Says where frames for a port leave; gives back the egress it had.
+    /// Sets the egress of a port; gives back the one it had.
     pub(crate) fn insert(&mut self, id: PortId, egress: Egress) -> Option<Egress> {
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);

@@ -11,7 +11,7 @@ pub(crate) const LISTENER: usize = usize::MAX - 1;
 pub(crate) const RESOLVER: usize = usize::MAX - 2;
 /// The receiving socket of tunnels.
 pub(crate) const TUNNEL_SOCKET: usize = usize::MAX - 3;
-/// Sockets of relays: odd ones listen, even ones are the proxy's.
+/// The first number of relays' sockets: odd ones listen, even ones are the proxy's.
 pub(crate) const RELAYS_FROM: usize = 1 << 16;
 
 /// The number by which a descriptor of the proxy's is waited for.

@@ -1,10 +1,9 @@
-//! When there is no work: spin for a moment, then sleep.
+//! Rest when there is no work: spin for a moment, then sleep.
 
 use std::time::Duration;
 
-use vswitch_frame::Instant;
-
 use vswitch_contract::poll::PollMode;
+use vswitch_frame::Instant;
 
 /// How long to look for work, yielding the core between looks, before sleeping. A container answers
 /// within this time more often than not, and being awake then saves it the price of a wake-up.
@@ -18,7 +17,7 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// Does otherwise from now on.
+    /// Rests in another mode from now on.
     pub(crate) fn set_mode(&mut self, mode: PollMode) {
         self.mode = mode;
     }

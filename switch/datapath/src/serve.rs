@@ -9,8 +9,9 @@
 //! | 3e | [names](crate::names) | questions for names, which the gateway found among its own |
 //! | 3f | [way out](crate::uplink) | packets that leave, which the gateway found among its own |
 //!
-//! Relays come first since a frame of theirs may have any client's address as its target. Nobody is asked about a burst of
-//! which nothing is local: between containers of one network no guest is touched, the translator least of all.
+//! Relays come first since a frame of theirs may have any client's address as its target. A burst without
+//! local frames reaches no guest but tunnels, which look at its frames for many: between containers of one
+//! network the translator is never touched.
 
 use vswitch_engine::Verdicts;
 use vswitch_frame::{Instant, PortId};
@@ -41,7 +42,7 @@ impl Datapath {
             let origin = Origin { switch: &self.switch, ingress, now };
             made += self.resolver.serve(origin, verdicts, pool); // 3e
             made += self.uplink(now).leave(ingress); // 3f
-            // Before a frame leaves: nobody hears of a flow that is not written down.
+            // Flows are written down before a frame leaves: nobody hears of one that is not.
             mirror::follow(&self.mirror, &mut self.nat);
         }
         made

@@ -1,11 +1,11 @@
 //! Coalesce, split and send what was decided.
 //!
 //! # Theory of operation
-//! What leaves for one port leaves together: a run of one flow becomes one super-frame where the
-//! receiver takes it, a super-frame is split where it does not. What leaves through a tunnel is planned there
-//! ([`super::tunnel`]). Every frame handed in goes back to the
-//! pool before the call returns.
+//! Frames for one port leave together: a run of one flow becomes one super-frame where the receiver takes it,
+//! a super-frame is split where it does not. Frames for a tunnel are planned there ([`super::tunnel`]). Every
+//! frame handed in goes back to the pool before the call returns.
 
+use vswitch_contract::counters::{Counter, Counters};
 use vswitch_engine::Audience;
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::split::Splitter;
@@ -14,9 +14,8 @@ use vswitch_sys::packet::Vectors;
 
 use super::ports::{Egress, Port, Ports};
 use super::tunnel::Tunnels;
-use vswitch_contract::counters::{Counter, Counters};
 
-/// What transmission keeps from burst to burst.
+/// The state of transmission from burst to burst.
 #[derive(Debug)]
 pub(crate) struct Transmit {
     coalescer: Coalescer,
@@ -33,7 +32,7 @@ pub(crate) struct Transmission<'a> {
     out: Out<'a>,
 }
 
-/// What a send needs beside a port and its frames.
+/// The tools of a send, beside a port and its frames.
 struct Out<'a> {
     pool: &'a mut Pool,
     vectors: &'a mut Vectors,

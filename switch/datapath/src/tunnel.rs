@@ -1,20 +1,23 @@
-//! Tunnels: what joins the switch and VXLAN.
+//! Tunnels join the switch and VXLAN.
 //!
 //! # Theory of operation
 //! ```text
 //!  frames for a tunnel's port ─► plan ─► gathered sends ─► a sending socket, by the flow's hash
-//!  the receiving socket ─► datagrams ─► frames and super-frames ─► engine, as received from the tunnel's port
+//!  the receiving socket ─► datagrams ─► frames, super-frames ─► engine, as received from the tunnel's port
 //! ```
-//! A tunnel is a port of the switch without a descriptor: all tunnels share one receiving socket and a few sending
-//! ones. Every decision is [`vswitch_vxlan`]'s; `docs/tunnels.md` has a packet's whole walk.
+//! A tunnel is a port of the switch without a descriptor: all tunnels share one receiving socket and a few
+//! sending ones. Every decision is [`vswitch_vxlan`]'s; `docs/overlay.md` has a packet's whole walk.
 //!
-//! * **Out**, payload stays where it is: a send gathers headers from the plan's memory and payload from the frames.
-//! * **In**, a merged frame is copied once, from the datagrams it came in into its slot: a frame is one piece.
-//! * **Without segmentation**: what the kernel does not cut is sent again datagram by datagram, and from then on
-//!   planned so until the tunnel's MTU is said anew.
+//! * **Out**, payload stays where it is: a send gathers headers from the plan's memory and payload from the
+//!   frames.
+//! * **In**, a merged frame is copied once, from the datagrams it came in into its slot: a frame is one
+//!   piece.
+//! * **Without segmentation**: a send that the kernel does not cut is sent again datagram by datagram, and
+//!   from then on all are planned so until the tunnel's MTU is said anew.
 //! * **Questions** (ARP, ND) for who lives elsewhere by a record are answered here and not carried.
-//! * **Books.** What a plan refuses and what the kernel does not take is counted at the tunnel's port; what came
-//!   and is of no tunnel, at [`TUNNELS`].
+//! * **Books.** Frames that a plan refuses and datagrams that the kernel does not take are counted at the
+//!   tunnel's port; datagrams that came and are of no tunnel, at
+//!   [`TUNNELS`](vswitch_contract::reserved::TUNNELS).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,6 +25,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use vswitch_contract::counters::{Counter, Counters};
+use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec};
 use vswitch_engine::{Switch, Verdicts};
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId, PortId};
 use vswitch_sys::device::reason_of;
@@ -32,14 +37,11 @@ use vswitch_vxlan::{
     Vni,
 };
 
-use vswitch_contract::counters::{Counter, Counters};
-use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec};
-
 /// Messages taken in one call while they are large: no more than stay in a core's second-level cache.
 const LARGE_AT_ONCE: usize = 4;
 /// Pieces of one datagram: headers and payload.
 const PIECES: usize = 2;
-/// A message of more bytes is large.
+/// Bytes above which a message is large.
 const LARGE_BYTES: usize = 16 * 1024;
 
 /// All tunnels of this host, and the sockets they share.
@@ -66,7 +68,7 @@ struct Senders {
     segments: u16,
 }
 
-/// What the receiving socket gives, and what is made of it.
+/// The messages that the receiving socket gave, and the frames that are made of them.
 #[derive(Debug)]
 pub(super) struct Inbox {
     receiver: udp::Receiver,
@@ -82,8 +84,8 @@ impl Inbox {
         Self { receiver, into, singles: Vec::new(), at_once: LARGE_AT_ONCE }
     }
 
-    /// Opens the messages from `first` on that belong together, of `count`, and says how many they are: one that is
-    /// several datagrams, or all that are one each.
+    /// Opens the messages from `first` on that belong together, of `count`, and says how many they are: one
+    /// that is several datagrams, or all that are one each.
     pub(super) fn open(
         &mut self,
         tunnels: &mut vswitch_vxlan::Tunnels,
@@ -111,12 +113,12 @@ impl Inbox {
         self.into.inners()
     }
 
-    /// What was dropped meanwhile, and of which network.
+    /// The drops meanwhile: of which network, and why.
     pub(super) fn dropped(&self) -> &[(Option<Vni>, DropReason)] {
         self.into.dropped()
     }
 
-    /// Makes `frame` one of those that were opened last; `first` is where opening began.
+    /// Makes `frame` one of the frames that were opened last; `first` is where opening began.
     pub(super) fn copy(&mut self, number: usize, first: usize, frame: &mut Frame) {
         let room = &self.receiver.room()[first * STRIDE..];
         if let Some(inner) = self.into.inners().get(number) {
@@ -209,11 +211,12 @@ impl Tunnels {
         Some(spec.port)
     }
 
-    /// Says the MTU of the underlay of a network's tunnel; says which port that is, and what it takes now.
+    /// Sets the MTU of the underlay of a network's tunnel; says which port that is, and the largest packet it
+    /// takes now.
     pub(super) fn set_mtu(&mut self, network: NetworkId, bytes: u32) -> Option<(PortId, usize)> {
         let spec = self.specs.get_mut(&network)?;
         spec.underlay_mtu = bytes;
-        // It may be another interface, which may do what the last one did not.
+        // The interface may be another one, which may segment where the last one did not.
         if let Some(senders) = self.senders.get_mut(&spec.local) {
             senders.segments = SEGMENTS_MAX;
         }
@@ -253,8 +256,8 @@ impl Tunnels {
         self.table.sweep(now);
     }
 
-    /// Takes what the receiving socket has, as much as one burst may be: how many messages, to be opened in the inbox, which
-    /// is to be [given back](Self::give_back).
+    /// Takes what the receiving socket has, as much as one burst may be. Returns how many messages there are,
+    /// and the inbox in which they are opened, to be [given back](Self::give_back).
     pub(super) fn receive(&mut self) -> Option<(usize, Inbox)> {
         let Some(((_, socket), mut inbox)) = self.receiver.as_ref().zip(self.inbox.take()) else {
             self.ready = false;
@@ -278,7 +281,8 @@ impl Tunnels {
         &mut self.table
     }
 
-    /// Answers questions about who lives elsewhere by a record, among the frames of a port that are sent to many.
+    /// Answers questions about who lives elsewhere by a record, among the frames of a port that are sent to
+    /// many.
     pub(super) fn answer(&mut self, ingress: PortId, switch: &Switch, verdicts: &mut Verdicts) {
         let Some(port) = switch.port(ingress) else { return };
         let Some(spec) = self.specs.get(&port.network).filter(|spec| spec.port != ingress) else { return };

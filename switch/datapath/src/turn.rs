@@ -1,10 +1,10 @@
 //! One turn of the poll loop: the road of every frame, on one screen.
 //!
 //! # Theory of operation
-//! Each ready port in turn gives one burst, and the burst goes all the way before the next port is
-//! looked at: its bytes are still in cache when they are sent, and its slots are free again. The laws
-//! at the end of a burst are checked in debug builds: every frame received got exactly one verdict,
-//! and every slot came back to the pool or is held on the way out ([`uplink`]).
+//! Each ready port in turn gives one burst, and the burst goes all the way before the next port is looked at:
+//! its bytes are still in cache when they are sent, and its slots are free again. The laws at the end of a
+//! burst are checked in debug builds: every frame received got exactly one verdict, and every slot came back
+//! to the pool or is held ([`uplink`], [`relay`](crate::relay)).
 
 use std::io;
 
@@ -28,12 +28,12 @@ use crate::tunnel::{Inbox, Tunnels};
 use crate::uplink::{self, HELD_MAX, Uplink, Uplinks};
 use crate::worker::Worker;
 
-/// Most that one burst takes: enough datagrams to coalesce well, and no more bytes than stay in a core's
+/// The most that one burst takes: enough datagrams to coalesce well, and no more bytes than stay in a core's
 /// second-level cache while they are copied in and out.
 const BUDGET: Budget = Budget { frames: 1024, bytes: 256 * 1024 };
 
-/// Slots: one burst, what the gateway makes over it, what is held on the way out, the pieces of the super-frame that is
-/// being split, and the frame being received.
+/// Slots of the pool: one burst, frames that the gateway makes over it, frames held on the way out, the
+/// pieces of the super-frame that is being split, and the frame being received.
 const SLOTS: usize = BUDGET.frames + FRAMES_MADE_MAX + HELD_MAX + vswitch_frame::split::PIECES_MAX + 1;
 
 /// Everything the loop works on.
@@ -56,7 +56,7 @@ pub(crate) struct Datapath {
 }
 
 impl Datapath {
-    /// One that has nothing yet. `descriptors` is how many the process may have.
+    /// A datapath that has nothing yet. `descriptors` is how many the process may have.
     pub(crate) fn new(
         desk: Desk,
         seed: u64,
@@ -82,7 +82,7 @@ impl Datapath {
         }
     }
 
-    /// Turns until it is over.
+    /// Turns until there is nothing left to do.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         loop {
             let now = clock::now();
@@ -99,8 +99,8 @@ impl Datapath {
         }
     }
 
-    /// Lets every port that is ready give one burst; says whether there was any frame. Until everything was told none does:
-    /// the kernel's queues hold what comes.
+    /// Lets every port that is ready give one burst; says whether there was any frame. Until control has told
+    /// everything none does: the kernel's queues hold what comes.
     fn turn(&mut self, now: Instant) -> bool {
         if !self.desk.has_begun() {
             return false;
@@ -116,7 +116,7 @@ impl Datapath {
         worked
     }
 
-    /// One burst of one port, from its descriptor to those of its receivers.
+    /// Moves one burst of one port from its descriptor to those of its receivers.
     fn turn_of(&mut self, ingress: PortId, now: Instant) -> bool {
         let Worker { ports, vectors, pool, burst, .. } = &mut self.worker;
         let Some(port) = ports.get_mut(ingress) else { return false };
@@ -133,7 +133,7 @@ impl Datapath {
         received > 0
     }
 
-    /// All but the first part of a turn, of what a port has received.
+    /// Does every part of a turn but the first with the burst that a port has received.
     pub(crate) fn pass_on(&mut self, ingress: PortId, now: Instant) {
         let received = self.worker.burst.len();
         let bytes: usize = self.worker.burst.iter().map(Frame::len).sum();
@@ -161,7 +161,7 @@ impl Datapath {
         self.check_slots();
     }
 
-    /// A burst of the tunnels' socket: frames of one tunnel after the other, in the order they came.
+    /// Moves a burst of the tunnels' socket: frames of one tunnel after the other, in the order they came.
     fn turn_of_tunnels(&mut self, now: Instant) -> bool {
         let Some((count, mut inbox)) = self.tunnels.receive() else { return false };
         let mut ingress = TUNNELS;
@@ -310,7 +310,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Control's orders, a few a turn. `false` when there is nothing left to do.
+    /// Carries out control's orders, a few a turn. `false` when there is nothing left to do.
     fn carry_out_orders(&mut self) -> bool {
         const ORDERS_PER_TURN: usize = 16;
         for _ in 0..ORDERS_PER_TURN {

@@ -1,9 +1,10 @@
 //! Everything that one worker has to itself.
 //!
-//! There is one worker. What it does not own is either the same for all workers, and changed by facts that each would be told
-//! (the switch), or belongs to flows, relays and tunnels of which each worker would have its own, reached by message from
-//! the others (translator, relays, tunnels, names). Nothing is shared by a lock.
+//! There is one worker. The switch is not its own: it would be the same for all workers, changed by facts
+//! that each is told. Neither are translator, relays, tunnels and names: each worker would have its own
+//! flows, relays and tunnels, reached by message from the others. Nothing is shared by a lock.
 
+use vswitch_contract::counters::Counters;
 use vswitch_contract::reserved::RELAY;
 use vswitch_engine::Verdicts;
 use vswitch_frame::coalesce::Coalescer;
@@ -14,7 +15,6 @@ use crate::ports::{Egress, Ports};
 use crate::rest::Rest;
 use crate::transmit::{Transmission, Transmit};
 use crate::tunnel::Tunnels;
-use vswitch_contract::counters::Counters;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A worker without ports. `slots` are those of its pool, `burst` the frames of its largest burst; `seed` is secret and
-    /// random.
+    /// A worker without ports. `slots` are those of its pool, `burst` the frames of its largest burst; `seed`
+    /// is secret and random.
     pub(crate) fn new(slots: usize, burst: usize, seed: u64) -> Self {
         let mut ports = Ports::new();
         ports.insert(RELAY, Egress::Relay);
@@ -56,7 +56,7 @@ impl Worker {
         transmit.with(ports, tunnels, pool, vectors, counters).flood(burst, targets.iter().copied());
     }
 
-    /// Transmission of verdicts, and they.
+    /// Returns the transmission, and the verdicts that it sends.
     pub(crate) fn transmission<'a>(
         &'a mut self,
         tunnels: &'a mut Tunnels,

@@ -6,9 +6,6 @@ use vswitch_tests::repository::{self, Document};
 const POINTERS: &[&str] =
     &["Those", "That of", "That which", "What", "Whatever", "Who", "Whoever", "The same"];
 
-/// Folders whose comments are not yet held to this. One that is not there yet may be named.
-const NOT_YET: &[&str] = &["switch/datapath/", "vxlan/"];
-
 /// The text of a comment line, and whether it is a docstring; `None` for a line of code.
 fn comment(line: &str) -> Option<(bool, &str)> {
     let line = line.trim_start();
@@ -52,28 +49,10 @@ fn complaints(source: &Document, width: usize) -> Vec<String> {
     complaints
 }
 
-fn is_held(path: &str) -> bool {
-    !NOT_YET.iter().any(|folder| path.starts_with(folder))
-}
-
 #[test]
 fn comments_open_with_their_noun_and_fit() {
     let (width, sources) = (width(), repository::documents("rs"));
-    let held = sources.iter().filter(|source| is_held(&source.path));
-    super::report(&held.flat_map(|source| complaints(source, width)).collect::<Vec<_>>());
-}
-
-#[test]
-fn folders_that_keep_to_it_are_held_to_it() {
-    let (width, sources) = (width(), repository::documents("rs"));
-    let keeps = |folder: &&&str| {
-        let mut below = sources.iter().filter(|source| source.path.starts_with(**folder)).peekable();
-        below.peek().is_some() && below.all(|source| complaints(source, width).is_empty())
-    };
-    let kept = NOT_YET.iter().filter(keeps);
-    super::report(
-        &kept.map(|folder| format!("{folder}: keeps to it, so no longer one of NOT_YET")).collect::<Vec<_>>(),
-    );
+    super::report(&sources.iter().flat_map(|source| complaints(source, width)).collect::<Vec<_>>());
 }
 
 #[test]

@@ -53,13 +53,13 @@ impl Datapath {
     /// Makes the datapath as a fact says: `new` in place of `old`, of which one at least is there.
     ///
     /// # Errors
-    /// One line; then it is as `old` says.
+    /// One line; then the datapath is as `old` says.
     fn apply(&mut self, old: Option<&Held>, new: Option<&Held>) -> Result<(), Refusal> {
         let Some(held) = new.or(old) else { return Ok(()) };
         let is_there = new.is_some();
         let before = old.map(|old| &old.fact);
         match &held.fact {
-            // Kept for the next control, and nothing else.
+            // Facts kept for the next control, and for nothing else.
             Fact::FarSide | Fact::Claim(_) => {}
             Fact::Poll(mode) => self.worker.rest.set_mode(*mode),
             Fact::HostAddresses(addresses) => {
@@ -148,7 +148,8 @@ impl Datapath {
         self.uplinks.granted();
     }
 
-    /// Lets the translator use all ports that are claimed: those of an address that is back went with it.
+    /// Lets the translator use all claimed ports again: an address that went away and is back has lost its
+    /// own.
     fn grant_again(&mut self) {
         let first = Key::Uplink(u16::MAX);
         let behind = self.desk.facts.behind(Some(first)).map(|held| &held.fact);

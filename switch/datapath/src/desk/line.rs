@@ -1,6 +1,6 @@
 //! The line to control: one connection at a time, and the listener where the next one comes in.
 //!
-//! Control may die; the datapath goes on, and whoever is control next connects to the listener. It must be root, as
+//! Control may die; the datapath goes on, and the next control connects to the listener. It must be root, as
 //! control is: nobody else may reconfigure the switch or take its descriptors.
 
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ const ROOT: u32 = 0;
 /// A message and the descriptors that rode along.
 type Message = (Vec<u8>, Vec<OwnedFd>);
 
-/// Where orders come from.
+/// The source of orders: the channel to control, if there is one, and the listener.
 #[derive(Debug)]
 pub(crate) struct Line {
     channel: Option<Channel>,
@@ -51,8 +51,8 @@ impl Line {
         self.channel.is_none()
     }
 
-    /// The next message and the descriptors that rode along, or a line that says why there is none; `None` when nothing
-    /// came. When control is gone the next one is let in, if it is waiting.
+    /// The next message and the descriptors that rode along, or a line that says why there is none; `None`
+    /// when nothing came. When control is gone the next one is let in, if it is waiting.
     pub(crate) fn receive(&mut self, poller: &Poller) -> Option<Result<Message, String>> {
         loop {
             let (length, fds) = self.receive_packet(poller)?;
@@ -70,7 +70,7 @@ impl Line {
             if let Some(channel) = &self.channel {
                 match channel.receive_all(&mut self.buffer) {
                     Ok(received) => return received,
-                    // Whatever the reason, nobody can be talked to there any more.
+                    // The reason does not matter: nobody can be talked to there any more.
                     Err(_) => {
                         let _ = poller.remove(channel.as_fd());
                         self.channel = None;
@@ -89,8 +89,8 @@ impl Line {
         }
     }
 
-    /// Sends an answer and the descriptors that ride along. An answer that cannot be sent is lost with the control that it
-    /// was for.
+    /// Sends an answer and the descriptors that ride along. An answer that cannot be sent is lost with the
+    /// control that it was for.
     pub(crate) fn send(&mut self, text: &[u8], fds: Vec<Arc<OwnedFd>>) {
         self.unsent = parts::packets(text).collect();
         self.unsent_fds = fds;

@@ -6,7 +6,7 @@
 //! | [`memory`] | the facts that control told |
 //! | [`orders`] | orders, carried out |
 //! | [`apply`] | changes of facts, carried out |
-//! | [`port`] [`tunnel`] | parts of that, for ports and for tunnels |
+//! | [`port`] [`tunnel`] | changes of ports, and of tunnels and what is beyond them |
 
 mod apply;
 pub(crate) mod line;

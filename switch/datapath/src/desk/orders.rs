@@ -1,4 +1,4 @@
-//! Orders of control's, carried out.
+//! Control's orders, carried out.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -50,12 +50,13 @@ impl Datapath {
                 Reply::Done
             }
         };
-        // What is answered is written down.
+        // Flows are written down before an answer tells of them.
         mirror::follow(&self.mirror, &mut self.nat);
         self.desk.reply(&reply);
     }
 
-    /// Says how it runs to a control that did not start it, and hands it what both write to.
+    /// Says how the datapath runs to a control that did not start it, and hands it the mirror and the
+    /// counters.
     fn greet(&mut self, version: &str) {
         let memory = [self.mirror.as_fd().try_clone_to_owned(), self.counters.as_fd().try_clone_to_owned()];
         let reply = match memory {
@@ -89,7 +90,8 @@ impl Datapath {
         Reply::Done
     }
 
-    /// Takes up the flows of the datapath before, of those containers that are still there, and begins to move frames.
+    /// Takes up the flows of the datapath before, of those containers that are still there, and begins to
+    /// move frames.
     fn begin(&mut self, now: Instant) -> Reply {
         if self.desk.begun {
             return Reply::Done;

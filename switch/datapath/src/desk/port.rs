@@ -15,7 +15,7 @@ use crate::ports::{self, Egress};
 use crate::turn::Datapath;
 
 impl Datapath {
-    /// Makes a port as its fact says. One of which only the station is another goes on as it is.
+    /// Makes a port as its fact says. A port of which only the station changes goes on as it is.
     pub(super) fn set_port(
         &mut self,
         id: PortId,
@@ -34,7 +34,7 @@ impl Datapath {
         }
         self.remove_port(id);
         self.add_port(id, spec, fd).inspect_err(|_| {
-            // It was one before, so it can be again.
+            // The port was one before, so it can be again.
             let _ = old.fds.first().map(|fd| self.add_port(id, before, fd));
         })
     }

@@ -1,7 +1,7 @@
-//! Facts about tunnels, and about who is beyond them.
+//! Facts about tunnels, and about the endpoints beyond them.
 //!
-//! An endpoint beyond a tunnel is known in two places: where frames to it go, to the tunnel; that it is beyond the tunnel,
-//! and what it may send from, to the switch. Here they are kept alike.
+//! An endpoint beyond a tunnel is known in two places, which are kept alike here: the tunnel knows where
+//! frames to it go; the switch knows that it is beyond the tunnel, and what it may send from.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -48,7 +48,8 @@ impl Datapath {
         }
     }
 
-    /// Makes a tunnel as its fact says. One of which only the underlay's MTU is another goes on with all it knows.
+    /// Makes a tunnel as its fact says. A tunnel of which only the underlay's MTU changes goes on with all it
+    /// knows.
     pub(super) fn set_tunnel(
         &mut self,
         network: NetworkId,

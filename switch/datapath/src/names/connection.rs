@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use vswitch_frame::PortId;
 
-/// What a connection is known by outside.
+/// The name of a connection outside of its stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Connection {
     pub(super) port: PortId,

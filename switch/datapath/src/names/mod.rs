@@ -1,4 +1,4 @@
-//! Answers what containers ask their gateway at port 53.
+//! Names: answers to the questions that containers ask their gateway at port 53.
 //!
 //! # Theory of operation
 //!
@@ -10,8 +10,8 @@
 //!                            └──────────────────► answers ─────────────┘
 //! ```
 //!
-//! What is known here is answered by [`vswitch_engine::dns`]. Other questions go to control, which alone
-//! has a network; it answers over the same channel, in any order. Who asked is kept in a table of
+//! Questions for names known here are answered by [`vswitch_engine::dns`]. Other questions go to control,
+//! which alone has a network; it answers over the same channel, in any order. Askers are kept in a table of
 //! [`upstream::IN_FLIGHT_MAX`] entries for [`upstream::DEADLINE`]. When there is no room in it, no answer in
 //! time or no channel, the client is told that the server failed.
 //!
@@ -184,7 +184,7 @@ impl Resolver {
         self.streams.send(now, pool, &mut self.scratch, forward);
     }
 
-    /// Hands `self.answer` to whoever asked.
+    /// Hands `self.answer` to the asker.
     fn deliver(
         &mut self,
         question: &[u8],

@@ -1,4 +1,4 @@
-//! Where a question came from.
+//! The origin of a question.
 
 use vswitch_engine::Switch;
 use vswitch_frame::{Instant, PortId};

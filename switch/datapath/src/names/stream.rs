@@ -3,9 +3,9 @@
 //!
 //! # Theory of operation
 //!
-//! A small TCP stack of its own (smoltcp) serves each address of a gateway for each port it is asked from, for as long as
-//! there are connections. Whatever it sends goes back to that port, so that no container can be answered
-//! another's question. A frame is only put in its queue; the work is done once a turn.
+//! A small TCP stack of its own (smoltcp) serves each address of a gateway for each port it is asked from,
+//! for as long as there are connections. Everything it sends goes back to that port, so that no container can
+//! be answered another's question. A frame is only put in its queue; the work is done once a turn.
 //!
 //! | limit | at the limit |
 //! |---|---|
@@ -236,7 +236,7 @@ impl Stack {
         let sockets = &mut self.sockets;
         self.talks.retain(|talk| {
             let state = sockets.get::<tcp::Socket<'_>>(talk.handle).state();
-            // What still listens lost its first segment: the client sends it again.
+            // A socket that still listens lost its first segment: the client sends it again.
             let gone = matches!(state, tcp::State::Closed | tcp::State::TimeWait | tcp::State::Listen);
             if gone {
                 sockets.remove(talk.handle);
@@ -311,7 +311,7 @@ impl Talk {
             && self.inbox.len() < LENGTH_BYTES + QUESTION_BYTES_MAX
     }
 
-    /// When it is closed for want of messages; `None` while an answer is owed to it.
+    /// The time at which it is closed for want of messages; `None` while an answer is owed to it.
     fn idle_at(&self) -> Option<Instant> {
         (self.waiting == 0).then(|| self.active_at + IDLE)
     }

@@ -8,6 +8,7 @@ use simple_dns::{CLASS, Name, Packet, QTYPE, Question, RCODE, TYPE};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{HardwareAddress, IpCidr};
+use vswitch_contract::names::NUMBER_BYTES;
 use vswitch_engine::{Endpoint, Limits, Network, Port, Station};
 use vswitch_frame::headers::ethertype;
 use vswitch_frame::{Checksum, Gso, GsoKind, Mac, NetworkId, Offload};
@@ -15,7 +16,6 @@ use vswitch_sys::seqpacket::Channel;
 
 use super::stream::{Queue, tcp_instant};
 use super::*;
-use vswitch_contract::names::NUMBER_BYTES;
 
 const WEB: PortId = PortId(1);
 const DB: PortId = PortId(2);
@@ -67,7 +67,7 @@ impl Bench {
         (dropped, self.free(verdicts.forward))
     }
 
-    /// What is sent at the end of a turn.
+    /// The frames sent at the end of a turn.
     fn poll(&mut self) -> Vec<Vec<u8>> {
         let mut forward = Vec::new();
         self.resolver.poll(&self.switch, &mut self.pool, &mut forward, self.now);

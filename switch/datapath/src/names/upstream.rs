@@ -24,7 +24,7 @@ pub(super) const QUESTION_BYTES_MAX: usize = 4096;
 /// How long control may take: three servers of four seconds, and a little.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(13);
 
-/// Who wants to know.
+/// The party that wants to know.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asker {
     /// The sender of a datagram.
@@ -56,7 +56,7 @@ pub(super) struct Upstream {
     channel: Option<Channel>,
     ready: bool,
     next: u64,
-    /// By number: the order they were asked in, which is that of their deadlines.
+    /// Questions by number: the order they were asked in, which is that of their deadlines.
     waiting: BTreeMap<u64, Waiting>,
     per_port: BTreeMap<PortId, usize>,
     buffer: Vec<u8>,

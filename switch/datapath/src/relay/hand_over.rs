@@ -14,11 +14,11 @@ use super::{Relays, targets};
 use crate::ready::{RELAYS_FROM, number_of};
 
 impl Relays {
-    /// Takes a page of the sockets of a published range; a range leads nowhere at first. Without sockets the range is closed
-    /// from that page on.
+    /// Takes a page of the sockets of a published range; a range leads nowhere at first. Without sockets the
+    /// range is closed from that page on.
     ///
     /// # Errors
-    /// Why they are not taken; then the range has those of the pages before.
+    /// The reason that they are not taken; then the range has those of the pages before.
     pub(crate) fn set_sockets(
         &mut self,
         relayed: Relayed,
@@ -120,7 +120,8 @@ impl Relays {
         self.proxy.release(gone, pool, &mut self.out, now);
     }
 
-    /// Closes the sockets of a published range from one on. Control has duplicates, so they must leave the poller first.
+    /// Closes the sockets of a published range from one on. Control has duplicates, so they must leave the
+    /// poller first.
     fn close_from(&mut self, relayed: Relayed, first: usize, poller: &Poller) {
         let Some(publication) = self.sockets.publications.get_mut(&relayed) else { return };
         for socket in publication.sockets.split_off(first.min(publication.sockets.len())) {

@@ -1,18 +1,19 @@
-//! Relays: what joins the switch, the proxy and the sockets that hold published ports.
+//! Relays join the switch, the proxy and the sockets that hold published ports.
 //!
 //! # Theory of operation
 //! ```text
 //!  a socket of the host's ─► accept ─► proxy ─► frames ─► engine ─► container's port
 //!  a container's frame for its gateway ─► engine ─► the proxy's? ─► proxy ─► a socket of the host's
 //! ```
-//! Control hands over one socket for each published port, which it holds, too: a port stays published while either of
-//! the two processes lives. The proxy is a port of the switch in nothing but its counters: its frames are those of the
-//! gateways. What is for a relay is taken before it is routed, since its destination may be any client's address.
+//! Control hands over one socket for each published port, which it holds, too: a port stays published while
+//! either of the two processes lives. The proxy is a port of the switch in nothing but its counters: its
+//! frames are those of the gateways. A frame for a relay is taken before it is routed, since its destination
+//! may be any client's address.
 //!
 //! A published port that leads nowhere, because its container is away, resets its clients.
 //!
-//! Each connection takes a descriptor. At [`LEFT_PART`] less than all that this process may have, further clients are
-//! reset; so there are always some left to tell them.
+//! Each connection takes a descriptor. At [`LEFT_PART`] less than all that this process may have, further
+//! clients are reset; so there are always some left to tell them.
 
 mod hand_over;
 mod sockets;
@@ -49,12 +50,12 @@ pub(crate) struct Relays {
     sockets: Sockets,
     /// Listening sockets where connections may wait, by number.
     ready: VecDeque<usize>,
-    /// Those at which none could be accepted, and when they are tried again.
+    /// Listening sockets at which none could be accepted, and when they are tried again.
     stuck: Vec<usize>,
     again_at: Option<Instant>,
     /// Frames for containers that have not entered the switch yet.
     out: Vec<(NetworkId, Frame)>,
-    /// Most descriptors this process may have.
+    /// The most descriptors that this process may have.
     descriptors: usize,
 }
 
@@ -88,7 +89,7 @@ impl Relays {
         due || !self.ready.is_empty() || !self.out.is_empty()
     }
 
-    /// A descriptor became ready. It may be closed since.
+    /// Notes that a descriptor became ready. It may be closed since.
     pub(crate) fn set_ready(&mut self, number: usize, now: Instant) {
         let Some(nth) = number.checked_sub(RELAYS_FROM) else { return };
         if nth % 2 == 0 {
@@ -126,7 +127,8 @@ impl Relays {
         }
     }
 
-    /// Accepts clients, does what is due, and has the frames for containers enter the switch. Says whether there were any.
+    /// Accepts clients, does what is due, and has the frames for containers enter the switch. Says whether
+    /// there were any.
     pub(crate) fn work(
         &mut self,
         switch: &mut Switch,

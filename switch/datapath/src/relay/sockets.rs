@@ -13,7 +13,7 @@ use super::targets;
 /// The part of all descriptors that is for other things than sockets of published ports: one of so many.
 pub(super) const OTHERS_PART: usize = 4;
 
-/// Why sockets are not taken.
+/// The reason that sockets are not taken.
 #[derive(Debug)]
 pub(crate) enum SocketsError {
     /// They are not those that are next, or fewer than were sent.
@@ -41,10 +41,10 @@ impl fmt::Display for SocketsError {
 /// A published range.
 #[derive(Debug)]
 pub(super) struct Publication {
-    /// What the proxy knows it by.
+    /// The number by which the proxy knows it.
     pub(super) number: u64,
     pub(super) targets: Targets,
-    /// In the order of ports.
+    /// Sockets in the order of ports.
     pub(super) sockets: Vec<Socket>,
 }
 
@@ -54,11 +54,11 @@ pub(super) enum Socket {
     Datagrams(Token),
 }
 
-/// All of them.
+/// All published ranges, and their sockets.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     pub(super) publications: BTreeMap<Relayed, Publication>,
-    /// Whose a listening socket is, and which of its sockets.
+    /// The range that a listening socket is of, and its place there, by number.
     pub(super) listening: BTreeMap<usize, (Relayed, usize)>,
     pub(super) made: u64,
 }

@@ -1,11 +1,12 @@
-//! Where published ports lead, as the proxy wants to hear it.
+//! Targets of published ports, as the proxy wants to hear them.
 
 use std::net::SocketAddr;
 
 use vswitch_contract::relay::{Target, Targets};
 use vswitch_proxy::{Binding, Bindings};
 
-/// Targets of one port of the container. `publication` is what the proxy knows the published range by.
+/// Targets of one port of the container. `publication` is the number by which the proxy knows the published
+/// range.
 pub(super) fn bindings(targets: &Targets, port: u16, publication: u64) -> Bindings {
     let binding = |target: Target| Binding {
         publication,

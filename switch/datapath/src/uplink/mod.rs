@@ -1,4 +1,4 @@
-//! The way out: what joins the switch, the translator and the uplink.
+//! The way out joins the switch, the translator and the uplinks.
 //!
 //! # Theory of operation
 //! ```text
@@ -10,17 +10,20 @@
 //!
 //!  a container's packet for the host that leads to a container ─► nat ─► inside ─► engine
 //! ```
-//! This is the only file that knows both the engine and the translator, neither of which knows the other. Frames of
-//! an uplink are not switched: it is a port in nothing but its descriptor and its counters.
+//! This is the only file that knows both the engine and the translator, neither of which knows the other.
+//! Frames of an uplink are not switched: it is a port in nothing but its descriptor and its counters.
 //!
-//! * **Several uplinks.** Routes say by which of them a packet leaves, and with which address. What leaves with the address of
-//!   an uplink leaves by it, so that what answers the world goes the way the question came.
-//! * **Books.** Every frame handed in ends up in `forward` or `drop` of the engine's verdicts, or is *held*: it waits for a
-//!   neighbour's answer, or is a fragment that waits for its first. [`Uplinks::held`] says how many are.
-//! * **The host's stack** gets a copy of every frame on the uplink. What is not ours is dropped here in silence
-//!   ([`DropReason::ForHost`]); what is ours it does not answer, as control holds the ports ([`vswitch_sys::claim`]).
-//! * **Claims** are asked for over a channel of their own as soon as the translator wants more, and asked for again if
-//!   they do not come.
+//! * **Several uplinks.** Routes say by which of them a packet leaves, and with which address. A packet with
+//!   the address of an uplink leaves by that one, so that an answer to the world goes the way the question
+//!   came.
+//! * **Books.** Every frame handed in ends up in `forward` or `drop` of the engine's verdicts, or is *held*:
+//!   it waits for a neighbour's answer, or is a fragment that waits for its first. [`Uplinks::held`] says how
+//!   many are.
+//! * **The host's stack** gets a copy of every frame on the uplink. A frame that is not ours is dropped here
+//!   in silence ([`DropReason::ForHost`]); one that is ours the stack does not answer, as control holds the
+//!   ports ([`vswitch_sys::claim`]).
+//! * **Claims** are asked for over a channel of their own as soon as the translator wants more, and asked for
+//!   again if they do not come.
 
 mod neighbours;
 
@@ -55,7 +58,7 @@ struct Leading {
     neighbours: Neighbours,
 }
 
-/// What the way out needs from burst to burst beside the translator.
+/// The state of the way out from burst to burst, beside the translator.
 #[derive(Debug)]
 pub(crate) struct Uplinks {
     by_port: BTreeMap<PortId, Leading>,
@@ -63,10 +66,10 @@ pub(crate) struct Uplinks {
     told_host: Vec<IpAddr>,
     /// The host's routes, as control said them last.
     routes: Vec<Route>,
-    /// Those, and the uplinks'.
+    /// The addresses of the host that control says, and the uplinks'.
     host: BTreeSet<IpAddr>,
     verdicts: vswitch_nat::Verdicts,
-    /// Where claims are asked for.
+    /// The channel on which claims are asked for.
     claims: Option<Channel>,
     asked: Option<Instant>,
 }
@@ -113,7 +116,7 @@ impl Uplinks {
         if wanted.is_empty() {
             return;
         }
-        // What cannot be sent is asked for again.
+        // A question that cannot be sent is asked again.
         if let Ok(text) = serde_json::to_vec(&wanted) {
             let _ = channel.send(&text, &[]);
         }
@@ -145,7 +148,8 @@ pub(super) struct Uplink<'a> {
 }
 
 impl Uplink<'_> {
-    /// Says what an uplink is, if there is one at this port. Packets that waited for the old one's neighbours are dropped.
+    /// Says which uplink is at a port, if there is one. Packets that waited for the old one's neighbours are
+    /// dropped.
     pub(super) fn set_uplink(&mut self, port: PortId, spec: Option<UplinkSpec>) {
         let uplinks = &mut self.uplinks.by_port;
         if uplinks.get(&port).map(|uplink| &uplink.spec) != spec.as_ref() {
@@ -177,7 +181,7 @@ impl Uplink<'_> {
         self.wire();
     }
 
-    /// Tells translator and switch what the ways out are. Where they know of one only, it is the first.
+    /// Tells translator and switch what the uplinks are. Where they know of one only, it is the first.
     fn wire(&mut self) {
         let Uplinks { by_port, told_host, routes, host, .. } = &mut *self.uplinks;
         if by_port.is_empty() {
@@ -200,8 +204,9 @@ impl Uplink<'_> {
         self.switch.set_way_out(WayOut { uplinks: described.collect(), routes });
     }
 
-    /// Takes of what is for the gateway or the host what leads back inside: to a published port or to somebody's mapping; and
-    /// what answers such, or a client outside who is hidden behind the gateway. It is the translator's until [`leave`](Self::leave) gives it a fate.
+    /// Takes the frames for the gateway or the host that lead back inside, to a published port or to
+    /// somebody's mapping, and those that answer such, or a client outside that is hidden behind the gateway.
+    /// They are the translator's until [`leave`](Self::leave) gives them a fate.
     pub(super) fn turn_back(&mut self, ingress: PortId) {
         let leads_anywhere = self.nat.bindings().next().is_some() || self.nat.has_mappings();
         if self.verdicts.local.is_empty() || !leads_anywhere {
@@ -216,7 +221,7 @@ impl Uplink<'_> {
         let taken: Vec<Frame> = verdicts.local.extract_if(.., |frame| back(frame)).collect();
         for frame in taken {
             let (network, sandbox) = switch.sender(ingress, &frame).unwrap_or_default();
-            // Whether it may go there is asked of policy.
+            // Policy is asked whether it may go there.
             let leaving = Leaving::Masqueraded;
             let from = Inside { port: ingress, network, sandbox, leaving, address: None };
             nat.outbound(frame, from, *now, &mut uplinks.verdicts);
@@ -238,7 +243,8 @@ impl Uplink<'_> {
         self.settle()
     }
 
-    /// Gives every frame of an uplink's burst a fate, and drains it. Returns how many frames were made meanwhile.
+    /// Gives every frame of an uplink's burst a fate, and drains it. Returns how many frames were made
+    /// meanwhile.
     pub(super) fn arrive(&mut self, ingress: PortId, burst: &mut Vec<Frame>) -> usize {
         let mut made = 0;
         for mut frame in burst.extract_if(.., |frame| frame.parse().is_err()) {
@@ -288,7 +294,8 @@ impl Uplink<'_> {
         self.switch.enter(port, network, frame, self.verdicts, self.pool, self.now)
     }
 
-    /// Gives every frame a fate that the translator or the switch made of those it was handed. Returns how many were made.
+    /// Gives a fate to every frame that the translator or the switch made of those it was handed. Returns how
+    /// many were made.
     fn settle(&mut self) -> usize {
         let mut made = self.settle_translated();
         if !self.verdicts.errors.is_empty() {
@@ -313,7 +320,7 @@ impl Uplink<'_> {
         self.verdicts.errors = errors;
     }
 
-    /// One straight loop for each fate the translator knows.
+    /// Gives frames their fates: one straight loop for each that the translator knows.
     fn settle_translated(&mut self) -> usize {
         let mut fates = std::mem::take(&mut self.uplinks.verdicts);
         let mut made = fates.made.len();
@@ -417,12 +424,12 @@ impl Uplink<'_> {
     }
 }
 
-/// Whom an IP packet without VLAN tags is for.
+/// The address that an IP packet without VLAN tags is for.
 fn target(frame: &Frame) -> Option<IpAddr> {
     address(frame, 16, 24)
 }
 
-/// Whom it is from.
+/// The address that it is from.
 fn source(frame: &Frame) -> Option<IpAddr> {
     address(frame, 12, 8)
 }

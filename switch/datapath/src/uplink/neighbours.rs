@@ -1,9 +1,10 @@
-//! Who has which address on the uplink's link: asked by ARP (RFC 826) and neighbour solicitations (RFC 4861).
+//! Neighbours on an uplink's link and their addresses, asked for by ARP (RFC 826) and neighbour solicitations
+//! (RFC 4861).
 //!
 //! # Theory of operation
-//! The host's stack has its own table, which is not ours to read here. A next hop is asked for when the first packet goes
-//! there; packets wait meanwhile, a few. An answer is believed only if it was asked for. What is known is asked for
-//! again once it is old and still used, and given up if nobody answers.
+//! The host's stack has its own table, which is not ours to read here. A next hop is asked for when the first
+//! packet goes there; packets wait meanwhile, a few. An answer is believed only if it was asked for. A known
+//! address is asked for again once it is old and still used, and given up if nobody answers.
 //!
 //! | state | a packet for it | when time passes |
 //! |---|---|---|
@@ -22,16 +23,16 @@ use vswitch_frame::{Frame, Instant, Mac, PortId};
 pub(super) const WAITING_MAX: usize = 64;
 /// Neighbours known or asked for at once.
 const NEIGHBOURS_MAX: usize = 1024;
-/// Between two questions for the same neighbour (RFC 4861, 10: `RETRANS_TIMER`).
+/// The time between two questions for one neighbour (RFC 4861, 10: `RETRANS_TIMER`).
 const RETRY: Duration = Duration::from_secs(1);
 /// Questions without an answer after which a neighbour is given up (RFC 4861, 10: `MAX_MULTICAST_SOLICIT`).
 const TRIES: u8 = 3;
-/// Age at which what is known is asked for again (RFC 4861, 10: `REACHABLE_TIME`).
+/// Age at which a known address is asked for again (RFC 4861, 10: `REACHABLE_TIME`).
 const OLD: Duration = Duration::from_secs(30);
-/// Age at which it holds no longer.
+/// Age at which an address holds no longer.
 const STALE: Duration = Duration::from_secs(60);
 
-/// Who asks.
+/// The party that asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Own {
     pub(super) mac: Mac,
@@ -45,7 +46,7 @@ enum Neighbour {
     Known { mac: Mac, told: Instant, asked: Instant },
 }
 
-/// What becomes of a packet.
+/// The next step of a packet.
 #[derive(Debug)]
 pub(super) enum Next {
     /// It goes to this address.
@@ -67,7 +68,8 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Asks as somebody else from now on. What was known of another link is forgotten; gives back what waited.
+    /// Asks as somebody else from now on. What was known of another link is forgotten; gives back what
+    /// waited.
     pub(super) fn reset(&mut self, own: Own) -> Vec<(PortId, Frame)> {
         if own == self.own {
             return Vec::new();
@@ -120,8 +122,8 @@ impl Neighbours {
         self.table.len() < NEIGHBOURS_MAX || self.table.contains_key(&hop)
     }
 
-    /// Notes what a parsed frame says of a neighbour that was asked for, and gives back what waited for it. `None` for
-    /// a frame that is none of our business.
+    /// Notes what a parsed frame says of a neighbour that was asked for, and gives back what waited for it.
+    /// `None` for a frame that is none of our business.
     pub(super) fn hear(&mut self, frame: &Frame, now: Instant) -> Option<(Mac, Vec<(PortId, Frame)>)> {
         let (hop, mac) = answer_of(frame)?;
         let neighbour = self.table.get_mut(&hop).filter(|_| mac.is_station())?;
@@ -236,7 +238,7 @@ fn solicitation(mac: Mac, own: Ipv6Addr, hop: Ipv6Addr) -> Vec<u8> {
     bytes
 }
 
-/// Whose address a frame answers, and what it is.
+/// The neighbour that a frame's answer is about, and its address.
 fn answer_of(frame: &Frame) -> Option<(IpAddr, Mac)> {
     let packet = frame.bytes().get(frame.headers.network_offset()..)?;
     if frame.headers.ether_type() == ethertype::ARP {
