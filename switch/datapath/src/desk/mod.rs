@@ -9,6 +9,8 @@
 mod apply;
 mod line;
 mod port;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 
 use std::collections::BTreeMap;
