@@ -7,8 +7,8 @@
 //! made while the datapath is dead is therefore never lost: it is part of what the new one is told.
 //!
 //! A datapath that does not answer within [`talk::PATIENCE`] is taken for dead, whether somebody asked it something or
-//! nobody did for a while ([`process`]). When control is told to stop, nobody waits for the datapath any more
-//! ([`Link::give_up`]).
+//! nobody did for a while ([`process`]). When control is told to stop, nobody waits for long any more, and no other is
+//! started ([`Link::give_up`]).
 //!
 //! When control dies the datapath goes on, and the next control takes up with it ([`survivor`]): then its table is the one
 //! here at first.
@@ -18,6 +18,8 @@
 mod process;
 mod survivor;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::collections::BTreeMap;
@@ -26,8 +28,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
+use tokio::process::Child;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -50,6 +54,9 @@ use process::{Watched, random_seed};
 use survivor::Survivor;
 use talk::{PATIENCE, ask, must, tell, wrong};
 pub use told::Claim;
+
+/// How long a living datapath may take for what it is still asked when control was told to stop.
+const LAST_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where the datapath listens for the next control, in the state directory.
 const SOCKET: &str = "datapath.sock";
@@ -102,6 +109,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     socket: PathBuf,
+    /// Starts the process that is to be the datapath, at the other end of this channel.
+    spawn: fn(Channel) -> io::Result<Child>,
     options: Options,
     facts: Facts,
     running: Option<Running>,
@@ -136,8 +145,8 @@ impl Link {
 
     async fn start_new(socket: PathBuf, resolver: Resolver) -> io::Result<Self> {
         let options = Options { seed: random_seed()? };
-        let facts = Facts::default();
-        let state = State { socket, options, facts, running: None, latest: 0, stopped: false };
+        let (spawn, facts) = (process::spawn, Facts::default());
+        let state = State { socket, spawn, options, facts, running: None, latest: 0, stopped: false };
         let link = Self::of(Counters::new()?, Mirror::new()?, resolver, state);
         let mut state = link.shared.state.lock().await;
         link.launch(&mut state).await?;
@@ -147,20 +156,29 @@ impl Link {
 
     async fn resume(found: Survivor, socket: PathBuf, resolver: Resolver) -> io::Result<Self> {
         let Survivor { channel, process, pid, memory } = found;
-        let (options, facts) = (memory.options, memory.facts);
-        let state = State { socket, options, facts, running: None, latest: pid, stopped: false };
+        let (spawn, options, facts) = (process::spawn, memory.options, memory.facts);
+        let state = State { socket, spawn, options, facts, running: None, latest: pid, stopped: false };
         let link = Self::of(memory.counters, memory.mirror, resolver, state);
         let mut state = link.shared.state.lock().await;
-        link.connect(&channel).await?;
-        // The control before may have died over telling it.
-        must(&channel, &Order::Begin, &[]).await?;
+        let taken_up = link.take_up(&channel).await;
         let watched = Watched::Found(process.try_clone()?.into_async()?);
         let watcher = tokio::spawn(process::watch(link.clone(), watched, pid));
         link.shared.pid.store(pid, Relaxed);
         state.running = Some(Running { channel, process, watcher });
+        if let Err(error) = taken_up {
+            tracing::warn!(pid, "the datapath is taken for dead: {error}");
+            link.relaunch(&mut state).await?;
+        }
         link.note(&state.facts, &state.facts.range(..).map(|held| held.fact.key()).collect::<Vec<_>>());
         drop(state);
         Ok(link)
+    }
+
+    /// Goes on with a datapath of another control's.
+    async fn take_up(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+        self.connect(channel).await?;
+        // The control before may have died over telling it.
+        must(channel, &Order::Begin, &[]).await
     }
 
     fn of(counters: Counters, mirror: Mirror, resolver: Resolver, state: State) -> Self {
@@ -218,22 +236,9 @@ impl Link {
     }
 
     async fn change_in(&self, state: &mut State, changes: Vec<Change>) -> Result<(), LinkError> {
-        let Done { keys, mut undo, refused } = self.carry_out(state, changes).await?;
-        let Some((_, why)) = refused.first() else { return Ok(()) };
-        for (place, _) in &refused {
-            let undo = std::mem::replace(&mut undo[*place], Change::Remove(Key::Poll));
-            state.facts.change(undo);
-        }
-        let is_done = |place: &usize| !refused.iter().any(|(refused, _)| refused == place);
-        let undo: Vec<Change> =
-            (0..undo.len()).rev().filter(is_done).map(|place| undo[place].clone()).collect();
-        undo.iter().for_each(|change| drop(state.facts.change(change.clone())));
-        self.note(&state.facts, &keys);
-        if let Some(running) = &state.running
-            && let Err(error) = tell(&running.channel, &undo).await
-        {
-            tracing::warn!("the datapath has more than it is to have until it is replaced: {error}");
-        }
+        let done = self.carry_out(state, changes).await?;
+        let Some((_, why)) = done.refused.first() else { return Ok(()) };
+        self.take_back(state, &done, |_| true).await;
         Err(LinkError::Refused(why.clone()))
     }
 
@@ -262,38 +267,77 @@ impl Link {
     }
 
     async fn offer_in(&self, state: &mut State, changes: Vec<Change>) -> Result<Vec<Dropped>, LinkError> {
-        let Done { keys, undo, refused } = self.carry_out(state, changes).await?;
-        for (place, _) in &refused {
-            state.facts.change(undo[*place].clone());
+        let done = self.carry_out(state, changes).await?;
+        if !done.refused.is_empty() {
+            self.take_back(state, &done, |place| done.has_refused(place)).await;
         }
-        if !refused.is_empty() {
-            self.note(&state.facts, &keys);
-        }
-        Ok(refused.into_iter().map(|(place, why)| (keys[place], why)).collect())
+        Ok(done.refused.into_iter().map(|(place, why)| (done.keys[place], why)).collect())
     }
 
-    /// Changes the table and tells the datapath. Refused changes are still in the table.
-    async fn carry_out(&self, state: &mut State, mut changes: Vec<Change>) -> Result<Done, LinkError> {
-        changes.retain(|change| !state.facts.has(change));
+    /// Changes the table and tells the datapath. Refused changes are still in the table, unless that is of another datapath
+    /// than before.
+    async fn carry_out(&self, state: &mut State, changes: Vec<Change>) -> Result<Done, LinkError> {
         refuse_longest(&changes)?;
-        let new = changes.iter().filter(|change| state.facts.get(&change.key()).is_none());
-        for port in new.filter_map(counted_port) {
-            self.shared.counters.reset(port);
-        }
-        let keys: Vec<Key> = changes.iter().map(Change::key).collect();
         // The table first: a datapath that dies over it is replaced by one that is told.
-        let undo: Vec<Change> = changes.iter().map(|change| state.facts.change(change.clone())).collect();
+        let (mut said, mut undo) = (Vec::new(), Vec::new());
+        for change in changes {
+            if state.facts.has(&change) {
+                continue;
+            }
+            if let Some(port) = counted_port(&change).filter(|_| state.facts.get(&change.key()).is_none()) {
+                self.shared.counters.reset(port);
+            }
+            undo.push(state.facts.change(change.clone()));
+            said.push(change);
+        }
+        let keys: Vec<Key> = said.iter().map(Change::key).collect();
         self.note(&state.facts, &keys);
-        match self.tell_or_relaunch(state, &changes).await {
-            Ok(refused) => Ok(Done { keys, undo, refused }),
+        let latest = state.latest;
+        match self.tell_or_relaunch(state, &said).await {
+            Ok(refused) => Ok(Done { keys, undo, refused, by_another: state.latest != latest }),
             Err(error) => {
                 // The next datapath is not told again of facts that were taken back.
-                let undo = undo.into_iter().zip(&changes).rev();
+                let undo = undo.into_iter().zip(&said).rev();
                 let undo = undo.filter(|(_, change)| matches!(change, Change::Set(_)));
                 undo.for_each(|(change, _)| drop(state.facts.change(change)));
                 self.note(&state.facts, &keys);
                 Err(error.into())
             }
+        }
+    }
+
+    /// Undoes those of the changes whose places are asked for, the last one first. A datapath that does not go back with us is
+    /// replaced by one that is told all.
+    async fn take_back(&self, state: &mut State, done: &Done, asked_for: impl Fn(usize) -> bool) {
+        let mut said = Vec::new();
+        for place in (0..done.undo.len()).rev().filter(|place| asked_for(*place)) {
+            let undo = &done.undo[place];
+            if state.facts.has(undo) {
+                continue;
+            }
+            // Who refused it has what was before; another has neither.
+            if done.by_another || !done.has_refused(place) {
+                said.push(state.facts.shortened(undo.clone()));
+            }
+            state.facts.change(undo.clone());
+        }
+        self.note(&state.facts, &done.keys);
+        let Some(running) = state.running.as_ref().filter(|_| !said.is_empty()) else { return };
+        let why = match self
+            .unless_given_up(tell(&running.channel, &said))
+            .await
+            .map(|refused| refused.into_iter().next())
+        {
+            Ok(None) => return,
+            Ok(Some((_, why))) => why,
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(
+            pid = state.latest,
+            "the datapath does not go back to what was, and is replaced: {why}"
+        );
+        if let Err(error) = self.relaunch(state).await {
+            tracing::error!(%error, "the datapath cannot be started");
         }
     }
 
@@ -315,21 +359,31 @@ impl Link {
             }
         }
         let dropped = self.relaunch(state).await?;
-        let place = |key: &Key| changes.iter().position(|change| change.key() == *key);
+        let place = |key: &Key| changes.iter().rposition(|change| change.key() == *key);
         Ok(dropped.into_iter().filter_map(|(key, why)| Some((place(&key)?, why))).collect())
     }
 
+    /// The outcome of something that is asked of the datapath; an error if control was told to stop and it takes long.
     async fn unless_given_up<T>(&self, asked: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut given_up = self.shared.given_up.subscribe();
+        let too_late = async {
+            let _ = given_up.wait_for(|given_up| *given_up).await;
+            tokio::time::sleep(LAST_PATIENCE).await;
+        };
         tokio::select! {
+            biased;
             answer = asked => answer,
-            _ = given_up.wait_for(|given_up| *given_up) => Err(io::Error::other("the daemon is stopping")),
+            () = too_late => Err(stopping()),
         }
     }
 
-    /// Nobody is to wait for the datapath any more, which is about to be stopped.
+    /// Nobody is to wait for long for the datapath any more, which is about to be stopped.
     pub fn give_up(&self) {
         self.shared.given_up.send_replace(true);
+    }
+
+    fn has_given_up(&self) -> bool {
+        *self.shared.given_up.borrow()
     }
 
     /// Follows what the table says now under these keys.
@@ -382,7 +436,7 @@ impl Link {
         }
         self.relaunch(&mut state).await?;
         match &state.running {
-            Some(running) => Ok(ask(&running.channel, order, &[]).await?.0),
+            Some(running) => Ok(self.unless_given_up(ask(&running.channel, order, &[])).await?.0),
             None => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
         }
     }
@@ -457,17 +511,21 @@ impl Link {
 
     /// Ends the datapath and closes every descriptor of a fact.
     pub async fn stop(&self) {
+        self.give_up();
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.facts = Facts::default();
         let _ = std::fs::remove_file(&state.socket);
-        if let Some(Running { channel, process, watcher }) = state.running.take() {
-            let stopped = timeout(PATIENCE / 3, ask(&channel, &Order::Stop, &[])).await;
-            if !matches!(stopped, Ok(Ok((Reply::Done, _)))) {
-                // It may have ended by itself.
-                let _ = process.kill();
-            }
-            drop(state);
+        let Some(Running { channel, process, mut watcher }) = state.running.take() else { return };
+        drop(state);
+        let by_itself = timeout(PATIENCE / 3, async {
+            must(&channel, &Order::Stop, &[]).await?;
+            let _ = (&mut watcher).await;
+            io::Result::Ok(())
+        });
+        if !matches!(by_itself.await, Ok(Ok(()))) {
+            // It may have ended by itself.
+            let _ = process.kill();
             let _ = watcher.await;
         }
     }
@@ -480,6 +538,18 @@ struct Done {
     undo: Vec<Change>,
     /// Places of those that the datapath refused, and why.
     refused: Vec<(usize, String)>,
+    /// Whether the datapath before died over it, and this one was told all at once.
+    by_another: bool,
+}
+
+impl Done {
+    fn has_refused(&self, place: usize) -> bool {
+        self.refused.iter().any(|(refused, _)| *refused == place)
+    }
+}
+
+fn stopping() -> io::Error {
+    io::Error::other("the daemon is stopping")
 }
 
 fn counted_port(change: &Change) -> Option<PortId> {
