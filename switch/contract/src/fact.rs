@@ -239,22 +239,27 @@ impl Facts {
         told
     }
 
-    /// Carries out a change; gives back the one that undoes it.
+    /// What a change says to whoever has these facts: nothing of descriptors that a fact has.
+    pub fn shortened(&self, mut change: Change) -> Change {
+        if let Change::Set(told) = &mut change
+            && self.get(&told.fact.key()).is_some_and(|held| told.has_fds_of(held))
+        {
+            told.fds.clear();
+        }
+        change
+    }
+
+    /// Carries out a change; gives back the one that undoes it, with all descriptors.
     pub fn change(&mut self, change: Change) -> Change {
         let key = change.key();
-        let (before, keeps_fds) = match change {
+        let before = match change {
             Change::Set(told) => {
-                let keeps_fds = told.fds.is_empty();
                 let completed = self.completed(told);
-                (self.by_key.insert(key, completed), keeps_fds)
+                self.by_key.insert(key, completed)
             }
-            Change::Remove(key) => (self.by_key.remove(&key), false),
+            Change::Remove(key) => self.by_key.remove(&key),
         };
-        match before {
-            Some(before) if keeps_fds => Change::Set(before.fact.into()),
-            Some(before) => Change::Set(before),
-            None => Change::Remove(key),
-        }
+        before.map_or(Change::Remove(key), Change::Set)
     }
 
     /// Whether a change changes nothing.
@@ -348,6 +353,18 @@ mod tests {
             matches!(facts.change(Change::Remove(Key::FarSide)), Change::Set(held) if held.fds.len() == 1)
         );
         assert!(matches!(facts.change(Change::Remove(Key::FarSide)), Change::Remove(Key::FarSide)));
+    }
+
+    #[test]
+    fn a_change_is_undone_with_its_descriptors_which_are_said_to_those_only_who_lack_them() {
+        let fds = |change: &Change| if let Change::Set(held) = change { held.fds.len() } else { 0 };
+        let fd = std::fs::File::open("/dev/null").expect("a file").into();
+        let socket = Fact::TunnelSocket(TunnelSocket::Receiver { port: 4789 });
+        let mut facts = facts([Held::new(socket.clone(), [fd])]);
+        let undo = facts.change(Change::Set(socket.clone().into()));
+        assert_eq!((fds(&undo), fds(&facts.shortened(undo.clone()))), (1, 0));
+        facts.change(Change::Remove(socket.key()));
+        assert_eq!(fds(&facts.shortened(undo)), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod direct;
 mod documents;
 mod durability;
 mod etcd;
+mod faults;
 mod flows;
 mod gateway;
 mod harness;

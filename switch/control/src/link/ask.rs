@@ -15,7 +15,7 @@ use vswitch_contract::order::{Order, Question, Reply, TABLE_PAGE, TableEntry};
 use vswitch_frame::{NetworkId, PortId};
 
 use super::shared::{Link, LinkError, Running};
-use super::talk::{PATIENCE, ask, wrong};
+use super::talk::{PATIENCE, ask, must, wrong};
 
 impl Link {
     /// The names of the interfaces that lead out of the host, by their places.
@@ -57,7 +57,7 @@ impl Link {
         }
         self.relaunch(&mut state).await?;
         match &state.running {
-            Some(running) => Ok(ask(&running.channel, order, &[]).await?.0),
+            Some(running) => Ok(self.unless_given_up(ask(&running.channel, order, &[])).await?.0),
             None => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
         }
     }
@@ -132,17 +132,21 @@ impl Link {
 
     /// Ends the datapath and closes every descriptor of a fact.
     pub async fn stop(&self) {
+        self.give_up();
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.facts = Facts::default();
         let _ = std::fs::remove_file(&state.socket);
-        if let Some(Running { channel, process, watcher }) = state.running.take() {
-            let stopped = timeout(PATIENCE / 3, ask(&channel, &Order::Stop, &[])).await;
-            if !matches!(stopped, Ok(Ok((Reply::Done, _)))) {
-                // It may have ended by itself.
-                let _ = process.kill();
-            }
-            drop(state);
+        let Some(Running { channel, process, mut watcher }) = state.running.take() else { return };
+        drop(state);
+        let by_itself = timeout(PATIENCE / 3, async {
+            must(&channel, &Order::Stop, &[]).await?;
+            let _ = (&mut watcher).await;
+            io::Result::Ok(())
+        });
+        if !matches!(by_itself.await, Ok(Ok(()))) {
+            // It may have ended by itself.
+            let _ = process.kill();
             let _ = watcher.await;
         }
     }

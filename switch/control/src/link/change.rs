@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use vswitch_contract::fact::{Change, Facts, Held, Key};
 use vswitch_contract::parts::TEXT_BYTES_MAX;
@@ -11,6 +12,9 @@ use vswitch_frame::PortId;
 use super::shared::{Dropped, Link, LinkError, State};
 use super::talk::tell;
 use super::told;
+
+/// How long a living datapath may take for what it is still asked when control was told to stop.
+const LAST_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Link {
     /// Sets a fact; a fact that is there keeps its descriptors, if the new one has none of its own.
@@ -51,22 +55,9 @@ impl Link {
     }
 
     async fn change_in(&self, state: &mut State, changes: Vec<Change>) -> Result<(), LinkError> {
-        let Done { keys, mut undo, refused } = self.carry_out(state, changes).await?;
-        let Some((_, why)) = refused.first() else { return Ok(()) };
-        for (place, _) in &refused {
-            let undo = std::mem::replace(&mut undo[*place], Change::Remove(Key::Poll));
-            state.facts.change(undo);
-        }
-        let is_done = |place: &usize| !refused.iter().any(|(refused, _)| refused == place);
-        let undo: Vec<Change> =
-            (0..undo.len()).rev().filter(is_done).map(|place| undo[place].clone()).collect();
-        undo.iter().for_each(|change| drop(state.facts.change(change.clone())));
-        self.note(&state.facts, &keys);
-        if let Some(running) = &state.running
-            && let Err(error) = tell(&running.channel, &undo).await
-        {
-            tracing::warn!("the datapath has more than it is to have until it is replaced: {error}");
-        }
+        let done = self.carry_out(state, changes).await?;
+        let Some((_, why)) = done.refused.first() else { return Ok(()) };
+        self.take_back(state, &done, |_| true).await;
         Err(LinkError::Refused(why.clone()))
     }
 
@@ -95,38 +86,77 @@ impl Link {
     }
 
     async fn offer_in(&self, state: &mut State, changes: Vec<Change>) -> Result<Vec<Dropped>, LinkError> {
-        let Done { keys, undo, refused } = self.carry_out(state, changes).await?;
-        for (place, _) in &refused {
-            state.facts.change(undo[*place].clone());
+        let done = self.carry_out(state, changes).await?;
+        if !done.refused.is_empty() {
+            self.take_back(state, &done, |place| done.has_refused(place)).await;
         }
-        if !refused.is_empty() {
-            self.note(&state.facts, &keys);
-        }
-        Ok(refused.into_iter().map(|(place, why)| (keys[place], why)).collect())
+        Ok(done.refused.into_iter().map(|(place, why)| (done.keys[place], why)).collect())
     }
 
-    /// Changes the table and tells the datapath. Refused changes are still in the table.
-    async fn carry_out(&self, state: &mut State, mut changes: Vec<Change>) -> Result<Done, LinkError> {
-        changes.retain(|change| !state.facts.has(change));
+    /// Changes the table and tells the datapath. Refused changes are still in the table, unless that is of another datapath
+    /// than before.
+    async fn carry_out(&self, state: &mut State, changes: Vec<Change>) -> Result<Done, LinkError> {
         refuse_longest(&changes)?;
-        let new = changes.iter().filter(|change| state.facts.get(&change.key()).is_none());
-        for port in new.filter_map(counted_port) {
-            self.shared.counters.reset(port);
-        }
-        let keys: Vec<Key> = changes.iter().map(Change::key).collect();
         // The table first: a datapath that dies over it is replaced by one that is told.
-        let undo: Vec<Change> = changes.iter().map(|change| state.facts.change(change.clone())).collect();
+        let (mut said, mut undo) = (Vec::new(), Vec::new());
+        for change in changes {
+            if state.facts.has(&change) {
+                continue;
+            }
+            if let Some(port) = counted_port(&change).filter(|_| state.facts.get(&change.key()).is_none()) {
+                self.shared.counters.reset(port);
+            }
+            undo.push(state.facts.change(change.clone()));
+            said.push(change);
+        }
+        let keys: Vec<Key> = said.iter().map(Change::key).collect();
         self.note(&state.facts, &keys);
-        match self.tell_or_relaunch(state, &changes).await {
-            Ok(refused) => Ok(Done { keys, undo, refused }),
+        let latest = state.latest;
+        match self.tell_or_relaunch(state, &said).await {
+            Ok(refused) => Ok(Done { keys, undo, refused, by_another: state.latest != latest }),
             Err(error) => {
                 // The next datapath is not told again of facts that were taken back.
-                let undo = undo.into_iter().zip(&changes).rev();
+                let undo = undo.into_iter().zip(&said).rev();
                 let undo = undo.filter(|(_, change)| matches!(change, Change::Set(_)));
                 undo.for_each(|(change, _)| drop(state.facts.change(change)));
                 self.note(&state.facts, &keys);
                 Err(error.into())
             }
+        }
+    }
+
+    /// Undoes those of the changes whose places are asked for, the last one first. A datapath that does not go back with us is
+    /// replaced by one that is told all.
+    async fn take_back(&self, state: &mut State, done: &Done, asked_for: impl Fn(usize) -> bool) {
+        let mut said = Vec::new();
+        for place in (0..done.undo.len()).rev().filter(|place| asked_for(*place)) {
+            let undo = &done.undo[place];
+            if state.facts.has(undo) {
+                continue;
+            }
+            // Who refused it has what was before; another has neither.
+            if done.by_another || !done.has_refused(place) {
+                said.push(state.facts.shortened(undo.clone()));
+            }
+            state.facts.change(undo.clone());
+        }
+        self.note(&state.facts, &done.keys);
+        let Some(running) = state.running.as_ref().filter(|_| !said.is_empty()) else { return };
+        let why = match self
+            .unless_given_up(tell(&running.channel, &said))
+            .await
+            .map(|refused| refused.into_iter().next())
+        {
+            Ok(None) => return,
+            Ok(Some((_, why))) => why,
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(
+            pid = state.latest,
+            "the datapath does not go back to what was, and is replaced: {why}"
+        );
+        if let Err(error) = self.relaunch(state).await {
+            tracing::error!(%error, "the datapath cannot be started");
         }
     }
 
@@ -148,24 +178,34 @@ impl Link {
             }
         }
         let dropped = self.relaunch(state).await?;
-        let place = |key: &Key| changes.iter().position(|change| change.key() == *key);
+        let place = |key: &Key| changes.iter().rposition(|change| change.key() == *key);
         Ok(dropped.into_iter().filter_map(|(key, why)| Some((place(&key)?, why))).collect())
     }
 
+    /// The outcome of something that is asked of the datapath; an error if control was told to stop and it takes long.
     pub(super) async fn unless_given_up<T>(
         &self,
         asked: impl Future<Output = io::Result<T>>,
     ) -> io::Result<T> {
         let mut given_up = self.shared.given_up.subscribe();
+        let too_late = async {
+            let _ = given_up.wait_for(|given_up| *given_up).await;
+            tokio::time::sleep(LAST_PATIENCE).await;
+        };
         tokio::select! {
+            biased;
             answer = asked => answer,
-            _ = given_up.wait_for(|given_up| *given_up) => Err(io::Error::other("the daemon is stopping")),
+            () = too_late => Err(stopping()),
         }
     }
 
-    /// Has nobody wait any more for the datapath, which is about to be stopped.
+    /// Nobody is to wait for long for the datapath any more, which is about to be stopped.
     pub fn give_up(&self) {
         self.shared.given_up.send_replace(true);
+    }
+
+    pub(super) fn has_given_up(&self) -> bool {
+        *self.shared.given_up.borrow()
     }
 
     /// Follows what the table says now under these keys.
@@ -183,10 +223,22 @@ impl Link {
 /// Changes that were told.
 struct Done {
     keys: Vec<Key>,
-    /// Changes that undo them, by the same places.
+    /// By the same places: changes that undo them.
     undo: Vec<Change>,
-    /// Places of changes that the datapath refused, and why.
+    /// Places of those that the datapath refused, and why.
     refused: Vec<(usize, String)>,
+    /// Whether the datapath before died over it, and this one was told all at once.
+    by_another: bool,
+}
+
+impl Done {
+    fn has_refused(&self, place: usize) -> bool {
+        self.refused.iter().any(|(refused, _)| *refused == place)
+    }
+}
+
+pub(super) fn stopping() -> io::Error {
+    io::Error::other("the daemon is stopping")
 }
 
 fn counted_port(change: &Change) -> Option<PortId> {

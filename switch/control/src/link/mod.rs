@@ -8,8 +8,8 @@
 //! therefore never lost: it is part of what the new one is told.
 //!
 //! A datapath that does not answer within [`talk::PATIENCE`] is taken for dead, whether somebody asked it
-//! something or nobody did for a while ([`process`]). When control is told to stop, nobody waits for the
-//! datapath any more ([`Link::give_up`]).
+//! something or nobody did for a while ([`process`]). When control is told to stop, nobody waits for
+//! long any more, and no other is started ([`Link::give_up`]).
 //!
 //! When control dies the datapath goes on, and the next control takes up with it ([`survivor`]): then its
 //! table is the one here at first.
@@ -32,6 +32,8 @@ mod shared;
 mod start;
 mod survivor;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod told;
 
 pub use shared::{Dropped, Link, LinkError, LinkOptions};

@@ -17,8 +17,9 @@ use vswitch_contract::order::Order;
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
+use super::change::stopping;
 use super::shared::{Dropped, Link, Running, State};
-use crate::link::talk::{must, tell};
+use super::talk::{must, tell};
 
 /// Time after which a datapath that nobody asks anything is asked whether it lives.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -38,10 +39,12 @@ impl Link {
         }
         if let Some(running) = state.running.take() {
             // One that lives but does not answer must not go on beside the next, and write down flows.
-            let _ = running.process.kill();
-            running.process.into_async()?.readable().await?.retain_ready();
+            end(running.process).await?;
         }
-        let dropped = self.launch(state).await?;
+        if self.has_given_up() {
+            return Err(stopping());
+        }
+        let dropped = self.unless_given_up(self.launch(state)).await?;
         self.shared.restarts.fetch_add(1, Relaxed);
         Ok(dropped)
     }
@@ -59,7 +62,7 @@ impl Link {
     pub(super) async fn launch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
         let (ours, theirs) = Channel::pair()?;
         let listener = Listener::bind(&state.socket)?;
-        let child = spawn(theirs)?;
+        let child = (state.spawn)(theirs)?;
         let pid = child.id().unwrap_or(0);
         let process = Pidfd::open(pid)?;
         let channel = ours.into_async()?;
@@ -81,25 +84,40 @@ impl Link {
         Ok(dropped)
     }
 
-    /// Replaces a datapath that lives and does not answer, until the link is stopped.
-    pub(crate) async fn look_after(self) {
+    /// Replaces a datapath that lives and does not answer, or not what it is asked, until the link is stopped.
+    pub(super) async fn look_after(self) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let mut state = self.shared.state.lock().await;
             if state.stopped {
                 return;
             }
-            // One that died is its watcher's.
             let Some(running) = &state.running else { continue };
-            let Err(error) = must(&running.channel, &Order::Alive, &[]).await else { continue };
-            if error.kind() == io::ErrorKind::TimedOut {
-                tracing::warn!(pid = state.latest, "the datapath is taken for dead: {error}");
-                if let Err(error) = self.relaunch(&mut state).await {
-                    tracing::error!(%error, "the datapath cannot be started");
-                }
+            let asked = self.unless_given_up(must(&running.channel, &Order::Alive, &[])).await;
+            let Err(error) = asked else { continue };
+            // One that died is its watcher's.
+            if is_gone(&error) || self.has_given_up() {
+                continue;
+            }
+            tracing::warn!(pid = state.latest, "the datapath is taken for dead: {error}");
+            if let Err(error) = self.relaunch(&mut state).await {
+                tracing::error!(%error, "the datapath cannot be started");
             }
         }
     }
+}
+
+/// Whether an error says that nobody is at the other end any more.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// Ends a process, which may have ended by itself, and waits until the kernel has closed what it had.
+pub(super) async fn end(process: Pidfd) -> io::Result<()> {
+    let _ = process.kill();
+    process.into_async()?.readable().await?.retain_ready();
+    Ok(())
 }
 
 impl Watched {
@@ -127,7 +145,7 @@ pub(crate) fn watch(link: Link, mut watched: Watched, pid: u32) -> Pin<Box<dyn F
         let mut pause = Duration::from_millis(10);
         loop {
             let mut state = link.shared.state.lock().await;
-            if state.stopped || state.latest != pid {
+            if state.stopped || state.latest != pid || link.has_given_up() {
                 return;
             }
             tracing::warn!(pid, status, "the datapath died; starting another");
@@ -158,7 +176,7 @@ async fn hear_wants(channel: AsyncFd<Channel>, wants: mpsc::UnboundedSender<Vec<
 
 /// Runs this program again as the datapath, in a process group of its own so that a terminal's Ctrl-C
 /// reaches only control.
-fn spawn(channel: Channel) -> io::Result<Child> {
+pub(super) fn spawn(channel: Channel) -> io::Result<Child> {
     Command::new("/proc/self/exe")
         .arg0("vswitch")
         .arg("datapath")

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use tokio::io::unix::AsyncFd;
+use tokio::process::Child;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use vswitch_contract::claim::Wanted;
@@ -71,6 +72,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) socket: PathBuf,
+    /// Starts the process that is to be the datapath, at the other end of this channel.
+    pub(super) spawn: fn(Channel) -> io::Result<Child>,
     pub(super) options: Options,
     pub(super) facts: Facts,
     pub(super) running: Option<Running>,

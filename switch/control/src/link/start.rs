@@ -14,6 +14,8 @@ use super::shared::{Link, LinkOptions, Running, SOCKET, State};
 use super::survivor::{self, Survivor};
 use super::talk::must;
 use crate::resolver::Resolver;
+use tokio::io::unix::AsyncFd;
+use vswitch_sys::seqpacket::Channel;
 
 impl Link {
     /// Takes up with the datapath that an earlier control left behind, or starts one. `resolver` finds out
@@ -34,8 +36,8 @@ impl Link {
 
     async fn start_new(socket: PathBuf, resolver: Resolver) -> io::Result<Self> {
         let options = Options { seed: random_seed()? };
-        let facts = Facts::default();
-        let state = State { socket, options, facts, running: None, latest: 0, stopped: false };
+        let (spawn, facts) = (process::spawn, Facts::default());
+        let state = State { socket, spawn, options, facts, running: None, latest: 0, stopped: false };
         let link = Self::of(Counters::new()?, Mirror::new()?, resolver, state);
         let mut state = link.shared.state.lock().await;
         link.launch(&mut state).await?;
@@ -45,19 +47,28 @@ impl Link {
 
     async fn resume(found: Survivor, socket: PathBuf, resolver: Resolver) -> io::Result<Self> {
         let Survivor { channel, process, pid, memory } = found;
-        let (options, facts) = (memory.options, memory.facts);
-        let state = State { socket, options, facts, running: None, latest: pid, stopped: false };
+        let (spawn, options, facts) = (process::spawn, memory.options, memory.facts);
+        let state = State { socket, spawn, options, facts, running: None, latest: pid, stopped: false };
         let link = Self::of(memory.counters, memory.mirror, resolver, state);
         let mut state = link.shared.state.lock().await;
-        link.connect(&channel).await?;
-        // The control before may have died over telling it.
-        must(&channel, &Order::Begin, &[]).await?;
+        let taken_up = link.take_up(&channel).await;
         let watched = Watched::Found(process.try_clone()?.into_async()?);
         let watcher = tokio::spawn(process::watch(link.clone(), watched, pid));
         link.shared.pid.store(pid, Relaxed);
         state.running = Some(Running { channel, process, watcher });
+        if let Err(error) = taken_up {
+            tracing::warn!(pid, "the datapath is taken for dead: {error}");
+            link.relaunch(&mut state).await?;
+        }
         link.note(&state.facts, &state.facts.range(..).map(|held| held.fact.key()).collect::<Vec<_>>());
         drop(state);
         Ok(link)
+    }
+
+    /// Goes on with a datapath of another control's.
+    async fn take_up(&self, channel: &AsyncFd<Channel>) -> io::Result<()> {
+        self.connect(channel).await?;
+        // The control before may have died over telling it.
+        must(channel, &Order::Begin, &[]).await
     }
 }

@@ -18,7 +18,8 @@ use vswitch_contract::order::{Options, Order, Reply, VERSION};
 use vswitch_sys::pidfd::Pidfd;
 use vswitch_sys::seqpacket::Channel;
 
-use crate::link::talk::{PATIENCE, ask, wrong};
+use super::process::end;
+use super::talk::{PATIENCE, ask, wrong};
 
 const ESRCH: i32 = 3;
 
@@ -67,8 +68,7 @@ pub(crate) async fn find(socket: &Path) -> io::Result<Option<Survivor>> {
         Ok(memory) => Ok(Some(Survivor { channel, process, pid, memory })),
         Err(error) => {
             tracing::warn!(pid, "ending the datapath that was found: {error}");
-            // It, too, may have ended since.
-            let _ = process.kill();
+            end(process).await?;
             Ok(None)
         }
     }
@@ -107,13 +107,19 @@ async fn remember(channel: &AsyncFd<Channel>) -> io::Result<Memory> {
         return Err(wrong(&reply));
     };
     let (mirror, counters) = (Mirror::map(mirror)?, Counters::map(counters)?);
+    let facts = recall(channel).await?;
+    Ok(Memory { options: *options, counters, mirror, facts })
+}
+
+/// Asks for all facts, page by page.
+pub(super) async fn recall(channel: &AsyncFd<Channel>) -> io::Result<Facts> {
     let mut facts = Facts::default();
     let mut last = None;
     loop {
         let (reply, fds) = ask(channel, &Order::Recall(last), &[]).await?;
         let Reply::Facts(page) = reply else { return Err(wrong(&reply)) };
         if page.is_empty() {
-            return Ok(Memory { options: *options, counters, mirror, facts });
+            return Ok(facts);
         }
         let mut fds = fds.into_iter().map(Arc::new);
         for (fact, count) in page {

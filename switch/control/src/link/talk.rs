@@ -20,6 +20,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 const PATIENCE_TO_BEGIN: Duration = Duration::from_secs(30);
 /// Changes in one order at most, so that no frame waits for long.
 const STEPS_MAX: usize = 500;
+/// Bytes of all changes in one order at most, unless a single one takes more: the same, and an order is never too long.
+const STEPS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a change beside its fact, and of one that has none, at most.
+const STEP_BYTES: usize = 256;
 
 /// Gives an order and awaits the answer, and the descriptors that ride along.
 pub(crate) async fn ask(
@@ -103,12 +107,18 @@ pub(crate) async fn tell(channel: &AsyncFd<Channel>, changes: &[Change]) -> io::
 
 /// The number of these changes that go in one order.
 fn fitting(changes: &[Change]) -> usize {
-    let mut fds = 0;
+    let (mut fds, mut bytes) = (0, 0);
     let fit = changes.iter().take(STEPS_MAX).take_while(|change| {
         fds += fds_of(change).count();
-        fds <= DESCRIPTORS_MAX
+        bytes += bytes_of(change);
+        fds <= DESCRIPTORS_MAX && bytes <= STEPS_BYTES_MAX
     });
     fit.count().max(1)
+}
+
+fn bytes_of(change: &Change) -> usize {
+    let fact = if let Change::Set(held) = change { serde_json::to_vec(&held.fact).ok() } else { None };
+    STEP_BYTES + fact.map_or(0, |text| text.len())
 }
 
 fn fds_of(change: &Change) -> impl Iterator<Item = BorrowedFd<'_>> {

@@ -13,4 +13,6 @@ pub(crate) mod line;
 pub(crate) mod memory;
 mod orders;
 mod port;
+#[cfg(test)]
+mod tests;
 mod tunnel;
