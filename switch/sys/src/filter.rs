@@ -50,6 +50,8 @@ const RETURN: u16 = 0x06;
 /// Returned for a packet that is admitted: all its bytes.
 const EVERYTHING: u32 = u32::MAX;
 
+/// Addresses of the host that a program compares one by one; of more, every target may be one.
+const OWN_MAX: usize = 128;
 /// Ranges of ports a program compares one by one; more are merged into ranges that admit more.
 const RANGES_MAX: usize = 128;
 
@@ -69,6 +71,13 @@ pub struct Admission {
     pub udp: Vec<RangeInclusive<u16>>,
     /// Subnets whose addresses are the switch's with all that is sent to them.
     pub subnets: Vec<IpNet>,
+}
+
+impl Admission {
+    /// Addresses of the host that are compared one by one: none if there are too many for that.
+    fn compared(&self) -> &[IpAddr] {
+        if self.own.len() > OWN_MAX { &[] } else { &self.own }
+    }
 }
 
 /// Families of IP.
@@ -237,13 +246,23 @@ impl Assembler {
         self.give(0);
     }
 
+    /// The end for a target that is neither compared with success nor reachable inside.
+    fn unless_own(&mut self, admission: &Admission, own: Label) {
+        if admission.own.len() > OWN_MAX {
+            self.jump(own);
+        } else {
+            self.give(0);
+        }
+        self.place(own);
+    }
+
     fn ipv4(&mut self, admission: &Admission, to: Transports) {
         const TARGET: u32 = ETHERNET + 16;
         const FRAGMENT: u32 = 0x3fff;
         let (own, icmp) = (self.label(), self.label());
         let v4 = |address: &IpAddr| if let IpAddr::V4(address) = address { Some(*address) } else { None };
         self.load(LOAD_WORD, TARGET);
-        for address in admission.own.iter().filter_map(v4) {
+        for address in admission.compared().iter().filter_map(v4) {
             self.branch(IF_EQUAL, address.into(), own);
         }
         for net in &admission.subnets {
@@ -253,8 +272,7 @@ impl Assembler {
                 self.branch(IF_EQUAL, net.network().into(), to.accept);
             }
         }
-        self.give(0);
-        self.place(own);
+        self.unless_own(admission, own);
         self.load(LOAD_HALF, ETHERNET + 6);
         // Fragments have no ports, or their datagram's others have none.
         self.branch(IF_ANY_BIT, FRAGMENT, to.accept);
@@ -281,7 +299,7 @@ impl Assembler {
         const TARGET: u32 = ETHERNET + 24;
         const PAYLOAD: u32 = ETHERNET + 40;
         let (own, icmp) = (self.label(), self.label());
-        for address in &admission.own {
+        for address in admission.compared() {
             if let IpAddr::V6(address) = address {
                 self.prefix(u128::from(*address), u128::MAX, TARGET, own);
             }
@@ -291,8 +309,7 @@ impl Assembler {
                 self.prefix(net.network().into(), net.netmask().into(), TARGET, to.accept);
             }
         }
-        self.give(0);
-        self.place(own);
+        self.unless_own(admission, own);
         self.load(LOAD_BYTE, ETHERNET + 6);
         self.branch(IF_EQUAL, 58, icmp);
         let (tcp, udp) = (self.label(), self.label());
@@ -503,6 +520,26 @@ mod tests {
         }
         let arp = |operation| [&[0; 12][..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, operation], &[0; 20]].concat();
         assert_eq!((admits(&program, &arp(1)), admits(&program, &arp(2))), (false, true));
+    }
+
+    #[test]
+    fn the_kernel_takes_programs_for_many_addresses_which_admit_no_fewer() {
+        let own: Vec<IpAddr> =
+            (0..5000).map(|last| std::net::Ipv4Addr::from_bits(0x0a09_0000 + last).into()).collect();
+        let program = Program::admitting(&Admission {
+            own,
+            tcp: vec![9..=9],
+            udp: Vec::new(),
+            subnets: vec!["fd09::/64".parse().expect("a net")],
+        });
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        program.attach(socket.as_fd()).expect("the kernel takes it");
+        let port = |port: u8| [0, 1, 0, port];
+        for (target, last, expected) in
+            [("10.9.0.0", 9, true), ("10.9.19.135", 9, true), ("10.9.0.0", 8, false), ("fd09::7", 8, true)]
+        {
+            assert_eq!(admits(&program, &frame(target, 6, port(last))), expected, "{target} {last}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! process may end: the next one gets them from the other.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,6 +21,9 @@ use vswitch_sys::claim;
 use vswitch_sys::filter::{Families, Program};
 
 use crate::link::Claim;
+
+/// The longest setting that is read, in bytes: `ip_local_reserved_ports` may name every second port.
+const SETTING_BYTES_MAX: usize = 256 * 1024;
 
 /// The ports that a host lends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +37,7 @@ pub struct Lendable {
 impl Lendable {
     /// Reads what the host's settings say.
     pub fn look() -> Self {
-        let read =
-            |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+        let read = |name: &str| read_setting(&format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
         Self::parse(&read("ip_local_port_range"), &read("ip_local_reserved_ports"))
     }
 
@@ -55,6 +58,14 @@ impl Lendable {
         let all = above.chain(self.ephemeral.clone().rev());
         all.filter(|port| !self.reserved.iter().any(|reserved| reserved.contains(port)))
     }
+}
+
+/// Reads a setting by one call: the kernel ends the file after the first, however little that asked for.
+fn read_setting(path: &str) -> io::Result<String> {
+    let mut text = vec![0; SETTING_BYTES_MAX];
+    let length = File::open(path)?.read(&mut text)?;
+    text.truncate(length);
+    String::from_utf8(text).map_err(io::Error::other)
 }
 
 /// Claimed ports, each with its socket.
