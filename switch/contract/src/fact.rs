@@ -239,7 +239,7 @@ impl Facts {
         told
     }
 
-    /// What a change says to whoever has these facts: nothing of descriptors that a fact has.
+    /// Shortens a change for whoever has these facts: descriptors that a fact has already are left out.
     pub fn shortened(&self, mut change: Change) -> Change {
         if let Change::Set(told) = &mut change
             && self.get(&told.fact.key()).is_some_and(|held| told.has_fds_of(held))

@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    // Who has begun a session already is not hindered by that.
+    // A process that has begun a session already goes on in that.
     let _ = setsid();
     let channel = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?);
     let mut poller = Poller::new()?;

@@ -24,7 +24,7 @@ const RULES: u16 = 700;
 /// As many rules as there may be.
 const RULES_MAX: u16 = 1000;
 const FIRST_PORT: u16 = 10_000;
-/// What is said of a datapath that is waited for in vain.
+/// The log of a datapath that is waited for in vain.
 const SILENCE: &str = "it has not answered for";
 
 fn address(text: &str) -> IpAddr {
@@ -121,8 +121,8 @@ impl Flows {
         Self { server, clients }
     }
 
-    /// Has every client ask until it is answered; says at which ports of the host the server saw them. What is asked is a
-    /// number of this round's: answers to that before may be late.
+    /// Has every client ask until it is answered; says at which ports of the host the server saw them. What
+    /// is asked is a number of this round's: answers to that before may be late.
     fn talk(&self, round: u8) -> BTreeSet<u16> {
         let (mut seen, mut buffer) = (BTreeSet::new(), [0]);
         let mut unanswered: Vec<&UdpSocket> = self.clients.iter().collect();

@@ -93,8 +93,8 @@ impl Link {
         Ok(done.refused.into_iter().map(|(place, why)| (done.keys[place], why)).collect())
     }
 
-    /// Changes the table and tells the datapath. Refused changes are still in the table, unless that is of another datapath
-    /// than before.
+    /// Changes the table and tells the datapath. Refused changes are still in the table, unless that is of
+    /// another datapath than before.
     async fn carry_out(&self, state: &mut State, changes: Vec<Change>) -> Result<Done, LinkError> {
         refuse_longest(&changes)?;
         // The table first: a datapath that dies over it is replaced by one that is told.
@@ -125,8 +125,8 @@ impl Link {
         }
     }
 
-    /// Undoes those of the changes whose places are asked for, the last one first. A datapath that does not go back with us is
-    /// replaced by one that is told all.
+    /// Undoes those of the changes whose places are asked for, the last one first. A datapath that does not
+    /// go back with us is replaced by one that is told all.
     async fn take_back(&self, state: &mut State, done: &Done, asked_for: impl Fn(usize) -> bool) {
         let mut said = Vec::new();
         for place in (0..done.undo.len()).rev().filter(|place| asked_for(*place)) {
@@ -134,7 +134,7 @@ impl Link {
             if state.facts.has(undo) {
                 continue;
             }
-            // Who refused it has what was before; another has neither.
+            // A datapath that refused it has the fact of before; another has neither.
             if done.by_another || !done.has_refused(place) {
                 said.push(state.facts.shortened(undo.clone()));
             }
@@ -182,7 +182,8 @@ impl Link {
         Ok(dropped.into_iter().filter_map(|(key, why)| Some((place(&key)?, why))).collect())
     }
 
-    /// The outcome of something that is asked of the datapath; an error if control was told to stop and it takes long.
+    /// The outcome of something that is asked of the datapath; an error if control was told to stop and it
+    /// takes long.
     pub(super) async fn unless_given_up<T>(
         &self,
         asked: impl Future<Output = io::Result<T>>,

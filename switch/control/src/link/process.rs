@@ -84,7 +84,8 @@ impl Link {
         Ok(dropped)
     }
 
-    /// Replaces a datapath that lives and does not answer, or not what it is asked, until the link is stopped.
+    /// Replaces a datapath that lives and does not answer, or not what it is asked, until the link is
+    /// stopped.
     pub(super) async fn look_after(self) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -174,8 +175,8 @@ async fn hear_wants(channel: AsyncFd<Channel>, wants: mpsc::UnboundedSender<Vec<
     }
 }
 
-/// Runs this program again as the datapath. It makes a session of its own, so that a terminal's Ctrl-C reaches only control,
-/// and the kernel hangs up on nobody when control dies.
+/// Runs this program again as the datapath. It makes a session of its own, so that a terminal's Ctrl-C
+/// reaches only control, and the kernel hangs up on nobody when control dies.
 pub(super) fn spawn(channel: Channel) -> io::Result<Child> {
     Command::new("/proc/self/exe")
         .arg0("vswitch")

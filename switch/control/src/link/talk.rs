@@ -20,7 +20,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 const PATIENCE_TO_BEGIN: Duration = Duration::from_secs(30);
 /// Changes in one order at most, so that no frame waits for long.
 const STEPS_MAX: usize = 500;
-/// Bytes of all changes in one order at most, unless a single one takes more: the same, and an order is never too long.
+/// Bytes of all changes in one order at most, unless a single one takes more: the same, and an order is never
+/// too long.
 const STEPS_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a change beside its fact, and of one that has none, at most.
 const STEP_BYTES: usize = 256;

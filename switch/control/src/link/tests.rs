@@ -40,7 +40,7 @@ use super::shared::*;
 use super::talk::*;
 use super::*;
 
-/// What a datapath that is none does, and what it was told.
+/// Behaviour of a datapath that is none, and the facts it was told.
 #[derive(Debug, Default)]
 struct Script {
     facts: Facts,

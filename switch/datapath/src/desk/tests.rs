@@ -60,7 +60,7 @@ impl Pair {
         Self { near, datapath: Datapath::new(desk, 1, counters, mirror, poller, 1000), path }
     }
 
-    /// What the datapath sends once it has done all it can.
+    /// The answer that the datapath sends once it has done all it can.
     fn next(&mut self) -> (Vec<u8>, Vec<OwnedFd>) {
         while self.datapath.carry_out_next() {}
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
