@@ -49,7 +49,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit};
-use nix::unistd::setsid;
 use vswitch_contract::counters::Counters;
 use vswitch_contract::mirror::Mirror;
 use vswitch_contract::order::{Options, Order, Reply};
@@ -75,8 +74,6 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    // A process that has begun a session already goes on in that.
-    let _ = setsid();
     let channel = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?);
     let mut poller = Poller::new()?;
     poller.add(channel.as_fd(), CHANNEL)?;

@@ -10,6 +10,7 @@ use std::io;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Gid, Uid, chdir, pivot_root, setgroups, setresgid, setresuid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
@@ -61,11 +62,19 @@ allowed! {
     exit_group = libc::SYS_exit_group, "the end";
 }
 
+/// Ignores SIGHUP: a stopped process whose parent dies is hung up on by the kernel, as one of an orphaned process group
+/// (setpgid(2)).
+fn ignore_hang_ups() -> nix::Result<()> {
+    // SAFETY: no handler is installed, so no code runs in a signal's context.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }.map(drop)
+}
+
 /// Gives up everything but the descriptors that are open. There is no way back.
 ///
 /// # Errors
 /// Names the step that the kernel refused; the process must then end, for it may be half confined.
 pub fn enter() -> io::Result<()> {
+    step("ignore hang-ups", ignore_hang_ups())?;
     step(
         "unshare namespaces",
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC),
