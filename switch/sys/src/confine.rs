@@ -62,8 +62,8 @@ allowed! {
     exit_group = libc::SYS_exit_group, "the end";
 }
 
-/// Ignores SIGHUP: a stopped process whose parent dies is hung up on by the kernel, as one of an orphaned process group
-/// (setpgid(2)).
+/// Ignores SIGHUP: a stopped process whose parent dies is hung up on by the kernel, as one of an orphaned
+/// process group (setpgid(2)).
 fn ignore_hang_ups() -> nix::Result<()> {
     // SAFETY: no handler is installed, so no code runs in a signal's context.
     unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }.map(drop)

@@ -175,8 +175,8 @@ async fn hear_wants(channel: AsyncFd<Channel>, wants: mpsc::UnboundedSender<Vec<
     }
 }
 
-/// Runs this program again as the datapath, in a process group of its own so that a terminal's Ctrl-C reaches only
-/// control. A session of its own would make the kernel share processors between the two by session
+/// Runs this program again as the datapath, in a process group of its own so that a terminal's Ctrl-C
+/// reaches only control. A session of its own would make the kernel share processors by session
 /// (`CONFIG_SCHED_AUTOGROUP`), at the cost of throughput.
 pub(super) fn spawn(channel: Channel) -> io::Result<Child> {
     Command::new("/proc/self/exe")
