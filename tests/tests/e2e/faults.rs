@@ -52,10 +52,15 @@ fn pids(world: &World) -> (u32, u32) {
     (world.control_pid(), world.datapath_pid())
 }
 
+/// The state of a process (proc_pid_stat(5)), if it has not ended.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next().filter(|state| *state != 'Z')
+}
+
 /// Whether a process has not ended; nobody need have asked how it did.
 fn runs(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    state(pid).is_some()
 }
 
 /// Containers of every kind of port on one network.
@@ -358,6 +363,7 @@ fn a_stopped_datapath_is_no_obstacle_to_the_next_control() {
         let stopped = world.datapath_pid();
         if stopped_first {
             send_signal(stopped, Signal::SIGSTOP);
+            wait::until_equal("it is stopped", &Some('T'), || state(stopped));
         }
         world.stop(Signal::SIGKILL);
         if !stopped_first {
