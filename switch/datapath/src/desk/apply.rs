@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vswitch_contract::fact::{Change, Fact, Held, Key};
 use vswitch_contract::order::{Reply, Step};
 use vswitch_contract::relay::Targets;
+use vswitch_contract::reserved::{self, UPLINKS_MAX};
 use vswitch_contract::uplink::UplinkSpec;
 use vswitch_engine::{Network, PublishedPorts};
 use vswitch_frame::NetworkId;
@@ -128,7 +129,10 @@ impl Datapath {
         held: &Held,
         old: Option<&Held>,
     ) -> Result<(), Refusal> {
-        let port = vswitch_contract::reserved::uplink(place);
+        if place >= UPLINKS_MAX {
+            return Err(format!("uplink {place} is past the last of {UPLINKS_MAX}: leave it out"));
+        }
+        let port = reserved::uplink(place);
         match (spec, held.fds.first()) {
             (None, _) => self.close(port),
             (Some(_), None) => return Err("an uplink needs a packet socket".to_owned()),

@@ -13,7 +13,9 @@ use vswitch_contract::mirror::Mirror;
 use vswitch_contract::order::{Options, Order, Reply, Step};
 use vswitch_contract::parts::{Arrived, Assembly, GO_ON, packets};
 use vswitch_contract::port::PortSpec;
+use vswitch_contract::reserved::UPLINKS_MAX;
 use vswitch_contract::tunnel::{TunnelSpec, Vni};
+use vswitch_contract::uplink::UplinkSpec;
 use vswitch_engine::{Network, Station};
 use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
 use vswitch_nat::Protocol;
@@ -214,6 +216,18 @@ fn a_peer_that_is_this_host_and_a_record_too_many_are_refused() {
 }
 
 #[test]
+fn an_uplink_past_the_last_is_refused() {
+    let mut pair = Pair::new();
+    for place in [UPLINKS_MAX, u16::MAX] {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let spec = UplinkSpec { interface: "up".into(), mac, mtu: 1500, v4: None, v6: None, routes: vec![] };
+        let refused = pair.tell(vec![Step::Set(Fact::Uplink(place, spec), 1)], &[file()]);
+        assert!(refused[0].1.contains("past the last of 4"), "{refused:?}");
+    }
+    assert!(pair.keys().is_empty());
+}
+
+#[test]
 fn three_thousand_records_and_names_are_recalled_page_by_page() {
     let mut pair = Pair::new();
     pair.must_take(vec![network(NETWORK), tunnel(), Fact::Peer(NETWORK, vtep(2))]);
@@ -225,7 +239,7 @@ fn three_thousand_records_and_names_are_recalled_page_by_page() {
     assert!(pages > 3, "{pages}");
     let all: Vec<Key> = facts.range(..).rev().map(|held| held.fact.key()).collect();
     assert_eq!(pair.tell(all.into_iter().map(Step::Remove).collect(), &[]), []);
-    assert_eq!(pair.keys(), []);
+    assert!(pair.keys().is_empty());
 }
 
 #[test]
