@@ -8,7 +8,7 @@ use vswitch_contract::counters::Counters;
 use vswitch_contract::reserved::RELAY;
 use vswitch_engine::Verdicts;
 use vswitch_frame::coalesce::Coalescer;
-use vswitch_frame::{Frame, Pool};
+use vswitch_frame::{Frame, Pool, PortId};
 use vswitch_sys::packet::Vectors;
 
 use crate::ports::{Egress, Ports};
@@ -48,7 +48,7 @@ impl Worker {
     /// Sends frames of `burst` to each of these ports whose MTU, in bytes, they fit.
     pub(crate) fn flood_burst(
         &mut self,
-        targets: &[(vswitch_frame::PortId, usize)],
+        targets: &[(PortId, usize)],
         tunnels: &mut Tunnels,
         counters: &Counters,
     ) {
