@@ -8,12 +8,15 @@ use crate::limits::Filtering;
 use crate::mapping::{Mapping, MappingId};
 use crate::nat::Nat;
 use crate::packet::Named;
+use crate::ports::Pool;
 use crate::slab::NONE;
 use crate::table::FlowId;
 use crate::tick::Tick;
 use crate::tuple::{Address, End, Protocol, Realm, Tuple, reply_kind};
 use crate::verdict::{Fate, Inside, Leaving};
 
+/// The part of claimed ports that is left to sandboxes which have few.
+const KEPT_BACK: usize = 16;
 /// Ports that are tried before there is none.
 const TRIES: u64 = 64;
 
@@ -186,7 +189,7 @@ impl Nat {
         };
         let own = own.ok_or(DropReason::NatNoAddress)?;
         let seen = |outside: End| answer_tuple(tuple, container, gateway, outside.port);
-        self.shared_port(tuple, own, &seen)
+        self.shared_port(tuple, own, binding.sandbox, &|_, _| true, &seen)
     }
 
     fn let_in(
@@ -263,9 +266,8 @@ impl Nat {
     /// Makes a mapping; `None` when no port is free.
     fn map(&mut self, tuple: &Tuple, from: &Inside) -> Result<Option<MappingId>, DropReason> {
         let outside = self.outside_address(from, tuple.source.is_v4())?;
-        let random = self.random();
         let port = if tuple.protocol.is_claimed() {
-            self.ports.pool(tuple.protocol, outside).take(tuple.source_port, random)
+            self.claimed_port(tuple, outside, from.sandbox)
         } else {
             self.unclaimed_port(tuple, outside)
         };
@@ -280,7 +282,56 @@ impl Nat {
             holders: 0,
             sandbox: from.sandbox,
         });
-        Ok(mapping.map(|mapping| self.mappings.insert(mapping)))
+        Ok(mapping.map(|mapping| self.insert_mapping(mapping)))
+    }
+
+    /// A claimed port that is free; when there is none for this sandbox, that of a flow which is spent.
+    fn claimed_port(&mut self, tuple: &Tuple, address: Address, sandbox: u32) -> Option<u16> {
+        let random = self.random();
+        if self.may_take(tuple.protocol, address, sandbox) {
+            return self.ports.pool(tuple.protocol, address).take(tuple.source_port, random);
+        }
+        let port = self.recycle(tuple.protocol, address, sandbox)?;
+        self.ports.get_mut(tuple.protocol, address)?.take_this(port).then_some(port)
+    }
+
+    /// Whether a sandbox may have one more of the free ports: some are kept back for those who have few.
+    fn may_take(&mut self, protocol: Protocol, address: Address, sandbox: u32) -> bool {
+        let has_few = self.flows.owners.ports_of(sandbox) < self.share(protocol, address);
+        let pool = self.ports.pool(protocol, address);
+        let is_stock = pool.claimed() >= 2 * self.limits.claims_ahead;
+        let kept_back = if is_stock && !has_few { pool.claimed() / KEPT_BACK } else { 0 };
+        pool.free() > kept_back
+    }
+
+    /// How many of the ports at an address one sandbox would have if all had as many, and there was one more.
+    fn share(&self, protocol: Protocol, address: Address) -> u32 {
+        let claimed = self.ports.get(protocol, address).map_or(0, Pool::claimed);
+        u32::try_from(claimed / (self.flows.owners.len() + 1)).unwrap_or(u32::MAX)
+    }
+
+    /// Ends a flow that is spent and has a port to itself: of this sandbox, or else of one that has more than
+    /// its share. Says which port is free now. RFC 6191 says why a connection may follow on another so early:
+    /// its target, which may wait for the old one's last segments, takes a SYN that is newer.
+    fn recycle(&mut self, protocol: Protocol, address: Address, sandbox: u32) -> Option<u16> {
+        let share = self.share(protocol, address);
+        let Self { flows, mappings, .. } = &mut *self;
+        let is_spent = |flow: &Flow| {
+            let mapping = flow.mappings[Side::Initiator.index()];
+            flow.class.is_spent() && mapping.is_some() && {
+                let mapping = mappings.get(mapping);
+                (mapping.flows, mapping.protocol, mapping.outside) == (1, protocol, address)
+            }
+        };
+        let found = flows.find_of(sandbox, is_spent).or_else(|| {
+            let has_many = |flow: &Flow| flows.owners.ports_of(flow.sandbox) > share;
+            flows.find_spent(|flow| is_spent(flow) && has_many(flow))
+        })?;
+        self.stats.recycled += 1;
+        let ended = self.flows.get(found).mappings[Side::Initiator.index()];
+        let port = self.mappings.get(ended).outside_port;
+        self.remove(found);
+        Some(port)
     }
 
     /// A port nobody need claim: the sender's own, or for queries, whose identifiers can be translated,
@@ -308,28 +359,53 @@ impl Nat {
         seen: &dyn Fn(End) -> Tuple,
     ) -> Result<(MappingId, Tuple), DropReason> {
         let address = self.outside_address(from, tuple.source.is_v4())?;
-        let target = self.shared_port(tuple, address, seen)?;
+        // Free ones may be kept back for others.
+        let may_take = tuple.protocol.is_claimed() && self.may_take(tuple.protocol, address, from.sandbox);
+        let may_share = |pool: &Pool, port: u16| may_take || pool.is_in_use(port);
+        let target = self.shared_port(tuple, address, from.sandbox, &may_share, seen)?;
         self.stats.overloaded += 1;
         Ok((MappingId::NONE, target))
     }
 
-    /// Finds a port of ours at an address that makes a tuple which no flow has. Others may use it, too.
+    /// Finds a port of ours at an address that makes a tuple which no flow has, or a spent one of the same
+    /// sandbox, which ends. Others may use it, too.
     fn shared_port(
         &mut self,
         tuple: &Tuple,
         address: Address,
+        sandbox: u32,
+        may_share: &dyn Fn(&Pool, u16) -> bool,
         seen: &dyn Fn(End) -> Tuple,
     ) -> Result<Tuple, DropReason> {
         let end = End { port: tuple.source_port, realm: Realm::OUTSIDE, address, protocol: tuple.protocol };
         let is_free = |nat: &Self, port: u16| {
             Some(seen(End { port, ..end })).filter(|target| nat.flows.find(target).is_none())
         };
+        let is_spent = |nat: &Self, port: u16| {
+            let target = seen(End { port, ..end });
+            let flow = nat.flows.get(nat.flows.find(&target)?.0);
+            let is_own = flow.sandbox == sandbox && flow.origin == Origin::Overloaded;
+            (is_own && flow.class.is_spent()).then_some(target)
+        };
         let random = self.random();
         let target = match self.ports.get(tuple.protocol, address) {
-            Some(pool) => (0..TRIES).find_map(|step| is_free(self, pool.probe(random, step)?)),
+            Some(pool) => {
+                let ports = (0..TRIES).filter_map(|step| pool.probe(random, step));
+                let mut ports = ports.filter(|port| may_share(pool, *port));
+                let free = ports.clone().find_map(|port| is_free(self, port));
+                free.or_else(|| ports.find_map(|port| is_spent(self, port)))
+            }
             None => is_free(self, tuple.source_port),
         };
-        target.ok_or(DropReason::NatNoPort)
+        let Some(target) = target else {
+            self.stats.refused += 1;
+            return Err(DropReason::NatNoPort);
+        };
+        if let Some((spent, _)) = self.flows.find(&target) {
+            self.stats.recycled += 1;
+            self.remove(spent);
+        }
+        Ok(target)
     }
 
     /// The address flows of a network leave with: always the same, so that all of a container's do
@@ -423,6 +499,8 @@ fn new_flow(
         used: now,
         older: NONE,
         newer: NONE,
+        before: NONE,
+        behind: NONE,
         bytes: [0; 2],
         frames: [0; 2],
         acked: [0; 2],

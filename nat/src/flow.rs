@@ -40,6 +40,7 @@ impl Side {
 /// | class | entered by | left by |
 /// |---|---|---|
 /// | `…Opening` | the first packet; for TCP also a new SYN when closing | an answer; for TCP the handshake |
+/// | `UdpExchange` | an answer from a well-known port | more than a few frames of either side |
 /// | `Udp`, `Sctp` | an answer | |
 /// | `Tcp` | SYN and ACK from both; a segment from a side that was reset | FIN from both, a reset that fits |
 /// | `TcpClosing` | FIN from both, a reset that fits | a new SYN; a segment from a side that was reset |
@@ -64,13 +65,15 @@ pub enum Class {
     SctpOpening,
     /// SCTP, answered.
     Sctp,
+    /// UDP with a well-known port: a question, an answer, and not much more (RFC 4787, REQ-5 a).
+    UdpExchange,
     /// No flow: the record is free.
     Vacant,
 }
 
 impl Class {
     /// Every class a flow can be in.
-    pub(crate) const ALL: [Class; 8] = [
+    pub(crate) const ALL: [Class; 9] = [
         Class::UdpOpening,
         Class::Udp,
         Class::TcpOpening,
@@ -79,11 +82,17 @@ impl Class {
         Class::Query,
         Class::SctpOpening,
         Class::Sctp,
+        Class::UdpExchange,
     ];
 
     /// Whether a flow of this class never makes room for another.
     pub fn is_established(self) -> bool {
         matches!(self, Self::Udp | Self::Tcp | Self::Sctp)
+    }
+
+    /// Whether a flow of this class has most likely said all it will.
+    pub(crate) fn is_spent(self) -> bool {
+        matches!(self, Self::TcpClosing | Self::UdpExchange)
     }
 
     /// How long a flow of this class is kept after its last use.
@@ -97,6 +106,7 @@ impl Class {
             Self::Query => timeouts.query,
             Self::SctpOpening => timeouts.sctp_opening,
             Self::Sctp => timeouts.sctp,
+            Self::UdpExchange => timeouts.udp_exchange,
             Self::Vacant => Duration::ZERO,
         }
     }
@@ -151,6 +161,9 @@ pub struct Flow {
     /// Neighbours in the queue of the class; of a vacant record, `newer` is the next vacant one.
     pub(crate) older: u32,
     pub(crate) newer: u32,
+    /// Neighbours in the ring of the sandbox's flows.
+    pub(crate) before: u32,
+    pub(crate) behind: u32,
     /// TCP: the last window of each side, not scaled.
     pub(crate) windows: [u16; 2],
     /// TCP: the window scale of each side (RFC 7323), 0 to 14.

@@ -41,6 +41,7 @@ pub mod listing;
 mod mapping;
 pub mod mss;
 pub mod nat;
+mod owners;
 mod packet;
 mod ports;
 mod receive;

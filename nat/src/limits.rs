@@ -10,11 +10,12 @@ pub struct Limits {
     /// established the new one is dropped as `nat-table-full`.
     pub flows: usize,
     /// Flows at once of one sandbox. At the limit one of its own that is not established makes room; when
-    /// none is found among the oldest, the new one is dropped as `nat-sandbox-full`.
+    /// none is found among a few, the new one is dropped as `nat-sandbox-full`.
     pub flows_per_sandbox: u32,
     /// Outside ports claimed for one protocol and address. At the limit no more are asked for.
     pub claims: usize,
-    /// Free claimed ports below which more are asked for, until there are twice as many.
+    /// Free claimed ports below which more are asked for, until there are twice as many. If a quarter of those
+    /// in use is more, it is that.
     pub claims_ahead: usize,
     /// Fragmented datagrams remembered at once. At the limit the oldest is forgotten.
     pub datagrams: usize,
@@ -65,6 +66,9 @@ pub struct Timeouts {
     pub udp_opening: Duration,
     /// UDP that was answered (RFC 4787, REQ-5 b: five minutes or more).
     pub udp: Duration,
+    /// UDP with a well-known port of which each side has sent a few frames: names, time (RFC 4787, REQ-5 a,
+    /// leaves it to the application; Linux's connection tracking has the same).
+    pub udp_exchange: Duration,
     /// TCP before its handshake is done (RFC 5382, REQ-5: four minutes or more).
     pub tcp_opening: Duration,
     /// TCP (RFC 5382, REQ-5: two hours and four minutes or more).
@@ -88,6 +92,7 @@ impl Default for Timeouts {
         Self {
             udp_opening: Duration::from_secs(120),
             udp: Duration::from_secs(300),
+            udp_exchange: Duration::from_secs(30),
             tcp_opening: Duration::from_secs(240),
             tcp: Duration::from_secs(7440),
             tcp_closing: Duration::from_secs(240),

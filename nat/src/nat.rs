@@ -1,8 +1,8 @@
 //! The translator: what control tells it, and what time does to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use vswitch_frame::hash::{SeededHash, spread};
 use vswitch_frame::{DropReason, Instant, NetworkId, Pool, PortId};
@@ -14,8 +14,8 @@ use crate::fragments::Fragments;
 use crate::identification::Identifications;
 use crate::limits::Limits;
 use crate::listing::{Listed, Mapped};
-use crate::mapping::{MappingId, Mappings};
-use crate::ports::Ports;
+use crate::mapping::{Mapping, MappingId, Mappings};
+use crate::ports::{Pool as PortPool, Ports};
 use crate::table::{FlowId, Table};
 use crate::tuple::{Address, End, Protocol, Realm, Tuple};
 use crate::unsolicited::Unsolicited;
@@ -70,6 +70,10 @@ pub struct Stats {
     pub evicted: u64,
     /// Flows for which no port was free, so that they share one: their mapping depends on whom they talk to.
     pub overloaded: u64,
+    /// Flows that had most likely said all, and ended for another that needed their port.
+    pub recycled: u64,
+    /// Flows that did not begin for want of a port.
+    pub refused: u64,
     /// Established flows that were not used for too long, whose ends were told by a reset.
     pub reset: u64,
 }
@@ -87,8 +91,6 @@ pub struct Nat {
     pub(crate) identifications: Identifications,
     pub(crate) host: BTreeSet<Address>,
     pub(crate) uplink: Uplink,
-    /// Flows of each sandbox.
-    charged: BTreeMap<u32, u32>,
     random: u64,
     pub(crate) stats: Stats,
 }
@@ -107,17 +109,19 @@ impl Nat {
             unsolicited: Unsolicited::new(limits.unsolicited, limits.timeouts.unsolicited),
             host: BTreeSet::new(),
             uplink: Uplink::default(),
-            charged: BTreeMap::new(),
             random: seed,
             stats: Stats::default(),
             limits,
         }
     }
 
-    /// Says what the way out is. Flows through addresses that are gone end, and their claims with them.
+    /// Says what the way out is. Flows through addresses that are gone end; claims stay until they are taken
+    /// [back](Self::revoke).
     pub fn set_uplink(&mut self, uplink: Uplink) {
         let own = [uplink.v4.map(IpAddr::from), uplink.v6.map(IpAddr::from)].into_iter().flatten();
         self.host = uplink.host.iter().copied().chain(own.clone()).map(Address::from).collect();
+        let host = &self.host;
+        self.ports.forget_empty(|address| !host.contains(&address));
         for address in own {
             self.ports.pool(Protocol::Tcp, address.into());
             self.ports.pool(Protocol::Udp, address.into());
@@ -130,7 +134,6 @@ impl Nat {
             outside.any(|tuple| !host.contains(&tuple.target))
                 || mapped.any(|id| !host.contains(&mappings.get(*id).outside))
         });
-        self.ports.retain(|address| host.contains(&address));
     }
 
     /// Publishes ports.
@@ -159,41 +162,66 @@ impl Nat {
         self.bindings.iter()
     }
 
-    /// Ports that control has claimed, to be used. One that is claimed already, or zero, changes nothing. The
+    /// The ports that control has claimed for a protocol at an address, of the host's or not: these, and no
+    /// others. Flows through others end.
+    pub fn set_claims(&mut self, protocol: Protocol, address: IpAddr, ports: &[RangeInclusive<u16>]) {
+        let mut stays = vec![false; 0x1_0000];
+        ports.iter().cloned().flatten().for_each(|port| stays[usize::from(port)] = true);
+        let held = self.ports.get(protocol, address.into()).into_iter().flat_map(PortPool::all);
+        let gone: BTreeSet<u16> = held.filter(|port| !stays[usize::from(*port)]).collect();
+        self.revoke(protocol, address, &gone);
+        self.grant(protocol, address, ports.iter().cloned().flatten());
+    }
+
+    /// Further ports that control has claimed. One that is claimed already, or zero, changes nothing. The
     /// host should leave them to us at its gateways' addresses, too: hairpins have the same port there.
     pub fn grant(&mut self, protocol: Protocol, address: IpAddr, ports: impl IntoIterator<Item = u16>) {
-        if protocol.is_claimed() && self.host.contains(&address.into()) {
+        if protocol.is_claimed() {
             let pool = self.ports.pool(protocol, address.into());
             ports.into_iter().for_each(|port| pool.claim(port));
         }
     }
 
-    /// Gives up a claimed port. Its flows end.
-    pub fn revoke(&mut self, protocol: Protocol, address: IpAddr, port: u16) {
+    /// Gives up claimed ports. Their flows end.
+    pub fn revoke(&mut self, protocol: Protocol, address: IpAddr, ports: &BTreeSet<u16>) {
         let address = Address::from(address);
-        if let Some(pool) = self.ports.get_mut(protocol, address) {
-            pool.revoke(port);
+        if ports.is_empty() {
+            return;
         }
-        let port = (protocol, address, port);
+        if let Some(pool) = self.ports.get_mut(protocol, address) {
+            pool.revoke(ports);
+        }
         self.end_flows(|flow, mappings| {
-            let is_port = |end: End| (end.protocol, end.address, end.port) == port;
+            let goes =
+                |end: End| (end.protocol, end.address) == (protocol, address) && ports.contains(&end.port);
             let mut mapped = flow.mappings.iter().filter(|id| id.is_some());
-            let shares = flow.origin == Origin::Overloaded && is_port(flow.tuple(Side::Target).target_end());
-            shares || mapped.any(|id| is_port(mappings.get(*id).outside_end()))
+            let shares = flow.origin == Origin::Overloaded && goes(flow.tuple(Side::Target).target_end());
+            shares || mapped.any(|id| goes(mappings.get(*id).outside_end()))
         });
+    }
+
+    /// Takes up to so many ports out of use that no flow has, and more than are to be ahead of need, for
+    /// another protocol or address to have them claimed instead. Says which.
+    pub fn give_back(&mut self, protocol: Protocol, address: IpAddr, most: usize) -> BTreeSet<u16> {
+        let limits = self.limits;
+        let Some(pool) = self.ports.get_mut(protocol, address.into()) else { return BTreeSet::new() };
+        let spare = pool.free().saturating_sub(2 * low_water(&limits, pool));
+        let ports = pool.some_free(spare.min(most));
+        pool.revoke(&ports);
+        ports
     }
 
     /// How many more claims are wanted: below the low-water mark, up to twice as many. Says the same until
     /// they are [granted](Self::grant), so who asks for them must know what is asked for already.
     pub fn wanted(&self) -> impl Iterator<Item = Wanted> {
-        let Limits { claims, claims_ahead, .. } = self.limits;
-        self.ports.iter().filter(move |(.., pool)| pool.free() < claims_ahead).filter_map(
-            move |(protocol, address, pool)| {
-                let missing = (2 * claims_ahead - pool.free()).min(claims.saturating_sub(pool.claimed()));
-                let wanted = Wanted { protocol, address: address.ip(), ports: missing };
-                (missing > 0).then_some(wanted)
-            },
-        )
+        let own = self.ports.iter().filter(|(_, address, _)| self.host.contains(address));
+        own.filter_map(|(protocol, address, pool)| {
+            let ahead = low_water(&self.limits, pool);
+            let most = self.limits.claims.saturating_sub(pool.claimed());
+            let missing = if pool.free() < ahead { (2 * ahead - pool.free()).min(most) } else { 0 };
+            let wanted = Wanted { protocol, address: address.ip(), ports: missing };
+            (missing > 0).then_some(wanted)
+        })
     }
 
     /// Ends every flow of an inside address, whose container is gone.
@@ -302,8 +330,7 @@ impl Nat {
 
     /// Makes sure that one more flow of a sandbox has room.
     pub(crate) fn make_room(&mut self, sandbox: u32) -> Result<(), DropReason> {
-        let is_at_limit =
-            self.charged.get(&sandbox).is_some_and(|&flows| flows >= self.limits.flows_per_sandbox);
+        let is_at_limit = self.flows.owners.flows_of(sandbox) >= self.limits.flows_per_sandbox;
         let evicted = if is_at_limit {
             self.flows.least_wanted_of(sandbox).ok_or(DropReason::NatSandboxFull)?
         } else if self.flows.is_full() {
@@ -325,13 +352,7 @@ impl Nat {
         if let Some(attempt) = self.filtered_flow(flow.tuple(Side::Initiator)) {
             self.remove(attempt);
         }
-        self.charge(flow.sandbox);
         self.flows.insert(flow)
-    }
-
-    /// Counts one more flow of a sandbox.
-    pub(crate) fn charge(&mut self, sandbox: u32) {
-        *self.charged.entry(sandbox).or_default() += 1;
     }
 
     /// Removes a flow with all it held.
@@ -346,22 +367,26 @@ impl Nat {
                 self.release(mapping);
             }
         }
-        if let Some(flows) = self.charged.get_mut(&flow.sandbox) {
-            *flows -= 1;
-            if *flows == 0 {
-                self.charged.remove(&flow.sandbox);
-            }
-        }
         flow
     }
 
     /// Notes one use of a mapping less; without any it ends, and its port is free.
     pub(crate) fn release(&mut self, mapping: MappingId) {
-        if let Some(mapping) = self.mappings.unuse_by(mapping)
-            && let Some(pool) = self.ports.get_mut(mapping.protocol, mapping.outside)
-        {
+        let Some(mapping) = self.mappings.unuse_by(mapping) else { return };
+        if mapping.protocol.is_claimed() {
+            self.flows.owners.remove_port(mapping.sandbox);
+        }
+        if let Some(pool) = self.ports.get_mut(mapping.protocol, mapping.outside) {
             pool.give_back(mapping.outside_port);
         }
+    }
+
+    /// Adds a mapping, whose port it has taken.
+    pub(crate) fn insert_mapping(&mut self, mapping: Mapping) -> MappingId {
+        if mapping.protocol.is_claimed() {
+            self.flows.owners.add_port(mapping.sandbox);
+        }
+        self.mappings.insert(mapping)
     }
 
     /// A number that nobody outside can foresee: splitmix64 under a secret seed.
@@ -369,6 +394,11 @@ impl Nat {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         spread(self.random)
     }
+}
+
+/// Free ports below which more are wanted: who uses many soon needs many.
+fn low_water(limits: &Limits, pool: &PortPool) -> usize {
+    limits.claims_ahead.max((pool.claimed() - pool.free()) / 4)
 }
 
 /// Resets one end of a flow that was not used for too long, so that it does not wait for nothing.

@@ -10,7 +10,7 @@
 //! REQ-4), at random (RFC 6056). Identifiers of queries and the ports of SCTP are not claimed: there all are
 //! free that no mapping has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tuple::{Address, Protocol};
 
@@ -41,8 +41,23 @@ impl Pool {
         self.claimed.len()
     }
 
+    /// Every claimed port, in use or not.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u16> {
+        self.claimed.iter().copied()
+    }
+
+    /// So many free ports, if there are.
+    pub(crate) fn some_free(&self, ports: usize) -> BTreeSet<u16> {
+        self.free.iter().flatten().copied().take(ports).collect()
+    }
+
     pub(crate) fn is_claimed(&self, port: u16) -> bool {
         self.places[usize::from(port)] != UNCLAIMED
+    }
+
+    /// Whether a port is claimed and a mapping has it.
+    pub(crate) fn is_in_use(&self, port: u16) -> bool {
+        self.places[usize::from(port)] == IN_USE
     }
 
     pub(crate) fn claim(&mut self, port: u16) {
@@ -96,13 +111,15 @@ impl Pool {
         }
     }
 
-    /// No longer claims a port. Who has it must give it up.
-    pub(crate) fn revoke(&mut self, port: u16) {
-        if self.places[usize::from(port)] < IN_USE {
-            self.remove(port);
+    /// No longer claims some ports. Who has one must give it up.
+    pub(crate) fn revoke(&mut self, ports: &BTreeSet<u16>) {
+        for &port in ports {
+            if self.places[usize::from(port)] < IN_USE {
+                self.remove(port);
+            }
+            self.places[usize::from(port)] = UNCLAIMED;
         }
-        self.places[usize::from(port)] = UNCLAIMED;
-        self.claimed.retain(|&claimed| claimed != port);
+        self.claimed.retain(|claimed| !ports.contains(claimed));
     }
 
     /// A claimed port, in use or not: the one that is `step` behind a random one.
@@ -143,8 +160,8 @@ impl Ports {
         self.pools.iter().map(|(&(protocol, address), pool)| (protocol, address, pool))
     }
 
-    /// Forgets the pools of addresses that are gone.
-    pub(crate) fn retain(&mut self, keep: impl Fn(Address) -> bool) {
-        self.pools.retain(|&(_, address), _| keep(address));
+    /// Forgets the pools without claims of addresses that are gone.
+    pub(crate) fn forget_empty(&mut self, is_gone: impl Fn(Address) -> bool) {
+        self.pools.retain(|&(_, address), pool| pool.claimed() > 0 || !is_gone(address));
     }
 }

@@ -123,22 +123,15 @@ impl Nat {
     }
 
     /// Tells the sender why its packet is dropped, where that helps: a segment without a connection is
-    /// reset, who finds no room is told (RFC 5508, REQ-8). What is filtered gets no answer.
+    /// reset, who may not leave is told (RFC 5508, REQ-8). What is filtered gets no answer, nor who finds no
+    /// room: it tries again, and there may be some by then.
     fn refuse(&self, frame: &mut Frame, packet: &Named, from: &Arrival, reason: DropReason) -> Fate {
         match (reason, &packet.tcp, from) {
             (DropReason::NatNoFlow, Some(segment), _) if !segment.has(tcp::RST) => {
                 answer::reset(frame, packet, segment);
                 Fate::Answered(reason)
             }
-            (
-                DropReason::NatNoPort
-                | DropReason::NatNoAddress
-                | DropReason::NatSandboxFull
-                | DropReason::NatTableFull
-                | DropReason::NatRefused,
-                _,
-                Arrival::Inside(_),
-            ) => {
+            (DropReason::NatNoAddress | DropReason::NatRefused, _, Arrival::Inside(_)) => {
                 let own = self.own_address(packet.ip.is_v4).unwrap_or(packet.ip.target);
                 answer::complain(frame, &packet.ip, own, Complaint::Prohibited);
                 Fate::Answered(reason)
@@ -293,6 +286,13 @@ fn send(port: PortId, mut frame: Frame, way: Way, verdicts: &mut Verdicts) {
     verdicts.push(port, way.fate, frame);
 }
 
+/// Whether a flow of UDP is an exchange with a well-known port: a few frames of either side.
+fn is_exchange(flow: &Flow) -> bool {
+    const WELL_KNOWN: u16 = 1024;
+    const FRAMES: u32 = 4;
+    flow.tuple(Side::Initiator).target_port < WELL_KNOWN && flow.frames.iter().all(|&frames| frames <= FRAMES)
+}
+
 /// The class of a flow after a packet of one side.
 fn advance(flow: &mut Flow, side: Side, packet: &Named) -> Class {
     const BOTH: u8 = Side::Initiator.bit() | Side::Target.bit();
@@ -300,6 +300,7 @@ fn advance(flow: &mut Flow, side: Side, packet: &Named) -> Class {
     match (packet.tuple.protocol, &packet.tcp) {
         (Protocol::Tcp, Some(segment)) => tcp::advance(flow, side, segment),
         (Protocol::Tcp, None) => flow.class,
+        (Protocol::Udp, _) if answered && is_exchange(flow) => Class::UdpExchange,
         (Protocol::Udp, _) if answered => Class::Udp,
         (Protocol::Udp, _) => Class::UdpOpening,
         (Protocol::Sctp, _) if answered => Class::Sctp,

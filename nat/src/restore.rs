@@ -93,7 +93,6 @@ impl Nat {
                 self.mappings.permit(mapping, flow.tuple(side).target);
             }
         }
-        self.charge(flow.sandbox);
         self.flows.place(number, flow);
         Some(())
     }
@@ -165,7 +164,7 @@ impl Nat {
             holders: 0,
             sandbox,
         };
-        Some(self.mappings.insert(mapping))
+        Some(self.insert_mapping(mapping))
     }
 }
 

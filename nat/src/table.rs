@@ -22,6 +22,7 @@ use vswitch_frame::hash::SeededHash;
 use crate::flow::{Class, Flow, Side};
 use crate::index::Index;
 use crate::limits::Timeouts;
+use crate::owners::Owners;
 use crate::slab::{self, NONE};
 use crate::tick::Tick;
 use crate::tuple::Tuple;
@@ -52,6 +53,8 @@ pub(crate) struct Table {
     limit: usize,
     index: Index<u32>,
     queues: [Queue; Class::ALL.len()],
+    /// Sandboxes, each with the ring of its flows.
+    pub(crate) owners: Owners,
     hash: SeededHash,
     /// Records that have changed; `None` while nobody wants to know.
     changed: Option<Vec<u32>>,
@@ -67,6 +70,7 @@ impl Table {
             limit,
             index: Index::new(),
             queues: [Queue { oldest: NONE, newest: NONE }; Class::ALL.len()],
+            owners: Owners::default(),
             hash,
             changed: None,
         }
@@ -118,6 +122,7 @@ impl Table {
         let at = self.take_record(flow);
         self.index(at);
         self.append(at, flow.class);
+        self.owners.add(&mut self.records, at);
         self.len += 1;
         self.note(at);
         FlowId(at)
@@ -136,6 +141,7 @@ impl Table {
         self.records.resize(self.records.len().max(needed), vacant);
         self.records[number as usize] = flow;
         self.index(number);
+        self.owners.add(&mut self.records, number);
         self.len += 1;
     }
 
@@ -221,6 +227,7 @@ impl Table {
             }
         }
         self.unlink(at);
+        self.owners.remove(&mut self.records, at);
         let record = &mut self.records[at as usize];
         let flow = *record;
         record.class = Class::Vacant;
@@ -285,17 +292,25 @@ impl Table {
         classes.filter_map(|class| self.oldest(class)).min_by_key(|&id| self.get(id).used)
     }
 
-    /// The flow of a sandbox that makes room: one that is not established, among the longest unused. Looks at
-    /// a few of each class, which finds one when the sandbox has most of them.
-    pub(crate) fn least_wanted_of(&self, sandbox: u32) -> Option<FlowId> {
-        const LOOKS: usize = 32;
-        let classes = Class::ALL.into_iter().filter(|class| !class.is_established());
+    /// The flow of a sandbox that makes room: one that is not established, rather one that is spent.
+    pub(crate) fn least_wanted_of(&mut self, sandbox: u32) -> Option<FlowId> {
+        let spent = self.find_of(sandbox, |flow| flow.class.is_spent());
+        spent.or_else(|| self.find_of(sandbox, |flow| !flow.class.is_established()))
+    }
+
+    /// A flow of a sandbox that fits, if there is one among a few.
+    pub(crate) fn find_of(&mut self, sandbox: u32, fits: impl Fn(&Flow) -> bool) -> Option<FlowId> {
+        self.owners.find(&self.records, sandbox, fits).map(FlowId)
+    }
+
+    /// A spent flow that fits, if there is one among a few of those longest unused.
+    pub(crate) fn find_spent(&self, fits: impl Fn(&Flow) -> bool) -> Option<FlowId> {
+        const LOOKS: usize = 16;
         let next = |id: &FlowId| Some(self.get(*id).newer).filter(|&newer| newer != NONE).map(FlowId);
-        let found = classes.filter_map(|class| {
+        Class::ALL.into_iter().filter(|class| class.is_spent()).find_map(|class| {
             let queue = std::iter::successors(self.oldest(class), next);
-            queue.take(LOOKS).find(|&id| self.get(id).sandbox == sandbox)
-        });
-        found.min_by_key(|&id| self.get(id).used)
+            queue.take(LOOKS).find(|&id| fits(self.get(id)))
+        })
     }
 
     /// A flow whose time is over.

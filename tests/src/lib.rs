@@ -15,6 +15,7 @@
 //! | [`translation`] | what must hold of frames that are translated |
 //! | [`tunnels`] | what must hold of frames and of datagrams that pass through tunnels |
 //! | [`wait`] | waiting for a condition, with a deadline |
+//! | [`web`] | a web server, and a visitor that comes many times |
 //! | [`world`] | a running switch with containers |
 #![forbid(unsafe_code)]
 
@@ -31,4 +32,5 @@ pub mod talk;
 pub mod translation;
 pub mod tunnels;
 pub mod wait;
+pub mod web;
 pub mod world;

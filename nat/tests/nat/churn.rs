@@ -100,7 +100,7 @@ fn apply(world: &mut World, step: Step) -> Vec<Out> {
             world.nat.grant(protocol, ip(HOST_4), [port]);
             world.nat.grant(protocol, ip("192.0.2.2"), [port]);
         }
-        Step::Revoke(protocol, port) => world.nat.revoke(protocol, ip(HOST_4), port),
+        Step::Revoke(protocol, port) => world.nat.revoke(protocol, ip(HOST_4), &[port].into()),
         Step::Uplink(second) => world.nat.set_uplink(uplink(second)),
     }
     Vec::new()

@@ -13,6 +13,7 @@ mod restore;
 mod rfc4787;
 mod rfc5382;
 mod rfc5508;
+mod shortage;
 mod support;
 
 /// The table in docs/nat.md and the tests say the same.

@@ -130,7 +130,7 @@ fn container((host, port): Inside) -> String {
 }
 
 fn remote((host, port): Remote) -> String {
-    format!("198.51.100.{}:{}", host + 1, port + 53)
+    format!("198.51.100.{}:{}", host + 1, port + 5353)
 }
 
 fn out(world: &mut World, model: &mut Model, inside: Inside, to: Remote) -> Result<(), TestCaseError> {
@@ -143,7 +143,7 @@ fn out(world: &mut World, model: &mut Model, inside: Inside, to: Remote) -> Resu
         return Ok(());
     }
     if !model.make_room() {
-        prop_assert_eq!(out.fate, Fate::Answered(DropReason::NatTableFull));
+        prop_assert_eq!(out.fate, Fate::Dropped(DropReason::NatTableFull));
         return Ok(());
     }
     let taken: BTreeSet<u16> =
@@ -151,13 +151,13 @@ fn out(world: &mut World, model: &mut Model, inside: Inside, to: Remote) -> Resu
     let free = model.free();
     let own = model.mapping(inside);
     if own.is_none() && free.is_empty() && model.claimed.iter().all(|port| taken.contains(port)) {
-        prop_assert_eq!(out.fate, Fate::Answered(DropReason::NatNoPort));
+        prop_assert_eq!(out.fate, Fate::Dropped(DropReason::NatNoPort));
         return Ok(());
     }
     if out.fate != Fate::Outside {
         // Its port, its own or the free one it was given, talks to that end already for somebody who shares
         // it.
-        prop_assert_eq!(out.fate, Fate::Answered(DropReason::NatNoPort));
+        prop_assert_eq!(out.fate, Fate::Dropped(DropReason::NatNoPort));
         prop_assert!(model.claimed.iter().all(|port| taken.contains(port)));
         return Ok(());
     }
@@ -173,7 +173,7 @@ fn out(world: &mut World, model: &mut Model, inside: Inside, to: Remote) -> Resu
             flow.origin == vswitch_nat::Origin::Outbound
                 && flow.initiator.source_port == wanted
                 && flow.initiator.source.ip() == ip(&format!("10.1.0.{}", inside.0 + 2))
-                && flow.target.source_port == to.1 + 53
+                && flow.target.source_port == to.1 + 5353
                 && flow.target.source.ip() == ip(&format!("198.51.100.{}", to.0 + 1))
         });
     model.add(inside, to, port, mapped, true);
@@ -234,7 +234,7 @@ fn apply(world: &mut World, model: &mut Model, step: Step) -> Result<(), TestCas
             model.flows.retain(|flow| flow.inside.0 != container);
         }
         Step::Revoke(port) => {
-            world.nat.revoke(Protocol::Udp, host, port);
+            world.nat.revoke(Protocol::Udp, host, &[port].into());
             model.claimed.remove(&port);
             model.flows.retain(|flow| flow.port != port);
         }
@@ -257,8 +257,8 @@ proptest! {
     fn agrees_with_a_naive_model_and_nothing_leaks(steps in vec(step(), 1..120)) {
         let mut world = World::with(Limits { flows: FLOWS, ..World::limits() });
         let uplink = Uplink { v4: Some("192.0.2.1".parse().expect("IPv4")), ..Uplink::default() };
-        world.nat.set_uplink(Uplink::default());
         world.nat.set_uplink(uplink.clone());
+        crate::support::without_claims(&mut world.nat);
         let mut model = Model::default();
         for step in steps {
             apply(&mut world, &mut model, step)?;
@@ -271,8 +271,8 @@ proptest! {
         let before = held(&world);
         let claimed = model.claimed.clone();
         world.restart(|nat| {
-            nat.set_uplink(Uplink::default());
             nat.set_uplink(uplink.clone());
+            crate::support::without_claims(nat);
             nat.grant(Protocol::Udp, ip("192.0.2.1"), claimed);
         });
         prop_assert_eq!(held(&world), before);

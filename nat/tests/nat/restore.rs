@@ -98,7 +98,7 @@ fn what_could_not_begin_today_ends() {
     let free = world.nat.stats().ports_free;
     // 10.1.0.99 is nobody's, the port is not published any more, and 40000 of UDP is not claimed.
     world.restart(|nat| {
-        nat.revoke(Protocol::Udp, ip(HOST_4), 40_000);
+        nat.revoke(Protocol::Udp, ip(HOST_4), &[40_000].into());
     });
     assert_eq!(world.nat.stats().flows, 1);
     assert_eq!(world.nat.stats().ports_free, free + 1);

@@ -59,7 +59,7 @@ fn rfc4787_req4_parity_is_preserved() {
 #[test]
 fn rfc4787_req5_a_mapping_lives_two_minutes_and_five_when_answered() {
     let mut world = World::new();
-    let left = world.leaves(&udp("10.1.0.2:5000", "198.51.100.1:53"));
+    let left = world.leaves(&udp("10.1.0.2:5000", "198.51.100.1:5353"));
     world.seconds(120);
     world.poll();
     world.enters(&left.reply());
@@ -73,14 +73,34 @@ fn rfc4787_req5_a_mapping_lives_two_minutes_and_five_when_answered() {
 }
 
 #[test]
+fn rfc4787_req5_a_an_exchange_with_a_well_known_port_lives_half_a_minute() {
+    let mut world = World::new();
+    let exchanged = |world: &mut World, port: u16, times: usize| {
+        let question = udp(&format!("10.1.0.2:{port}"), "198.51.100.1:53");
+        for _ in 0..times {
+            let left = world.leaves(&question);
+            world.enters(&left.reply());
+        }
+    };
+    exchanged(&mut world, 5000, 2);
+    exchanged(&mut world, 5001, 5);
+    world.leaves(&udp("10.1.0.2:5002", "198.51.100.1:53"));
+    world.seconds(31);
+    world.poll();
+    let mut left: Vec<u16> = world.nat.flows(world.now).map(|flow| flow.initiator.source_port).collect();
+    left.sort_unstable();
+    assert_eq!(left, [5001, 5002], "one that goes on stays, and who waits for an answer");
+}
+
+#[test]
 fn rfc4787_req6_only_the_inside_refreshes() {
     let mut world = World::new();
-    let left = world.leaves(&udp("10.1.0.2:5000", "198.51.100.1:53"));
+    let left = world.leaves(&udp("10.1.0.2:5000", "198.51.100.1:5353"));
     world.enters(&left.reply());
     for _ in 0..5 {
         world.seconds(200);
         world.poll();
-        world.leaves(&udp("10.1.0.2:5000", "198.51.100.1:53"));
+        world.leaves(&udp("10.1.0.2:5000", "198.51.100.1:5353"));
     }
     world.seconds(200);
     world.enters(&left.reply());

@@ -292,6 +292,15 @@ fn told(limits: Limits) -> Nat {
     nat
 }
 
+/// Takes all claims back.
+pub(crate) fn without_claims(nat: &mut Nat) {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for address in [HOST_4, HOST_6] {
+            nat.set_claims(protocol, ip(address), &[]);
+        }
+    }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         Self::with(Limits::default())

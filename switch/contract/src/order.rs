@@ -3,10 +3,14 @@
 //! One message is one JSON text ([`parts`](crate::parts)) over a `SOCK_SEQPACKET` connection; descriptors
 //! ride along. Every [`Order`] is answered by one [`Reply`], in order. The datapath trusts control.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use vswitch_engine::Count;
 use vswitch_frame::{Mac, NetworkId, PortId};
 
+use crate::claim::Protocol;
 use crate::fact::{Fact, Key};
 use crate::flows::{FlowPage, FlowQuery, Stats};
 
@@ -31,6 +35,8 @@ pub enum Order {
     Alive,
     /// Says in its network where the addresses of the container behind a port are.
     Announce(PortId),
+    /// Takes claimed ports of a protocol at an address out of use that no flow has, so many at most.
+    GiveBack(Protocol, IpAddr, usize),
     /// Asks for something.
     Read(Question),
     /// Ends the datapath.
@@ -91,6 +97,8 @@ pub enum Reply {
     Table(Vec<TableEntry>),
     /// The frames and bytes that each rule has decided about, by its number, in the order of the rules.
     Rules(Vec<(u32, Count)>),
+    /// The ports that are out of use now.
+    GivenBack(BTreeSet<u16>),
     /// A page of the flows.
     Flows(FlowPage),
     /// The counts of the translator, flows among them, and the most flows there may be.

@@ -58,6 +58,8 @@ impl Control {
             ports_free: stats.ports_free,
             evicted: stats.evicted,
             overloaded: stats.overloaded,
+            recycled: stats.recycled,
+            refused: stats.refused,
             reset: stats.reset,
         })
     }

@@ -14,6 +14,7 @@ mod documents;
 mod durability;
 mod etcd;
 mod faults;
+mod flaps;
 mod flows;
 mod gateway;
 mod harness;
@@ -38,6 +39,7 @@ mod publish;
 mod relay;
 mod restart;
 mod rules;
+mod shortage;
 mod uplink;
 mod uplink_input;
 

@@ -7,7 +7,7 @@
 //! miss them. They are held until their address goes. The datapath has duplicates of the sockets, so either
 //! process may end: the next one gets them from the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +24,9 @@ use crate::link::Claim;
 
 /// The longest setting that is read, in bytes: `ip_local_reserved_ports` may name every second port.
 const SETTING_BYTES_MAX: usize = 256 * 1024;
+
+/// The part of all claims that is left to protocols and addresses with fewer than so many.
+const KEPT_BACK: usize = 8;
 
 /// The ports that a host lends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +54,12 @@ impl Lendable {
         Self { ephemeral, reserved: reserved.collect() }
     }
 
-    /// The ports in the order in which they are claimed.
+    /// The ports in the order in which they are claimed: those above the kernel's, then the upper half of
+    /// these, so that the host's own programs go on finding some.
     fn in_order(&self) -> impl Iterator<Item = u16> {
         let above = (u32::from(*self.ephemeral.end()) + 1)..=u32::from(u16::MAX);
         let above = above.filter_map(|port| u16::try_from(port).ok());
-        let all = above.chain(self.ephemeral.clone().rev());
+        let all = above.chain(self.ephemeral.clone().rev().take(self.ephemeral.len() / 2));
         all.filter(|port| !self.reserved.iter().any(|reserved| reserved.contains(port)))
     }
 }
@@ -103,11 +107,27 @@ impl Claims {
         self.pools.keys().copied().collect()
     }
 
-    /// Goes on with these addresses only, on other interfaces perhaps.
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.pools.values().map(BTreeMap::len).sum()
+    }
+
+    /// Lets go of ports that nobody uses any more.
+    pub fn release(&mut self, protocol: Protocol, address: IpAddr, ports: &BTreeSet<u16>) {
+        if let Some(pool) = self.pools.get_mut(&(protocol, address)) {
+            pool.retain(|port, _| !ports.contains(port));
+        }
+        let is_one =
+            |of: &Claimed| (of.protocol, of.address) == (protocol, address) && ports.contains(&of.port);
+        self.fresh.retain(|(claimed, _)| !is_one(claimed));
+    }
+
+    /// Goes on with these addresses only, on other interfaces perhaps. While there is no uplink the sockets
+    /// are deaf to the last: it may be back before anybody says so.
     pub fn settle(&mut self, uplinks: &[u32], addresses: &[IpAddr]) {
         self.pools.retain(|(_, address), _| addresses.contains(address));
         self.fresh.retain(|(claimed, _)| addresses.contains(&claimed.address));
-        if self.uplinks != uplinks {
+        if self.uplinks != uplinks && !uplinks.is_empty() {
             self.uplinks = uplinks.to_vec();
             let filter = Program::deaf_to(uplinks, Families::BOTH);
             for socket in self.pools.values().flat_map(BTreeMap::values) {
@@ -123,15 +143,19 @@ impl Claims {
         self.pools.contains_key(&(protocol, address))
     }
 
-    /// Claims as many ports as are wanted, if there are.
-    pub fn claim(&mut self, wanted: &Wanted, lendable: &Lendable) {
+    /// Claims as many ports as are wanted, if there are. Says how many are wanting because the limit is
+    /// reached, of which the last part is left to protocols and addresses that have few.
+    pub fn claim(&mut self, wanted: &Wanted, lendable: &Lendable) -> usize {
         let Wanted { protocol, address, ports } = *wanted;
-        let held: usize = self.pools.values().map(BTreeMap::len).sum();
-        let mut missing = ports.min(self.limit.saturating_sub(held));
+        let few = self.limit / KEPT_BACK;
+        let has = self.pools.get(&(protocol, address)).map_or(0, BTreeMap::len);
+        let limit = if has < few { self.limit } else { self.limit - few };
+        let mut missing = ports.min(limit.saturating_sub(self.count()));
+        let short = ports - missing;
         let pool = self.pools.entry((protocol, address)).or_default();
         for port in lendable.in_order() {
             if missing == 0 {
-                return;
+                break;
             }
             if pool.contains_key(&port) {
                 continue;
@@ -146,10 +170,11 @@ impl Claims {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => {
                     tracing::warn!("cannot claim a port at {address}: {error}");
-                    return;
+                    return 0;
                 }
             }
         }
+        short
     }
 
     /// The claimed ports of a protocol at an address.

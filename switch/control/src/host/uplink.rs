@@ -13,7 +13,7 @@
 //! | networks, published ports, claims | another filter |
 //! | the datapath wants more ports | they are claimed ([`Claims`]) and granted |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -99,7 +99,7 @@ impl Found {
 /// The host, as a look at it shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
-    /// The host's addresses that mean it elsewhere; none without an uplink.
+    /// The host's addresses that mean it elsewhere, of interfaces that are down, too.
     host: Vec<IpAddr>,
     /// The uplink at each place in the list of them; `None` where there is none now.
     uplinks: Vec<Option<Found>>,
@@ -130,6 +130,8 @@ pub struct Uplink {
     told: Seen,
     /// Whether `told` is what the datapath was told.
     is_told: bool,
+    /// Protocols and addresses for which ports run short.
+    short: BTreeSet<(Protocol, IpAddr)>,
     /// Packet sockets, by the places of their uplinks.
     sockets: BTreeMap<u16, Heard>,
 }
@@ -149,7 +151,8 @@ impl Uplink {
         let sockets = link.uplink_sockets().await?.into_iter();
         let sockets = sockets.map(|(place, socket)| (place, Heard { socket, admitted: None })).collect();
         let (told, is_told) = (Seen::default(), false);
-        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, sockets };
+        let short = BTreeSet::new();
+        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, short, sockets };
         uplink.look_again().await;
         Ok(uplink)
     }
@@ -248,11 +251,50 @@ impl Uplink {
         let host = self.told.host.clone();
         let lendable = Lendable::look();
         for wanted in wanted.iter().filter(|wanted| host.contains(&wanted.address)) {
-            self.claims.claim(wanted, &lendable);
+            let mut short = self.claims.claim(wanted, &lendable);
+            if short > 0 && self.take_from_others(wanted, short).await {
+                short = self.claims.claim(&Wanted { ports: short, ..*wanted }, &lendable);
+            }
+            self.say_if_short(wanted, short);
         }
         // Packets to granted ports are heard.
         self.admit().await;
         self.tell_granted().await;
+    }
+
+    /// Lets go of claims of other protocols and addresses that no flow has. Says whether there were any.
+    async fn take_from_others(&mut self, wanted: &Wanted, most: usize) -> bool {
+        let mut missing = most;
+        for (protocol, address) in self.claims.held() {
+            if missing == 0 || (protocol, address) == (wanted.protocol, wanted.address) {
+                continue;
+            }
+            let Ok(ports) = self.link.give_back(protocol, address, missing).await else { continue };
+            missing -= ports.len().min(missing);
+            self.claims.release(protocol, address, &ports);
+            let gone = |key: &Key| {
+                matches!(key, Key::Claim(of) if (of.protocol, of.address) == (protocol, address)
+                    && ports.contains(&of.port))
+            };
+            if let Err(error) = self.link.remove_where(gone).await {
+                tracing::warn!("the datapath keeps sockets of ports that are not claimed any more: {error}");
+            }
+        }
+        missing < most
+    }
+
+    /// Says that ports run short, once, until they no longer do.
+    fn say_if_short(&mut self, wanted: &Wanted, short: usize) {
+        let Wanted { protocol, address, .. } = *wanted;
+        if short == 0 {
+            self.short.remove(&(protocol, address));
+        } else if self.short.insert((protocol, address)) {
+            let claims = self.claims.count();
+            tracing::warn!(
+                "{protocol:?} flows that leave with {address} may run out of ports, as {claims} are claimed in \
+                 all: allow more descriptors (ulimit -n)"
+            );
+        }
     }
 
     /// Lets go of claims at other addresses than these.
@@ -283,6 +325,20 @@ impl Uplink {
         });
         if let Err(error) = self.link.change(grants.collect()).await {
             tracing::warn!("the datapath was not told of claimed ports: {error}");
+            return;
+        }
+        self.compare().await;
+    }
+
+    /// Says so if the datapath uses other ports than those that are claimed.
+    async fn compare(&self) {
+        let held = self.claims.count();
+        match self.link.flow_count().await {
+            Ok((stats, _)) if stats.ports_claimed != held => {
+                let used = stats.ports_claimed;
+                tracing::error!("{held} ports are claimed, and the datapath uses {used}: restart the daemon");
+            }
+            Ok(_) | Err(_) => {}
         }
     }
 
@@ -353,8 +409,7 @@ fn find(choice: &Choice, links: &[netlink::Link], routes: &[netlink::Route], add
         Some(Found { index: link.index, spec })
     });
     let uplinks: Vec<Option<Found>> = uplinks.collect();
-    let host = addresses.iter().map(|address| address.net.addr()).filter(reachable);
-    let host = if uplinks.iter().all(Option::is_none) { Vec::new() } else { host.collect() };
+    let host = addresses.iter().map(|address| address.net.addr()).filter(reachable).collect();
     Seen { host, uplinks }
 }
 
@@ -470,7 +525,7 @@ mod tests {
         let several = find("eth0,eth1").uplinks[1].clone().expect("an uplink").spec.routes;
         assert_eq!(several[2].hop, Hop::Link, "none of their routes leads elsewhere");
         for none in ["none", "lo", "eth2", "eth9"] {
-            assert_eq!((own(none), find(none).host), (vec![], vec![]), "{none}");
+            assert_eq!(own(none), [], "{none}");
         }
     }
 

@@ -1,12 +1,13 @@
 //! Questions to the datapath, and its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::timeout;
-use vswitch_contract::claim::Wanted;
+use vswitch_contract::claim::{Protocol, Wanted};
 use vswitch_contract::counters::PortCounters;
 use vswitch_contract::fact::Facts;
 use vswitch_contract::flows::{FlowPage, FlowQuery, Stats};
@@ -42,6 +43,20 @@ impl Link {
     /// [`LinkError::Down`], also when it was stopped.
     pub async fn announce(&self, id: PortId) -> Result<(), LinkError> {
         self.ask(&Order::Announce(id)).await.map(drop)
+    }
+
+    /// Has claimed ports taken out of use that no flow has, so many at most; says which. They may be let go.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn give_back(
+        &self,
+        protocol: Protocol,
+        address: IpAddr,
+        most: usize,
+    ) -> Result<BTreeSet<u16>, LinkError> {
+        let reply = self.ask(&Order::GiveBack(protocol, address, most)).await?;
+        if let Reply::GivenBack(ports) = reply { Ok(ports) } else { Err(wrong(&reply).into()) }
     }
 
     /// Asks the datapath; if it is dead, the next one.

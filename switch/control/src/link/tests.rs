@@ -2,7 +2,7 @@
 
 use crate::resolver::Resolver;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -146,6 +146,7 @@ impl Script {
                 let page = self.facts.behind(behind).take(self.page);
                 Some(Reply::Facts(page.map(|held| (held.fact.clone(), 0)).collect()))
             }
+            Order::GiveBack(..) => Some(Reply::GivenBack(BTreeSet::new())),
             Order::Start(_)
             | Order::Connect
             | Order::Begin

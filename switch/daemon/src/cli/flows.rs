@@ -95,6 +95,13 @@ impl Flows {
                 return print_json(&count);
             }
             print(&format!("{}\n", count.count));
+            if count.refused > 0 {
+                let types::FlowCount { refused, ports_claimed, ports_free, .. } = count;
+                eprintln!(
+                    "vswitch: {refused} flows did not begin for want of a port; {ports_free} of {ports_claimed} are \
+                     free now: allow the daemon more descriptors (ulimit -n)"
+                );
+            }
             return Ok(ExitCode::SUCCESS);
         }
         show(&client.get(&self.filter.path()).await?, self.json)

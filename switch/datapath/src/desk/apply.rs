@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vswitch_contract::fact::{Change, Fact, Held, Key};
+use vswitch_contract::fact::{Change, Fact, Held};
 use vswitch_contract::order::{Reply, Step};
 use vswitch_contract::relay::Targets;
 use vswitch_contract::reserved::{self, UPLINKS_MAX};
@@ -85,9 +85,10 @@ impl Datapath {
             Fact::Record(network, record) if is_there => return self.set_record(*network, record),
             Fact::Record(network, record) => self.remove_record(*network, record.mac),
             Fact::Uplink(place, spec) => return self.set_uplink(*place, is_there.then_some(spec), held, old),
-            // Ports go with their address, which goes with its uplink.
-            Fact::Grant(..) if !is_there => {}
-            Fact::Grant(..) => self.grant(&held.fact),
+            Fact::Grant(protocol, address, ports) => {
+                self.nat.set_claims(*protocol, *address, if is_there { ports } else { &[] });
+                self.uplinks.granted();
+            }
             Fact::Binding(binding) if is_there => return self.add_binding(binding),
             Fact::Binding(binding) => self.remove_binding(binding),
             Fact::Sockets(relayed, page) => {
@@ -106,7 +107,6 @@ impl Datapath {
     fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.uplink(clock::now()).set_host(addresses.clone());
         self.switch.set_host_addresses(addresses);
-        self.grant_again();
     }
 
     fn add_network(
@@ -141,24 +141,7 @@ impl Datapath {
         }
         self.uplink(clock::now()).set_uplink(port, spec.cloned());
         self.send_to_one();
-        self.grant_again();
         Ok(())
-    }
-
-    /// Lets the translator use claimed ports.
-    fn grant(&mut self, fact: &Fact) {
-        let Fact::Grant(protocol, address, ports) = fact else { return };
-        self.nat.grant(*protocol, *address, ports.iter().cloned().flatten());
-        self.uplinks.granted();
-    }
-
-    /// Lets the translator use all claimed ports again: an address that went away and is back has lost its
-    /// own.
-    fn grant_again(&mut self) {
-        let first = Key::Uplink(u16::MAX);
-        let behind = self.desk.facts.behind(Some(first)).map(|held| &held.fact);
-        let grants: Vec<Fact> = behind.take_while(|fact| matches!(fact, Fact::Grant(..))).cloned().collect();
-        grants.iter().for_each(|fact| self.grant(fact));
     }
 
     fn add_binding(&mut self, binding: &Binding) -> Result<(), Refusal> {

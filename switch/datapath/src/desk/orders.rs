@@ -44,6 +44,9 @@ impl Datapath {
                 self.announce(port);
                 Reply::Done
             }
+            Order::GiveBack(protocol, address, most) => {
+                Reply::GivenBack(self.nat.give_back(protocol, address, most))
+            }
             Order::Read(question) => self.read(question),
             Order::Stop => {
                 self.desk.stopped = true;

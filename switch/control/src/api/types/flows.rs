@@ -92,6 +92,10 @@ pub struct FlowCount {
     pub evicted: u64,
     /// Flows that share a port with others because none was free.
     pub overloaded: u64,
+    /// Flows that had most likely said all, and ended for another that needed their port.
+    pub recycled: u64,
+    /// Flows that did not begin for want of a port.
+    pub refused: u64,
     /// Established flows that were not used for too long, and were reset.
     pub reset: u64,
 }
