@@ -14,8 +14,8 @@ pub struct Limits {
     pub flows_per_sandbox: u32,
     /// Outside ports claimed for one protocol and address. At the limit no more are asked for.
     pub claims: usize,
-    /// Free claimed ports below which more are asked for, until there are twice as many. If a quarter of those
-    /// in use is more, it is that.
+    /// Free claimed ports below which more are asked for, until there are twice as many. If a quarter of
+    /// those in use is more, it is that.
     pub claims_ahead: usize,
     /// Fragmented datagrams remembered at once. At the limit the oldest is forgotten.
     pub datagrams: usize,

@@ -66,7 +66,7 @@ impl Web {
 impl Drop for Web {
     fn drop(&mut self) {
         let listener: RawFd = self.listener.as_raw_fd();
-        // Whoever accepts is told that there is nothing more to come.
+        // Nobody waits for the next connection any more.
         let _ = shutdown(listener, Shutdown::Both);
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
