@@ -74,7 +74,7 @@ pub struct Stats {
     pub recycled: u64,
     /// Flows that did not begin for want of a port.
     pub refused: u64,
-    /// Established flows that were not used for too long, whose ends were told by a reset.
+    /// Connections whose ends were told by a reset: not used for too long, or no longer published.
     pub reset: u64,
 }
 
@@ -91,6 +91,8 @@ pub struct Nat {
     pub(crate) identifications: Identifications,
     pub(crate) host: BTreeSet<Address>,
     pub(crate) uplink: Uplink,
+    /// Connections that were ended, whose ends have not been told yet.
+    untold: Vec<Flow>,
     random: u64,
     pub(crate) stats: Stats,
 }
@@ -109,6 +111,7 @@ impl Nat {
             unsolicited: Unsolicited::new(limits.unsolicited, limits.timeouts.unsolicited),
             host: BTreeSet::new(),
             uplink: Uplink::default(),
+            untold: Vec::new(),
             random: seed,
             stats: Stats::default(),
             limits,
@@ -144,15 +147,17 @@ impl Nat {
         self.bindings.add(binding)
     }
 
-    /// Ends a publication with its flows. Says whether there was one.
+    /// Ends a publication with its flows, whose ends are told by a reset in the next [`poll`](Self::poll). Says
+    /// whether there was one.
     pub fn remove_binding(&mut self, binding: &Binding) -> bool {
         let removed = self.bindings.remove(binding);
         if removed {
-            self.end_flows(|flow, _| {
+            let ended = self.end_flows(|flow, _| {
                 let mut end = flow.tuple(Side::Initiator).target_end();
                 end.realm = Realm::OUTSIDE;
                 flow.origin == Origin::Published && binding.holds(&end)
             });
+            self.untold.extend(ended.into_iter().filter(|flow| flow.class == Class::Tcp));
         }
         removed
     }
@@ -232,12 +237,10 @@ impl Nat {
         });
     }
 
-    fn end_flows(&mut self, goes: impl Fn(&Flow, &Mappings) -> bool) {
+    fn end_flows(&mut self, goes: impl Fn(&Flow, &Mappings) -> bool) -> Vec<Flow> {
         let going = self.flows.iter().filter(|(_, flow)| goes(flow, &self.mappings));
         let going: Vec<FlowId> = going.map(|(id, _)| id).collect();
-        for id in going {
-            self.remove(id);
-        }
+        going.into_iter().map(|id| self.remove(id)).collect()
     }
 
     /// Every flow, in no order.
@@ -300,20 +303,23 @@ impl Nat {
     /// When [`poll`](Self::poll) has something to do; `None` while there is nothing.
     pub fn poll_at(&self) -> Option<Instant> {
         let flows = self.flows.expires_next(&self.limits.timeouts);
-        [flows, self.unsolicited.due(), self.fragments.due()].into_iter().flatten().min()
+        let untold = (!self.untold.is_empty()).then_some(Instant::ZERO);
+        [flows, untold, self.unsolicited.due(), self.fragments.due()].into_iter().flatten().min()
     }
 
     /// Ends what was not used for too long, and tells who must know. Without free slots nobody is told.
     pub fn poll(&mut self, now: Instant, pool: &mut Pool, verdicts: &mut Verdicts) {
+        for _ in 0..EXPIRED_AT_ONCE.min(pool.available() / 2) {
+            let Some(flow) = self.untold.pop() else { break };
+            self.tell_of_end(&flow, pool, verdicts);
+        }
         for _ in 0..EXPIRED_AT_ONCE {
             let Some(id) = self.flows.expired(&self.limits.timeouts, now) else {
                 break;
             };
             let flow = self.remove(id);
             if flow.class == Class::Tcp {
-                self.stats.reset += 1;
-                tell_of_end(&flow, Side::Initiator, pool, verdicts);
-                tell_of_end(&flow, Side::Target, pool, verdicts);
+                self.tell_of_end(&flow, pool, verdicts);
             }
         }
         while let Some(syn) = self.unsolicited.take(now) {
@@ -326,6 +332,18 @@ impl Nat {
         let mut lost = Vec::new();
         self.fragments.expire(now, &mut lost);
         drop_lost(&mut lost, verdicts);
+    }
+
+    /// Resets both ends of a connection that is over, so that they do not wait for nothing.
+    fn tell_of_end(&mut self, flow: &Flow, pool: &mut Pool, verdicts: &mut Verdicts) {
+        self.stats.reset += 1;
+        for side in [Side::Initiator, Side::Target] {
+            if let Some(mut frame) = pool.take() {
+                let tuple = flow.tuple(side).reversed();
+                answer::make_reset(&mut frame, &tuple, flow.acked[side.index()]);
+                verdicts.made.push((tuple.realm, frame));
+            }
+        }
     }
 
     /// Makes sure that one more flow of a sandbox has room.
@@ -399,15 +417,6 @@ impl Nat {
 /// Free ports below which more are wanted: who uses many soon needs many.
 fn low_water(limits: &Limits, pool: &PortPool) -> usize {
     limits.claims_ahead.max((pool.claimed() - pool.free()) / 4)
-}
-
-/// Resets one end of a flow that was not used for too long, so that it does not wait for nothing.
-fn tell_of_end(flow: &Flow, side: Side, pool: &mut Pool, verdicts: &mut Verdicts) {
-    if let Some(mut frame) = pool.take() {
-        let tuple = flow.tuple(side).reversed();
-        answer::make_reset(&mut frame, &tuple, flow.acked[side.index()]);
-        verdicts.made.push((tuple.realm, frame));
-    }
 }
 
 /// Drops fragments whose first one did not come.

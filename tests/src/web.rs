@@ -74,7 +74,7 @@ impl Drop for Web {
 
 fn serve_one(mut connection: TcpStream) {
     let mut request = [0; 4096];
-    // Who hangs up is nobody to tell.
+    // A visitor may hang up.
     if connection.read(&mut request).is_ok_and(|bytes| bytes > 0) {
         let _ = connection.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
     }

@@ -3,7 +3,7 @@
 use vswitch_frame::DropReason;
 use vswitch_nat::{Binding, BindingError, Destination, Leaving, Limits, Origin, Protocol, Realm};
 
-use crate::support::{DMZ, Fate, LAN, World, binding, end, error, ip, syn, tcp, udp};
+use crate::support::{DMZ, Fate, LAN, Packet, World, binding, end, error, ip, syn, tcp, udp};
 
 #[test]
 fn a_client_reaches_the_container_with_its_own_address() {
@@ -113,6 +113,29 @@ fn unpublishing_ends_flows() {
     assert!(!world.nat.remove_binding(&published));
     assert_eq!(world.flows(), 1);
     assert_eq!(world.inn(&udp("198.51.100.1:999", "192.0.2.1:8080")).fate, Fate::Host);
+}
+
+#[test]
+fn connections_to_a_port_that_is_published_no_longer_are_reset() {
+    let mut world = World::new();
+    let published = binding(Protocol::Tcp);
+    world.nat.add_binding(published).expect("a binding");
+    let (client, host) = ("198.51.100.1:999", "192.0.2.1:8080");
+    let came = world.enters(&tcp(client, host, "S", 100, 0));
+    world.leaves(&tcp(&came.target.to_string(), client, "SA", 500, 101));
+    world.enters(&tcp(client, host, "A", 101, 501));
+    assert!(world.nat.remove_binding(&published));
+    let made: Vec<(Fate, Packet)> = world.poll().iter().map(|out| (out.fate, out.packet())).collect();
+    let expected = [(Fate::Outside, host, client, 501), (Fate::Inside(LAN), client, "10.1.0.2:80", 101)];
+    let expected = expected.map(|(fate, from, to, sequence)| (fate, tcp(from, to, "R", sequence, 0)));
+    for (fate, reset) in expected {
+        let has = |(other, packet): &(Fate, Packet)| {
+            (*other, packet.kind, packet.source, packet.target)
+                == (fate, reset.kind, reset.source, reset.target)
+        };
+        assert!(made.iter().any(has), "{reset:?} in {made:?}");
+    }
+    assert_eq!((made.len(), world.nat.stats().reset), (2, 1));
 }
 
 #[test]

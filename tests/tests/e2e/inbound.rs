@@ -1,7 +1,7 @@
 //! Published ports as the world and other containers reach them.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,6 +63,50 @@ fn the_world_reaches_published_ports_and_is_seen() {
         assert_eq!(ask(&outside.path(), &web, address(host)), [address(router); 2]);
     }
     assert!(talk::is_silent(&outside.path(), web.ipv4()), "nothing else leads there");
+}
+
+#[test]
+fn connections_to_a_port_that_is_published_no_longer_are_reset() {
+    let (world, outside) = connected();
+    let web = server(&world, &[]);
+    let connections = HOST.map(|host| {
+        let host = address(host);
+        let any: IpAddr = if host.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let listener = talk::listen_at(&web.path, (any, 80).into());
+        let mut client = talk::connect(&outside.path(), (host, 8080).into());
+        let (mut accepted, _) = listener.accept().expect("accept");
+        client.write_all(b"hello").expect("send");
+        accepted.read_exact(&mut [0; 5]).expect("receive");
+        [client, accepted]
+    });
+    world.vswitch(&["unpublish", &web.name, "8080:80"]);
+    for mut end in connections.into_iter().flatten() {
+        end.set_read_timeout(Some(SILENCE)).expect("timeout");
+        let error = end.read(&mut [0; 1]).expect_err("the connection is over");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn a_rule_that_rejects_tells_clients_of_published_ports() {
+    let (world, outside) = connected();
+    let web = server(&world, &[]);
+    for proto in ["tcp", "udp"] {
+        world.vswitch(&["rule", "add", "--to", "net1", "--proto", proto, "--action", "reject"]);
+    }
+    for host in HOST.map(address) {
+        let any: IpAddr = if host.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let _listener = talk::listen_at(&web.path, (any, 80).into());
+        let refused = inside(&outside.path(), || TcpStream::connect_timeout(&(host, 8080).into(), SILENCE));
+        assert_eq!(refused.expect_err("a rule says no").kind(), ErrorKind::ConnectionRefused, "{host}");
+        let client = inside(&outside.path(), || UdpSocket::bind((any, 0))).expect("bind");
+        client.set_read_timeout(Some(SILENCE)).expect("timeout");
+        client.connect((host, 5353)).expect("connect");
+        client.send(b"question").expect("send");
+        let told = client.recv(&mut [0; 16]).expect_err("a rule says no");
+        let kinds = [ErrorKind::HostUnreachable, ErrorKind::PermissionDenied];
+        assert!(kinds.contains(&told.kind()), "{host}: {told}");
+    }
 }
 
 #[test]

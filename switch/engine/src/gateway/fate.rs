@@ -42,17 +42,24 @@ pub(super) struct Refused {
     pub(super) port: Option<PortId>,
     /// The error that its sender is told.
     pub(super) complaint: Option<Complaint>,
+    /// Whether a rule rejected it, so that it becomes the answer to its sender.
+    pub(super) rejected: bool,
 }
 
 impl From<DropReason> for Refused {
     fn from(reason: DropReason) -> Self {
-        Self { reason, port: None, complaint: None }
+        Self { reason, port: None, complaint: None, rejected: false }
     }
 }
 
 impl Refused {
+    /// Drops by a rule that rejects.
+    pub(super) fn rejected() -> Self {
+        Self { rejected: true, ..DropReason::Rule.into() }
+    }
+
     /// Drops, and tells the sender.
     pub(super) fn told(reason: DropReason, complaint: Complaint) -> Self {
-        Self { reason, port: None, complaint: Some(complaint) }
+        Self { complaint: Some(complaint), ..reason.into() }
     }
 }

@@ -106,7 +106,7 @@ impl Switch {
                 Ok(Onward::Outside { network, sandbox, masqueraded, address }) => {
                     outbound.push(Outbound { network, sandbox, masqueraded, address, frame });
                 }
-                Err(Refused { reason, port, complaint }) => {
+                Err(Refused { reason, port, complaint, .. }) => {
                     let error =
                         complaint.and_then(|complaint| self.complain(ingress, &frame, complaint, pool, now));
                     made += usize::from(error.is_some());

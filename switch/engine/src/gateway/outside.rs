@@ -107,7 +107,10 @@ impl Switch {
         let mut made = 0;
         match self.entrance(ingress, network, &mut frame, now) {
             Ok(egress) => verdicts.forward.push((egress, frame)),
-            Err(Refused { reason, port, complaint }) => {
+            Err(Refused { rejected: true, .. }) if self.reject(network, &mut frame, now) => {
+                verdicts.errors.push(MadeError { port: ingress, network, frame });
+            }
+            Err(Refused { reason, port, complaint, .. }) => {
                 let error = complaint.and_then(|complaint| {
                     let own = self.speaker(ingress, network, &frame)?;
                     self.complain_outside(own, &frame, complaint, pool, now)
@@ -118,6 +121,18 @@ impl Switch {
             }
         }
         made
+    }
+
+    /// Makes of a packet that a rule rejected the answer to its sender, within the budget of errors.
+    fn reject(&mut self, network: Option<NetworkId>, frame: &mut Frame, now: Instant) -> bool {
+        let (_, target) = packet::addresses(frame);
+        let gateway = match self.bindings.find(network.unwrap_or_default(), target) {
+            Some((_, Owner::Port(port))) => {
+                Site::of(&self.ports, port).and_then(|site| site.own_address(target))
+            }
+            Some((_, Owner::Gateway)) | None => None,
+        };
+        self.errors.take(now) && reject::turn_round(frame, gateway.as_slice())
     }
 
     /// The address that tells the sender of a packet that it did not get in: the gateway's in the network it
@@ -184,14 +199,14 @@ impl Switch {
         match policy.rule(frame, from, Place::Network(to.network, home), published, now) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
-            Ruling::Reject => return Err(DropReason::Rule.into()),
+            Ruling::Reject => return Err(Refused::rejected()),
         }
         if route::time_to_live(frame) <= 1 {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
         }
         if frame.mtu_bytes() > to.mtu {
             let complaint = Some(Complaint::TooBig(to.mtu));
-            return Err(Refused { reason: DropReason::TxTooBig, port: Some(egress), complaint });
+            return Err(Refused { port: Some(egress), complaint, ..DropReason::TxTooBig.into() });
         }
         self.address(egress, frame)?;
         route::count_down(frame);

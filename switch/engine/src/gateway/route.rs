@@ -74,7 +74,7 @@ impl Switch {
         }
         if frame.mtu_bytes() > to.mtu {
             let complaint = Some(Complaint::TooBig(to.mtu));
-            return Err(Refused { reason: DropReason::TxTooBig, port: Some(egress), complaint });
+            return Err(Refused { port: Some(egress), complaint, ..DropReason::TxTooBig.into() });
         }
         address(frame, own, *station);
         count_down(frame);
