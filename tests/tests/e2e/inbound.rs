@@ -65,6 +65,41 @@ fn the_world_reaches_published_ports_and_is_seen() {
     assert!(talk::is_silent(&outside.path(), web.ipv4()), "nothing else leads there");
 }
 
+/// Sends datagrams of several sizes to a server at its published port, and has each sent back.
+fn echo(from: &Path, server: &Container, host: IpAddr) {
+    let any: IpAddr = if host.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = talk::bind_at(&server.path, (any, 53).into());
+    let client = inside(from, || UdpSocket::bind((any, 0))).expect("bind");
+    for socket in [&socket, &client] {
+        socket.set_read_timeout(Some(SILENCE)).expect("timeout");
+    }
+    let mut buffer = vec![0; 1 << 16];
+    for size in [1472, 1473, 3069, 65_507 - if host.is_ipv4() { 0 } else { 20 }] {
+        let sent: Vec<u8> = (0..size).map(|at: usize| at.to_le_bytes()[0]).collect();
+        client.send_to(&sent, (host, 5353)).expect("send");
+        let (length, peer) = socket.recv_from(&mut buffer).expect("the question");
+        assert!(buffer[..length] == sent, "{size} bytes to {host}");
+        socket.send_to(&buffer[..length], peer).expect("send");
+        let (length, peer) = client.recv_from(&mut buffer).expect("the answer");
+        assert_eq!(peer, SocketAddr::new(host, 5353), "the answer is the host's");
+        assert!(buffer[..length] == sent, "{size} bytes from {host}");
+    }
+}
+
+#[test]
+fn datagrams_of_every_size_reach_published_ports_and_come_back() {
+    let (world, outside) = connected();
+    let web = server(&world, &[]);
+    let neighbour = world.sandbox("neighbour", &["--network", "net1"]);
+    world.network("net2", &["--ipv6", "--subnet", "10.78.0.0/24", "--subnet", "fd78::/64"]);
+    let stranger = world.sandbox("stranger", &["--network", "net2"]);
+    for host in HOST.map(address) {
+        for from in [&outside.path(), &neighbour.path, &stranger.path, &web.path] {
+            echo(from, &web, host);
+        }
+    }
+}
+
 #[test]
 fn connections_to_a_port_that_is_published_no_longer_are_reset() {
     let (world, outside) = connected();

@@ -69,6 +69,8 @@ pub(crate) struct Uplinks {
     /// The addresses of the host that control says, and the uplinks'.
     host: BTreeSet<IpAddr>,
     verdicts: vswitch_nat::Verdicts,
+    /// Frames that are asked about whether they lead back; empty between bursts.
+    asked_about: Vec<Frame>,
     /// The channel on which claims are asked for.
     claims: Option<Channel>,
     asked: Option<Instant>,
@@ -90,6 +92,7 @@ impl Uplinks {
             routes: Vec::new(),
             host: BTreeSet::new(),
             verdicts: vswitch_nat::Verdicts::default(),
+            asked_about: Vec::new(),
             claims: None,
             asked: None,
         }
@@ -213,14 +216,18 @@ impl Uplink<'_> {
             return;
         }
         let Self { switch, nat, uplinks, verdicts, now, .. } = self;
-        let back = |frame: &mut Frame| {
-            let host = target(frame).filter(|target| uplinks.host.contains(target));
-            let Some((network, _)) = host.and_then(|_| switch.sender(ingress, frame)) else { return false };
-            nat.destination(frame, Realm::network(network)).is_some() || nat.has_flow_of(frame, network)
-        };
-        let taken: Vec<Frame> = verdicts.local.extract_if(.., |frame| back(frame)).collect();
-        for frame in taken {
-            let (network, sandbox) = switch.sender(ingress, &frame).unwrap_or_default();
+        std::mem::swap(&mut verdicts.local, &mut uplinks.asked_about);
+        // One after another: fragments go the way of the first, which may be in the same burst.
+        for frame in uplinks.asked_about.drain(..) {
+            let host = target(&frame).filter(|target| uplinks.host.contains(target));
+            let back = host.and_then(|_| switch.sender(ingress, &frame)).filter(|(network, _)| {
+                nat.destination(&frame, Realm::network(*network)).is_some()
+                    || nat.has_flow_of(&frame, *network)
+            });
+            let Some((network, sandbox)) = back else {
+                verdicts.local.push(frame);
+                continue;
+            };
             // Policy is asked whether it may go there.
             let leaving = Leaving::Masqueraded;
             let from = Inside { port: ingress, network, sandbox, leaving, address: None };
