@@ -10,7 +10,7 @@ use crate::error::BenchError;
 use crate::measurement::Measurement;
 use crate::results::Results;
 use crate::road::Road;
-use crate::{attach, c2c, chart, endpoints, membership, names, ports, ratios};
+use crate::{attach, c2c, chart, endpoints, exhaustion, membership, names, ports, ratios};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
 ///
@@ -53,6 +53,13 @@ enum Command {
     /// New TCP connections per second to a published port, then from a container to the world, beside the
     /// kernel
     Connrate(c2c::Rounds),
+    /// More short flows to one destination than there are ports, from one container and from many, beside the
+    /// kernel's MASQUERADE: how many fail
+    PortsExhaustion {
+        /// How many connections, and how many questions by UDP
+        #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        count: u32,
+    },
     /// How long attaching a container takes through the control socket, the last like the first
     Attach {
         /// How many to attach, one after another
@@ -166,6 +173,7 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::Proxy { docker_proxy, rounds } => {
             rounds.run(&[Road::Proxy], &Measurement::BULK, |_| local::contenders(docker_proxy.as_deref()))
         }
+        Command::PortsExhaustion { count } => exhaustion::run(*count as usize),
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod contender;
 pub mod endpoints;
 pub mod error;
+pub mod exhaustion;
 pub mod figure;
 pub mod http;
 pub mod machine;

@@ -8,15 +8,17 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ipnet::IpNet;
-use vswitch_sys::netlink::{Netlink, VethPeer};
+use vswitch_sys::netlink::{LinkChange, Netlink, VethPeer};
 use vswitch_sys::netns::{NetNs, run_in};
-use vswitch_traffic::{KernelBridge, Place, netns_path, place};
+use vswitch_traffic::{KernelBridge, Place, Process, netns_path, place, plug_in};
 
 use super::switch::Switch;
 use super::who::{Peer, PortType, Who};
 use super::{Contender, docker_rules};
+use crate::attach::attach;
 use crate::error::BenchError;
 use crate::process::Program;
 use crate::road::Road;
@@ -63,22 +65,94 @@ fn switch(road: Road) -> Result<Contender, BenchError> {
     })
 }
 
-/// The kernel's bridge with the rules Docker installs, forwarding on.
-pub(super) fn kernel(road: Road) -> Result<Contender, BenchError> {
+/// Containers of one host, and a world that they reach through it.
+#[derive(Debug)]
+pub struct Crowd {
+    /// Its name.
+    pub who: Who,
+    /// The containers.
+    pub containers: Vec<NetNs>,
+    /// The world.
+    pub world: NetNs,
+    /// The world's address.
+    pub target: Ipv4Addr,
+    _programs: Vec<Process>,
+    _host: NetNs,
+}
+
+/// A crowd behind the switch.
+///
+/// # Errors
+/// When something cannot be made.
+pub fn crowd_of_switch(count: usize) -> Result<Crowd, BenchError> {
+    let host = NetNs::anonymous()?;
+    let world = connect_world(&host)?;
+    let switch = Switch::start_in(host, &format!("crowd-{count}-{}", next_number()))?;
+    let (containers, _) = attach(&switch, count)?;
+    let Switch { host, process, .. } = switch;
+    let who = Who::Switch(PortType::Tap);
+    Ok(Crowd { who, containers, world, target: WORLD, _programs: vec![process], _host: host })
+}
+
+/// A crowd behind the kernel's bridge and MASQUERADE.
+///
+/// # Errors
+/// When a program is not installed, or something cannot be made.
+pub fn crowd_of_kernel(count: usize) -> Result<Crowd, BenchError> {
+    let (bridge, world) = masquerading(docker_rules::RULES.to_owned())?;
+    let KernelBridge { host, containers, .. } = bridge;
+    let mut containers: Vec<NetNs> = containers.into_iter().take(count).collect();
+    let mut netlink = run_in(&host, Netlink::open)??;
+    for number in containers.len()..count {
+        let container = NetNs::anonymous()?;
+        let port = format!("port{number}");
+        netlink.create_veth(&port, VethPeer { name: "eth0", netns: Some(container.as_fd()) })?;
+        let change = LinkChange { master: Some("docker0"), up: Some(true), ..LinkChange::default() };
+        netlink.change(&port, change)?;
+        let last = u8::try_from(number + 2).map_err(std::io::Error::other)?;
+        plug_in(&container, Ipv4Addr::new(172, 17, 0, last).into())?;
+        containers.push(container);
+    }
+    for container in &containers {
+        lead_out(container)?;
+    }
+    let who = Who::Peer(Peer::Kernel);
+    Ok(Crowd { who, containers, world, target: WORLD, _programs: Vec::new(), _host: host })
+}
+
+/// A number that no crowd before had.
+fn next_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+/// The kernel's bridge with rules, behind an uplink to the world, forwarding on.
+fn masquerading(rules: String) -> Result<(KernelBridge, NetNs), BenchError> {
     let bridge = KernelBridge::new("docker0", [172, 17])?;
     let world = connect_world(&bridge.host)?;
-    let KernelBridge { host, containers: [container, unused], places: [own, _] } = bridge;
-    let mut netlink = run_in(&host, Netlink::open)??;
+    let mut netlink = run_in(&bridge.host, Netlink::open)??;
     netlink.add_address("docker0", net(Ipv4Addr::new(172, 17, 0, 1), 16)?)?;
-    let mut inside = run_in(&container, Netlink::open)??;
+    run_in(&bridge.host, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
+    Program::new(&bridge.host, "iptables-restore", [], "apt-get install iptables")?.run(&rules)?;
+    Ok((bridge, world))
+}
+
+/// Gives a container on the kernel's bridge its default route.
+fn lead_out(container: &NetNs) -> Result<(), BenchError> {
+    let mut inside = run_in(container, Netlink::open)??;
     let everywhere: IpNet = net(Ipv4Addr::UNSPECIFIED, 0)?;
-    inside.add_route("eth0", everywhere, Some(Ipv4Addr::new(172, 17, 0, 1).into()))?;
-    run_in(&host, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
+    Ok(inside.add_route("eth0", everywhere, Some(Ipv4Addr::new(172, 17, 0, 1).into()))?)
+}
+
+/// The kernel's bridge with the rules Docker installs, forwarding on.
+pub(super) fn kernel(road: Road) -> Result<Contender, BenchError> {
     let mut rules = docker_rules::RULES.to_owned();
     if road == Road::Published {
         rules = publish(&rules);
     }
-    Program::new(&host, "iptables-restore", [], "apt-get install iptables")?.run(&rules)?;
+    let (bridge, world) = masquerading(rules)?;
+    let KernelBridge { host, containers: [container, unused], places: [own, _] } = bridge;
+    lead_out(&container)?;
     let places = places(road, &container, own.address, &world)?;
     Ok(Contender {
         who: Who::Peer(Peer::Kernel),
