@@ -65,13 +65,13 @@ pub fn run(count: usize) -> Result<(), BenchError> {
         for kind in [Flows::Connections, Flows::Questions] {
             for crowd in [outside::crowd_of_switch(containers)?, outside::crowd_of_kernel(containers)?] {
                 let outcome = measure(&crowd, kind, count)?;
-                let at = |part: f64| {
-                    let index = (outcome.millis.len().saturating_sub(1)) as f64 * part;
-                    outcome.millis.get(index as usize).map_or("-".to_owned(), |millis| format!("{millis:.1}"))
+                let at = |percent: usize| {
+                    let index = outcome.millis.len().saturating_sub(1) * percent / 100;
+                    outcome.millis.get(index).map_or("-".to_owned(), |millis| format!("{millis:.1}"))
                 };
                 let name = format!("{kind:?} from {containers}, {}", crowd.who);
                 let rate = outcome.millis.len() as f64 / outcome.seconds;
-                let cells = [outcome.failed.to_string(), format!("{rate:.0}"), at(0.5), at(0.99), at(1.0)];
+                let cells = [outcome.failed.to_string(), format!("{rate:.0}"), at(50), at(99), at(100)];
                 table.row(std::iter::once(name).chain(cells));
             }
         }

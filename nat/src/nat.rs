@@ -147,8 +147,8 @@ impl Nat {
         self.bindings.add(binding)
     }
 
-    /// Ends a publication with its flows, whose ends are told by a reset in the next [`poll`](Self::poll). Says
-    /// whether there was one.
+    /// Ends a publication with its flows, whose ends are told by a reset in the next [`poll`](Self::poll).
+    /// Says whether there was one.
     pub fn remove_binding(&mut self, binding: &Binding) -> bool {
         let removed = self.bindings.remove(binding);
         if removed {

@@ -11,8 +11,9 @@ use vswitch_frame::Mac;
 pub struct UplinkSpec {
     /// The name of the interface.
     pub interface: String,
-    /// The MAC address of the interface.
-    pub mac: Mac,
+    /// The MAC address of the interface; `None` for one without a link layer, such as a TUN: what it is
+    /// handed is an IP packet, and who is behind it needs no finding.
+    pub mac: Option<Mac>,
     /// The largest packet it takes, in bytes.
     pub mtu: u16,
     /// The address that IPv4 flows leave with.

@@ -2,10 +2,13 @@
 
 use crate::addr::Mac;
 use crate::drop::DropReason;
-use crate::headers::Headers;
+use crate::headers::{ETHERNET_BYTES, Headers, ethertype};
 use crate::offload::{Checksum, Offload, VNET_HEADER_BYTES};
 use crate::run::Segment;
 use crate::slot::{FRAME_BYTES_MAX, HEADROOM, Slot};
+
+/// The length of an Ethernet header, as offsets of checksums count it.
+const LINK: u16 = 14;
 
 /// An Ethernet frame: its bytes, the work its sender left undone, and where its headers are.
 ///
@@ -89,6 +92,38 @@ impl Frame {
         let header = self.offload.encode(self.headers.payload_offset());
         let from = self.start - VNET_HEADER_BYTES;
         self.slot[from..self.start].copy_from_slice(&header);
+        &self.slot[from..self.end]
+    }
+
+    /// Takes the first `bytes` of [`receive_room`](Self::receive_room) as virtio-net header and IP packet,
+    /// and puts an Ethernet header in front of it whose MAC addresses are zero.
+    pub fn received_packet(&mut self, bytes: usize) {
+        self.received(bytes);
+        let ether_type = match self.bytes().first().map(|first| first >> 4) {
+            Some(4) => ethertype::IPV4,
+            Some(6) => ethertype::IPV6,
+            _ => 0,
+        };
+        self.start -= ETHERNET_BYTES;
+        let header = &mut self.slot[self.start..self.start + ETHERNET_BYTES];
+        header.fill(0);
+        header[ETHERNET_BYTES - 2..].copy_from_slice(&ether_type.to_be_bytes());
+        if let Checksum::Partial { start, .. } = &mut self.offload.checksum {
+            *start = start.saturating_add(LINK);
+        }
+    }
+
+    /// Writes the virtio-net header in front of the IP packet, over the end of the Ethernet header of a frame
+    /// without tags, and returns both, ready for one write. The frame is none any more then.
+    pub fn packet_with_vnet_header(&mut self) -> &[u8] {
+        let mut offload = self.offload;
+        if let Checksum::Partial { start, .. } = &mut offload.checksum {
+            *start = start.saturating_sub(LINK);
+        }
+        let header = offload.encode(self.headers.payload_offset().saturating_sub(ETHERNET_BYTES));
+        let packet = (self.start + ETHERNET_BYTES).min(self.end);
+        let from = packet - VNET_HEADER_BYTES;
+        self.slot[from..packet].copy_from_slice(&header);
         &self.slot[from..self.end]
     }
 

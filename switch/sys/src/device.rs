@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use vswitch_frame::{Accepts, DropReason, Frame, Pool};
 
-use crate::packet::{self, Vectors};
+use crate::packet::{self, Framing, Vectors};
 use crate::tap;
 
 /// The kind of descriptor that a port has.
@@ -19,12 +19,8 @@ pub enum DeviceKind {
         /// Whether they have.
         vnet_header: bool,
     },
-    /// A packet socket; `vnet_header` says whether frames have a virtio-net header in front
-    /// (`PACKET_VNET_HDR`).
-    Packet {
-        /// Whether they have.
-        vnet_header: bool,
-    },
+    /// A packet socket.
+    Packet(Framing),
 }
 
 /// Finds out what a descriptor made by someone else is, and makes it ready to be a port: non-blocking,
@@ -35,9 +31,9 @@ pub enum DeviceKind {
 pub fn adopt(fd: &OwnedFd) -> io::Result<(DeviceKind, Accepts)> {
     let adopted = tap::adopt(fd).map(|(vnet_header, accepts)| (DeviceKind::Tap { vnet_header }, accepts));
     let adopted = adopted.or_else(|_| {
-        let vnet_header = packet::adopt(fd)?;
-        let accepts = if vnet_header { Accepts::ALL } else { Accepts::NONE };
-        Ok::<_, io::Error>((DeviceKind::Packet { vnet_header }, accepts))
+        let framing = packet::adopt(fd)?;
+        let accepts = if framing == Framing::Plain { Accepts::NONE } else { Accepts::ALL };
+        Ok::<_, io::Error>((DeviceKind::Packet(framing), accepts))
     })?;
     let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL)?;
     let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
@@ -88,9 +84,7 @@ impl Device {
     ) -> Left {
         match self.kind {
             DeviceKind::Tap { vnet_header } => self.receive_tap(vnet_header, budget, pool, burst),
-            DeviceKind::Packet { vnet_header } => {
-                self.receive_packet(vectors, vnet_header, budget, pool, burst)
-            }
+            DeviceKind::Packet(framing) => self.receive_packet(vectors, framing, budget, pool, burst),
         }
     }
 
@@ -126,7 +120,7 @@ impl Device {
     fn receive_packet(
         &mut self,
         vectors: &mut Vectors,
-        vnet_header: bool,
+        framing: Framing,
         budget: Budget,
         pool: &mut Pool,
         burst: &mut Vec<Frame>,
@@ -138,7 +132,7 @@ impl Device {
             let room = packet::BATCH.min(budget.frames - frames);
             burst.extend(std::iter::from_fn(|| pool.take()).take(room));
             let asked = burst.len() - first;
-            let outcome = vectors.receive(self.fd.as_fd(), vnet_header, &mut burst[first..]);
+            let outcome = vectors.receive(self.fd.as_fd(), framing, &mut burst[first..]);
             let received = *outcome.as_ref().unwrap_or(&0);
             for unused in burst.drain(first + received..).rev() {
                 pool.free(unused);
@@ -170,10 +164,10 @@ impl Device {
                     }
                 }
             }
-            DeviceKind::Packet { vnet_header } => {
+            DeviceKind::Packet(framing) => {
                 let mut rest = frames;
                 while !rest.is_empty() {
-                    let went = vectors.send(self.fd.as_fd(), vnet_header, rest).unwrap_or_else(|errno| {
+                    let went = vectors.send(self.fd.as_fd(), framing, rest).unwrap_or_else(|errno| {
                         dropped(reason_of(errno), &rest[0]);
                         1
                     });

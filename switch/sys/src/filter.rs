@@ -71,12 +71,19 @@ pub struct Admission {
     pub udp: Vec<RangeInclusive<u16>>,
     /// Subnets whose addresses are the switch's with all that is sent to them.
     pub subnets: Vec<IpNet>,
+    /// Whether the uplink has no link layer, so that frames begin with the IP header.
+    pub bare: bool,
 }
 
 impl Admission {
     /// Addresses of the host that are compared one by one: none if there are too many for that.
     fn compared(&self) -> &[IpAddr] {
         if self.own.len() > OWN_MAX { &[] } else { &self.own }
+    }
+
+    /// Where the IP header begins.
+    fn network(&self) -> u32 {
+        if self.bare { 0 } else { ETHERNET }
     }
 }
 
@@ -135,7 +142,7 @@ impl Program {
         code.branch(IF_GREATER, 0, drop);
         code.load(LOAD_BYTE, TAGGED);
         code.branch(IF_GREATER, 0, drop);
-        code.load(LOAD_HALF, 12);
+        code.load(LOAD_WORD, PROTOCOL);
         code.branch(IF_EQUAL, u32::from(ethertype::IPV4), ipv4);
         code.branch(IF_EQUAL, u32::from(ethertype::IPV6), ipv6);
         code.branch(IF_EQUAL, u32::from(ethertype::ARP), arp);
@@ -257,27 +264,27 @@ impl Assembler {
     }
 
     fn ipv4(&mut self, admission: &Admission, to: Transports) {
-        const TARGET: u32 = ETHERNET + 16;
         const FRAGMENT: u32 = 0x3fff;
+        let at = admission.network();
         let (own, icmp) = (self.label(), self.label());
         let v4 = |address: &IpAddr| if let IpAddr::V4(address) = address { Some(*address) } else { None };
-        self.load(LOAD_WORD, TARGET);
+        self.load(LOAD_WORD, at + 16);
         for address in admission.compared().iter().filter_map(v4) {
             self.branch(IF_EQUAL, address.into(), own);
         }
         for net in &admission.subnets {
             if let IpNet::V4(net) = net {
-                self.load(LOAD_WORD, TARGET);
+                self.load(LOAD_WORD, at + 16);
                 self.put(AND, net.netmask().into());
                 self.branch(IF_EQUAL, net.network().into(), to.accept);
             }
         }
         self.unless_own(admission, own);
-        self.load(LOAD_HALF, ETHERNET + 6);
+        self.load(LOAD_HALF, at + 6);
         // Fragments have no ports, or their datagram's others have none.
         self.branch(IF_ANY_BIT, FRAGMENT, to.accept);
-        self.put(LOAD_IPV4_LENGTH, ETHERNET);
-        self.load(LOAD_BYTE, ETHERNET + 9);
+        self.put(LOAD_IPV4_LENGTH, at);
+        self.load(LOAD_BYTE, at + 9);
         self.branch(IF_EQUAL, 1, icmp);
         self.branch(IF_EQUAL, SCTP, to.accept);
         let udp = self.label();
@@ -287,30 +294,29 @@ impl Assembler {
         self.give(0);
         for (label, next) in [(udp, to.udp), (tcp, to.tcp)] {
             self.place(label);
-            self.load(LOAD_HALF_INDEXED, ETHERNET + 2);
+            self.load(LOAD_HALF_INDEXED, at + 2);
             self.jump(next);
         }
         self.place(icmp);
         // Answers to queries, and errors.
-        self.only_if_one_of(LOAD_BYTE_INDEXED, ETHERNET, &[0, 3, 4, 11, 12, 14], to.accept);
+        self.only_if_one_of(LOAD_BYTE_INDEXED, at, &[0, 3, 4, 11, 12, 14], to.accept);
     }
 
     fn ipv6(&mut self, admission: &Admission, to: Transports) {
-        const TARGET: u32 = ETHERNET + 24;
-        const PAYLOAD: u32 = ETHERNET + 40;
+        let (at, payload) = (admission.network(), admission.network() + 40);
         let (own, icmp) = (self.label(), self.label());
         for address in admission.compared() {
             if let IpAddr::V6(address) = address {
-                self.prefix(u128::from(*address), u128::MAX, TARGET, own);
+                self.prefix(u128::from(*address), u128::MAX, at + 24, own);
             }
         }
         for net in &admission.subnets {
             if let IpNet::V6(net) = net {
-                self.prefix(net.network().into(), net.netmask().into(), TARGET, to.accept);
+                self.prefix(net.network().into(), net.netmask().into(), at + 24, to.accept);
             }
         }
         self.unless_own(admission, own);
-        self.load(LOAD_BYTE, ETHERNET + 6);
+        self.load(LOAD_BYTE, at + 6);
         self.branch(IF_EQUAL, 58, icmp);
         let (tcp, udp) = (self.label(), self.label());
         self.branch(IF_EQUAL, TCP, tcp);
@@ -319,12 +325,12 @@ impl Assembler {
         self.jump(to.accept);
         for (label, next) in [(udp, to.udp), (tcp, to.tcp)] {
             self.place(label);
-            self.load(LOAD_HALF, PAYLOAD + 2);
+            self.load(LOAD_HALF, payload + 2);
             self.jump(next);
         }
         self.place(icmp);
         // Errors, echo replies and neighbour advertisements.
-        self.only_if_one_of(LOAD_BYTE, PAYLOAD, &[1, 2, 3, 4, 129, 136], to.accept);
+        self.only_if_one_of(LOAD_BYTE, payload, &[1, 2, 3, 4, 129, 136], to.accept);
     }
 
     /// Goes to a label if the 16 bytes at an offset are in a prefix.
@@ -476,6 +482,7 @@ mod tests {
             tcp: vec![80..=80, 61_000..=61_511],
             udp: vec![53..=54],
             subnets: ["10.9.0.0/16", "fd09::/64"].map(|text| text.parse().expect("a net")).to_vec(),
+            bare: false,
         };
         let program = Program::admitting(&admission);
         let port = |port: u16| [0, 9, port.to_be_bytes()[0], port.to_be_bytes()[1]];
@@ -531,6 +538,7 @@ mod tests {
             tcp: vec![9..=9],
             udp: Vec::new(),
             subnets: vec!["fd09::/64".parse().expect("a net")],
+            bare: false,
         });
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         program.attach(socket.as_fd()).expect("the kernel takes it");
@@ -550,6 +558,7 @@ mod tests {
             tcp: ranges.clone(),
             udp: ranges,
             subnets: vec!["fd09::/64".parse().expect("a net"); 20],
+            bare: false,
         });
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         program.attach(socket.as_fd()).expect("the kernel takes it");

@@ -6,6 +6,8 @@
 //! * `PACKET_IGNORE_OUTGOING` keeps what we send from coming back to us.
 //! * A VLAN tag is stripped into `PACKET_AUXDATA` on receipt; on sending it stays in line.
 //! * `PACKET_QDISC_BYPASS` drops super-frames the device cannot split, so it stays off.
+//! * An interface without a link layer, such as a TUN, hands over and takes IP packets; what they are is read
+//!   from their first bytes (`ip_tunnel_header_ops` in `net/ipv4/ip_tunnel_core.c`).
 //! * A super-frame charges about 70 KB to the receive buffer, whose default holds three.
 
 #![expect(
@@ -19,12 +21,24 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{SockaddrStorage, getsockname};
+use serde::{Deserialize, Serialize};
 use vswitch_frame::Frame;
 
 use crate::filter::Program;
 
 /// Frames per system call.
 pub const BATCH: usize = 64;
+
+/// The form in which a packet socket hands over frames and takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Framing {
+    /// A frame alone.
+    Plain,
+    /// A virtio-net header, and a frame (`PACKET_VNET_HDR`).
+    VnetHeader,
+    /// A virtio-net header, and an IP packet: the interface has no link layer.
+    VnetHeaderAndPacket,
+}
 
 const BUFFER_BYTES: libc::c_int = 16 << 20;
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
@@ -67,12 +81,12 @@ fn open_with(interface: &str, filter: Option<&Program>) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The kind of a packet socket made by someone else: whether it has a virtio-net header.
+/// The form of a packet socket made by someone else.
 /// Makes VLAN tags and outgoing frames as [`open`] does.
 ///
 /// # Errors
 /// `Unsupported` when it is no raw packet socket.
-pub fn adopt(fd: &OwnedFd) -> io::Result<bool> {
+pub fn adopt(fd: &OwnedFd) -> io::Result<Framing> {
     let domain = option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN);
     let kind = option(fd, libc::SOL_SOCKET, libc::SO_TYPE);
     if domain != Ok(libc::AF_PACKET) || kind != Ok(libc::SOCK_RAW) {
@@ -80,7 +94,8 @@ pub fn adopt(fd: &OwnedFd) -> io::Result<bool> {
     }
     set_option(fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
     set_option(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
-    Ok(option(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR)? != 0)
+    let vnet_header = option(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR)? != 0;
+    Ok(if vnet_header { Framing::VnetHeader } else { Framing::Plain })
 }
 
 /// The index of the interface that a packet socket is bound to.
@@ -168,12 +183,15 @@ impl Vectors {
     pub fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
-        vnet_header: bool,
+        framing: Framing,
         frames: &mut [Frame],
     ) -> io::Result<usize> {
         let count = frames.len().min(BATCH);
         for (index, frame) in frames.iter_mut().take(count).enumerate() {
-            let room = if vnet_header { frame.receive_room() } else { frame.receive_room_plain() };
+            let room = match framing {
+                Framing::Plain => frame.receive_room_plain(),
+                Framing::VnetHeader | Framing::VnetHeaderAndPacket => frame.receive_room(),
+            };
             self.buffers[index] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
             self.point(index);
             let header = &mut self.messages[index].msg_hdr;
@@ -193,10 +211,10 @@ impl Vectors {
         };
         for (index, frame) in frames.iter_mut().take(received).enumerate() {
             let bytes = self.messages[index].msg_len as usize;
-            if vnet_header {
-                frame.received(bytes)
-            } else {
-                frame.received_plain(bytes)
+            match framing {
+                Framing::Plain => frame.received_plain(bytes),
+                Framing::VnetHeader => frame.received(bytes),
+                Framing::VnetHeaderAndPacket => frame.received_packet(bytes),
             }
             if let Some((tpid, tci)) = self.vlan_tag(index) {
                 frame.insert_vlan_tag(tpid, tci);
@@ -209,15 +227,14 @@ impl Vectors {
     ///
     /// # Errors
     /// The error of `sendmmsg` for the first frame, which then is the caller's to drop.
-    pub fn send(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        vnet_header: bool,
-        frames: &mut [Frame],
-    ) -> nix::Result<usize> {
+    pub fn send(&mut self, fd: BorrowedFd<'_>, framing: Framing, frames: &mut [Frame]) -> nix::Result<usize> {
         let count = frames.len().min(BATCH);
         for (index, frame) in frames.iter_mut().take(count).enumerate() {
-            let bytes = if vnet_header { frame.with_vnet_header() } else { frame.bytes() };
+            let bytes = match framing {
+                Framing::Plain => frame.bytes(),
+                Framing::VnetHeader => frame.with_vnet_header(),
+                Framing::VnetHeaderAndPacket => frame.packet_with_vnet_header(),
+            };
             self.buffers[index] =
                 libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             self.point(index);

@@ -42,6 +42,7 @@ mod rules;
 mod shortage;
 mod uplink;
 mod uplink_input;
+mod vpn;
 
 use vswitch_tests::world::World;
 

@@ -18,6 +18,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
+use ipnet::IpNet;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -103,6 +104,8 @@ struct Seen {
     host: Vec<IpAddr>,
     /// The uplink at each place in the list of them; `None` where there is none now.
     uplinks: Vec<Option<Found>>,
+    /// Interfaces that are no uplink though routers are behind them, each with a route through it.
+    not_followed: Vec<(String, IpNet)>,
 }
 
 impl Seen {
@@ -132,6 +135,8 @@ pub struct Uplink {
     is_told: bool,
     /// Protocols and addresses for which ports run short.
     short: BTreeSet<(Protocol, IpAddr)>,
+    /// Interfaces of which it was said that routes through them are not followed.
+    said: BTreeSet<String>,
     /// Packet sockets, by the places of their uplinks.
     sockets: BTreeMap<u16, Heard>,
 }
@@ -151,8 +156,8 @@ impl Uplink {
         let sockets = link.uplink_sockets().await?.into_iter();
         let sockets = sockets.map(|(place, socket)| (place, Heard { socket, admitted: None })).collect();
         let (told, is_told) = (Seen::default(), false);
-        let short = BTreeSet::new();
-        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, short, sockets };
+        let (short, said) = (BTreeSet::new(), BTreeSet::new());
+        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, short, said, sockets };
         uplink.look_again().await;
         Ok(uplink)
     }
@@ -188,6 +193,7 @@ impl Uplink {
         self.settle(&indices, &seen.host).await;
         self.published.set_uplinks(&indices);
         self.claim_first().await;
+        self.say_what_is_not_followed(&seen);
         self.is_told = true;
         let mut found = seen.uplinks.into_iter();
         for place in 0..UPLINKS_MAX {
@@ -200,6 +206,18 @@ impl Uplink {
         self.tell_granted().await;
     }
 
+    /// Says once of each interface that routers are behind it, and containers do not go there.
+    fn say_what_is_not_followed(&mut self, seen: &Seen) {
+        for (interface, destination) in &seen.not_followed {
+            if self.said.insert(interface.clone()) {
+                tracing::info!(
+                    "containers do not follow the host's route to {destination} by {interface}: name it with \
+                     --uplink if they are to"
+                );
+            }
+        }
+    }
+
     /// Says an uplink as it is now.
     async fn change(&mut self, place: u16, found: Option<Found>) -> io::Result<()> {
         let Some(found) = found else {
@@ -207,7 +225,7 @@ impl Uplink {
             let told = if gone { self.link.remove(Key::Uplink(place)).await } else { Ok(()) };
             return told.map_err(io::Error::other);
         };
-        let program = self.program(&found.spec.interface).await;
+        let program = self.program(&found.spec).await;
         let heard = self.sockets.get_mut(&place);
         let bound = heard.as_ref().and_then(|heard| packet::interface(&heard.socket).ok());
         let is_same = bound == Some(found.index);
@@ -346,7 +364,7 @@ impl Uplink {
     async fn admit(&mut self) {
         for (place, found) in (0..UPLINKS_MAX).zip(self.told.uplinks.clone()) {
             let Some(Found { spec, .. }) = found else { continue };
-            let program = self.program(&spec.interface).await;
+            let program = self.program(&spec).await;
             let is_new = |heard: &&mut Heard| heard.admitted.as_ref() != Some(&program);
             let Some(heard) = self.sockets.get_mut(&place).filter(is_new) else { continue };
             match program.attach(heard.socket.as_fd()) {
@@ -356,8 +374,8 @@ impl Uplink {
         }
     }
 
-    async fn program(&self, interface: &str) -> Program {
-        let subnets = self.link.reachable_subnets(Some(interface)).await;
+    async fn program(&self, uplink: &UplinkSpec) -> Program {
+        let subnets = self.link.reachable_subnets(Some(&uplink.interface)).await;
         let bindings = self.link.bindings().await;
         let ports = |protocol| {
             let published = bindings.iter().filter(|binding| binding.protocol == protocol);
@@ -365,7 +383,8 @@ impl Uplink {
             self.claims.all_ranges(protocol).into_iter().chain(published).collect()
         };
         let (tcp, udp) = (ports(Protocol::Tcp), ports(Protocol::Udp));
-        Program::admitting(&Admission { own: self.told.host.clone(), tcp, udp, subnets })
+        let bare = uplink.mac.is_none();
+        Program::admitting(&Admission { own: self.told.host.clone(), tcp, udp, subnets, bare })
     }
 }
 
@@ -384,23 +403,17 @@ fn find(choice: &Choice, links: &[netlink::Link], routes: &[netlink::Route], add
     let chosen: Vec<Option<&netlink::Link>> = match choice {
         Choice::None => Vec::new(),
         Choice::Named(names) => names.iter().map(named).collect(),
-        Choice::Auto => {
-            let mut defaults = routes.iter().filter(|route| route.destination.prefix_len() == 0);
-            let index = defaults.find_map(|route| route.index);
-            vec![links.iter().find(|link| Some(link.index) == index)]
-        }
+        Choice::Auto => ways_out(links, routes).into_iter().map(Some).collect(),
     };
     let indices: Vec<u32> = chosen.iter().flatten().map(|link| link.index).collect();
     let beyond = routes.iter().filter(|route| beyond_the_link(route)).take(ROUTES_MAX);
     let beyond: Vec<Route> = beyond.map(|route| described(route, links, &indices)).collect();
     let uplinks = chosen.into_iter().map(|link| {
-        let link = link?;
-        // Without an Ethernet address there is nobody to be on its link.
-        let mac = link.mac.filter(|mac| link.up && *mac != Mac::ZERO)?;
+        let link = link.filter(|link| is_way_out(link))?;
         let own = |is_v4| own_address(link.index, routes, addresses, is_v4);
         let spec = UplinkSpec {
             interface: link.name.clone(),
-            mac,
+            mac: link.mac,
             mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
             v4: own(true).and_then(|own| if let IpAddr::V4(own) = own { Some(own) } else { None }),
             v6: own(false).and_then(|own| if let IpAddr::V6(own) = own { Some(own) } else { None }),
@@ -410,7 +423,38 @@ fn find(choice: &Choice, links: &[netlink::Link], routes: &[netlink::Route], add
     });
     let uplinks: Vec<Option<Found>> = uplinks.collect();
     let host = addresses.iter().map(|address| address.net.addr()).filter(reachable).collect();
-    Seen { host, uplinks }
+    let routed = routes.iter().filter(|route| beyond_the_link(route) && route.gateway.is_some());
+    let others = routed.filter(|route| route.index.is_some_and(|index| !indices.contains(&index)));
+    let named = others.map(|route| (described(route, links, &indices).interface, route.destination));
+    let not_followed = if uplinks.is_empty() { Vec::new() } else { named.collect() };
+    Seen { host, uplinks, not_followed }
+}
+
+/// The interfaces that lead out by themselves: that of the default route, and those that a VPN leads all or
+/// some of it through. A VPN has no link layer, or two routes that are half the default route each.
+fn ways_out<'a>(links: &'a [netlink::Link], routes: &[netlink::Route]) -> Vec<&'a netlink::Link> {
+    let mut chosen: Vec<&netlink::Link> = Vec::new();
+    let is_default = |route: &&netlink::Route| route.destination.prefix_len() == 0;
+    let default = routes.iter().filter(is_default).find_map(|route| route.index);
+    let leads_on = |route: &&netlink::Route| beyond_the_link(route) && !is_default(route);
+    let others = routes.iter().filter(leads_on).filter_map(|route| {
+        let link = links.iter().find(|link| Some(link.index) == route.index)?;
+        (link.mac.is_none() || route.destination.prefix_len() == 1).then_some(link.index)
+    });
+    for index in default.into_iter().chain(others) {
+        let link = links.iter().find(|link| link.index == index);
+        chosen.extend(link.filter(|link| is_way_out(link) && !chosen.iter().any(|one| one.index == index)));
+    }
+    chosen.truncate(usize::from(UPLINKS_MAX));
+    chosen
+}
+
+/// Whether packets may leave by an interface: it is up, and not the loopback.
+fn is_way_out(link: &netlink::Link) -> bool {
+    // The kernel reads from packets what they are.
+    const WITHOUT_LINK_LAYER: [&str; 2] = ["tun", "wireguard"];
+    let speaks = |link: &netlink::Link| WITHOUT_LINK_LAYER.contains(&link.kind.as_str());
+    link.up && link.mac.map_or(speaks(link), |mac| mac != Mac::ZERO)
 }
 
 /// The address with which flows leave by an interface: of several that which is near its default router.
@@ -503,7 +547,7 @@ mod tests {
         };
         let expected = UplinkSpec {
             interface: "eth0".to_owned(),
-            mac: mac(2),
+            mac: Some(mac(2)),
             mtu: 1500,
             v4: Some([192, 0, 2, 2].into()),
             v6: None,

@@ -282,7 +282,7 @@ fn finish_veth(name: String, netns: &NetNs, wish: &Wish<'_>, side: &mut FarSide)
     Ok(Made {
         name: Some(name),
         fd,
-        kind: DeviceKind::Packet { vnet_header: true },
+        kind: DeviceKind::Packet(packet::Framing::VnetHeader),
         accepts: Accepts::ALL,
         remains,
     })

@@ -13,6 +13,7 @@ use vswitch_engine::{Network, PublishedPorts};
 use vswitch_frame::NetworkId;
 use vswitch_nat::Binding;
 use vswitch_sys::clock;
+use vswitch_sys::packet::Framing;
 
 use crate::turn::Datapath;
 
@@ -137,7 +138,7 @@ impl Datapath {
             (None, _) => self.close(port),
             (Some(_), None) => return Err("an uplink needs a packet socket".to_owned()),
             (Some(_), Some(_)) if old.is_some_and(|old| old.has_fds_of(held)) => {}
-            (Some(_), Some(fd)) => self.open_uplink(port, Arc::clone(fd))?,
+            (Some(spec), Some(fd)) => self.open_uplink(port, Arc::clone(fd), framing(spec))?,
         }
         self.uplink(clock::now()).set_uplink(port, spec.cloned());
         self.send_to_one();
@@ -155,6 +156,11 @@ impl Datapath {
             self.switch.unpublish(&published(binding));
         }
     }
+}
+
+/// The form in which the packet socket of an uplink hands over frames.
+fn framing(spec: &UplinkSpec) -> Framing {
+    if spec.mac.is_some() { Framing::VnetHeader } else { Framing::VnetHeaderAndPacket }
 }
 
 /// The container's side of published ports.

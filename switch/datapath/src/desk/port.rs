@@ -8,6 +8,7 @@ use vswitch_contract::port::PortSpec;
 use vswitch_engine::Port;
 use vswitch_frame::{Accepts, PortId};
 use vswitch_sys::device::{Device, DeviceKind};
+use vswitch_sys::packet::Framing;
 use vswitch_vxlan::table::Origin;
 
 use super::apply::Refusal;
@@ -70,8 +71,13 @@ impl Datapath {
     }
 
     /// Waits for the packet socket of an uplink, in place of the one before.
-    pub(super) fn open_uplink(&mut self, port: PortId, fd: Arc<OwnedFd>) -> Result<(), Refusal> {
-        let device = Device::new(fd, DeviceKind::Packet { vnet_header: true });
+    pub(super) fn open_uplink(
+        &mut self,
+        port: PortId,
+        fd: Arc<OwnedFd>,
+        framing: Framing,
+    ) -> Result<(), Refusal> {
+        let device = Device::new(fd, DeviceKind::Packet(framing));
         self.poller
             .add(device.as_fd(), port.index())
             .map_err(|error| format!("cannot wait for the uplink's descriptor: {error}"))?;

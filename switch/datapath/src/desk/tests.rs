@@ -220,7 +220,14 @@ fn an_uplink_past_the_last_is_refused() {
     let mut pair = Pair::new();
     for place in [UPLINKS_MAX, u16::MAX] {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        let spec = UplinkSpec { interface: "up".into(), mac, mtu: 1500, v4: None, v6: None, routes: vec![] };
+        let spec = UplinkSpec {
+            interface: "up".into(),
+            mac: Some(mac),
+            mtu: 1500,
+            v4: None,
+            v6: None,
+            routes: vec![],
+        };
         let refused = pair.tell(vec![Step::Set(Fact::Uplink(place, spec), 1)], &[file()]);
         assert!(refused[0].1.contains("past the last of 4"), "{refused:?}");
     }
@@ -249,7 +256,7 @@ fn a_port_that_cannot_change_goes_on_as_it_was() {
     let (socket, _other) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
     let spec = PortSpec {
         network: NETWORK,
-        kind: DeviceKind::Packet { vnet_header: false },
+        kind: DeviceKind::Packet(vswitch_sys::packet::Framing::Plain),
         group: GroupId::own(PortId(5)),
         mtu: 1500,
         accepts: Accepts::ALL,

@@ -38,7 +38,7 @@ use vswitch_contract::reserved::{UPLINK, UPLINKS_MAX, is_uplink};
 use vswitch_contract::uplink::UplinkSpec;
 use vswitch_engine::{MadeError, Outbound, Route, Switch, Verdicts, WayOut};
 use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, Pool, PortId};
-use vswitch_nat::{Inside, Leaving, Limits, Nat, Realm};
+use vswitch_nat::{Inside, Leaving, Limits, Nat, Realm, too_big};
 use vswitch_sys::seqpacket::Channel;
 
 use neighbours::{Neighbours, Next, Own, WAITING_MAX};
@@ -71,6 +71,8 @@ pub(crate) struct Uplinks {
     verdicts: vswitch_nat::Verdicts,
     /// Frames that are asked about whether they lead back; empty between bursts.
     asked_about: Vec<Frame>,
+    /// Frames made of others since the last were counted.
+    made: usize,
     /// The channel on which claims are asked for.
     claims: Option<Channel>,
     asked: Option<Instant>,
@@ -93,6 +95,7 @@ impl Uplinks {
             host: BTreeSet::new(),
             verdicts: vswitch_nat::Verdicts::default(),
             asked_about: Vec::new(),
+            made: 0,
             claims: None,
             asked: None,
         }
@@ -162,7 +165,7 @@ impl Uplink<'_> {
         let lost = match spec {
             Some(spec) => {
                 self.uplinks.routes.clone_from(&spec.routes);
-                let own = Own { mac: spec.mac, v4: spec.v4, v6: spec.v6 };
+                let own = Own { mac: spec.mac.unwrap_or_default(), v4: spec.v4, v6: spec.v6 };
                 let neighbours = uplinks.remove(&port).map(|uplink| uplink.neighbours).unwrap_or_default();
                 let uplink = uplinks.entry(port).or_insert(Leading { spec, neighbours });
                 uplink.neighbours.reset(own)
@@ -310,7 +313,8 @@ impl Uplink<'_> {
             // There are no errors about errors.
             made += self.settle_translated();
         }
-        made + self.ask_neighbours()
+        made += self.ask_neighbours();
+        made + std::mem::take(&mut self.uplinks.made)
     }
 
     /// Sends errors on: through the translator if they are about what it had translated.
@@ -367,6 +371,9 @@ impl Uplink<'_> {
         let Some((egress, hop, uplink)) = found else {
             return self.drop(DropReason::NoRoute, ingress, frame);
         };
+        if uplink.spec.mac.is_none() {
+            return self.hand_over(egress, Mac::ZERO, frame);
+        }
         match uplink.neighbours.find(hop, ingress, frame, self.now) {
             Next::Go(mac, frame) => self.hand_over(egress, mac, frame),
             Next::Wait => {}
@@ -375,11 +382,26 @@ impl Uplink<'_> {
     }
 
     fn hand_over(&mut self, egress: PortId, mac: Mac, mut frame: Frame) {
-        let own = self.uplinks.by_port.get(&egress).map_or(Mac::ZERO, |uplink| uplink.spec.mac);
+        let own = self.uplinks.by_port.get(&egress).and_then(|uplink| uplink.spec.mac).unwrap_or_default();
         let bytes = frame.bytes_mut();
         bytes[..6].copy_from_slice(&mac.0);
         bytes[6..12].copy_from_slice(&own.0);
-        self.verdicts.forward.push((egress, frame));
+        match self.uplinks.by_port.get(&egress).map(|uplink| uplink.spec.mtu) {
+            Some(mtu) if frame.mtu_bytes() > usize::from(mtu) => self.send_in_fragments(egress, frame, mtu),
+            Some(_) | None => self.verdicts.forward.push((egress, frame)),
+        }
+    }
+
+    /// Sends a packet that may be fragmented in fragments: one that may not was answered before.
+    fn send_in_fragments(&mut self, egress: PortId, frame: Frame, mtu: u16) {
+        let mut fragments = Vec::new();
+        match too_big::fragment(frame, mtu, self.pool, &mut fragments) {
+            Ok(()) => {
+                self.uplinks.made += fragments.len() - 1;
+                self.verdicts.forward.extend(fragments.into_iter().map(|fragment| (egress, fragment)));
+            }
+            Err(frame) => self.drop(DropReason::TxTooBig, egress, frame),
+        }
     }
 
     /// Sends back what a dropped frame has become.
