@@ -47,7 +47,7 @@ pub(crate) struct Narrowed {
     /// Its MTU.
     pub(crate) mtu: usize,
     /// Bytes of the datagram that was too large for it.
-    size: u16,
+    pub(crate) size: u16,
 }
 
 /// The sends of one plan.

@@ -448,6 +448,56 @@ mod tests {
         assert_eq!((counted.sent_frames, counted.drops[DropReason::TxRefused.index()]), (0, 1));
     }
 
+    /// A packet of so many bytes from the container to the owner.
+    fn packet(pool: &mut Pool, bytes: u16, flags: u8) -> Frame {
+        let [high, low] = bytes.to_be_bytes();
+        let ip = [0x45, 0, high, low, 0, 1, flags, 0, 64, 253, 0, 0, 10, 0, 0, 1, 10, 0, 0, 9];
+        let mut frame = pool.take().expect("a slot");
+        let rest = vec![0; usize::from(bytes) - ip.len()];
+        frame.fill(&[&OWNER.0[..], &ASKER.0, &[8, 0], &ip, &rest].concat());
+        frame.parse().expect("a frame");
+        frame
+    }
+
+    #[test]
+    fn what_is_too_large_for_its_path_is_told_of_or_carried() {
+        const DONT_FRAGMENT: u8 = 0x40;
+        let mut pool = Pool::new(8);
+        let (mut tunnels, mut switch) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        let gateway =
+            vswitch_engine::Gateway { mac: Mac([2, 0, 0, 0, 0, 7]), addresses: Vec::new(), isolated: false };
+        let subnets = vec!["10.0.0.0/24".parse().expect("a net")];
+        switch.remove_network(NETWORK);
+        let network = Network { gateway: Some(gateway), subnets, ..Network::default() };
+        switch.add_network(NETWORK, network).expect("new");
+        let group = GroupId::own(CONTAINER);
+        let (addresses, station) = (Vec::new(), Station::Unknown);
+        let port = Port { network: NETWORK, group, mtu: 1500, addresses, station };
+        switch.add_port(CONTAINER, port).expect("new");
+        let mut sorted = |tunnels: &Tunnels, bytes, flags| {
+            let mut verdicts = Verdicts::default();
+            verdicts.forward.push((TUNNEL, packet(&mut pool, bytes, flags)));
+            tunnels.refuse(CONTAINER, &switch, &mut verdicts);
+            let too_big = verdicts.too_big.drain(..).map(|(egress, room, frame)| (egress, room, frame));
+            let forward = verdicts.forward.drain(..).map(|(egress, frame)| (egress, 0, frame));
+            let all: Vec<(PortId, usize, Frame)> = too_big.chain(forward).collect();
+            let fates: Vec<(PortId, usize)> = all.iter().map(|(egress, room, _)| (*egress, *room)).collect();
+            all.into_iter().for_each(|(.., frame)| pool.free(frame));
+            fates
+        };
+        assert_eq!(sorted(&tunnels, 1400, DONT_FRAGMENT), [(TUNNEL, 0)], "nothing is known of the path");
+        tunnels.narrowed.push(Narrowed { to: PEER, mtu: 1400, size: 1450 });
+        tunnels.note_paths(TUNNEL);
+        assert_eq!(sorted(&tunnels, 1400, DONT_FRAGMENT), [(TUNNEL, 1350)]);
+        assert_eq!(sorted(&tunnels, 1350, DONT_FRAGMENT), [(TUNNEL, 0)], "it fits");
+        assert_eq!(sorted(&tunnels, 1400, 0), [(TUNNEL, 0)], "it may be cut up");
+        let start = Instant::from_nanos(1);
+        tunnels.poll(start);
+        assert_eq!(tunnels.poll_at(), Some(start + vswitch_vxlan::path::AGE));
+        tunnels.poll(start + vswitch_vxlan::path::AGE);
+        assert_eq!(sorted(&tunnels, 1400, DONT_FRAGMENT), [(TUNNEL, 0)], "it is forgotten");
+    }
+
     #[test]
     fn sockets_are_closed_by_port() {
         let fd = || Arc::new(std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket").into());

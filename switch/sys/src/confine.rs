@@ -38,7 +38,7 @@ allowed! {
     recvmsg = libc::SYS_recvmsg, "an order and its descriptors, or an answer for a name, from control; a datagram of a relayed client; the MTU of a tunnel's path";
     sendmsg = libc::SYS_sendmsg, "an answer, or a question for a name, to control; a datagram for a relayed client; one of a tunnel that was refused among others";
     accept4 = libc::SYS_accept4, "a relayed client; the next control, when the one before has died";
-    getsockopt = libc::SYS_getsockopt, "whether that one is root; whether a relayed client is gone";
+    getsockopt = libc::SYS_getsockopt, "whether that one is root; whether a relayed client is gone; the last error of a tunnel's socket";
     setsockopt = libc::SYS_setsockopt, "a relayed client: no delay, keep-alives, a reset; a tunnel whose path is narrow: asking, cutting up";
     shutdown = libc::SYS_shutdown, "the end of what a relayed client is sent";
     epoll_wait = SYS_EPOLL_WAIT, "sleep until a descriptor is ready";

@@ -9,8 +9,8 @@
 //!   by this host instead, as the path wants it, and one that fits is never cut up on its way.
 //! * With `IP_RECVERR` the refusal of a single datagram is put into the socket's error queue, with the MTU of
 //!   the path. The queue shares the room of what was received, and is emptied when the option is taken back.
-//! * While `IP_RECVERR` is set an ICMP error fails the next send, whoever that is for: so it is set for no
-//!   longer than one question takes.
+//! * While `IP_RECVERR` is set an ICMP error fails the next send, whoever that is for, unless it is read
+//!   before (`SO_ERROR`): so the option is set for no longer than one question takes.
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -18,8 +18,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr, RcvBuf};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt};
+use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr, RcvBuf, SocketError};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, sendmsg, setsockopt,
+};
 
 use crate::udp::set_discovery;
 
@@ -54,6 +56,7 @@ pub fn try_datagram(socket: BorrowedFd<'_>, to: SocketAddr, pieces: &[&[u8]]) ->
         Err(errno) => Err(errno),
     };
     hear_errors(socket, to, false)?;
+    let _ = getsockopt(&socket, SocketError);
     let _ = setsockopt(&socket, RcvBuf, &0);
     outcome
 }

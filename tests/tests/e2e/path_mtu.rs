@@ -206,6 +206,39 @@ fn ping(from: &Container, to: IpAddr, options: &[&str]) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
+/// However little a path is said to carry, by whoever: what IPv6 needs goes through.
+#[test]
+fn a_path_is_never_too_narrow_for_ipv6() {
+    let Scene { road, worlds, a, b } = &scene("1500", Family::V4);
+    road.set_mtu("900");
+    a.transfers(b, b.ipv4(), 4 * MEGABYTE);
+    a.transfers(b, b.ipv6(), 4 * MEGABYTE);
+    wait::until("1,280 bytes are carried", || {
+        ping(a, b.ipv6(), &["-s", "1232"]).contains(" 0%").then_some(())
+    });
+    assert_eq!(worlds.each_ref().map(World::restarts), [0, 0]);
+}
+
+#[test]
+fn a_path_that_widens_is_used() {
+    let Scene { road, worlds, a, b } = &scene(NARROW, Family::V4);
+    let fits = || ping(a, b.ipv4(), &["-M", "do", "-s", "1400"]).contains(" 0%");
+    let is_told = || ping(a, b.ipv4(), &["-M", "do", "-s", "1400"]).contains("mtu");
+    wait::until("the path is known", || is_told().then_some(()));
+    road.set_mtu("1500");
+    // What hosts and containers have heard would stand for minutes.
+    let forget = |namespace: &Namespace| namespace.ip(&["route", "flush", "cache"]);
+    for world in worlds {
+        forget(world.host());
+    }
+    wait::until("the whole path is used", || {
+        for container in [a, b] {
+            container.ip(&["route", "flush", "cache"]);
+        }
+        fits().then_some(())
+    });
+}
+
 #[test]
 fn who_may_not_be_fragmented_is_told_how_much_fits() {
     for (family, room) in [(Family::V4, ROOM), (Family::V6, ROOM - 20)] {
