@@ -102,8 +102,8 @@ fn a_packet_socket_gets_frames_without_their_tag() {
     assert_eq!(wait::until("the frame", || to.receive(|frame| frame[12..14] == [8, 0])), untagged);
 }
 
-/// A sending socket of tunnels on a cable, and a socket at its other end, over either version of IP. By its route
-/// the path takes no more than 1300 bytes.
+/// A sending socket of tunnels on a cable, and a socket at its other end, over either version of IP. By its
+/// route the path takes no more than 1300 bytes.
 fn narrow_path(ipv6: bool) -> ([Namespace; 2], OwnedFd, UdpSocket) {
     let ends = [Namespace::new(), Namespace::new()];
     ends[0].ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", ends[1].name()]);
@@ -136,7 +136,7 @@ fn a_datagram_that_is_too_large_tells_the_mtu_of_its_path() {
         assert_eq!(tried(room), Ok(Tried::Sent));
         assert_eq!(ear.recv(&mut heard).expect("it fits"), room);
         assert_eq!(tried(room + 1), Ok(Tried::TooBig(Some(1300))));
-        // What strangers send to the socket, which nobody reads, does not get in the way.
+        // Nobody reads what strangers send to the socket; it does not get in the way.
         let own: nix::sys::socket::SockaddrStorage =
             nix::sys::socket::getsockname(socket.as_raw_fd()).expect("a name");
         let own: SocketAddr = own.to_string().parse().expect("an address");
@@ -145,7 +145,7 @@ fn a_datagram_that_is_too_large_tells_the_mtu_of_its_path() {
             stranger.send_to(&[0; 1000], own).expect("sent");
         }
         assert_eq!(tried(room + 1), Ok(Tried::TooBig(Some(1300))));
-        // Nor do errors about earlier datagrams: nobody is at that port.
+        // Nor do errors about other datagrams: nobody is at that port.
         let nowhere = SocketAddr::new(to.ip(), 9);
         for _ in 0..10 {
             assert_eq!(path_mtu::try_datagram(socket.as_fd(), nowhere, &[&[0; 8]]), Ok(Tried::Sent));

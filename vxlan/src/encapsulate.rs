@@ -77,8 +77,8 @@ pub struct Send {
     pub socket: u16,
     /// Bytes of each datagram but the last: the segment size where there are several.
     pub size: u16,
-    /// Whether it is too large for its path, and cut up outside all the same: for one system call each, through
-    /// a socket that may do so.
+    /// Whether it is too large for its path. It is sent all the same, datagram by datagram, and the kernel
+    /// must be allowed to cut these up.
     pub cut: bool,
     datagrams: Range<usize>,
 }

@@ -4,12 +4,11 @@
 //!
 //! Somewhere on the way to a VTEP a link may have less room than the interface here. The owner of the sockets
 //! hears of it when a datagram is refused, and [notes](Paths::note) it. A packet that is too large for its
-//! path is refused before it enters the tunnel, and its sender told ([`Tunnel::too_big`]); one that nobody
-//! can be told about is sent all the same, and cut up outside ([`Send::cut`]).
+//! path is refused before it enters the tunnel, and its sender told ([`Tunnel::too_big`]). One whose sender
+//! cannot be told is sent all the same, and the datagram it is in is cut up ([`Send::cut`]).
 //!
-//! * **Floor.** No packet of up to [`ROOM_MIN`] bytes is refused, whatever was noted: the word on which a path
-//!   is thought narrow may be forged, and IPv6 inside must always have so much. What such a path has no room
-//!   for is cut up.
+//! * **Floor.** No packet of up to [`ROOM_MIN`] bytes is refused, whatever was noted: a router's word may be
+//!   forged, and IPv6 inside must always have so much. It is cut up instead.
 //! * **Ageing.** All that was noted is forgotten after [`AGE`]: a path may have become wider. Whoever knows
 //!   better says it again at the next large datagram.
 //! * **Limits.** [`PEERS_MAX`](crate::tunnel::PEERS_MAX) paths; a further one is not noted, and what is too

@@ -79,8 +79,8 @@ impl Tunnel {
         self.paths.clear();
     }
 
-    /// Notes the MTU of the path to a VTEP: the largest IP packet between the two hosts that arrives uncut. It
-    /// is forgotten in time.
+    /// Notes the MTU of the path to a VTEP: the largest IP packet between the two hosts that arrives uncut.
+    /// It is forgotten in time.
     pub fn note_path(&mut self, vtep: IpAddr, path_mtu: usize) {
         let bytes = inner_mtu(path_mtu, vtep);
         if bytes < self.mtu {
@@ -105,8 +105,8 @@ impl Tunnel {
         self.paths.find(vtep).unwrap_or(self.mtu)
     }
 
-    /// The room that the path of a frame has, if it is too large for that though not for the tunnel. The frame
-    /// must have been parsed.
+    /// The room that the path of a frame has, if it is too large for that though not for the tunnel. The
+    /// frame must have been parsed.
     pub fn too_big(&self, frame: &Frame) -> Option<usize> {
         let bytes = frame.mtu_bytes();
         if bytes <= ROOM_MIN || bytes > self.mtu || self.paths.is_empty() {

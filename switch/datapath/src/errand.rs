@@ -1,9 +1,9 @@
 //! Sends of tunnels, and what becomes of those that the kernel refuses.
 //!
 //! # Theory of operation
-//! Nothing that leaves is ever cut up by a router, so the kernel refuses what is larger than the path it knows
-//! of. It refuses sends of several datagrams where the interface does not segment, too, and in older versions
-//! with the same words. So the first datagram of a refused send is sent alone:
+//! No router cuts up what leaves here, so the kernel refuses what is larger than the path it knows of. It
+//! refuses sends of several datagrams where the interface does not segment, too, and in older versions with
+//! the same words. So the first datagram of a refused send is sent alone:
 //!
 //! ```text
 //!  refused ─► alone ─┬─► sent ─────► the rest one by one; none are segmented from then on, unless too large
@@ -11,9 +11,9 @@
 //!                    └─► refused ──► dropped
 //! ```
 //!
-//! * **Cut up** is also what the plan knows to be too large for its path. The socket may do so for these sends
-//!   only. Nothing is lost when a path narrows; what comes later is told ([`Tunnels::refuse`]).
-//! * **Trust.** The MTU is the kernel's word, which heard it from routers about packets of these sockets.
+//! * **Cut up** is also what the plan knows to be too large for its path. The kernel may do it to these sends
+//!   only. Nothing is lost when it hears of a narrow path; later senders are told ([`Tunnels::refuse`]).
+//! * **Trust.** The MTU is the word of the kernel, which heard it from routers about packets of its own.
 //!
 //! [`Tunnels::refuse`]: crate::tunnel::Tunnels::refuse
 
@@ -64,8 +64,9 @@ pub(crate) struct Errand<'a> {
 impl Errand<'_> {
     /// Sends what goes through one socket, in order.
     pub(crate) fn send(&mut self, senders: &mut Senders, mut sends: &[Send]) {
-        let socket = sends.first().and_then(|send| senders.sockets.get(usize::from(send.socket)));
-        let Some(socket) = socket.cloned().flatten() else {
+        let Senders { sockets, segments } = senders;
+        let socket = sends.first().and_then(|send| sockets.get(usize::from(send.socket)));
+        let Some(socket) = socket.and_then(Option::as_ref) else {
             sends.iter().for_each(|send| self.drop(DropReason::TxRefused, send.count()));
             return;
         };
@@ -76,7 +77,9 @@ impl Errand<'_> {
                 1
             } else {
                 self.send_whole(socket, sends).unwrap_or_else(|errno| {
-                    self.send_refused(socket, senders, first, errno);
+                    if self.send_refused(socket, first, errno) {
+                        *segments = 1;
+                    }
                     1
                 })
             };
@@ -94,21 +97,20 @@ impl Errand<'_> {
         Ok(self.out.send(socket, messages)?.max(1))
     }
 
-    /// Sends what the kernel has refused in another way, if there is one.
-    fn send_refused(&mut self, socket: BorrowedFd<'_>, senders: &mut Senders, send: &Send, errno: Errno) {
+    /// Sends what the kernel has refused in another way, if there is one. Says whether it does not segment.
+    fn send_refused(&mut self, socket: BorrowedFd<'_>, send: &Send, errno: Errno) -> bool {
         let may_be_too_big = errno == Errno::EMSGSIZE;
         let may_be_unsegmented = matches!(errno, Errno::EIO | Errno::EINVAL) && send.count() > 1;
         if !may_be_too_big && !may_be_unsegmented {
-            return self.drop(reason_of(errno), send.count());
+            self.drop(reason_of(errno), send.count());
+            return false;
         }
         let pieces: Vec<&[u8]> = self.plan.pieces(send, self.frames).collect();
         let (alone, rest) = pieces.split_at(PIECES.min(pieces.len()));
         match path_mtu::try_datagram(socket, send.to, alone) {
             Ok(Tried::Sent) => {
-                if may_be_unsegmented {
-                    senders.segments = 1;
-                }
                 self.send_each(socket, send, rest);
+                return may_be_unsegmented;
             }
             Ok(Tried::TooBig(mtu)) => {
                 let mtu = mtu.and_then(|mtu| usize::try_from(mtu).ok());
@@ -118,6 +120,7 @@ impl Errand<'_> {
             }
             Err(errno) => self.drop(reason_of(errno), send.count()),
         }
+        false
     }
 
     /// Whether something no larger was too large for the path just now.

@@ -12,8 +12,8 @@
 //!   frames.
 //! * **In**, a merged frame is copied once, from the datagrams it came in into its slot: a frame is one
 //!   piece.
-//! * **What the kernel refuses** is sent in another way, and the reason remembered ([`errand`](crate::errand)):
-//!   it does not segment, or the path to that host is narrow.
+//! * **Refused sends** go in another way, and the reason is remembered ([`errand`](crate::errand)): the
+//!   kernel does not segment, or the path to that host is narrow.
 //! * **Narrow paths**: a packet that is too large for its path is not carried if its sender can be told.
 //! * **Questions** (ARP, ND) for who lives elsewhere by a record are answered here and not carried.
 //! * **Books.** Frames that a plan refuses and datagrams that the kernel does not take are counted at the
@@ -478,7 +478,7 @@ mod tests {
             let mut verdicts = Verdicts::default();
             verdicts.forward.push((TUNNEL, packet(&mut pool, bytes, flags)));
             tunnels.refuse(CONTAINER, &switch, &mut verdicts);
-            let too_big = verdicts.too_big.drain(..).map(|(egress, room, frame)| (egress, room, frame));
+            let too_big = std::mem::take(&mut verdicts.too_big).into_iter();
             let forward = verdicts.forward.drain(..).map(|(egress, frame)| (egress, 0, frame));
             let all: Vec<(PortId, usize, Frame)> = too_big.chain(forward).collect();
             let fates: Vec<(PortId, usize)> = all.iter().map(|(egress, room, _)| (*egress, *room)).collect();

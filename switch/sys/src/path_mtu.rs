@@ -1,12 +1,12 @@
 //! The MTU of the path to another host, as the kernel knows it, and datagrams that are larger.
 //!
 //! # Kernel facts
-//! * The kernel learns the MTU of a path from routers (RFC 1191, RFC 8201), for errors about packets of its own
-//!   sockets only; it forgets it after ten minutes (`net.ipv4.route.mtu_expires`). It believes no less than
+//! * The kernel learns the MTU of a path from routers (RFC 1191, RFC 8201), by errors about packets of its
+//!   own sockets, and forgets it after ten minutes (`net.ipv4.route.mtu_expires`). It believes no less than
 //!   552 bytes over IPv4 (`net.ipv4.route.min_pmtu`) and 1280 over IPv6.
 //! * With `IP_PMTUDISC_DO` a datagram larger than the path is refused with `EMSGSIZE`, a send with
-//!   `UDP_SEGMENT` of larger ones with that or, by older kernels, `EINVAL`. With `IP_PMTUDISC_WANT` it is cut up
-//!   by this host instead, as the path wants it, and one that fits is never cut up on its way.
+//!   `UDP_SEGMENT` of larger ones with that or, by older kernels, `EINVAL`. With `IP_PMTUDISC_WANT` this host
+//!   cuts it up instead, as the path wants it.
 //! * With `IP_RECVERR` the refusal of a single datagram is put into the socket's error queue, with the MTU of
 //!   the path. The queue shares the room of what was received, and is emptied when the option is taken back.
 //! * While `IP_RECVERR` is set an ICMP error fails the next send, whoever that is for, unless it is read
@@ -89,7 +89,7 @@ fn answer(socket: BorrowedFd<'_>) -> Option<u32> {
             else {
                 continue;
             };
-            // What routers say is the kernel's to judge: its own word is the last.
+            // The kernel judges what routers say; its own word is the last.
             if error.ee_origin == libc::SO_EE_ORIGIN_LOCAL && error.ee_errno == Errno::EMSGSIZE as u32 {
                 return Some(error.ee_info);
             }

@@ -10,13 +10,19 @@ use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 use std::thread;
 
+use vswitch_frame::Mac;
+use vswitch_frame::checksum::Sum;
 use vswitch_tests::namespace::{Namespace, must};
+use vswitch_tests::raw::{Wire, ethernet};
 use vswitch_tests::world::{Container, World};
 use vswitch_tests::{talk, wait};
 
 use super::VSWITCH;
 
 const MEGABYTE: usize = 1 << 20;
+const VXLAN_PORT: u16 = 4789;
+/// A port that tunnels send from.
+const SOURCE_PORT: u16 = 49_152;
 /// The MTU of the narrow place.
 const NARROW: &str = "1400";
 /// Room that a path of this MTU leaves for what is inside, over IPv4.
@@ -219,6 +225,49 @@ fn a_path_is_never_too_narrow_for_ipv6() {
     assert_eq!(worlds.each_ref().map(World::restarts), [0, 0]);
 }
 
+/// An ICMP error about a packet between the hosts' tunnels, as anybody on the underlay can make it up: it says that
+/// there is room for `mtu` bytes.
+fn forged(target: [u8; 6], mtu: u16) -> Vec<u8> {
+    let header = |protocol: u8, from: [u8; 4], to: [u8; 4], length: u8| {
+        let mut header = [&[0x45, 0, 0, length, 0, 1, 0x40, 0, 64, protocol, 0, 0][..], &from, &to].concat();
+        let sum = Sum::ZERO.add_bytes(&header).checksum();
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        header
+    };
+    const ICMP: u8 = 1;
+    const UDP: u8 = 17;
+    let (own, far, router) = ([192, 0, 2, 1], [198, 51, 100, 1], [192, 0, 2, 254]);
+    let ports = [SOURCE_PORT.to_be_bytes(), VXLAN_PORT.to_be_bytes(), 8u16.to_be_bytes(), [0; 2]].concat();
+    let [high, low] = mtu.to_be_bytes();
+    let mut error = [&[3, 4, 0, 0, 0, 0, high, low][..], &header(UDP, own, far, 28), &ports].concat();
+    let sum = Sum::ZERO.add_bytes(&error).checksum();
+    error[2..4].copy_from_slice(&sum.to_be_bytes());
+    let packet = [header(ICMP, router, own, 56), error].concat();
+    ethernet(target, [2, 0, 0, 0, 0, 1], 0x0800, &packet)
+}
+
+#[test]
+fn a_forged_error_takes_nothing_from_ipv6() {
+    let Scene { road, worlds, a, b } = &scene("1500", Family::V4);
+    let link = worlds[0].host().ip(&["-j", "link", "show", "wan0"]);
+    let link: serde_json::Value = serde_json::from_str(&link).expect("JSON");
+    let Mac(target) = link[0]["address"].as_str().unwrap_or_default().parse().expect("a MAC address");
+    let mut wire = Wire::open(&road.routers[0].path(), "lan");
+    let told = wait::until("the kernel believes it", || {
+        wire.send(&forged(target, 68));
+        let output = ping(a, b.ipv4(), &["-M", "do", "-s", "1400"]);
+        output.contains("mtu").then_some(output)
+    });
+    assert!(told.contains("1280"), "{told}");
+    for _ in 0..100 {
+        wire.send(&forged(target, 68));
+    }
+    for to in [b.ipv4(), b.ipv6()] {
+        a.transfers(b, to, 4 * MEGABYTE);
+    }
+    assert!(ping(a, b.ipv6(), &["-s", "1232"]).contains(" 0%"), "1,280 bytes are carried");
+}
+
 #[test]
 fn a_path_that_widens_is_used() {
     let Scene { road, worlds, a, b } = &scene(NARROW, Family::V4);
@@ -226,7 +275,7 @@ fn a_path_that_widens_is_used() {
     let is_told = || ping(a, b.ipv4(), &["-M", "do", "-s", "1400"]).contains("mtu");
     wait::until("the path is known", || is_told().then_some(()));
     road.set_mtu("1500");
-    // What hosts and containers have heard would stand for minutes.
+    // The word of routers would stand for minutes, with hosts and containers.
     let forget = |namespace: &Namespace| namespace.ip(&["route", "flush", "cache"]);
     for world in worlds {
         forget(world.host());

@@ -31,7 +31,7 @@ fn too_big(tunnel: &Tunnel, bytes: usize, to: Mac) -> Option<usize> {
     tunnel.too_big(&frames(&[packet_of(bytes, to)])[0])
 }
 
-/// Who gets these bytes, and whether cut up.
+/// The hosts that get so many bytes, and whether cut up.
 fn cut(tunnel: &Tunnel, bytes: usize, to: Mac) -> Vec<(IpAddr, bool)> {
     let mut encapsulator = Encapsulator::new(Sender::default(), 3);
     encapsulator.plan(tunnel, &frames(&[packet_of(bytes, to)]));

@@ -70,9 +70,9 @@ impl Complaint {
 }
 
 impl Switch {
-    /// Whether the sender of a packet that came from a port would be told, but for the budget, that it is too
-    /// large for what is ahead: nobody there may cut it up, and no rule forbids an error about it. The frame must
-    /// have been parsed.
+    /// Whether the sender of a packet that came from a port may be told that it is too large for what is
+    /// ahead: nobody there may cut it up, and no rule forbids an error about it. The frame must have been
+    /// parsed. The budget is another question.
     pub fn can_refuse(&self, ingress: PortId, frame: &Frame) -> bool {
         const DONT_FRAGMENT: u16 = 0x4000;
         let headers = &frame.headers;
