@@ -21,7 +21,7 @@
 //!   [`TUNNELS`](vswitch_contract::reserved::TUNNELS).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ use vswitch_contract::counters::{Counter, Counters};
 use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec};
 use vswitch_engine::{Switch, Verdicts};
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId, PortId};
+use vswitch_sys::path_mtu;
 use vswitch_sys::udp::{self, BATCH, STRIDE};
 use vswitch_vxlan::encapsulate::SEGMENTS_MAX;
 use vswitch_vxlan::path::ROOM_MIN;
@@ -150,6 +151,8 @@ impl Tunnels {
                 self.receiver.replace((port, fd)).map(|(_, old)| old)
             }
             TunnelSocket::Sender { local, index } => {
+                let restored = path_mtu::restore(fd.as_fd(), SocketAddr::new(local, 0));
+                debug_assert_eq!(restored, Ok(()), "a socket of tunnels");
                 let senders = self.senders.entry(local).or_insert_with(|| Senders {
                     sockets: (0..TUNNEL_SENDERS).map(|_| None).collect(),
                     segments: SEGMENTS_MAX,

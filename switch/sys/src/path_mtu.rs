@@ -61,10 +61,21 @@ pub fn try_datagram(socket: BorrowedFd<'_>, to: SocketAddr, pieces: &[&[u8]]) ->
     outcome
 }
 
+/// Makes a socket as [`open_sender`](crate::udp::open_sender) made it: somebody else may have died while they
+/// asked or had something cut up.
+///
+/// # Errors
+/// When it is no UDP socket of that family.
+pub fn restore(socket: BorrowedFd<'_>, local: SocketAddr) -> nix::Result<()> {
+    allow_cutting(socket, local, false)?;
+    hear_errors(socket, local, false)?;
+    setsockopt(&socket, RcvBuf, &0)
+}
+
 /// Lets the kernel cut up what is larger than its path, until it is forbidden again.
 ///
 /// # Errors
-/// When it is no UDP socket of the target's family.
+/// When it is no UDP socket of that family.
 pub fn allow_cutting(socket: BorrowedFd<'_>, to: SocketAddr, allowed: bool) -> nix::Result<()> {
     set_discovery(socket, to, if allowed { libc::IP_PMTUDISC_WANT } else { libc::IP_PMTUDISC_DO })
 }

@@ -10,8 +10,9 @@ use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 use std::thread;
 
-use vswitch_frame::Mac;
+use serde_json::Value;
 use vswitch_frame::checksum::Sum;
+use vswitch_frame::{DropReason, Mac};
 use vswitch_tests::namespace::{Namespace, must};
 use vswitch_tests::raw::{Wire, ethernet};
 use vswitch_tests::world::{Container, World};
@@ -122,24 +123,26 @@ struct Scene {
 
 fn scene(mtu: &str, family: Family) -> Scene {
     let road = Road::new(mtu);
-    let worlds = [0, 1].map(|side| {
-        let world = World::start_prepared(VSWITCH, |host| road.connect(host, side)).0;
-        let (peer, _, _) = SIDES[1 - side][family as usize];
-        let peers = format!("vswitch.peers={}", peer.split_once('/').expect("a net").0);
-        let (range, range_v6) =
-            (format!("10.9.0.{}/28", 16 * (side + 1)), format!("fd09::{}00/120", side + 1));
-        let options = [
-            ["-d", "overlay", "-o", "vswitch.vni=4097", "-o", &peers],
-            ["--subnet", "10.9.0.0/24", "--gateway", "10.9.0.1", "--ip-range", &range],
-            ["--subnet", "fd09::/64", "--gateway", "fd09::1", "--ip-range", &range_v6],
-        ];
-        world.network("wide", &options.concat());
-        world
-    });
+    let worlds = [0, 1].map(|side| world(&road, side, family));
     let a = worlds[0].attach("a", &["--network", "wide"]);
     let b = worlds[1].attach("b", &["--network", "wide"]);
     a.pings(b.ipv4());
     Scene { road, worlds, a, b }
+}
+
+/// A switch at one end of a road, with the network.
+fn world(road: &Road, side: usize, family: Family) -> World {
+    let world = World::start_prepared(VSWITCH, |host| road.connect(host, side)).0;
+    let (peer, _, _) = SIDES[1 - side][family as usize];
+    let peers = format!("vswitch.peers={}", peer.split_once('/').expect("a net").0);
+    let (range, range_v6) = (format!("10.9.0.{}/28", 16 * (side + 1)), format!("fd09::{}00/120", side + 1));
+    let options = [
+        ["-d", "overlay", "-o", "vswitch.vni=4097", "-o", &peers],
+        ["--subnet", "10.9.0.0/24", "--gateway", "10.9.0.1", "--ip-range", &range],
+        ["--subnet", "fd09::/64", "--gateway", "fd09::1", "--ip-range", &range_v6],
+    ];
+    world.network("wide", &options.concat());
+    world
 }
 
 #[test]
@@ -153,12 +156,16 @@ fn a_transfer_finds_its_way_through_a_narrow_place() {
     }
 }
 
-/// The number of frames that have left through the network's tunnel.
-fn sent(world: &World) -> u64 {
+/// The counters of the network's tunnel.
+fn tunnel(world: &World) -> Value {
     let stats = world.json(&["stats"]);
     let ports = stats["Ports"].as_array().cloned().unwrap_or_default();
-    let tunnel = ports.iter().find(|port| port["Sandbox"] == "(tunnel)").expect("a tunnel");
-    tunnel["SentFrames"].as_u64().expect("a number")
+    ports.into_iter().find(|port| port["Sandbox"] == "(tunnel)").expect("a tunnel")
+}
+
+/// The number of frames that have left through the network's tunnel.
+fn sent(world: &World) -> u64 {
+    tunnel(world)["SentFrames"].as_u64().expect("a number")
 }
 
 #[test]
@@ -196,11 +203,13 @@ fn arrives(from: &Container, to: &Container, target: IpAddr, bytes: usize) {
 
 #[test]
 fn what_may_be_fragmented_arrives() {
-    let Scene { a, b, .. } = &scene(NARROW, Family::V4);
-    // Without path MTU discovery the kernel sets no "don't fragment".
-    a.inside(|| must(Command::new("sysctl").args(["-q", "-w", "net.ipv4.ip_no_pmtu_disc=1"])));
-    for bytes in [1330, 1400, 1422, 4000] {
-        arrives(a, b, b.ipv4(), bytes);
+    for family in [Family::V4, Family::V6] {
+        let Scene { a, b, .. } = &scene(NARROW, family);
+        // Without path MTU discovery the kernel sets no "don't fragment".
+        a.inside(|| must(Command::new("sysctl").args(["-q", "-w", "net.ipv4.ip_no_pmtu_disc=1"])));
+        for bytes in [1330, 1400, 1422, 4000] {
+            arrives(a, b, b.ipv4(), bytes);
+        }
     }
 }
 
@@ -225,8 +234,8 @@ fn a_path_is_never_too_narrow_for_ipv6() {
     assert_eq!(worlds.each_ref().map(World::restarts), [0, 0]);
 }
 
-/// An ICMP error about a packet between the hosts' tunnels, as anybody on the underlay can make it up: it says that
-/// there is room for `mtu` bytes.
+/// An ICMP error about a packet between the hosts' tunnels, as anybody on the underlay can make it up: it says
+/// that there is room for `mtu` bytes.
 fn forged(target: [u8; 6], mtu: u16) -> Vec<u8> {
     let header = |protocol: u8, from: [u8; 4], to: [u8; 4], length: u8| {
         let mut header = [&[0x45, 0, 0, length, 0, 1, 0x40, 0, 64, protocol, 0, 0][..], &from, &to].concat();
@@ -250,7 +259,7 @@ fn forged(target: [u8; 6], mtu: u16) -> Vec<u8> {
 fn a_forged_error_takes_nothing_from_ipv6() {
     let Scene { road, worlds, a, b } = &scene("1500", Family::V4);
     let link = worlds[0].host().ip(&["-j", "link", "show", "wan0"]);
-    let link: serde_json::Value = serde_json::from_str(&link).expect("JSON");
+    let link: Value = serde_json::from_str(&link).expect("JSON");
     let Mac(target) = link[0]["address"].as_str().unwrap_or_default().parse().expect("a MAC address");
     let mut wire = Wire::open(&road.routers[0].path(), "lan");
     let told = wait::until("the kernel believes it", || {
@@ -291,7 +300,7 @@ fn a_path_that_widens_is_used() {
 #[test]
 fn who_may_not_be_fragmented_is_told_how_much_fits() {
     for (family, room) in [(Family::V4, ROOM), (Family::V6, ROOM - 20)] {
-        let Scene { a, b, .. } = &scene(NARROW, family);
+        let Scene { worlds, a, b, .. } = &scene(NARROW, family);
         for to in [b.ipv4(), b.ipv6()] {
             let told = wait::until("the sender is told", || {
                 let output = ping(a, to, &["-M", "do", "-s", "1350"]);
@@ -304,5 +313,35 @@ fn who_may_not_be_fragmented_is_told_how_much_fits() {
             let fitting = (room - headers).to_string();
             assert!(talk::ping(&a.path, to, &["-c", "1", "-M", "do", "-s", &fitting]), "{fitting} bytes fit");
         }
+        let drops = &tunnel(&worlds[0])["Drops"];
+        assert!(drops[DropReason::TxTooBig.label()].as_u64().is_some_and(|drops| drops >= 2), "{drops}");
     }
+}
+
+#[test]
+fn the_kernels_vxlan_is_reached_through_a_narrow_place() {
+    let road = Road::new(NARROW);
+    let world = world(&road, 0, Family::V4);
+    let a = world.attach("a", &["--network", "wide"]);
+    let host = Namespace::new();
+    road.connect(&host, 1);
+    let device = ["link", "add", "vxlan0", "type", "vxlan", "id", "4097", "dstport", "4789", "udpcsum"];
+    let ends = ["dev", "wan0", "local", "198.51.100.1", "remote", "192.0.2.1"];
+    if !host.output(Command::new("ip").args(device).args(ends)).status.success() {
+        eprintln!("SKIPPED: this kernel has no vxlan interfaces");
+        return;
+    }
+    for address in ["10.9.0.200/24", "fd09::200/64"] {
+        host.ip(&["address", "add", address, "dev", "vxlan0", "nodad"]);
+    }
+    host.ip(&["link", "set", "vxlan0", "up"]);
+    // A veth pair hands over what a NIC would finish: inner checksums, and inner segments not yet cut.
+    let plain = ["-K", "wan0", "tx", "off", "tso", "off", "gso", "off"];
+    host.inside(|| must(Command::new("ethtool").args(plain)));
+    for text in ["10.9.0.200", "fd09::200"] {
+        let far: IpAddr = text.parse().expect("an address");
+        a.pings(far);
+        talk::transfer(&a.path, &host.path(), far, 4 * MEGABYTE);
+    }
+    talk::transfer(&host.path(), &a.path, a.ipv4(), 4 * MEGABYTE);
 }
