@@ -3,6 +3,8 @@
 //! One message is one JSON text ([`parts`](crate::parts)) over a `SOCK_SEQPACKET` connection; descriptors
 //! ride along. Every [`Order`] is answered by one [`Reply`], in order. The datapath trusts control.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use vswitch_engine::Count;
 use vswitch_frame::{Mac, NetworkId, PortId};
@@ -58,6 +60,8 @@ pub enum Question {
         /// The last address of the page before; `None` asks for the first page.
         after: Option<Mac>,
     },
+    /// Asks for the narrow paths of the tunnel of a network.
+    Paths(NetworkId),
     /// Asks for a page of the flows.
     Flows(FlowQuery),
     /// Asks how many flows there are, and what was counted of them.
@@ -91,6 +95,8 @@ pub enum Reply {
     Table(Vec<TableEntry>),
     /// The frames and bytes that each rule has decided about, by its number, in the order of the rules.
     Rules(Vec<(u32, Count)>),
+    /// VTEPs beyond narrow paths, and the largest network packet that each path has room for, in bytes.
+    Paths(Vec<(IpAddr, u32)>),
     /// A page of the flows.
     Flows(FlowPage),
     /// The counts of the translator, flows among them, and the most flows there may be.

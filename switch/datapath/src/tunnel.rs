@@ -230,6 +230,13 @@ impl Tunnels {
         Some((spec.port, self.table.get_mut(spec.vni)?))
     }
 
+    /// The narrow paths of the tunnel of a network, with the room that each has.
+    pub(super) fn narrow_paths(&self, network: NetworkId) -> Vec<(IpAddr, u32)> {
+        let tunnel = self.specs.get(&network).and_then(|spec| self.table.get(spec.vni));
+        let paths = tunnel.into_iter().flat_map(Tunnel::narrow_paths);
+        paths.map(|(vtep, room)| (vtep, u32::try_from(room).unwrap_or(u32::MAX))).collect()
+    }
+
     /// The port of the tunnel with this identifier.
     pub(super) fn port_of(&self, vni: Vni) -> Option<PortId> {
         self.ports.get(&vni).copied()

@@ -234,8 +234,8 @@ fn a_path_is_never_too_narrow_for_ipv6() {
     assert_eq!(worlds.each_ref().map(World::restarts), [0, 0]);
 }
 
-/// An ICMP error about a packet between the hosts' tunnels, as anybody on the underlay can make it up: it says
-/// that there is room for `mtu` bytes.
+/// An ICMP error about a packet between the hosts' tunnels, as anybody on the underlay can make it up:
+/// there is room for `mtu` bytes.
 fn forged(target: [u8; 6], mtu: u16) -> Vec<u8> {
     let header = |protocol: u8, from: [u8; 4], to: [u8; 4], length: u8| {
         let mut header = [&[0x45, 0, 0, length, 0, 1, 0x40, 0, 64, protocol, 0, 0][..], &from, &to].concat();
@@ -313,6 +313,9 @@ fn who_may_not_be_fragmented_is_told_how_much_fits() {
             let fitting = (room - headers).to_string();
             assert!(talk::ping(&a.path, to, &["-c", "1", "-M", "do", "-s", &fitting]), "{fitting} bytes fit");
         }
+        let (peer, _) = SIDES[1][family as usize].0.split_once('/').expect("a net");
+        let shown = &worlds[0].json(&["network", "inspect", "wide"])[0]["Peers"];
+        assert_eq!(*shown, serde_json::json!([{ "IP": peer, "MTU": room }]));
         let drops = &tunnel(&worlds[0])["Drops"];
         assert!(drops[DropReason::TxTooBig.label()].as_u64().is_some_and(|drops| drops >= 2), "{drops}");
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -77,6 +78,19 @@ impl Link {
             if last {
                 return Ok(table);
             }
+        }
+    }
+
+    /// The room of the narrow paths of a network's tunnel, by the VTEPs they lead to.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn narrow_paths(&self, network: NetworkId) -> Result<BTreeMap<IpAddr, u32>, LinkError> {
+        let reply = self.ask(&Order::Read(Question::Paths(network))).await?;
+        if let Reply::Paths(paths) = reply {
+            Ok(paths.into_iter().collect())
+        } else {
+            Err(wrong(&reply).into())
         }
     }
 
