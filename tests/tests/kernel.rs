@@ -2,13 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use vswitch_frame::offload::VNET_HEADER_BYTES;
 use vswitch_frame::{Accepts, Pool};
+use vswitch_sys::path_mtu::{self, Tried};
 use vswitch_sys::pidfd::Pidfd;
-use vswitch_sys::tap;
+use vswitch_sys::{tap, udp};
 use vswitch_tests::namespace::Namespace;
 use vswitch_tests::packets::Packet;
 use vswitch_tests::raw::{Wire, ethernet};
@@ -98,4 +100,80 @@ fn a_packet_socket_gets_frames_without_their_tag() {
     from.send(&packet.bytes());
     let untagged = Packet { tags: vec![], ..packet }.bytes();
     assert_eq!(wait::until("the frame", || to.receive(|frame| frame[12..14] == [8, 0])), untagged);
+}
+
+/// A sending socket of tunnels on a cable, and a socket at its other end, over either version of IP. By its
+/// route the path takes no more than 1300 bytes.
+fn narrow_path(ipv6: bool) -> ([Namespace; 2], OwnedFd, UdpSocket) {
+    let ends = [Namespace::new(), Namespace::new()];
+    ends[0].ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", ends[1].name()]);
+    let (net, more) = if ipv6 { ("2001:db8::", &["nodad"][..]) } else { ("192.0.2.", &[][..]) };
+    let length = if ipv6 { 64 } else { 24 };
+    for (number, end) in (1..).zip(&ends) {
+        let address = format!("{net}{number}/{length}");
+        end.ip(&[&["address", "add", &address, "dev", "eth0"][..], more].concat());
+        end.ip(&["link", "set", "eth0", "up"]);
+    }
+    ends[0].ip(&["route", "add", &format!("{net}2"), "dev", "eth0", "mtu", "1300"]);
+    let at = |number: u8| -> SocketAddr {
+        SocketAddr::new(format!("{net}{number}").parse().expect("an address"), 0)
+    };
+    let bound = wait::until("the address is there", || ends[0].inside(|| udp::open_sender(at(1))).ok());
+    let ear = wait::until("the address is there", || ends[1].inside(|| UdpSocket::bind(at(2))).ok());
+    ear.set_read_timeout(Some(wait::DEADLINE)).expect("a time-out");
+    (ends, bound, ear)
+}
+
+#[test]
+fn a_datagram_that_is_too_large_tells_the_mtu_of_its_path() {
+    for ipv6 in [false, true] {
+        let (ends, socket, ear) = narrow_path(ipv6);
+        let to = ear.local_addr().expect("bound");
+        let room = if ipv6 { 1300 - 48 } else { 1300 - 28 };
+        let mut heard = [0; 4000];
+        let tried =
+            |bytes: usize| path_mtu::try_datagram(socket.as_fd(), to, &[&[1; 8], &vec![2; bytes - 8]]);
+        assert_eq!(tried(room), Ok(Tried::Sent));
+        assert_eq!(ear.recv(&mut heard).expect("it fits"), room);
+        assert_eq!(tried(room + 1), Ok(Tried::TooBig(Some(1300))));
+        // Nobody reads what strangers send to the socket; it does not get in the way.
+        let own: nix::sys::socket::SockaddrStorage =
+            nix::sys::socket::getsockname(socket.as_raw_fd()).expect("a name");
+        let own: SocketAddr = own.to_string().parse().expect("an address");
+        let stranger = ends[1].inside(|| UdpSocket::bind(SocketAddr::new(to.ip(), 0))).expect("bind");
+        for _ in 0..100 {
+            stranger.send_to(&[0; 1000], own).expect("sent");
+        }
+        assert_eq!(tried(room + 1), Ok(Tried::TooBig(Some(1300))));
+        // Nor do errors about other datagrams: nobody is at that port.
+        let nowhere = SocketAddr::new(to.ip(), 9);
+        for _ in 0..10 {
+            assert_eq!(path_mtu::try_datagram(socket.as_fd(), nowhere, &[&[0; 8]]), Ok(Tried::Sent));
+        }
+        assert_eq!(tried(room + 1), Ok(Tried::TooBig(Some(1300))));
+    }
+}
+
+#[test]
+fn what_is_larger_than_its_path_is_cut_up_only_where_that_is_allowed() {
+    for ipv6 in [false, true] {
+        let (_ends, socket, ear) = narrow_path(ipv6);
+        let to = ear.local_addr().expect("bound");
+        let content = vec![7; 2 * 1400];
+        let mut sender = udp::Sender::new();
+        let mut send = |segment: Option<u16>| {
+            let pieces = std::iter::once(content.as_slice());
+            sender.send(socket.as_fd(), std::iter::once(udp::Message { to, segment, pieces }))
+        };
+        assert_eq!(send(None), Err(nix::errno::Errno::EMSGSIZE));
+        let refused = send(Some(1400)).expect_err("none of its datagrams fits");
+        assert!(matches!(refused, nix::errno::Errno::EMSGSIZE | nix::errno::Errno::EINVAL), "{refused}");
+        path_mtu::allow_cutting(socket.as_fd(), to, true).expect("allowed");
+        assert_eq!(send(None), Ok(1));
+        let mut heard = [0; 4000];
+        assert_eq!(ear.recv(&mut heard).expect("all of it"), content.len());
+        assert_eq!(heard[..content.len()], content);
+        path_mtu::allow_cutting(socket.as_fd(), to, false).expect("forbidden");
+        assert_eq!(send(None), Err(nix::errno::Errno::EMSGSIZE));
+    }
 }

@@ -274,7 +274,7 @@ fn look_at(
         None => {
             let tunnel = tunnels.get(vni).ok_or((None, DropReason::TunnelUnknownVni))?;
             check_peer(tunnel, from).map_err(|reason| (Some(vni), reason))?;
-            Known { from, vni, source, tags: tunnel.settings().tags, mtu: tunnel.mtu() }
+            Known { from, vni, source, tags: tunnel.settings().tags, mtu: tunnel.room(from) }
         }
     };
     let headers = Headers::parse(inner).map_err(|reason| (Some(vni), reason))?;

@@ -28,7 +28,7 @@
 //! * **Limits.** [`BYTES_MAX`] and [`Sender::segments`] a send; the last [`RUNS_LOOKED_AT`] runs are
 //!   looked at, a flow whose run is further back gets a new one.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use vswitch_frame::flow::flow_hash;
@@ -77,6 +77,9 @@ pub struct Send {
     pub socket: u16,
     /// Bytes of each datagram but the last: the segment size where there are several.
     pub size: u16,
+    /// Whether it is too large for its path. It is sent all the same, datagram by datagram, and the kernel
+    /// must be allowed to cut these up.
+    pub cut: bool,
     datagrams: Range<usize>,
 }
 
@@ -158,7 +161,7 @@ impl Encapsulator {
                 Err(reason) => self.refused.push((index, reason)),
             }
         }
-        self.lay_out(tunnel.peers());
+        self.lay_out(tunnel);
     }
 
     /// The sends of the last plan, in order.
@@ -188,13 +191,17 @@ impl Encapsulator {
         }
         let stripped = if tunnel.settings().tags { 0 } else { headers.network_offset() - ETHERNET_BYTES };
         let hash = flow_hash(frame.bytes(), headers, self.seed);
+        let room = match to {
+            Destination::Vtep(vtep) => tunnel.room(vtep),
+            Destination::Everyone | Destination::Here => tunnel.mtu(),
+        };
         let splitter = Splitter::new(frame, Accepts::NONE);
         for number in 0..splitter.count() {
             let from = self.arena.len();
             self.arena.extend(Header { vni: tunnel.settings().vni }.emit());
             let inner = from + HEADER_BYTES;
             let rest = splitter.gather(number, &mut self.arena);
-            clamp_mss(&mut self.arena[inner..], headers, tunnel.mtu());
+            clamp_mss(&mut self.arena[inner..], headers, room);
             if stripped > 0 {
                 self.arena.drain(inner + MACS..inner + MACS + stripped);
             }
@@ -223,7 +230,7 @@ impl Encapsulator {
     }
 
     /// Brings the datagrams of each run together, and makes a send of it for every VTEP it goes to.
-    fn lay_out(&mut self, peers: &[IpAddr]) {
+    fn lay_out(&mut self, tunnel: &Tunnel) {
         self.datagrams.sort_unstable_by_key(|datagram| (datagram.run, datagram.head.start));
         let mut from = 0;
         for run in &self.runs {
@@ -235,7 +242,7 @@ impl Encapsulator {
                     one = [vtep];
                     &one[..]
                 }
-                Destination::Everyone => peers,
+                Destination::Everyone => tunnel.peers(),
                 Destination::Here => &[],
             };
             let socket = u16::try_from(run.hash % u32::from(self.sender.sockets.max(1))).unwrap_or(0);
@@ -244,6 +251,7 @@ impl Encapsulator {
                 to: SocketAddr::new(vtep, self.sender.port),
                 socket,
                 size,
+                cut: run.size > HEADER_BYTES + ETHERNET_BYTES + tunnel.uncut(vtep),
                 datagrams: datagrams.clone(),
             }));
         }

@@ -26,6 +26,7 @@
 //! | [`decapsulate`] | datagrams into frames and super-frames |
 //! | [`neighbour`] | ARP and ND answered from the table |
 //! | [`mtu`] | what a tunnel leaves of the underlay's MTU |
+//! | [`path`] | paths that leave less |
 #![forbid(unsafe_code)]
 
 pub mod decapsulate;
@@ -33,6 +34,7 @@ pub mod encapsulate;
 pub mod header;
 pub mod mtu;
 pub mod neighbour;
+pub mod path;
 pub mod table;
 pub mod tunnel;
 pub mod vni;

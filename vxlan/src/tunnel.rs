@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use vswitch_frame::{Instant, Mac, NetworkId};
+use vswitch_frame::{Frame, Instant, Mac, NetworkId};
 
 use crate::mtu::inner_mtu;
+use crate::path::{Paths, ROOM_MIN};
 use crate::table::{Limits, Table};
 use crate::vni::Vni;
 
@@ -47,6 +48,7 @@ pub struct Tunnel {
     settings: Settings,
     peers: Vec<IpAddr>,
     mtu: usize,
+    paths: Paths,
     /// The table of who lives where.
     pub table: Table,
 }
@@ -55,7 +57,8 @@ impl Tunnel {
     /// A tunnel without peers. The seed should be secret.
     pub fn new(settings: Settings, limits: Limits, seed: u64) -> Self {
         let mtu = inner_mtu(settings.underlay_mtu, settings.local);
-        Self { settings, peers: Vec::new(), mtu, table: Table::new(limits, seed) }
+        let (peers, paths) = (Vec::new(), Paths::default());
+        Self { settings, peers, mtu, paths, table: Table::new(limits, seed) }
     }
 
     /// The settings it was made from.
@@ -69,10 +72,50 @@ impl Tunnel {
         self.mtu
     }
 
-    /// The underlay's MTU changed.
+    /// The underlay's MTU changed. What was noted of paths is forgotten: they may begin elsewhere now.
     pub fn set_underlay_mtu(&mut self, bytes: usize) {
         self.settings.underlay_mtu = bytes;
         self.mtu = inner_mtu(bytes, self.settings.local);
+        self.paths.clear();
+    }
+
+    /// Notes the MTU of the path to a VTEP: the largest IP packet between the two hosts that arrives uncut.
+    /// It is forgotten in time.
+    pub fn note_path(&mut self, vtep: IpAddr, path_mtu: usize) {
+        let bytes = inner_mtu(path_mtu, vtep);
+        if bytes < self.mtu {
+            self.paths.note(vtep, bytes, PEERS_MAX);
+        }
+    }
+
+    /// The narrow paths that are known: VTEPs, and the largest network packet that each has room for.
+    pub fn narrow_paths(&self) -> impl Iterator<Item = (IpAddr, usize)> {
+        self.paths.iter().map(|(vtep, _)| (vtep, self.room(vtep)))
+    }
+
+    /// The largest network packet that is taken for a VTEP, in bytes.
+    #[inline]
+    pub fn room(&self, vtep: IpAddr) -> usize {
+        self.paths.find(vtep).map_or(self.mtu, |uncut| uncut.max(ROOM_MIN).min(self.mtu))
+    }
+
+    /// The largest network packet that arrives at a VTEP uncut, in bytes.
+    #[inline]
+    pub(crate) fn uncut(&self, vtep: IpAddr) -> usize {
+        self.paths.find(vtep).unwrap_or(self.mtu)
+    }
+
+    /// The room that the path of a frame has, if it is too large for that though not for the tunnel. The
+    /// frame must have been parsed.
+    pub fn too_big(&self, frame: &Frame) -> Option<usize> {
+        let bytes = frame.mtu_bytes();
+        if bytes <= ROOM_MIN || bytes > self.mtu || self.paths.is_empty() {
+            return None;
+        }
+        match self.destination(frame.destination()) {
+            Destination::Vtep(vtep) => Some(self.room(vtep)).filter(|room| bytes > *room),
+            Destination::Everyone | Destination::Here => None,
+        }
     }
 
     /// The VTEPs of the other hosts, in ascending order.
@@ -114,6 +157,7 @@ impl Tunnel {
         if let Ok(place) = self.peers.binary_search(&address) {
             self.peers.remove(place);
             self.table.forget_learned_at(address);
+            self.paths.forget(address);
         }
     }
 
@@ -209,14 +253,23 @@ impl Tunnels {
         self.tunnels.values()
     }
 
-    /// When [`sweep`](Self::sweep) has something to do, if ever.
-    pub fn sweep_at(&self) -> Option<Instant> {
-        self.tunnels.values().filter_map(|tunnel| tunnel.table.sweep_at()).min()
+    /// Whether any tunnel knows of a narrow path.
+    pub fn any_is_narrow(&self) -> bool {
+        self.tunnels.values().any(|tunnel| !tunnel.paths.is_empty())
     }
 
-    /// Lets the tables forget what is too old.
+    /// When [`sweep`](Self::sweep) has something to do, if ever.
+    pub fn sweep_at(&self) -> Option<Instant> {
+        let times = self.tunnels.values().map(|tunnel| [tunnel.table.sweep_at(), tunnel.paths.sweep_at()]);
+        times.flatten().flatten().min()
+    }
+
+    /// Forgets what is too old of addresses and paths.
     pub fn sweep(&mut self, now: Instant) {
-        self.tunnels.values_mut().for_each(|tunnel| tunnel.table.sweep(now));
+        for tunnel in self.tunnels.values_mut() {
+            tunnel.table.sweep(now);
+            tunnel.paths.sweep(now);
+        }
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Question {
         /// The last address of the page before; `None` asks for the first page.
         after: Option<Mac>,
     },
+    /// Asks for the narrow paths of the tunnel of a network.
+    Paths(NetworkId),
     /// Asks for a page of the flows.
     Flows(FlowQuery),
     /// Asks how many flows there are, and what was counted of them.
@@ -99,6 +101,8 @@ pub enum Reply {
     Rules(Vec<(u32, Count)>),
     /// The ports that are out of use now.
     GivenBack(BTreeSet<u16>),
+    /// VTEPs beyond narrow paths, and the largest network packet that each path has room for, in bytes.
+    Paths(Vec<(IpAddr, u32)>),
     /// A page of the flows.
     Flows(FlowPage),
     /// The counts of the translator, flows among them, and the most flows there may be.

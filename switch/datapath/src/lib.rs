@@ -19,6 +19,7 @@
 //! | [`transmit`] | coalesce, split and send what was decided |
 //! | [`uplink`] | the way out: the switch, the translator and the uplinks |
 //! | [`tunnel`] | networks that span hosts: the switch, VXLAN and its sockets |
+//! | [`errand`] | sends of tunnels, and what becomes of refused ones |
 //! | [`relay`] | the proxy, and the sockets at which its clients come in |
 //! | [`names`] | answers questions for names |
 //! | [`speak`] | frames of the switch's own |
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod desk;
+mod errand;
 mod flows;
 mod mirror;
 mod names;

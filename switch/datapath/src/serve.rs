@@ -3,7 +3,7 @@
 //! | tier | guest | takes |
 //! |---|---|---|
 //! | 3a | [relays](crate::relay) | frames of connections that a relay has with the container |
-//! | 3b | [tunnels](crate::tunnel) | questions (ARP, ND) sent to many, for who lives beyond by a record |
+//! | 3b | [tunnels](crate::tunnel) | questions (ARP, ND) sent to many, for who lives beyond by a record; what is too large for its path |
 //! | 3c | [turn-back](crate::uplink) | packets for the host that lead back inside: to a published port or a mapping |
 //! | 3d | gateway ([`vswitch_engine::gateway`]) | everything else that is for it: answers, routes, hands to the host |
 //! | 3e | [names](crate::names) | questions for names, which the gateway found among its own |
@@ -24,6 +24,7 @@ use crate::worker::Worker;
 impl Datapath {
     /// Gives every frame of a burst that is for the gateway a fate. Returns how many frames were made.
     pub(crate) fn serve(&mut self, ingress: PortId, now: Instant) -> usize {
+        self.tunnels.refuse(ingress, &self.switch, &mut self.worker.verdicts); // 3b
         let Verdicts { local, too_big, flood, multicast, .. } = &self.worker.verdicts;
         let (is_local, is_for_many) =
             (!(local.is_empty() && too_big.is_empty()), !(flood.is_empty() && multicast.is_empty()));

@@ -12,35 +12,35 @@
 //!   frames.
 //! * **In**, a merged frame is copied once, from the datagrams it came in into its slot: a frame is one
 //!   piece.
-//! * **Without segmentation**: a send that the kernel does not cut is sent again datagram by datagram, and
-//!   from then on all are planned so until the tunnel's MTU is said anew.
+//! * **Refused sends** go in another way, and the reason is remembered ([`errand`](crate::errand)): the
+//!   kernel does not segment, or the path to that host is narrow.
+//! * **Narrow paths**: a packet that is too large for its path is not carried if its sender can be told.
 //! * **Questions** (ARP, ND) for who lives elsewhere by a record are answered here and not carried.
 //! * **Books.** Frames that a plan refuses and datagrams that the kernel does not take are counted at the
 //!   tunnel's port; datagrams that came and are of no tunnel, at
 //!   [`TUNNELS`](vswitch_contract::reserved::TUNNELS).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::errno::Errno;
 use vswitch_contract::counters::{Counter, Counters};
 use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec};
 use vswitch_engine::{Switch, Verdicts};
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId, PortId};
-use vswitch_sys::device::reason_of;
+use vswitch_sys::path_mtu;
 use vswitch_sys::udp::{self, BATCH, STRIDE};
 use vswitch_vxlan::encapsulate::SEGMENTS_MAX;
+use vswitch_vxlan::path::ROOM_MIN;
 use vswitch_vxlan::{
-    Answer, Decapsulator, Encapsulator, Inner, Limits, Received, Send, Sender, Settings, Tunnel, UDP_PORT,
-    Vni,
+    Answer, Decapsulator, Encapsulator, Inner, Limits, Received, Sender, Settings, Tunnel, UDP_PORT, Vni,
 };
+
+use crate::errand::{Errand, Narrowed, Senders};
 
 /// Messages taken in one call while they are large: no more than stay in a core's second-level cache.
 const LARGE_AT_ONCE: usize = 4;
-/// Pieces of one datagram: headers and payload.
-const PIECES: usize = 2;
 /// Bytes above which a message is large.
 const LARGE_BYTES: usize = 16 * 1024;
 
@@ -57,15 +57,10 @@ pub(crate) struct Tunnels {
     out: udp::Sender,
     inbox: Option<Inbox>,
     ready: bool,
+    /// Whether a narrow path is known of any tunnel.
+    narrow: bool,
+    narrowed: Vec<Narrowed>,
     reply: Vec<u8>,
-}
-
-/// The sending sockets of one of this host's addresses.
-#[derive(Debug)]
-struct Senders {
-    sockets: Vec<Option<Arc<OwnedFd>>>,
-    /// Datagrams in one send, at most.
-    segments: u16,
 }
 
 /// The messages that the receiving socket gave, and the frames that are made of them.
@@ -141,6 +136,8 @@ impl Tunnels {
             out: udp::Sender::new(),
             inbox: None,
             ready: false,
+            narrow: false,
+            narrowed: Vec::new(),
             reply: Vec::new(),
         }
     }
@@ -154,6 +151,8 @@ impl Tunnels {
                 self.receiver.replace((port, fd)).map(|(_, old)| old)
             }
             TunnelSocket::Sender { local, index } => {
+                let restored = path_mtu::restore(fd.as_fd(), SocketAddr::new(local, 0));
+                debug_assert_eq!(restored, Ok(()), "a socket of tunnels");
                 let senders = self.senders.entry(local).or_insert_with(|| Senders {
                     sockets: (0..TUNNEL_SENDERS).map(|_| None).collect(),
                     segments: SEGMENTS_MAX,
@@ -231,6 +230,13 @@ impl Tunnels {
         Some((spec.port, self.table.get_mut(spec.vni)?))
     }
 
+    /// The narrow paths of the tunnel of a network, with the room that each has.
+    pub(super) fn narrow_paths(&self, network: NetworkId) -> Vec<(IpAddr, u32)> {
+        let tunnel = self.specs.get(&network).and_then(|spec| self.table.get(spec.vni));
+        let paths = tunnel.into_iter().flat_map(Tunnel::narrow_paths);
+        paths.map(|(vtep, room)| (vtep, u32::try_from(room).unwrap_or(u32::MAX))).collect()
+    }
+
     /// The port of the tunnel with this identifier.
     pub(super) fn port_of(&self, vni: Vni) -> Option<PortId> {
         self.ports.get(&vni).copied()
@@ -253,7 +259,10 @@ impl Tunnels {
 
     /// Forgets what is too old.
     pub(super) fn poll(&mut self, now: Instant) {
-        self.table.sweep(now);
+        if self.table.sweep_at().is_some_and(|at| at <= now) {
+            self.table.sweep(now);
+            self.narrow = self.table.any_is_narrow();
+        }
     }
 
     /// Takes what the receiving socket has, as much as one burst may be. Returns how many messages there are,
@@ -304,6 +313,24 @@ impl Tunnels {
         forward.extend(asked.map(|(_, frame)| (ingress, frame)));
     }
 
+    /// Takes out of `forward` what is too large for its path, to be told about and dropped. Other frames that
+    /// are too large are carried: nobody would learn why they are missing.
+    pub(super) fn refuse(&self, ingress: PortId, switch: &Switch, verdicts: &mut Verdicts) {
+        if !self.narrow {
+            return;
+        }
+        let room = |egress: PortId, frame: &Frame| {
+            let tunnel = self.vnis.get(&egress).and_then(|vni| self.table.get(*vni))?;
+            tunnel.too_big(frame).filter(|_| switch.can_refuse(ingress, frame))
+        };
+        let Verdicts { forward, too_big, .. } = verdicts;
+        let refused = forward.extract_if(.., |(egress, frame)| room(*egress, frame).is_some());
+        too_big.extend(refused.map(|(egress, frame)| {
+            let room = room(egress, &frame).unwrap_or(ROOM_MIN);
+            (egress, room, frame)
+        }));
+    }
+
     /// Sends frames through the tunnel that a port is, in order per flow.
     pub(super) fn send(&mut self, egress: PortId, frames: &[Frame], counters: &Counters) {
         let Some(tunnel) = self.vnis.get(&egress).and_then(|vni| self.table.get(*vni)) else { return };
@@ -321,71 +348,25 @@ impl Tunnels {
         let bytes = frames.iter().map(Frame::len).sum::<usize>() - refused;
         counters.add(egress, Counter::SentFrames, (frames.len() - self.plan.refused().len()) as u64);
         counters.add(egress, Counter::SentBytes, bytes as u64);
-        let mut errand = Errand { plan: &self.plan, frames, egress, counters };
+        let narrowed = &mut self.narrowed;
+        let mut errand = Errand { plan: &self.plan, frames, egress, counters, out: &mut self.out, narrowed };
         for sends in self.plan.sends().chunk_by(|one, next| one.socket == next.socket) {
-            errand.send(&mut self.out, senders, sends);
+            errand.send(senders, sends);
         }
+        self.note_paths(egress);
     }
-}
 
-/// The sends of one plan.
-struct Errand<'a> {
-    plan: &'a Encapsulator,
-    frames: &'a [Frame],
-    egress: PortId,
-    counters: &'a Counters,
-}
-
-impl Errand<'_> {
-    /// Sends what goes through one socket.
-    fn send(&mut self, out: &mut udp::Sender, senders: &mut Senders, mut sends: &[Send]) {
-        let socket = sends.first().and_then(|send| senders.sockets.get(usize::from(send.socket)));
-        let Some(socket) = socket.and_then(Option::as_ref) else {
-            sends.iter().for_each(|send| self.drop(DropReason::TxRefused, send.count()));
+    /// Remembers what the kernel said of paths.
+    fn note_paths(&mut self, egress: PortId) {
+        if self.narrowed.is_empty() {
             return;
-        };
-        while let Some(first) = sends.first() {
-            let messages = sends.iter().map(|send| udp::Message {
-                to: send.to,
-                segment: (send.count() > 1).then_some(send.size),
-                pieces: self.plan.pieces(send, self.frames),
-            });
-            let went = match out.send(socket.as_fd(), messages) {
-                Ok(went) => went.max(1),
-                Err(Errno::EIO | Errno::EINVAL) if first.count() > 1 => {
-                    senders.segments = 1;
-                    self.send_each(out, socket.as_fd(), first);
-                    1
-                }
-                Err(errno) => {
-                    self.drop(reason_of(errno), first.count());
-                    1
-                }
-            };
-            sends = sends.get(went..).unwrap_or_default();
         }
-    }
-
-    /// Sends the datagrams of a send one by one.
-    fn send_each(&self, out: &mut udp::Sender, socket: BorrowedFd<'_>, send: &Send) {
-        let pieces: Vec<&[u8]> = self.plan.pieces(send, self.frames).collect();
-        let mut rest = pieces.as_slice();
-        while !rest.is_empty() {
-            let messages = rest.chunks(PIECES).map(|pieces| udp::Message {
-                to: send.to,
-                segment: None,
-                pieces: pieces.iter().copied(),
-            });
-            let went = out.send(socket, messages).unwrap_or_else(|errno| {
-                self.drop(reason_of(errno), 1);
-                1
-            });
-            rest = rest.get(went.max(1) * PIECES..).unwrap_or_default();
+        let tunnel = self.vnis.get(&egress).and_then(|vni| self.table.get_mut(*vni));
+        let Some(tunnel) = tunnel else { return self.narrowed.clear() };
+        for Narrowed { to, mtu, .. } in self.narrowed.drain(..) {
+            tunnel.note_path(to, mtu);
         }
-    }
-
-    fn drop(&self, reason: DropReason, datagrams: usize) {
-        self.counters.drop(self.egress, reason, datagrams as u64);
+        self.narrow = self.table.any_is_narrow();
     }
 }
 
@@ -475,6 +456,56 @@ mod tests {
         tunnels.send(TUNNEL, &[question(&mut pool, 9)], &counters);
         let counted = counters.read(TUNNEL);
         assert_eq!((counted.sent_frames, counted.drops[DropReason::TxRefused.index()]), (0, 1));
+    }
+
+    /// A packet of so many bytes from the container to the owner.
+    fn packet(pool: &mut Pool, bytes: u16, flags: u8) -> Frame {
+        let [high, low] = bytes.to_be_bytes();
+        let ip = [0x45, 0, high, low, 0, 1, flags, 0, 64, 253, 0, 0, 10, 0, 0, 1, 10, 0, 0, 9];
+        let mut frame = pool.take().expect("a slot");
+        let rest = vec![0; usize::from(bytes) - ip.len()];
+        frame.fill(&[&OWNER.0[..], &ASKER.0, &[8, 0], &ip, &rest].concat());
+        frame.parse().expect("a frame");
+        frame
+    }
+
+    #[test]
+    fn what_is_too_large_for_its_path_is_told_of_or_carried() {
+        const DONT_FRAGMENT: u8 = 0x40;
+        let mut pool = Pool::new(8);
+        let (mut tunnels, mut switch) = made([CONTAINER, TUNNEL].map(GroupId::own));
+        let gateway =
+            vswitch_engine::Gateway { mac: Mac([2, 0, 0, 0, 0, 7]), addresses: Vec::new(), isolated: false };
+        let subnets = vec!["10.0.0.0/24".parse().expect("a net")];
+        switch.remove_network(NETWORK);
+        let network = Network { gateway: Some(gateway), subnets, ..Network::default() };
+        switch.add_network(NETWORK, network).expect("new");
+        let group = GroupId::own(CONTAINER);
+        let (addresses, station) = (Vec::new(), Station::Unknown);
+        let port = Port { network: NETWORK, group, mtu: 1500, addresses, station };
+        switch.add_port(CONTAINER, port).expect("new");
+        let mut sorted = |tunnels: &Tunnels, bytes, flags| {
+            let mut verdicts = Verdicts::default();
+            verdicts.forward.push((TUNNEL, packet(&mut pool, bytes, flags)));
+            tunnels.refuse(CONTAINER, &switch, &mut verdicts);
+            let too_big = std::mem::take(&mut verdicts.too_big).into_iter();
+            let forward = verdicts.forward.drain(..).map(|(egress, frame)| (egress, 0, frame));
+            let all: Vec<(PortId, usize, Frame)> = too_big.chain(forward).collect();
+            let fates: Vec<(PortId, usize)> = all.iter().map(|(egress, room, _)| (*egress, *room)).collect();
+            all.into_iter().for_each(|(.., frame)| pool.free(frame));
+            fates
+        };
+        assert_eq!(sorted(&tunnels, 1400, DONT_FRAGMENT), [(TUNNEL, 0)], "nothing is known of the path");
+        tunnels.narrowed.push(Narrowed { to: PEER, mtu: 1400, size: 1450 });
+        tunnels.note_paths(TUNNEL);
+        assert_eq!(sorted(&tunnels, 1400, DONT_FRAGMENT), [(TUNNEL, 1350)]);
+        assert_eq!(sorted(&tunnels, 1350, DONT_FRAGMENT), [(TUNNEL, 0)], "it fits");
+        assert_eq!(sorted(&tunnels, 1400, 0), [(TUNNEL, 0)], "it may be cut up");
+        let start = Instant::from_nanos(1);
+        tunnels.poll(start);
+        assert_eq!(tunnels.poll_at(), Some(start + vswitch_vxlan::path::AGE));
+        tunnels.poll(start + vswitch_vxlan::path::AGE);
+        assert_eq!(sorted(&tunnels, 1400, DONT_FRAGMENT), [(TUNNEL, 0)], "it is forgotten");
     }
 
     #[test]

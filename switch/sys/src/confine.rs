@@ -35,11 +35,11 @@ allowed! {
     write = libc::SYS_write, "a frame into a TAP; bytes for a relayed client; a panic's last words";
     recvmmsg = libc::SYS_recvmmsg, "frames from a packet socket, packets of tunnels";
     sendmmsg = libc::SYS_sendmmsg, "frames into a packet socket, packets of tunnels";
-    recvmsg = libc::SYS_recvmsg, "an order and its descriptors, or an answer for a name, from control; a datagram of a relayed client";
-    sendmsg = libc::SYS_sendmsg, "an answer, or a question for a name, to control; a datagram for a relayed client";
+    recvmsg = libc::SYS_recvmsg, "an order and its descriptors, or an answer for a name, from control; a datagram of a relayed client; the MTU of a tunnel's path";
+    sendmsg = libc::SYS_sendmsg, "an answer, or a question for a name, to control; a datagram for a relayed client; one of a tunnel that was refused among others";
     accept4 = libc::SYS_accept4, "a relayed client; the next control, when the one before has died";
-    getsockopt = libc::SYS_getsockopt, "whether that one is root; whether a relayed client is gone";
-    setsockopt = libc::SYS_setsockopt, "a relayed client: no delay, keep-alives, a reset";
+    getsockopt = libc::SYS_getsockopt, "whether that one is root; whether a relayed client is gone; the last error of a tunnel's socket";
+    setsockopt = libc::SYS_setsockopt, "a relayed client: no delay, keep-alives, a reset; a tunnel whose path is narrow: asking, cutting up";
     shutdown = libc::SYS_shutdown, "the end of what a relayed client is sent";
     epoll_wait = SYS_EPOLL_WAIT, "sleep until a descriptor is ready";
     epoll_ctl = libc::SYS_epoll_ctl, "wait for a new port, or no longer";

@@ -4,7 +4,7 @@
 //!
 //! | used by | modules |
 //! |---|---|
-//! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
+//! | the datapath | [`clock`] [`device`] [`packet`] [`path_mtu`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
 //! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`shelf`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 //! | tests, with the feature of its name | `counting` |
@@ -22,6 +22,7 @@ pub mod hostname;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod path_mtu;
 pub mod pidfd;
 pub mod poll;
 pub mod random;

@@ -8,7 +8,7 @@
 //!   message.
 //! * A socket on `::` without `IPV6_V6ONLY` hears IPv4, too; a kernel without IPv6 has none.
 //! * A datagram over IPv6 with a checksum of zero is dropped unless `UDP_NO_CHECK6_RX` is set (RFC 6935).
-//! * With `IP_PMTUDISC_DO` a datagram larger than the way is refused with `EMSGSIZE` and never cut up.
+//! * A datagram larger than its path is refused and never cut up: see [`path_mtu`](crate::path_mtu).
 //! * `sendmmsg` and `recvmmsg` stop at the first message that fails and answer how many went before it;
 //!   they fail only when the very first does.
 
@@ -20,7 +20,7 @@
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::null_mut;
 
 use nix::errno::Errno;
@@ -64,14 +64,7 @@ pub fn open_receiver(port: u16) -> io::Result<OwnedFd> {
 pub fn open_sender(local: SocketAddr) -> io::Result<OwnedFd> {
     let fd = bound(local, true)?;
     set_option(&fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES)?;
-    match local {
-        SocketAddr::V4(_) => {
-            set_option(&fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)?;
-        }
-        SocketAddr::V6(_) => {
-            set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO)?;
-        }
-    }
+    set_discovery(fd.as_fd(), local, libc::IP_PMTUDISC_DO)?;
     // Nobody is meant to answer to this port; what comes all the same is not kept.
     set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 0)?;
     Ok(fd)
@@ -91,10 +84,19 @@ fn bound(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn set_option(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> nix::Result<()> {
+/// Says what becomes of a datagram that is larger than its path. The values of both families are the same.
+pub(crate) fn set_discovery(fd: BorrowedFd<'_>, family: SocketAddr, how: libc::c_int) -> nix::Result<()> {
+    match family {
+        SocketAddr::V4(_) => set_option(&fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, how),
+        SocketAddr::V6(_) => set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, how),
+    }
+}
+
+fn set_option(fd: &impl AsFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> nix::Result<()> {
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: these options read one int, which outlives the call.
-    let done = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    let done =
+        unsafe { libc::setsockopt(fd.as_fd().as_raw_fd(), level, name, (&raw const value).cast(), length) };
     Errno::result(done).map(|_| ())
 }
 
@@ -331,8 +333,6 @@ fn segment_of(header: &libc::msghdr) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -32,6 +32,7 @@ mod multicast;
 mod names;
 mod networks;
 mod overlay;
+mod path_mtu;
 mod port_security;
 mod ports;
 mod protocols;

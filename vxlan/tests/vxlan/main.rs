@@ -1,8 +1,9 @@
-//! Tunnels from outside: the RFC requirement by requirement, batches, neighbours, and the table's histories
-//! against a reference.
+//! Tunnels from outside: the RFC requirement by requirement, batches, neighbours, narrow paths, and the
+//! table's histories against a reference.
 
 mod batches;
 mod neighbours;
+mod paths;
 mod rfc7348;
 mod support;
 mod table;

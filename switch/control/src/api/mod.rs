@@ -102,7 +102,7 @@ async fn prune_networks(State(handle): State<Handle>, query: Filtered) -> Answer
 }
 
 async fn inspect_network(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Network> {
-    handle.run(async move |control| control.network(&id)).await.map(Json)
+    handle.run(async move |control| control.inspect_network(&id).await).await.map(Json)
 }
 
 async fn create_network(

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::sync::Mutex;
 use vswitch_contract::fact::{self, Fact, Held, Key};
-use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec, Vni};
+use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec, Vni, inner_mtu};
 use vswitch_frame::{GroupId, NetworkId, PortId};
 use vswitch_sys::netlink::Netlink;
 use vswitch_sys::netlink::watch::AddressWatch;
@@ -117,6 +117,20 @@ impl Tunnels {
             None => Ok(()),
             Some((_, why)) => Err(refused(LinkError::Refused(why))),
         }
+    }
+
+    /// The other hosts that have the network of a tunnel, each with the largest network packet that is taken
+    /// for it, in bytes. None where there is no tunnel.
+    ///
+    /// # Errors
+    /// When the datapath cannot be asked.
+    pub async fn peers(&self, network: NetworkId) -> Result<Vec<(IpAddr, u32)>> {
+        let Some(spec) = self.link.tunnel(network).await else { return Ok(Vec::new()) };
+        let underlay = usize::try_from(spec.underlay_mtu).unwrap_or(usize::MAX);
+        let room = u32::try_from(inner_mtu(underlay, spec.local)).unwrap_or(u32::MAX);
+        let narrow = self.link.narrow_paths(network).await.map_err(refused)?;
+        let peers = self.link.peers(network).await.into_iter();
+        Ok(peers.map(|vtep| (vtep, narrow.get(&vtep).copied().unwrap_or(room))).collect())
     }
 
     /// Says all that is beyond the tunnel of a network: peers, records and names, in place of all that was

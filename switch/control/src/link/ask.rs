@@ -95,6 +95,19 @@ impl Link {
         }
     }
 
+    /// The room of the narrow paths of a network's tunnel, by the VTEPs they lead to.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn narrow_paths(&self, network: NetworkId) -> Result<BTreeMap<IpAddr, u32>, LinkError> {
+        let reply = self.ask(&Order::Read(Question::Paths(network))).await?;
+        if let Reply::Paths(paths) = reply {
+            Ok(paths.into_iter().collect())
+        } else {
+            Err(wrong(&reply).into())
+        }
+    }
+
     /// A page of the flows.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_contract::claim::Claimed;
-use vswitch_contract::fact::{Fact, Facts, Held, Key};
+use vswitch_contract::fact::{self, Fact, Facts, Held, Key};
 use vswitch_contract::network::Network;
 use vswitch_contract::port::PortSpec;
 use vswitch_contract::relay::{Binding, Relayed};
@@ -117,6 +117,13 @@ impl Link {
     pub async fn tunnels(&self) -> Vec<(NetworkId, TunnelSpec)> {
         let all = Key::Tunnel(NetworkId(0))..=Key::Tunnel(NetworkId(u16::MAX));
         self.facts(|facts| facts.range(all).filter_map(tunnel).collect()).await
+    }
+
+    /// The peers of the tunnel of a network.
+    pub async fn peers(&self, network: NetworkId) -> Vec<IpAddr> {
+        let [_, keys, _] = fact::beyond(network);
+        let own = |held: &Held| if let Fact::Peer(_, vtep) = held.fact { Some(vtep) } else { None };
+        self.facts(|facts| facts.range(keys).filter_map(own).collect()).await
     }
 
     /// Sockets that tunnels share.

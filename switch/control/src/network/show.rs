@@ -43,6 +43,19 @@ impl Control {
         Ok(self.show_network(&name, &self.state.networks[&name], endpoints.collect()))
     }
 
+    /// One network, with the other hosts that have it.
+    ///
+    /// # Errors
+    /// When there is no such network, or the datapath cannot be asked.
+    pub async fn inspect_network(&self, key: &str) -> Result<types::Network> {
+        let mut shown = self.network(key)?;
+        if let Some(network) = self.state.networks.get(&shown.name).filter(|found| found.overlay.is_some()) {
+            let peers = self.tunnels.peers(network.number).await?;
+            shown.peers = peers.into_iter().map(|(ip, mtu)| types::NetworkPeer { ip, mtu }).collect();
+        }
+        Ok(shown)
+    }
+
     fn show_network(
         &self,
         name: &str,

@@ -116,6 +116,7 @@ impl Datapath {
         match question {
             Question::Rules => Reply::Rules(self.switch.rule_counts().collect()),
             Question::Table { network, after } => Reply::Table(self.table_page(network, after)),
+            Question::Paths(network) => Reply::Paths(self.tunnels.narrow_paths(network)),
             Question::Flows(query) => Reply::Flows(flows::page(&query, &mut self.nat, clock::now())),
             Question::CountFlows => Reply::FlowCount(self.nat.stats(), self.nat.flow_limit()),
         }

@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 
-use vswitch_frame::headers::be16;
+use vswitch_frame::headers::{ETHERNET_BYTES, be16};
 use vswitch_frame::{Frame, Instant, Mac, Pool, PortId};
 
 use super::packet::{self, IPV4_BYTES, IPV6_BYTES, Link, protocol, put16};
@@ -70,6 +70,22 @@ impl Complaint {
 }
 
 impl Switch {
+    /// Whether the sender of a packet that came from a port may be told that it is too large for what is
+    /// ahead: nobody there may cut it up, and no rule forbids an error about it. The frame must have been
+    /// parsed. The budget is another question.
+    pub fn can_refuse(&self, ingress: PortId, frame: &Frame) -> bool {
+        const DONT_FRAGMENT: u16 = 0x4000;
+        let headers = &frame.headers;
+        let at = headers.network_offset();
+        if !headers.is_ip() || at != ETHERNET_BYTES {
+            return false;
+        }
+        let is_whole_only = !headers.is_ipv4() || be16(frame.bytes(), at + 6) & DONT_FRAGMENT != 0;
+        let (source, _) = packet::addresses(frame);
+        let is_known = Site::of(&self.ports, ingress).is_some_and(|site| !site.is_martian(source));
+        is_whole_only && is_known && may_be_told(frame)
+    }
+
     /// The error for the sender of a packet, if it may be told, there is budget for it, and there is a slot.
     pub(super) fn complain(
         &mut self,
@@ -80,11 +96,13 @@ impl Switch {
         now: Instant,
     ) -> Option<Frame> {
         let site = Site::of(&self.ports, ingress)?;
-        let (source, _) = packet::addresses(about);
+        let (source, target) = packet::addresses(about);
         if site.is_martian(source) || !may_be_told(about) {
             return None;
         }
-        let own = site.own_address(source)?;
+        // Without a gateway of the family, a receiver beyond a tunnel says itself what does not fit.
+        let spoken_for = matches!(complaint, Complaint::TooBig(_)).then_some(target);
+        let own = site.own_address(source).or(spoken_for)?;
         let link = Link { source: site.gateway.mac, target: about.source() };
         let network = site.id();
         if !self.ports.budget(network)?.take(now) {

@@ -198,3 +198,79 @@ fn what_a_tunnel_has_no_room_for_is_told() {
     assert!(bench.switch.set_mtu(TUNNEL, 1500));
     assert_eq!(bench.send(CONTAINER, &large), Fate::To(TUNNEL));
 }
+
+/// Whether the sender of a frame of the container's would be told that it is too large.
+fn can_refuse(bench: &mut Bench, bytes: &[u8]) -> bool {
+    let mut frame = bench.pool.take().expect("a slot");
+    frame.fill(bytes);
+    frame.parse().expect("well-formed");
+    let can = bench.switch.can_refuse(CONTAINER, &frame);
+    bench.pool.free(frame);
+    can
+}
+
+#[test]
+fn only_who_can_be_told_is_refused() {
+    const FLAGS: usize = 20;
+    const DONT_FRAGMENT: [u8; 2] = [0x40, 0];
+    let mut bench = Bench::open();
+    let plain = |flags: [u8; 2]| {
+        let mut bytes = udp(own(), far(), [1, 2]);
+        bytes[FLAGS..FLAGS + 2].copy_from_slice(&flags);
+        bytes
+    };
+    let with = |at: usize, value: &[u8]| {
+        let mut bytes = plain(DONT_FRAGMENT);
+        bytes[at..at + value.len()].copy_from_slice(value);
+        bytes
+    };
+    let tagged = |bytes: Vec<u8>| [&bytes[..12], &[0x81, 0, 0, 7], &bytes[12..]].concat();
+    for (bytes, can) in [
+        (plain(DONT_FRAGMENT), true),
+        // It may be fragmented, or is not the first of its fragments.
+        (plain([0, 0]), false),
+        (plain([0x40, 9]), false),
+        // To many, from nobody, of another network, itself an error, with a tag, no IP.
+        (with(0, &[0xff; 6]), false),
+        (with(30, &[224, 0, 0, 1]), false),
+        (with(26, &[0, 0, 0, 0]), false),
+        (with(26, &[10, 1, 0, 1]), false),
+        (with(23, &[1, 0, 0, 10, 0, 0, 1, 10, 0, 0, 7, 3]), false),
+        (tagged(plain(DONT_FRAGMENT)), false),
+        (arp(far().mac, own()), false),
+    ] {
+        assert_eq!(can_refuse(&mut bench, &bytes), can, "{bytes:02x?}");
+    }
+    let six = |next: u8| {
+        let ends = [[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]; 2].concat();
+        // As a fragment header it has UDP behind it.
+        let udp = [[17, 1, 0, 1, 0, 16, 0, 0], [0, 1, 0, 2, 0, 8, 0, 0]].concat();
+        [&far().mac.0[..], &own().mac.0, &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 16, next, 64], &ends, &udp].concat()
+    };
+    const FRAGMENT: u8 = 44;
+    assert!(can_refuse(&mut bench, &six(17)));
+    assert!(!can_refuse(&mut bench, &six(FRAGMENT)));
+}
+
+#[test]
+fn without_a_gateway_of_its_family_a_receiver_says_what_does_not_fit() {
+    let mut bench = Bench::open();
+    assert!(bench.know(far()));
+    let [from, to] = [1, 7].map(|last| {
+        let mut address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        address[15] = last;
+        address
+    });
+    let body = [&[0, 1, 0, 2, 0x05, 0xa0, 0, 0][..], &[0; 1432]].concat();
+    let head = [0x86, 0xdd, 0x60, 0, 0, 0, 0x05, 0xa0, 17, 64];
+    let large = [&far().mac.0[..], &own().mac.0, &head, &from, &to, &body].concat();
+    let mut frame = bench.pool.take().expect("a slot");
+    frame.fill(&large);
+    let mut verdicts = Verdicts::default();
+    bench.switch.process(CONTAINER, &mut vec![frame], &mut verdicts, Instant::ZERO);
+    assert_eq!(bench.switch.serve(CONTAINER, &mut verdicts, &mut bench.pool, Instant::ZERO), 1);
+    let (egress, error) = &verdicts.forward[0];
+    assert_eq!((*egress, &error.bytes()[22..38], &error.bytes()[38..54]), (CONTAINER, &to[..], &from[..]));
+    assert_eq!(error.bytes()[54..56], [2, 0], "packet too big");
+    assert_eq!(error.bytes()[60..62], u16::try_from(ROOM).expect("small").to_be_bytes());
+}

@@ -141,6 +141,9 @@ pub struct Network {
     pub config_only: bool,
     /// Its endpoints, by the identifier of their sandbox.
     pub containers: BTreeMap<String, NetworkContainer>,
+    /// The other hosts that have it; in lists, and of networks that span no hosts, none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<NetworkPeer>,
     /// Driver options.
     pub options: Map,
     /// Labels.
@@ -172,6 +175,17 @@ pub struct NetworkContainer {
     /// Its IPv6 address and prefix length, or nothing.
     #[serde(rename = "IPv6Address")]
     pub ipv6_address: String,
+}
+
+/// Another host that has a network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NetworkPeer {
+    /// Its address on the underlay.
+    #[serde(rename = "IP")]
+    pub ip: IpAddr,
+    /// The largest network packet that the way to it has room for, as far as is known, in bytes.
+    #[serde(rename = "MTU")]
+    pub mtu: u32,
 }
 
 /// Wishes for an endpoint.
