@@ -38,8 +38,11 @@ mod link;
 mod numbers;
 mod proxy;
 pub mod relay;
+mod secret;
+mod sequence;
 pub mod session;
 mod source;
+mod timestamp;
 mod token;
 
 pub use binding::{Binding, Bindings};

@@ -106,12 +106,13 @@ impl Proxy {
         let Some(buffer) = self.budget.take() else {
             return Err((stream, Refused::Full));
         };
-        let (token, seed) = (self.numbers.token(), self.numbers.mixed());
+        let flow = Flow { network: binding.network, container: binding.container, source };
+        let (token, seed) = (self.numbers.token(), self.numbers.stack_seed(&flow, now));
         let relay = Relay::new(binding, source, stream, buffer, seed, now).map_err(|stream| {
             self.budget.give_back(buffer);
             (stream, Refused::BadBinding)
         })?;
-        self.flows.insert(flow_of(&relay), token);
+        self.flows.insert(flow, token);
         self.relays.insert(token, relay);
         self.deadlines.set(token, Some(now));
         Ok(token)

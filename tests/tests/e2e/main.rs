@@ -38,6 +38,7 @@ mod publish;
 mod relay;
 mod restart;
 mod rules;
+mod short_connections;
 mod uplink;
 mod uplink_input;
 
