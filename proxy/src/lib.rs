@@ -25,7 +25,8 @@
 //! * Toward the container the source is the client's own address where that is routable there, and
 //!   the gateway's address with a port of the proxy's where it is not ([`source`]).
 //!
-//! Ends, resets and silence are in [`relay`]; datagrams are in [`session`]; limits in [`limits`].
+//! Ends, resets and silence are in [`relay`]; datagrams are in [`session`] and [`fragments`]; limits in
+//! [`limits`].
 #![forbid(unsafe_code)]
 
 pub mod binding;
@@ -33,6 +34,7 @@ mod counts;
 mod datagram;
 mod deadlines;
 mod flow;
+pub mod fragments;
 pub mod limits;
 mod link;
 mod numbers;

@@ -185,7 +185,7 @@ impl Proxy {
         match frame.headers.transport() {
             Transport::Tcp => self.take_segment(network, frame, &mut Outlet { pool, out }, now),
             Transport::Udp => self.sessions.take(network, frame, &mut self.counts, now),
-            Transport::Other => false,
+            Transport::Other => self.sessions.take_fragment(network, frame, &mut self.counts, now),
         }
     }
 
@@ -210,6 +210,7 @@ impl Proxy {
 
     /// Does what is due, and appends the frames for containers, each with its network.
     pub fn work(&mut self, pool: &mut Pool, out: &mut Vec<(NetworkId, Frame)>, now: Instant) {
+        self.sessions.fragments.expire(now);
         let mut due = std::mem::take(&mut self.due);
         due.extend(std::iter::from_fn(|| self.deadlines.take(now)).take(DUE_MAX));
         let outlet = &mut Outlet { pool, out };
@@ -262,7 +263,7 @@ impl Proxy {
 
     /// When [`work`](Self::work) is due next.
     pub fn poll_at(&self) -> Option<Instant> {
-        self.deadlines.first()
+        [self.deadlines.first(), self.sessions.fragments.poll_at()].into_iter().flatten().min()
     }
 
     /// Resets a client. Its container is told when it says something next.
@@ -295,7 +296,8 @@ impl Proxy {
 
     /// Counts of what has happened so far, and of what there is.
     pub fn counts(&self) -> Counts {
-        Counts { relays: self.relays.len(), sessions: self.sessions.len(), ..self.counts }
+        let fragments_dropped = self.sessions.fragments.given_up;
+        Counts { relays: self.relays.len(), sessions: self.sessions.len(), fragments_dropped, ..self.counts }
     }
 }
 

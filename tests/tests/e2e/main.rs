@@ -36,6 +36,7 @@ mod ports;
 mod protocols;
 mod publish;
 mod relay;
+mod relay_datagrams;
 mod restart;
 mod rules;
 mod short_connections;
