@@ -45,7 +45,7 @@ pub enum Refused {
 /// Every relay and every session. See the [crate] for how it works.
 #[derive(Debug)]
 pub struct Proxy {
-    relays: BTreeMap<Token, Relay>,
+    relays: BTreeMap<Token, Box<Relay>>,
     flows: BTreeMap<Flow, Token>,
     budget: Budget,
     sessions: Sessions,
@@ -113,7 +113,7 @@ impl Proxy {
             (stream, Refused::BadBinding)
         })?;
         self.flows.insert(flow, token);
-        self.relays.insert(token, relay);
+        self.relays.insert(token, Box::new(relay));
         self.deadlines.set(token, Some(now));
         Ok(token)
     }
@@ -163,7 +163,7 @@ impl Proxy {
 
     /// A descriptor became ready for something. A token of what is gone has no effect.
     pub fn ready(&mut self, token: Token, now: Instant) {
-        let relay = self.relays.get_mut(&token).map(Relay::ready);
+        let relay = self.relays.get_mut(&token).map(|relay| relay.ready());
         if relay.is_some() || self.sessions.ready(token) {
             self.deadlines.set(token, Some(now));
         }
@@ -240,6 +240,7 @@ impl Proxy {
                 relay.reset_client();
             } else {
                 self.counts.ended += 1;
+                relay.end_client();
             }
             return None;
         }
@@ -254,7 +255,7 @@ impl Proxy {
         self.sessions.expire(token, now)
     }
 
-    fn remove(&mut self, token: Token) -> Option<Relay> {
+    fn remove(&mut self, token: Token) -> Option<Box<Relay>> {
         let relay = self.relays.remove(&token)?;
         self.flows.remove(&flow_of(&relay));
         self.budget.give_back(relay.buffer);

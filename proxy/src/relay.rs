@@ -194,6 +194,11 @@ impl Relay {
         self.stream.reset();
     }
 
+    /// Ends the client's connection, both of whose directions have ended.
+    pub(crate) fn end_client(self) {
+        self.stream.close();
+    }
+
     /// Passes on what there is, in both directions.
     fn pass_on(&mut self) -> io::Result<()> {
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);

@@ -19,6 +19,7 @@ pub mod device;
 pub mod etc;
 pub mod filter;
 pub mod hostname;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod packet;

@@ -2,7 +2,8 @@
 //!
 //! # Kernel facts
 //! * `accept4` takes `SOCK_NONBLOCK`; no other call is needed to make a connection non-blocking.
-//! * Closing a TCP socket whose `SO_LINGER` is zero seconds sends a reset (tcp(7)).
+//! * Closing a TCP socket whose `SO_LINGER` is zero seconds sends a reset (tcp(7)), also where the kernel closes
+//!   it since its process has died.
 //! * The standard library ignores `SIGPIPE`, so a write to a broken connection only fails.
 
 use std::io;
@@ -15,6 +16,9 @@ use nix::sys::socket::sockopt::{KeepAlive, Linger, SocketError, TcpNoDelay};
 use nix::sys::socket::{Shutdown, SockaddrLike, SockaddrStorage, getsockopt, setsockopt, shutdown};
 
 /// An accepted connection. It never blocks.
+///
+/// Unless it is [closed](Self::close), it ends with a reset, however this process ends: nobody takes a part for
+/// the whole.
 #[derive(Debug)]
 pub struct Stream(OwnedFd);
 
@@ -41,6 +45,7 @@ impl Stream {
         let client = client.as_ref().and_then(socket_address).ok_or(io::ErrorKind::InvalidData)?;
         setsockopt(&stream.0, TcpNoDelay, &true)?;
         setsockopt(&stream.0, KeepAlive, &true)?;
+        setsockopt(&stream.0, Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
         Ok((stream, client))
     }
 
@@ -81,9 +86,13 @@ impl Stream {
 
     /// Closes the connection with a reset.
     pub fn reset(self) {
-        let now = libc::linger { l_onoff: 1, l_linger: 0 };
-        // Fails only where there is no connection to reset.
-        let _ = setsockopt(&self.0, Linger, &now);
+        drop(self);
+    }
+
+    /// Closes the connection with an end, behind what is still to be sent.
+    pub fn close(self) {
+        // Fails only where there is no connection to end.
+        let _ = setsockopt(&self.0, Linger, &libc::linger { l_onoff: 0, l_linger: 0 });
     }
 }
 
@@ -123,5 +132,18 @@ mod tests {
         let (stream, mut client) = pair();
         stream.reset();
         assert_eq!(client.read(&mut [0; 4]).expect_err("reset").kind(), ErrorKind::ConnectionReset);
+        let (stream, mut client) = pair();
+        assert_eq!(stream.write(b"bytes").expect("write"), 5);
+        stream.close();
+        assert_eq!(client.read_to_end(&mut Vec::new()).expect("an end"), 5);
+    }
+
+    #[test]
+    fn a_connection_that_is_only_dropped_is_reset() {
+        let (stream, mut client) = pair();
+        assert_eq!(stream.write(b"a part").expect("write"), 6);
+        drop(stream);
+        let error = client.read_to_end(&mut Vec::new()).expect_err("no end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
 }

@@ -37,6 +37,7 @@ mod protocols;
 mod publish;
 mod relay;
 mod relay_datagrams;
+mod relay_ends;
 mod restart;
 mod rules;
 mod short_connections;
