@@ -187,7 +187,7 @@ fn fragments(packet: &[u8]) -> Vec<Vec<u8>> {
         if four {
             let total = u16::try_from(20 + part.len()).expect("a length");
             fragment[2..4].copy_from_slice(&total.to_be_bytes());
-            fragment[6..8].copy_from_slice(&(place / 8 | u16::from(more) << 13).to_be_bytes());
+            fragment[6..8].copy_from_slice(&((place / 8) | (u16::from(more) << 13)).to_be_bytes());
         } else {
             let total = u16::try_from(8 + part.len()).expect("a length");
             fragment[4..6].copy_from_slice(&total.to_be_bytes());

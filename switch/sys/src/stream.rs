@@ -2,6 +2,7 @@
 //!
 //! # Kernel facts
 //! * `accept4` takes `SOCK_NONBLOCK`; no other call is needed to make a connection non-blocking.
+//! * An accepted connection has the listener's `TCP_NODELAY`, `SO_KEEPALIVE` and `SO_LINGER`.
 //! * Closing a TCP socket whose `SO_LINGER` is zero seconds sends a reset (tcp(7)), also where the kernel closes
 //!   it since its process has died.
 //! * The standard library ignores `SIGPIPE`, so a write to a broken connection only fails.
@@ -15,6 +16,18 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{KeepAlive, Linger, SocketError, TcpNoDelay};
 use nix::sys::socket::{Shutdown, SockaddrLike, SockaddrStorage, getsockopt, setsockopt, shutdown};
 
+/// Has the connections that a listening TCP socket accepts be [`Stream`]s: small writes go out at once, a client
+/// that vanished is noticed by keep-alives, and an end that is not meant is a reset.
+///
+/// # Errors
+/// When it is no socket of TCP.
+pub fn prepare(listener: BorrowedFd<'_>) -> io::Result<()> {
+    setsockopt(&listener, TcpNoDelay, &true)?;
+    setsockopt(&listener, KeepAlive, &true)?;
+    setsockopt(&listener, Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    Ok(())
+}
+
 /// An accepted connection. It never blocks.
 ///
 /// Unless it is [closed](Self::close), it ends with a reset, however this process ends: nobody takes a part for
@@ -23,9 +36,7 @@ use nix::sys::socket::{Shutdown, SockaddrLike, SockaddrStorage, getsockopt, sets
 pub struct Stream(OwnedFd);
 
 impl Stream {
-    /// Takes the next connection that waits at a listening TCP socket, and says who the client is.
-    ///
-    /// Small writes go out at once, and a client that vanished is noticed by keep-alives.
+    /// Takes the next connection that waits at a [prepared](prepare) TCP socket, and says who the client is.
     ///
     /// # Errors
     /// `WouldBlock` when none waits and the socket is non-blocking; otherwise the kernel's.
@@ -43,9 +54,6 @@ impl Stream {
         // SAFETY: the kernel wrote an address of `length` bytes, and the storage outlives the call.
         let client = unsafe { SockaddrStorage::from_raw((&raw const address).cast(), Some(length)) };
         let client = client.as_ref().and_then(socket_address).ok_or(io::ErrorKind::InvalidData)?;
-        setsockopt(&stream.0, TcpNoDelay, &true)?;
-        setsockopt(&stream.0, KeepAlive, &true)?;
-        setsockopt(&stream.0, Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
         Ok((stream, client))
     }
 
@@ -115,9 +123,12 @@ mod tests {
 
     fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        prepare(listener.as_fd()).expect("options");
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         let (stream, address) = Stream::accept(listener.as_fd()).expect("accept");
         assert_eq!(address, client.local_addr().expect("address"));
+        let options = (getsockopt(&stream.0, TcpNoDelay), getsockopt(&stream.0, KeepAlive));
+        assert_eq!(options, (Ok(true), Ok(true)), "as the listener's");
         (stream, client)
     }
 

@@ -8,6 +8,7 @@ use vswitch_frame::{Instant, Pool};
 use vswitch_proxy::Bindings;
 use vswitch_sys::datagrams::Datagrams;
 use vswitch_sys::poll::Poller;
+use vswitch_sys::stream::prepare;
 
 use super::sockets::{OTHERS_PART, Publication, Socket, SocketsError, container_port};
 use super::{Relays, targets};
@@ -82,6 +83,8 @@ impl Relays {
             Transport::Tcp => {
                 let last = self.sockets.listening.last_key_value().map_or(RELAYS_FROM - 1, |(last, _)| *last);
                 let number = last + 2;
+                // A control of before may have claimed it.
+                prepare(fd.as_fd())?;
                 poller.add(fd.as_fd(), number)?;
                 self.sockets.listening.insert(number, (relayed, nth));
                 Ok(Socket::Listening(number, fd))
