@@ -2,10 +2,10 @@
 //!
 //! # Theory of operation
 //!
-//! Only the first fragment of a datagram has ports, and it may come late. A fragment is looked at here if there
-//! is a session between its two addresses. It is held until the first one says whether the datagram is a
-//! session's: then the last to come completes it. If it is not, what follows goes on, as it would have without
-//! us; a fragment that had come before is lost.
+//! Only the first fragment of a datagram has ports, and it may come late. A fragment is looked at here if
+//! there is a session between its two addresses. It is held until the first one says whether the datagram is
+//! a session's: then the last to come completes it. If it is not, what follows goes on, as it would have
+//! without us; a fragment that had come before is lost.
 //!
 //! | limit | at the limit |
 //! |---|---|
@@ -293,7 +293,7 @@ mod tests {
             assert_eq!(take(&mut fragments, key(2, 7), part(0, &[9; 8], more)), Outcome::Others);
             assert_eq!(take(&mut fragments, key(2, 7), part(8, &[1; 8], more)), Outcome::Others);
         }
-        // The same name again, now a session's.
+        // Again the name, now a session's.
         assert_eq!(take(&mut fragments, key(2, 7), part(0, &[1; 8], true)), Outcome::Held);
         assert_eq!(take(&mut fragments, key(2, 7), part(8, &[1; 8], false)), Outcome::Whole(vec![1; 16]));
         assert_eq!(fragments.given_up, 0);

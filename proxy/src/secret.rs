@@ -11,7 +11,8 @@ impl Secret {
         Self(seed)
     }
 
-    /// A number that nobody can tell from others without the secret (SipHash, as the standard library has it).
+    /// A number that nobody can tell from others without the secret (SipHash, as the standard library has
+    /// it).
     pub(crate) fn hash(&self, of: &impl Hash) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.0.hash(&mut hasher);

@@ -1,11 +1,11 @@
 //! Initial sequence numbers of the stacks toward containers.
 //!
 //! A source speaks to a container again long before the container has forgotten it: a server that ends
-//! first remembers each connection for a minute (TIME-WAIT). It takes a new one from the same source at once if
-//! its sequence number is beyond that of the old one, or its timestamp newer (RFC 6191, 2), and else for a
+//! first remembers each connection for a minute (TIME-WAIT). It takes a new one from the same source at once
+//! if its sequence number is beyond that of the old one, or its timestamp newer (RFC 6191, 2), and else for a
 //! late segment. So numbers grow with the clock, from an offset that is hard to guess for each pair of ends
-//! (RFC 6528, 3), and timestamps ([`crate::timestamp`]) cover what numbers cannot: a connection that has
-//! sent more than the clock has grown, and a datapath that has died with its secret.
+//! (RFC 6528, 3), and timestamps ([`crate::timestamp`]) cover what numbers cannot: a connection that has sent
+//! more than the clock has grown, and a datapath that has died with its secret.
 
 use vswitch_frame::Instant;
 
@@ -23,8 +23,8 @@ pub(crate) fn initial(secret: &Secret, flow: &Flow, now: Instant) -> u32 {
 
 /// The seed with which a stack of smoltcp's chooses this number for its first connection.
 ///
-/// Its generator multiplies its state and adds to it, and the number is the state's upper part, shifted by its
-/// three highest bits: here zero. It is undone twice, since the first number is for an identification, of
+/// Its generator multiplies its state and adds to it, and the number is the state's upper part, shifted by
+/// its three highest bits: here zero. It is undone twice, since the first number is for an identification, of
 /// which another is drawn if it is zero: then a state with other low bits, which no number shows, is taken.
 pub(crate) fn seed(number: u32) -> u64 {
     let states = (0..LOW_STATES).map(|low| before((u64::from(number) << SHIFT) | low));

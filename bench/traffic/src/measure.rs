@@ -73,8 +73,8 @@ pub fn connections(
 /// Makes requests for `duration`, fifty at once, each on a TCP connection of its own that the target ends.
 ///
 /// # Errors
-/// When a worker cannot be started or has no socket, or an answer is wrong. Requests that fail are no error but
-/// counted.
+/// When a worker cannot be started or has no socket, or an answer is wrong. Requests that fail are no error
+/// but counted.
 pub fn requests(from: &Place, to: &Place, duration: Duration) -> Result<RequestsReport, TrafficError> {
     let answer = Job::Answer { address: to.address };
     let (report, _) = pair::<RequestsReport, Served>(from, to, answer, |targets| {

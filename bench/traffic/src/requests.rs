@@ -111,7 +111,7 @@ fn client(target: SocketAddr, start: Instant, deadline: Instant) -> io::Result<(
             return Ok((nanos, failed));
         }
         match request(target) {
-            Ok(true) if begun >= start => nanos.push(clock::now().since(begun).as_nanos() as u64),
+            Ok(true) if begun >= start => nanos.push(clock::now().as_nanos() - begun.as_nanos()),
             Ok(true) => {}
             Ok(false) => return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is wrong")),
             Err(_) => failed += 1,

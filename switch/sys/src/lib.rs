@@ -4,7 +4,7 @@
 //!
 //! | used by | modules |
 //! |---|---|
-//! | the datapath | [`clock`] [`device`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
+//! | the datapath | [`clock`] [`device`] [`memory`] [`packet`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
 //! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`shelf`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 //! | tests, with the feature of its name | `counting` |

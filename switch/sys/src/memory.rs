@@ -1,9 +1,9 @@
 //! Memory that goes back to the kernel as soon as it is not used.
 //!
 //! # Kernel facts
-//! * glibc takes blocks above a threshold from the kernel one by one, zero and not there until they are touched, and
-//!   gives them back when they are freed. Smaller ones come from a heap that only shrinks from its end, and are
-//!   cleared by hand when they are to be zero.
+//! * glibc takes blocks above a threshold from the kernel one by one, zero and not there until they are
+//!   touched, and gives them back when they are freed. Smaller ones come from a heap that only shrinks from
+//!   its end, and are cleared by hand when they are to be zero.
 //! * The threshold grows with the largest block that was ever freed, unless it is set (mallopt(3)).
 
 use std::io;

@@ -3,8 +3,8 @@
 //! # Kernel facts
 //! * `accept4` takes `SOCK_NONBLOCK`; no other call is needed to make a connection non-blocking.
 //! * An accepted connection has the listener's `TCP_NODELAY`, `SO_KEEPALIVE` and `SO_LINGER`.
-//! * Closing a TCP socket whose `SO_LINGER` is zero seconds sends a reset (tcp(7)), also where the kernel closes
-//!   it since its process has died.
+//! * Closing a TCP socket whose `SO_LINGER` is zero seconds sends a reset (tcp(7)), also where the kernel
+//!   closes it since its process has died.
 //! * The standard library ignores `SIGPIPE`, so a write to a broken connection only fails.
 
 use std::io;
@@ -16,8 +16,8 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{KeepAlive, Linger, SocketError, TcpNoDelay};
 use nix::sys::socket::{Shutdown, SockaddrLike, SockaddrStorage, getsockopt, setsockopt, shutdown};
 
-/// Has the connections that a listening TCP socket accepts be [`Stream`]s: small writes go out at once, a client
-/// that vanished is noticed by keep-alives, and an end that is not meant is a reset.
+/// Has the connections that a listening TCP socket accepts be [`Stream`]s: small writes go out at once, a
+/// client that vanished is noticed by keep-alives, and an end that is not meant is a reset.
 ///
 /// # Errors
 /// When it is no socket of TCP.
@@ -30,8 +30,8 @@ pub fn prepare(listener: BorrowedFd<'_>) -> io::Result<()> {
 
 /// An accepted connection. It never blocks.
 ///
-/// Unless it is [closed](Self::close), it ends with a reset, however this process ends: nobody takes a part for
-/// the whole.
+/// Unless it is [closed](Self::close), it ends with a reset, however this process ends: nobody takes a part
+/// for the whole.
 #[derive(Debug)]
 pub struct Stream(OwnedFd);
 

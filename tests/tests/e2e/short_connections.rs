@@ -1,5 +1,5 @@
-//! Many short connections through relays, one after another, as a server of HTTP/1.0 has them: it ends each of
-//! them first, so that the container remembers every pair of ends for a minute. A source that comes back
+//! Many short connections through relays, one after another, as a server of HTTP/1.0 has them: it ends each
+//! of them first, so that the container remembers every pair of ends for a minute. A source that comes back
 //! meanwhile must not be taken for a late segment.
 
 use std::collections::BTreeMap;
@@ -74,7 +74,8 @@ fn no_trouble(namespace: &Path) {
     assert!(trouble.values().all(|&count| count == 0), "{}: {trouble:?}", namespace.display());
 }
 
-/// Segments that ask for a connection, of either family, that a namespace has seen since this was asked first.
+/// Segments that ask for a connection, of either family, that a namespace has seen since this was asked
+/// first.
 fn asked(namespace: &Path) -> u64 {
     let rule = ["INPUT", "-p", "tcp", "--syn"];
     let of = |program: &str| {

@@ -104,8 +104,8 @@ impl Relays {
         }
     }
 
-    /// Has a published range lead elsewhere. Sessions that would not lead where they do end; relays are reset,
-    /// or go on.
+    /// Has a published range lead elsewhere. Sessions that would not lead where they do end; relays are
+    /// reset, or go on.
     pub(crate) fn lead_to(
         &mut self,
         relayed: Relayed,
