@@ -47,6 +47,9 @@ enum Command {
         /// The program docker-proxy [default: where packages put it]
         #[arg(long, value_name = "FILE")]
         docker_proxy: Option<PathBuf>,
+        /// Measure requests, fifty at once, each on a new connection, in place of bulk
+        #[arg(long)]
+        new_connections: bool,
         #[command(flatten)]
         rounds: c2c::Rounds,
     },
@@ -170,8 +173,10 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::Overlay { underlay, rounds } => {
             rounds.run(&[underlay.road()], &Measurement::BULK, overlay::contenders)
         }
-        Command::Proxy { docker_proxy, rounds } => {
-            rounds.run(&[Road::Proxy], &Measurement::BULK, |_| local::contenders(docker_proxy.as_deref()))
+        Command::Proxy { docker_proxy, new_connections, rounds } => {
+            let requests = [Measurement::Requests];
+            let measurements: &[_] = if *new_connections { &requests } else { &Measurement::BULK };
+            rounds.run(&[Road::Proxy], measurements, |_| local::contenders(docker_proxy.as_deref()))
         }
         Command::PortsExhaustion { count } => exhaustion::run(*count as usize),
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),

@@ -22,11 +22,21 @@ pub enum Figure {
     Connections,
     /// Connections that timed out, were refused or reset.
     ConnectionsFailed,
+    /// Requests answered, each on a connection of its own.
+    Requests,
+    /// The median time of a request.
+    RequestP50,
+    /// The time of a request that one in a hundred exceeds.
+    RequestP99,
+    /// The longest time of a request.
+    RequestMax,
+    /// Requests that were not answered.
+    RequestsFailed,
 }
 
 impl Figure {
     /// Every figure, in the order they are shown in.
-    pub const ALL: [Figure; 8] = [
+    pub const ALL: [Figure; 13] = [
         Figure::Tcp1,
         Figure::Tcp8,
         Figure::Udp1,
@@ -35,6 +45,11 @@ impl Figure {
         Figure::PingpongP99,
         Figure::Connections,
         Figure::ConnectionsFailed,
+        Figure::Requests,
+        Figure::RequestP50,
+        Figure::RequestP99,
+        Figure::RequestMax,
+        Figure::RequestsFailed,
     ];
 
     /// Its name, for a person.
@@ -48,6 +63,11 @@ impl Figure {
             Figure::PingpongP99 => "TCP ping-pong p99",
             Figure::Connections => "TCP connections",
             Figure::ConnectionsFailed => "TCP connections failed",
+            Figure::Requests => "requests",
+            Figure::RequestP50 => "request p50",
+            Figure::RequestP99 => "request p99",
+            Figure::RequestMax => "request max",
+            Figure::RequestsFailed => "requests failed",
         }
     }
 
@@ -56,9 +76,13 @@ impl Figure {
         match self {
             Figure::Tcp1 | Figure::Tcp8 => "Gb/s",
             Figure::Udp1 | Figure::Udp64 => "Mpps",
-            Figure::PingpongP50 | Figure::PingpongP99 => "µs",
-            Figure::Connections => "/s",
-            Figure::ConnectionsFailed => "in all",
+            Figure::PingpongP50
+            | Figure::PingpongP99
+            | Figure::RequestP50
+            | Figure::RequestP99
+            | Figure::RequestMax => "µs",
+            Figure::Connections | Figure::Requests => "/s",
+            Figure::ConnectionsFailed | Figure::RequestsFailed => "in all",
         }
     }
 
@@ -70,7 +94,7 @@ impl Figure {
     /// Whether the switch and a peer are compared in it. Where none is the rule there is nothing to divide
     /// by.
     pub fn is_compared(self) -> bool {
-        self != Figure::ConnectionsFailed
+        !matches!(self, Figure::ConnectionsFailed | Figure::RequestsFailed)
     }
 
     /// A value of it, with its unit and three or four digits that mean something.

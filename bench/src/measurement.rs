@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use vswitch_traffic::{TrafficError, connections, ping_pong, tcp, udp};
+use vswitch_traffic::{TrafficError, connections, ping_pong, requests, tcp, udp};
 
 use crate::contender::Contender;
 use crate::error::BenchError;
@@ -31,6 +31,8 @@ pub enum Measurement {
     Pingpong,
     /// New TCP connections, a byte to and fro on each
     Connections,
+    /// Requests, fifty at once, each on a new TCP connection that the target ends first
+    Requests,
 }
 
 /// The outcome of one measurement of one contender.
@@ -94,6 +96,18 @@ impl Measurement {
                 let figures = [
                     (Figure::Connections, report.per_second()),
                     (Figure::ConnectionsFailed, (report.timeouts + report.resets) as f64),
+                ];
+                Ok(outcome(figures, &report, fault))
+            }
+            Measurement::Requests => {
+                let report = requests(from, to, duration)?;
+                let fault = (report.failed > 0).then(|| format!("{} requests failed", report.failed));
+                let figures = [
+                    (Figure::Requests, report.per_second()),
+                    (Figure::RequestP50, report.p50_us),
+                    (Figure::RequestP99, report.p99_us),
+                    (Figure::RequestMax, report.max_us),
+                    (Figure::RequestsFailed, report.failed as f64),
                 ];
                 Ok(outcome(figures, &report, fault))
             }

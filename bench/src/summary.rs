@@ -105,6 +105,7 @@ fn bar(road: Road, port_type: PortType, peer: Peer, figure: Figure) -> Option<Ba
         (Road::Published, Figure::PingpongP50) => (0.7, Some(0.5)),
         (Road::Proxy, Figure::Tcp1) => (1.0, Some(1.2)),
         (Road::Proxy, Figure::Udp1) => (3.0, Some(5.0)),
+        (Road::Proxy, Figure::Requests | Figure::RequestP99) => (1.0, None),
         (Road::OverlayTunnelGso, Figure::Tcp1) => (0.6, Some(1.0)),
         (Road::OverlayUdpGso, Figure::Tcp1) => (1.4, Some(2.0)),
         (Road::OverlayPlain, Figure::Tcp1) => (0.7, Some(1.0)),

@@ -15,6 +15,8 @@ pub struct Counts {
     pub broken: u64,
     /// Datagrams dropped: of one client too many, or without room at the receiver.
     pub datagrams_dropped: u64,
+    /// Datagrams of containers that were not put together: fragments were missing, or did not fit.
+    pub fragments_dropped: u64,
     /// Frames with a wrong checksum.
     pub bad_checksums: u64,
 }

@@ -62,12 +62,12 @@ pub(crate) fn finish(
     length: usize,
 ) -> Result<(), Unfit> {
     let end = payload_offset(binding) + length;
-    let packet_bytes = u16::try_from(end - ETHERNET_BYTES).map_err(|_| Unfit)?;
     frame.received_plain(end);
     address(frame, binding);
     let packet = &mut frame.bytes_mut()[ETHERNET_BYTES..];
     match (source.ip(), binding.container.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let packet_bytes = u16::try_from(packet.len()).map_err(|_| Unfit)?;
             let header = &mut packet[..IPV4_BYTES];
             header.fill(0);
             header[0] = 0x45;
@@ -80,10 +80,10 @@ pub(crate) fn finish(
             header[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let length = u16::try_from(packet.len() - IPV6_BYTES).map_err(|_| Unfit)?;
             let header = &mut packet[..IPV6_BYTES];
             header.fill(0);
             header[0] = 0x60;
-            let length = packet_bytes.saturating_sub(40);
             header[4..6].copy_from_slice(&length.to_be_bytes());
             (header[6], header[7]) = (protocol::UDP, HOP_LIMIT);
             header[8..24].copy_from_slice(&from.octets());
@@ -173,14 +173,33 @@ fn write_udp(frame: &mut Frame, from: u16, to: u16, length: usize, mtu: usize) -
 /// The addresses and ports of a parsed frame of TCP or UDP: initiator's side and target's are the caller's to
 /// know.
 pub(crate) fn endpoints(frame: &Frame) -> Option<(SocketAddr, SocketAddr)> {
-    let (bytes, headers) = (frame.bytes(), &frame.headers);
-    let (network, transport) = (headers.network_offset(), headers.transport_offset());
-    let (from, to) = if headers.is_ipv4() {
-        (ip::<4>(bytes, network + 12)?, ip::<4>(bytes, network + 16)?)
-    } else {
-        (ip::<16>(bytes, network + 8)?, ip::<16>(bytes, network + 24)?)
-    };
+    let (bytes, transport) = (frame.bytes(), frame.headers.transport_offset());
+    let (from, to) = addresses(frame)?;
     Some(((from, be16(bytes, transport)).into(), (to, be16(bytes, transport + 2)).into()))
+}
+
+/// The addresses of a parsed frame of IP.
+pub(crate) fn addresses(frame: &Frame) -> Option<(IpAddr, IpAddr)> {
+    let (bytes, network) = (frame.bytes(), frame.headers.network_offset());
+    if frame.headers.is_ipv4() {
+        return Some((ip::<4>(bytes, network + 12)?, ip::<4>(bytes, network + 16)?));
+    }
+    Some((ip::<16>(bytes, network + 8)?, ip::<16>(bytes, network + 24)?))
+}
+
+/// The ports and the payload of a datagram that was put together, if its length and its checksum are right.
+pub(crate) fn checked(from: IpAddr, to: IpAddr, bytes: &[u8]) -> Option<(u16, u16, &[u8])> {
+    let length = be16(bytes.get(..UDP_BYTES)?, 4);
+    let bytes = bytes.get(..usize::from(length))?;
+    let payload = bytes.get(UDP_BYTES..)?;
+    let addresses = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => Sum::ZERO.add_bytes(&from.octets()).add_bytes(&to.octets()),
+        (IpAddr::V6(from), IpAddr::V6(to)) => Sum::ZERO.add_bytes(&from.octets()).add_bytes(&to.octets()),
+        _ => return None,
+    };
+    let has_none = from.is_ipv4() && be16(bytes, 6) == 0;
+    let sum = addresses.add_word(protocol::UDP.into()).add_word(length).add_bytes(bytes);
+    (has_none || sum.checksum() == 0).then(|| (be16(bytes, 0), be16(bytes, 2), payload))
 }
 
 fn ip<const N: usize>(bytes: &[u8], at: usize) -> Option<IpAddr>

@@ -32,6 +32,11 @@ impl<K: Copy + Ord> Deadlines<K> {
         self.order.first().map(|(at, _)| *at)
     }
 
+    /// The key whose deadline is the first.
+    pub(crate) fn first_key(&self) -> Option<K> {
+        self.order.first().map(|(_, key)| *key)
+    }
+
     /// Takes the key whose deadline is the first and over.
     pub(crate) fn take(&mut self, now: Instant) -> Option<K> {
         let (_, key) = *self.order.first().filter(|(at, _)| *at <= now)?;

@@ -25,7 +25,8 @@
 //! * Toward the container the source is the client's own address where that is routable there, and
 //!   the gateway's address with a port of the proxy's where it is not ([`source`]).
 //!
-//! Ends, resets and silence are in [`relay`]; datagrams are in [`session`]; limits in [`limits`].
+//! Ends, resets and silence are in [`relay`]; datagrams are in [`session`] and [`fragments`]; limits in
+//! [`limits`].
 #![forbid(unsafe_code)]
 
 pub mod binding;
@@ -33,13 +34,17 @@ mod counts;
 mod datagram;
 mod deadlines;
 mod flow;
+pub mod fragments;
 pub mod limits;
 mod link;
 mod numbers;
 mod proxy;
 pub mod relay;
+mod secret;
+mod sequence;
 pub mod session;
 mod source;
+mod timestamp;
 mod token;
 
 pub use binding::{Binding, Bindings};

@@ -14,6 +14,7 @@ use vswitch_frame::headers::{ETHERNET_BYTES, ethertype};
 use vswitch_frame::{Checksum, Frame, Gso, GsoKind, Headers, Instant, NetworkId, Offload, Pool, checksum};
 
 use crate::binding::Binding;
+use crate::timestamp::stamp;
 
 /// Below this no MTU makes sense (RFC 791, 3.1), and the stack relies on room for headers.
 const MTU_MIN: u16 = 576;
@@ -37,6 +38,7 @@ pub(crate) struct Link<'a, 'o> {
     pub(crate) binding: &'a Binding,
     /// Frames that may still be sent.
     pub(crate) credit: usize,
+    pub(crate) now: Instant,
 }
 
 pub(crate) struct Received<'a>(&'a [u8]);
@@ -45,6 +47,7 @@ pub(crate) struct Sender<'a, 'o> {
     outlet: &'a mut Outlet<'o>,
     binding: &'a Binding,
     segment: Option<NonZeroU16>,
+    now: Instant,
 }
 
 impl<'o> Device for Link<'_, 'o> {
@@ -60,13 +63,13 @@ impl<'o> Device for Link<'_, 'o> {
     fn receive(&mut self, _: TcpInstant) -> Option<(Received<'_>, Sender<'_, 'o>)> {
         let outlet = self.outlet.as_deref_mut()?;
         let packet = self.packet.take()?;
-        Some((Received(packet), Sender { outlet, binding: self.binding, segment: None }))
+        Some((Received(packet), Sender { outlet, binding: self.binding, segment: None, now: self.now }))
     }
 
     fn transmit(&mut self, _: TcpInstant) -> Option<Sender<'_, 'o>> {
         let outlet = self.outlet.as_deref_mut().filter(|outlet| outlet.pool.available() > 0)?;
         self.credit = self.credit.checked_sub(1)?;
-        Some(Sender { outlet, binding: self.binding, segment: None })
+        Some(Sender { outlet, binding: self.binding, segment: None, now: self.now })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -99,6 +102,8 @@ impl TxToken for Sender<'_, '_> {
         address(&mut frame, self.binding);
         if frame.parse().is_ok() {
             let kind = if frame.headers.is_ipv4() { GsoKind::Tcp4 } else { GsoKind::Tcp6 };
+            let start = frame.headers.transport_offset();
+            stamp(&mut frame.bytes_mut()[start..], self.now);
             leave_checksum(&mut frame, kind, self.segment);
             self.outlet.out.push((self.binding.network, frame));
         } else {
@@ -160,4 +165,54 @@ pub(crate) fn tcp_instant(now: Instant) -> TcpInstant {
 pub(crate) fn instant(at: TcpInstant, now: Instant) -> Instant {
     let micros = u64::try_from(at.total_micros()).unwrap_or(0);
     Instant::from_nanos(micros.saturating_add(1).saturating_mul(1000)).max(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use smoltcp::iface::{Config, Interface, SocketSet};
+    use smoltcp::socket::tcp;
+    use smoltcp::wire::HardwareAddress;
+    use vswitch_frame::Mac;
+
+    use super::*;
+    use crate::sequence::seed;
+    use crate::timestamp::not_yet;
+
+    /// Undocumented, and what [`seed`] leans on.
+    #[test]
+    fn a_stack_begins_with_the_number_and_the_time_it_is_given() {
+        let binding = Binding {
+            publication: 1,
+            network: NetworkId(1),
+            container: "172.17.0.2:80".parse().expect("address"),
+            container_mac: Mac([2; 6]),
+            gateway_mac: Mac([4; 6]),
+            gateway: "172.17.0.1".parse().expect("address"),
+            prefix: 16,
+            mtu: 1500,
+            keeps_client: true,
+        };
+        let (now, mut pool, mut out) = (Instant::from_nanos(77_000_000), Pool::new(8), Vec::new());
+        for number in [0, 1, 0x1234_5678, u32::MAX] {
+            let outlet = &mut Outlet { pool: &mut pool, out: &mut out };
+            let mut link = Link { packet: None, outlet: Some(outlet), binding: &binding, credit: 1, now };
+            let mut config = Config::new(HardwareAddress::Ip);
+            config.random_seed = seed(number);
+            let mut interface = Interface::new(config, &mut link, tcp_instant(now));
+            interface
+                .update_ip_addrs(|all| all.push("172.17.0.1/0".parse().expect("address")).expect("room"));
+            let room = || tcp::SocketBuffer::new(vec![0; 64]);
+            let mut socket = tcp::Socket::new(room(), room());
+            socket.set_tsval_generator(Some(not_yet));
+            socket.connect(interface.context(), binding.container, 1024).expect("connect");
+            let mut sockets = SocketSet::new(Vec::new());
+            sockets.add(socket);
+            interface.poll_egress(tcp_instant(now), &mut link, &mut sockets);
+            let (_, frame) = out.pop().expect("a frame");
+            let segment = &frame.bytes()[frame.headers.transport_offset()..];
+            assert_eq!(segment[4..8], number.to_be_bytes());
+            assert!(segment.windows(6).any(|part| part == [8, 10, 0, 0, 0, 77]), "{segment:?}");
+            pool.free(frame);
+        }
+    }
 }

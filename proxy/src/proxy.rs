@@ -45,7 +45,7 @@ pub enum Refused {
 /// Every relay and every session. See the [crate] for how it works.
 #[derive(Debug)]
 pub struct Proxy {
-    relays: BTreeMap<Token, Relay>,
+    relays: BTreeMap<Token, Box<Relay>>,
     flows: BTreeMap<Flow, Token>,
     budget: Budget,
     sessions: Sessions,
@@ -106,13 +106,14 @@ impl Proxy {
         let Some(buffer) = self.budget.take() else {
             return Err((stream, Refused::Full));
         };
-        let (token, seed) = (self.numbers.token(), self.numbers.mixed());
+        let flow = Flow { network: binding.network, container: binding.container, source };
+        let (token, seed) = (self.numbers.token(), self.numbers.stack_seed(&flow, now));
         let relay = Relay::new(binding, source, stream, buffer, seed, now).map_err(|stream| {
             self.budget.give_back(buffer);
             (stream, Refused::BadBinding)
         })?;
-        self.flows.insert(flow_of(&relay), token);
-        self.relays.insert(token, relay);
+        self.flows.insert(flow, token);
+        self.relays.insert(token, Box::new(relay));
         self.deadlines.set(token, Some(now));
         Ok(token)
     }
@@ -162,7 +163,7 @@ impl Proxy {
 
     /// A descriptor became ready for something. A token of what is gone has no effect.
     pub fn ready(&mut self, token: Token, now: Instant) {
-        let relay = self.relays.get_mut(&token).map(Relay::ready);
+        let relay = self.relays.get_mut(&token).map(|relay| relay.ready());
         if relay.is_some() || self.sessions.ready(token) {
             self.deadlines.set(token, Some(now));
         }
@@ -184,7 +185,7 @@ impl Proxy {
         match frame.headers.transport() {
             Transport::Tcp => self.take_segment(network, frame, &mut Outlet { pool, out }, now),
             Transport::Udp => self.sessions.take(network, frame, &mut self.counts, now),
-            Transport::Other => false,
+            Transport::Other => self.sessions.take_fragment(network, frame, &mut self.counts, now),
         }
     }
 
@@ -209,6 +210,7 @@ impl Proxy {
 
     /// Does what is due, and appends the frames for containers, each with its network.
     pub fn work(&mut self, pool: &mut Pool, out: &mut Vec<(NetworkId, Frame)>, now: Instant) {
+        self.sessions.fragments.expire(now);
         let mut due = std::mem::take(&mut self.due);
         due.extend(std::iter::from_fn(|| self.deadlines.take(now)).take(DUE_MAX));
         let outlet = &mut Outlet { pool, out };
@@ -238,6 +240,7 @@ impl Proxy {
                 relay.reset_client();
             } else {
                 self.counts.ended += 1;
+                relay.end_client();
             }
             return None;
         }
@@ -252,7 +255,7 @@ impl Proxy {
         self.sessions.expire(token, now)
     }
 
-    fn remove(&mut self, token: Token) -> Option<Relay> {
+    fn remove(&mut self, token: Token) -> Option<Box<Relay>> {
         let relay = self.relays.remove(&token)?;
         self.flows.remove(&flow_of(&relay));
         self.budget.give_back(relay.buffer);
@@ -261,7 +264,7 @@ impl Proxy {
 
     /// When [`work`](Self::work) is due next.
     pub fn poll_at(&self) -> Option<Instant> {
-        self.deadlines.first()
+        [self.deadlines.first(), self.sessions.fragments.poll_at()].into_iter().flatten().min()
     }
 
     /// Resets a client. Its container is told when it says something next.
@@ -294,7 +297,8 @@ impl Proxy {
 
     /// Counts of what has happened so far, and of what there is.
     pub fn counts(&self) -> Counts {
-        Counts { relays: self.relays.len(), sessions: self.sessions.len(), ..self.counts }
+        let fragments_dropped = self.sessions.fragments.given_up;
+        Counts { relays: self.relays.len(), sessions: self.sessions.len(), fragments_dropped, ..self.counts }
     }
 }
 

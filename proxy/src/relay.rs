@@ -30,6 +30,7 @@ use vswitch_sys::stream::Stream;
 
 use crate::binding::Binding;
 use crate::link::{Link, Outlet, instant, tcp_instant};
+use crate::timestamp::not_yet;
 
 /// How long the container may take to accept.
 pub const CONNECT_MAX: Duration = Duration::from_secs(30);
@@ -95,7 +96,7 @@ impl Relay {
         seed: u64,
         now: Instant,
     ) -> Result<Self, Stream> {
-        let mut link = Link { packet: None, outlet: None, binding: &binding, credit: 0 };
+        let mut link = Link { packet: None, outlet: None, binding: &binding, credit: 0, now };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut link, tcp_instant(now));
@@ -108,6 +109,7 @@ impl Relay {
         // Pieces are as the client wrote them, and acknowledged once a turn.
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
+        socket.set_tsval_generator(Some(not_yet));
         socket.set_timeout(Some(tcp_duration(CONNECT_MAX)));
         if socket.connect(interface.context(), binding.container, source).is_err() {
             return Err(stream);
@@ -147,7 +149,7 @@ impl Relay {
     pub(crate) fn take(&mut self, frame: &Frame, outlet: &mut Outlet<'_>, now: Instant) {
         let packet = &frame.bytes()[frame.headers.network_offset()..frame.headers.end_offset()];
         let outlet = Some(outlet);
-        let mut link = Link { packet: Some(packet), outlet, binding: &self.binding, credit: 0 };
+        let mut link = Link { packet: Some(packet), outlet, binding: &self.binding, credit: 0, now };
         self.interface.poll_ingress_single(tcp_instant(now), &mut link, &mut self.sockets);
         let state = self.sockets.get::<tcp::Socket<'_>>(self.handle).state();
         self.container.ended |= is_ended(state);
@@ -190,6 +192,11 @@ impl Relay {
 
     pub(crate) fn reset_client(self) {
         self.stream.reset();
+    }
+
+    /// Ends the client's connection, both of whose directions have ended.
+    pub(crate) fn end_client(self) {
+        self.stream.close();
     }
 
     /// Passes on what there is, in both directions.
@@ -236,7 +243,8 @@ impl Relay {
     /// Sends what is due, and says whether slots were missing.
     fn send(&mut self, outlet: &mut Outlet<'_>, now: Instant) -> bool {
         let outlet_of_link = Some(&mut *outlet);
-        let mut link = Link { packet: None, outlet: outlet_of_link, binding: &self.binding, credit: PIECES };
+        let binding = &self.binding;
+        let mut link = Link { packet: None, outlet: outlet_of_link, binding, credit: PIECES, now };
         let mut left = PIECES;
         loop {
             self.interface.poll_egress(tcp_instant(now), &mut link, &mut self.sockets);

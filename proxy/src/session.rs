@@ -7,14 +7,16 @@
 //! address the client addressed. A session ends after [`IDLE`] without a datagram in either direction, or
 //! with its listener. Datagrams have no back-pressure: what finds no room is lost.
 //!
-//! A datagram that does not fit into the container's MTU goes in fragments. Fragments of the container's are
-//! not put together here.
+//! A datagram that does not fit into the container's MTU goes in fragments; those of the container's are put
+//! together ([`crate::fragments`]).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use vswitch_frame::headers::protocol;
 use vswitch_frame::{Frame, Instant, NetworkId};
 use vswitch_sys::datagrams::{BATCH, Batch, Datagrams, Received};
 
@@ -22,6 +24,7 @@ use crate::binding::{Binding, Bindings};
 use crate::counts::Counts;
 use crate::datagram::{self, Unfit};
 use crate::flow::Flow;
+use crate::fragments::{Fragments, Key, Outcome, Part};
 use crate::link::{Outlet, is_right, mtu};
 use crate::numbers::Numbers;
 use crate::source::canonical;
@@ -29,6 +32,9 @@ use crate::token::Token;
 
 /// How long a session lasts without a datagram.
 pub const IDLE: Duration = Duration::from_secs(90);
+
+/// A container and whom it takes for the client, whatever their ports.
+type Pair = (NetworkId, IpAddr, IpAddr);
 
 /// A client of a listener, and the address it uses.
 type Asker = (Token, SocketAddr, IpAddr);
@@ -54,6 +60,9 @@ pub(crate) struct Sessions {
     all: BTreeMap<Token, Session>,
     askers: BTreeMap<Asker, Token>,
     flows: BTreeMap<Flow, Token>,
+    /// Sessions of each pair.
+    pairs: BTreeMap<Pair, usize>,
+    pub(crate) fragments: Fragments,
     limit: usize,
     batch: Batch,
     /// Kept for its room.
@@ -64,7 +73,8 @@ impl Sessions {
     pub(crate) fn new(limit: usize) -> Self {
         let (listeners, all) = (BTreeMap::new(), BTreeMap::new());
         let (batch, frames) = (Batch::new(), Vec::with_capacity(BATCH));
-        Self { listeners, all, askers: BTreeMap::new(), flows: BTreeMap::new(), limit, batch, frames }
+        let (askers, flows, pairs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { listeners, all, askers, flows, pairs, fragments: Fragments::new(), limit, batch, frames }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -127,6 +137,16 @@ impl Sessions {
         if let Some(session) = self.all.remove(&token) {
             self.askers.remove(&session.asker);
             self.flows.remove(&session.flow);
+            self.forget_pair(pair(&session.flow));
+        }
+    }
+
+    fn forget_pair(&mut self, pair: Pair) {
+        if let Entry::Occupied(mut sessions) = self.pairs.entry(pair) {
+            *sessions.get_mut() -= 1;
+            if *sessions.get() == 0 {
+                sessions.remove();
+            }
         }
     }
 
@@ -216,6 +236,7 @@ impl Sessions {
         let token = numbers.token();
         self.askers.insert(asker, token);
         self.flows.insert(flow, token);
+        *self.pairs.entry(pair(&flow)).or_default() += 1;
         self.all.insert(token, Session { asker, flow, active_at: now });
         Some(token)
     }
@@ -230,22 +251,74 @@ impl Sessions {
     ) -> bool {
         let Some((container, source)) = datagram::endpoints(frame) else { return false };
         let flow = Flow { network, container, source };
-        let Some(session) = self.flows.get(&flow).and_then(|token| self.all.get_mut(token)) else {
+        if !self.flows.contains_key(&flow) {
             return false;
-        };
-        let (listener, client, addressed) = session.asker;
-        let Some(listener) = self.listeners.get(&listener) else { return false };
+        }
         if !(datagram::has_no_checksum(frame) || is_right(frame)) {
             counts.bad_checksums += 1;
             return true;
         }
-        session.active_at = now;
         let (payload, size) = datagram::payload(frame);
+        self.deliver(&flow, payload, size, counts, now)
+    }
+
+    /// Takes a fragment from a container, and says whether it is, or may be, of a session's datagram.
+    pub(crate) fn take_fragment(
+        &mut self,
+        network: NetworkId,
+        frame: &Frame,
+        counts: &mut Counts,
+        now: Instant,
+    ) -> bool {
+        let is_datagrams = frame.headers.is_fragment() && frame.headers.protocol() == protocol::UDP;
+        let addresses = Some(frame).filter(|_| is_datagrams).and_then(datagram::addresses);
+        let Some((container, target)) = addresses else { return false };
+        if !self.pairs.contains_key(&(network, container, target)) {
+            return false;
+        }
+        let Some(part) = Part::of(frame) else { return false };
+        let key = Key { network, container, target, identification: part.identification };
+        let flow =
+            |from, to| Flow { network, container: (container, from).into(), source: (target, to).into() };
+        let is_ours = |from, to| self.flows.contains_key(&flow(from, to));
+        let bytes = match self.fragments.take(key, &part, is_ours, now) {
+            Outcome::Others => return false,
+            Outcome::Held | Outcome::Refused => return true,
+            Outcome::Whole(bytes) => bytes,
+        };
+        match datagram::checked(container, target, &bytes) {
+            Some((from, to, payload)) => {
+                self.deliver(&flow(from, to), payload, payload.len(), counts, now);
+            }
+            None => counts.bad_checksums += 1,
+        }
+        true
+    }
+
+    /// Sends datagrams of `size` bytes to the client of a session, if there is one.
+    fn deliver(
+        &mut self,
+        flow: &Flow,
+        payload: &[u8],
+        size: usize,
+        counts: &mut Counts,
+        now: Instant,
+    ) -> bool {
+        let session = self.flows.get(flow).and_then(|token| self.all.get_mut(token));
+        let Some(session) = session else { return false };
+        let (listener, client, addressed) = session.asker;
+        let Some(listener) = self.listeners.get(&listener) else { return false };
+        session.active_at = now;
         if listener.socket.send(payload, size, client, addressed).is_err() {
             counts.datagrams_dropped += 1;
         }
         true
     }
+}
+
+/// The pair of a flow.
+fn pair(flow: &Flow) -> Pair {
+    (flow.network, flow.container.ip(), flow.source.ip())
 }
 
 /// Makes a frame for the container of a datagram that was received at `offset`, and says where it leads.

@@ -18,7 +18,8 @@
 //! thread that spawned them ends, and by their handle when the caller gives up early: none is left over.
 //!
 //! Everything received is checked, and a wrong byte fails the measurement or is counted, never passed over:
-//! see [`TcpReport`], [`UdpReport`], [`PingPongReport`] and [`ConnectionsReport`] for what exactly.
+//! see [`TcpReport`], [`UdpReport`], [`PingPongReport`],
+//! [`ConnectionsReport`] and [`RequestsReport`] for what exactly.
 #![forbid(unsafe_code)]
 
 mod bridge;
@@ -30,6 +31,7 @@ mod ping_pong;
 mod place;
 mod queries;
 mod ready;
+mod requests;
 mod source_end;
 mod spawn;
 mod stage;
@@ -40,11 +42,12 @@ mod worker;
 
 pub use bridge::{KernelBridge, plug_in};
 pub use connections::ConnectionsReport;
-pub use measure::{connections, ping, ping_pong, query, tcp, udp};
+pub use measure::{connections, ping, ping_pong, query, requests, tcp, udp};
 pub use ping::PingReport;
 pub use ping_pong::PingPongReport;
 pub use place::{Place, netns_path, place};
 pub use queries::QueryReport;
+pub use requests::RequestsReport;
 pub use spawn::{TrafficError, program};
 pub use stage::enter_stage;
 pub use switch::{Process, start_switch};

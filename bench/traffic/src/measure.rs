@@ -10,6 +10,7 @@ use crate::ping::PingReport;
 use crate::ping_pong::{PingPongReport, RoundTrips};
 use crate::place::Place;
 use crate::queries::QueryReport;
+use crate::requests::{RequestsReport, Served};
 use crate::spawn::{TrafficError, Worker};
 use crate::tcp::{TcpReport, TcpSent};
 use crate::udp::{UdpReceived, UdpReport, UdpSent};
@@ -66,6 +67,20 @@ pub fn connections(
     let serve = Job::Serve { address: to.address, listeners: ports };
     let (report, _) =
         pair::<ConnectionsReport, Answered>(from, to, serve, |targets| Ok(Job::Open { targets, duration }))?;
+    Ok(report)
+}
+
+/// Makes requests for `duration`, fifty at once, each on a TCP connection of its own that the target ends.
+///
+/// # Errors
+/// When a worker cannot be started or has no socket, or an answer is wrong. Requests that fail are no error
+/// but counted.
+pub fn requests(from: &Place, to: &Place, duration: Duration) -> Result<RequestsReport, TrafficError> {
+    let answer = Job::Answer { address: to.address };
+    let (report, _) = pair::<RequestsReport, Served>(from, to, answer, |targets| {
+        let target = targets.first().copied().ok_or("it names no port")?;
+        Ok(Job::Ask { target, duration })
+    })?;
     Ok(report)
 }
 

@@ -14,7 +14,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::{connections, ping, ping_pong, queries, tcp, udp};
+use crate::{connections, ping, ping_pong, queries, requests, tcp, udp};
 
 /// The hidden subcommand; the one argument behind it is an [`Order`].
 pub(crate) const SUBCOMMAND: &str = "traffic-worker";
@@ -40,6 +40,8 @@ pub(crate) enum Job {
     PingPong { target: SocketAddr, duration: Duration },
     Serve { address: IpAddr, listeners: usize },
     Open { targets: Vec<SocketAddr>, duration: Duration },
+    Answer { address: IpAddr },
+    Ask { target: SocketAddr, duration: Duration },
     Ping { target: IpAddr, count: u16, wait: Duration },
     Query { server: SocketAddr, name: String, expected: Ipv4Addr, duration: Duration },
     Program { program: OsString, name: OsString, arguments: Vec<OsString> },
@@ -82,6 +84,8 @@ fn obey(order: &[u8]) -> io::Result<()> {
         Job::PingPong { target, duration } => say(&ping_pong::initiate(target, duration)?),
         Job::Serve { address, listeners } => say(&connections::serve(address, listeners, say_ports)?),
         Job::Open { targets, duration } => say(&connections::open(&targets, duration)?),
+        Job::Answer { address } => say(&requests::serve(address, say_ports)?),
+        Job::Ask { target, duration } => say(&requests::ask(target, duration)?),
         Job::Ping { target, count, wait } => say(&ping::ping(target, count, wait)?),
         Job::Query { server, name, expected, duration } => {
             say(&queries::ask(server, &name, expected, duration)?)

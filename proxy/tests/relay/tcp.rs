@@ -2,19 +2,23 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proptest::prelude::*;
 use smoltcp::socket::tcp::State;
 use vswitch_proxy::limits::BUFFER_MIN;
 use vswitch_proxy::{Limits, Refused};
+use vswitch_sys::stream::prepare;
 
 use crate::world::{World, binding};
 
 const CONTAINER: &str = "172.17.0.2";
 
 fn listen() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").expect("listen")
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    prepare(listener.as_fd()).expect("options");
+    listener
 }
 
 fn pattern(length: usize) -> Vec<u8> {

@@ -54,8 +54,7 @@ fn answer(packet: &[u8], payload: &[u8]) -> Vec<u8> {
     answer[header + 4..header + 6].copy_from_slice(&udp.to_be_bytes());
     answer[header + 6..header + 8].fill(0);
     answer.extend(payload);
-    let total = u16::try_from(answer.len()).expect("a length");
-    let length = if four { total } else { udp };
+    let length = if four { u16::try_from(answer.len()).expect("a length") } else { udp };
     let at = if four { 2 } else { 4 };
     answer[at..at + 2].copy_from_slice(&length.to_be_bytes());
     let sum = checksum(&answer, header, from, width);
@@ -148,7 +147,7 @@ fn what_does_not_fit_goes_in_fragments() {
         let mut world = World::new(Limits::default());
         let (_, port) = listen(&mut world, "127.0.0.1:0", container);
         let client = client();
-        let bytes: Vec<u8> = (0..40_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        let bytes: Vec<u8> = (0..65_507u32).map(|n| n.to_le_bytes()[0]).collect();
         client.send_to(&bytes, ("127.0.0.1", port)).expect("send");
         let mut whole: Vec<u8> = Vec::new();
         let packets = arrivals(&mut world);
@@ -173,6 +172,64 @@ fn what_does_not_fit_goes_in_fragments() {
         let packets = arrivals(&mut world);
         assert_eq!((packets.len(), packets[0].len()), (1, 1500));
         assert_right(&packets[0]);
+    }
+}
+
+/// Cuts a packet into fragments.
+fn fragments(packet: &[u8]) -> Vec<Vec<u8>> {
+    const SIZE: usize = 1400;
+    let four = packet[0] >> 4 == 4;
+    let (head, payload) = packet.split_at(if four { 20 } else { 40 });
+    let cut = |(n, part): (usize, &[u8])| {
+        let (offset, more) = (n * SIZE, (n + 1) * SIZE < payload.len());
+        let mut fragment = head.to_vec();
+        let place = u16::try_from(offset).expect("an offset");
+        if four {
+            let total = u16::try_from(20 + part.len()).expect("a length");
+            fragment[2..4].copy_from_slice(&total.to_be_bytes());
+            fragment[6..8].copy_from_slice(&((place / 8) | (u16::from(more) << 13)).to_be_bytes());
+        } else {
+            let total = u16::try_from(8 + part.len()).expect("a length");
+            fragment[4..6].copy_from_slice(&total.to_be_bytes());
+            fragment[6] = 44;
+            fragment.extend([17, 0]);
+            fragment.extend((place | u16::from(more)).to_be_bytes());
+            fragment.extend([0, 0, 0, 7]);
+        }
+        fragment.extend(part);
+        fragment
+    };
+    payload.chunks(SIZE).enumerate().map(cut).collect()
+}
+
+#[test]
+fn fragments_of_the_container_are_put_together() {
+    for container in [CONTAINER, "fd00::2"] {
+        let mut world = World::new(Limits::default());
+        let (_, port) = listen(&mut world, "127.0.0.1:0", container);
+        let client = client();
+        client.send_to(b"question", ("127.0.0.1", port)).expect("send");
+        let packet = arrivals(&mut world).remove(0);
+        let mut room = vec![0; 65_536];
+        for size in [1473, 3069, 65_507] {
+            let bytes: Vec<u8> = (0..size).map(|n: u32| n.to_le_bytes()[0]).collect();
+            let mut parts = fragments(&answer(&packet, &bytes));
+            // The first may come behind another.
+            parts.swap(0, 1);
+            assert!(parts.iter().all(|part| world.returns(part)), "all are the proxy's");
+            let (length, from) = client.recv_from(&mut room).expect("receive");
+            assert_eq!((length, from), (bytes.len(), ([127, 0, 0, 1], port).into()));
+            assert!(room[..length] == bytes, "every byte is there");
+        }
+        let mut parts = fragments(&answer(&packet, &[1; 3000]));
+        parts[2][100] ^= 1;
+        assert!(parts.iter().all(|part| world.returns(part)));
+        let mut parts = fragments(&answer(&packet, &[1; 3000]));
+        let header = if container == CONTAINER { 20 } else { 48 };
+        parts[0][header] ^= 1;
+        assert!(!parts.iter().any(|part| world.returns(part)), "those of another flow go on");
+        let counts = world.proxy.counts();
+        assert_eq!((counts.bad_checksums, counts.datagrams_dropped, counts.fragments_dropped), (1, 0, 0));
     }
 }
 

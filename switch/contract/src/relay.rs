@@ -40,6 +40,16 @@ impl Relayed {
     }
 }
 
+/// The fate of relays that would not lead where they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Established {
+    /// Both ends are reset at once.
+    #[default]
+    Reset,
+    /// They end by themselves.
+    GoOn,
+}
+
 /// An address of a container, and how to reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {

@@ -55,7 +55,9 @@ use vswitch_contract::counters::Counters;
 use vswitch_contract::mirror::Mirror;
 use vswitch_contract::order::{Options, Order, Reply};
 use vswitch_contract::parts::{Arrived, Assembly};
+use vswitch_proxy::limits::BUFFER_MIN;
 use vswitch_sys::confine;
+use vswitch_sys::memory;
 use vswitch_sys::poll::Poller;
 use vswitch_sys::seqpacket::{Channel, Listener, MESSAGE_BYTES_MAX};
 
@@ -89,6 +91,7 @@ fn run() -> io::Result<()> {
     let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     let mut datapath = Datapath::new(desk, options.seed, counters, mirror, poller, descriptors);
+    memory::give_back_from(BUFFER_MIN)?;
     confine::enter()?;
     datapath.desk.reply(&Reply::Done);
     datapath.run()

@@ -6,8 +6,8 @@
 /// 4-byte aligned.
 pub const HEADROOM: usize = 128 + 10;
 
-/// The largest frame: 65,535 bytes of IP behind an Ethernet header with two VLAN tags.
-pub const FRAME_BYTES_MAX: usize = 65_535 + 14 + 8;
+/// The largest frame: a header of IPv6 and 65,535 bytes, behind an Ethernet header with two VLAN tags.
+pub const FRAME_BYTES_MAX: usize = 65_535 + 40 + 14 + 8;
 
 /// Bytes of one slot: 66 KiB and an odd number of cache lines, so that slots side by side start on different
 /// cache sets.

@@ -31,6 +31,7 @@ use nix::sys::socket::{
 };
 
 use crate::filter::{Families, Program};
+use crate::stream::prepare;
 
 /// Connections that wait to be accepted at a served claim. The kernel takes `net.core.somaxconn` instead
 /// where that is less.
@@ -109,7 +110,10 @@ pub fn port(claim: &impl AsFd) -> io::Result<u16> {
 /// When it is no claim of that kind.
 pub fn make_room(claim: &impl AsFd, kind: Kind) -> io::Result<()> {
     match kind {
-        Kind::Tcp => Ok(listen(&claim.as_fd(), Backlog::new(BACKLOG)?)?),
+        Kind::Tcp => {
+            prepare(claim.as_fd())?;
+            Ok(listen(&claim.as_fd(), Backlog::new(BACKLOG)?)?)
+        }
         Kind::Udp => {
             let forced = setsockopt(&claim.as_fd(), RcvBufForce, &RECEIVE_BYTES);
             Ok(forced.or_else(|_| setsockopt(&claim.as_fd(), RcvBuf, &RECEIVE_BYTES))?)

@@ -39,7 +39,7 @@ allowed! {
     sendmsg = libc::SYS_sendmsg, "an answer, or a question for a name, to control; a datagram for a relayed client; one of a tunnel that was refused among others";
     accept4 = libc::SYS_accept4, "a relayed client; the next control, when the one before has died";
     getsockopt = libc::SYS_getsockopt, "whether that one is root; whether a relayed client is gone; the last error of a tunnel's socket";
-    setsockopt = libc::SYS_setsockopt, "a relayed client: no delay, keep-alives, a reset; a tunnel whose path is narrow: asking, cutting up";
+    setsockopt = libc::SYS_setsockopt, "a relayed client: no delay, keep-alives, a reset, or an end; a tunnel whose path is narrow: asking, cutting up";
     shutdown = libc::SYS_shutdown, "the end of what a relayed client is sent";
     epoll_wait = SYS_EPOLL_WAIT, "sleep until a descriptor is ready";
     epoll_ctl = libc::SYS_epoll_ctl, "wait for a new port, or no longer";

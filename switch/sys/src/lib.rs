@@ -4,7 +4,7 @@
 //!
 //! | used by | modules |
 //! |---|---|
-//! | the datapath | [`clock`] [`device`] [`packet`] [`path_mtu`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
+//! | the datapath | [`clock`] [`device`] [`memory`] [`packet`] [`path_mtu`] [`poll`] [`seqpacket`] [`shared`] [`stream`] [`tap`] [`udp`] [`confine`] |
 //! | control, bench and tests | [`claim`] [`filter`] [`netlink`] [`netns`] [`pidfd`] [`hostname`] [`etc`] [`random`] [`shelf`] [`wallclock`] |
 //! | traffic generators | [`socket`] |
 //! | tests, with the feature of its name | `counting` |
@@ -19,6 +19,7 @@ pub mod device;
 pub mod etc;
 pub mod filter;
 pub mod hostname;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod packet;

@@ -2,7 +2,9 @@
 //!
 //! # Kernel facts
 //! * `accept4` takes `SOCK_NONBLOCK`; no other call is needed to make a connection non-blocking.
-//! * Closing a TCP socket whose `SO_LINGER` is zero seconds sends a reset (tcp(7)).
+//! * An accepted connection has the listener's `TCP_NODELAY`, `SO_KEEPALIVE` and `SO_LINGER`.
+//! * Closing a TCP socket whose `SO_LINGER` is zero seconds sends a reset (tcp(7)), also where the kernel
+//!   closes it since its process has died.
 //! * The standard library ignores `SIGPIPE`, so a write to a broken connection only fails.
 
 use std::io;
@@ -14,14 +16,27 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{KeepAlive, Linger, SocketError, TcpNoDelay};
 use nix::sys::socket::{Shutdown, SockaddrLike, SockaddrStorage, getsockopt, setsockopt, shutdown};
 
+/// Has the connections that a listening TCP socket accepts be [`Stream`]s: small writes go out at once, a
+/// client that vanished is noticed by keep-alives, and an end that is not meant is a reset.
+///
+/// # Errors
+/// When it is no socket of TCP.
+pub fn prepare(listener: BorrowedFd<'_>) -> io::Result<()> {
+    setsockopt(&listener, TcpNoDelay, &true)?;
+    setsockopt(&listener, KeepAlive, &true)?;
+    setsockopt(&listener, Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    Ok(())
+}
+
 /// An accepted connection. It never blocks.
+///
+/// Unless it is [closed](Self::close), it ends with a reset, however this process ends: nobody takes a part
+/// for the whole.
 #[derive(Debug)]
 pub struct Stream(OwnedFd);
 
 impl Stream {
-    /// Takes the next connection that waits at a listening TCP socket, and says who the client is.
-    ///
-    /// Small writes go out at once, and a client that vanished is noticed by keep-alives.
+    /// Takes the next connection that waits at a [prepared](prepare) TCP socket, and says who the client is.
     ///
     /// # Errors
     /// `WouldBlock` when none waits and the socket is non-blocking; otherwise the kernel's.
@@ -39,8 +54,6 @@ impl Stream {
         // SAFETY: the kernel wrote an address of `length` bytes, and the storage outlives the call.
         let client = unsafe { SockaddrStorage::from_raw((&raw const address).cast(), Some(length)) };
         let client = client.as_ref().and_then(socket_address).ok_or(io::ErrorKind::InvalidData)?;
-        setsockopt(&stream.0, TcpNoDelay, &true)?;
-        setsockopt(&stream.0, KeepAlive, &true)?;
         Ok((stream, client))
     }
 
@@ -81,9 +94,13 @@ impl Stream {
 
     /// Closes the connection with a reset.
     pub fn reset(self) {
-        let now = libc::linger { l_onoff: 1, l_linger: 0 };
-        // Fails only where there is no connection to reset.
-        let _ = setsockopt(&self.0, Linger, &now);
+        drop(self);
+    }
+
+    /// Closes the connection with an end, behind what is still to be sent.
+    pub fn close(self) {
+        // Fails only where there is no connection to end.
+        let _ = setsockopt(&self.0, Linger, &libc::linger { l_onoff: 0, l_linger: 0 });
     }
 }
 
@@ -106,9 +123,12 @@ mod tests {
 
     fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        prepare(listener.as_fd()).expect("options");
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         let (stream, address) = Stream::accept(listener.as_fd()).expect("accept");
         assert_eq!(address, client.local_addr().expect("address"));
+        let options = (getsockopt(&stream.0, TcpNoDelay), getsockopt(&stream.0, KeepAlive));
+        assert_eq!(options, (Ok(true), Ok(true)), "as the listener's");
         (stream, client)
     }
 
@@ -123,5 +143,18 @@ mod tests {
         let (stream, mut client) = pair();
         stream.reset();
         assert_eq!(client.read(&mut [0; 4]).expect_err("reset").kind(), ErrorKind::ConnectionReset);
+        let (stream, mut client) = pair();
+        assert_eq!(stream.write(b"bytes").expect("write"), 5);
+        stream.close();
+        assert_eq!(client.read_to_end(&mut Vec::new()).expect("an end"), 5);
+    }
+
+    #[test]
+    fn a_connection_that_is_only_dropped_is_reset() {
+        let (stream, mut client) = pair();
+        assert_eq!(stream.write(b"a part").expect("write"), 6);
+        drop(stream);
+        let error = client.read_to_end(&mut Vec::new()).expect_err("no end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vswitch_contract::fact::{Change, Fact, Held};
 use vswitch_contract::order::{Reply, Step};
-use vswitch_contract::relay::Targets;
+use vswitch_contract::relay::{Established, Targets};
 use vswitch_contract::reserved::{self, UPLINKS_MAX};
 use vswitch_contract::uplink::UplinkSpec;
 use vswitch_engine::{Network, PublishedPorts};
@@ -99,7 +99,8 @@ impl Datapath {
             }
             Fact::Targets(relayed, targets) => {
                 let targets = if is_there { *targets } else { Targets::default() };
-                self.relays.lead_to(*relayed, targets, &mut self.worker.pool, clock::now());
+                let established = Established::default();
+                self.relays.lead_to(*relayed, targets, established, &mut self.worker.pool, clock::now());
             }
         }
         Ok(())

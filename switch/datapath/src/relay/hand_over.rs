@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use vswitch_contract::relay::{CHUNK, Relayed, Targets, Transport};
+use vswitch_contract::relay::{CHUNK, Established, Relayed, Targets, Transport};
 use vswitch_frame::{Instant, Pool};
 use vswitch_proxy::Bindings;
 use vswitch_sys::datagrams::Datagrams;
 use vswitch_sys::poll::Poller;
+use vswitch_sys::stream::prepare;
 
 use super::sockets::{OTHERS_PART, Publication, Socket, SocketsError, container_port};
 use super::{Relays, targets};
@@ -82,6 +83,8 @@ impl Relays {
             Transport::Tcp => {
                 let last = self.sockets.listening.last_key_value().map_or(RELAYS_FROM - 1, |(last, _)| *last);
                 let number = last + 2;
+                // A control of before may have claimed it.
+                prepare(fd.as_fd())?;
                 poller.add(fd.as_fd(), number)?;
                 self.sockets.listening.insert(number, (relayed, nth));
                 Ok(Socket::Listening(number, fd))
@@ -101,8 +104,16 @@ impl Relays {
         }
     }
 
-    /// Has a published range lead elsewhere. Relays that would not lead where they do are reset.
-    pub(crate) fn lead_to(&mut self, relayed: Relayed, targets: Targets, pool: &mut Pool, now: Instant) {
+    /// Has a published range lead elsewhere. Sessions that would not lead where they do end; relays are
+    /// reset, or go on.
+    pub(crate) fn lead_to(
+        &mut self,
+        relayed: Relayed,
+        targets: Targets,
+        established: Established,
+        pool: &mut Pool,
+        now: Instant,
+    ) {
         let Some(publication) = self.sockets.publications.get_mut(&relayed) else { return };
         publication.targets = targets;
         let number = publication.number;
@@ -113,6 +124,9 @@ impl Relays {
                     .proxy
                     .lead_to(*token, targets::bindings(&targets, container_port(&relayed, nth), number));
             }
+        }
+        if established == Established::GoOn {
+            return;
         }
         let gone = |binding: &vswitch_proxy::Binding| {
             binding.publication == number && !targets::include(&targets, binding)
