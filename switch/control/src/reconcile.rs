@@ -205,10 +205,16 @@ impl Control {
             sysctls: endpoint.sysctls.clone(),
             ..EndpointOptions::default()
         };
-        let reserved = Reservation::of(endpoint);
-        let gateways = self.default_routes(sandbox, None).gateways_of(endpoint.port);
+        let mut reserved = Reservation::of(endpoint);
         let made = self.make_interface(&endpoint.network, &reserved, netns, &options, endpoint.id).await?;
-        self.hand_over(sandbox, endpoint, gateways, made).await
+        self.go_without_ipv6(sandbox, &endpoint.network, &mut reserved, &made);
+        let of_sandbox = &mut self.state.sandbox(sandbox)?.endpoints;
+        let index = of_sandbox.iter().position(|known| known.id == endpoint.id);
+        let Some(kept) = index.map(|index| &mut of_sandbox[index]) else { return Ok(()) };
+        reserved.addresses.clone_into(&mut kept.addresses);
+        let endpoint = kept.clone();
+        let gateways = self.default_routes(sandbox, None).gateways_of(endpoint.port);
+        self.hand_over(sandbox, &endpoint, gateways, made).await
     }
 }
 

@@ -20,6 +20,7 @@ mod harness;
 mod host_port;
 mod inbound;
 mod ipam;
+mod ipv6_off;
 mod isolation;
 mod learning;
 mod lifecycle;

@@ -46,27 +46,40 @@ pub enum Source {
 pub(crate) struct Reservation {
     port: PortId,
     mac: Mac,
-    addresses: Vec<IpNet>,
+    pub(crate) addresses: Vec<IpNet>,
+    /// Whether the IPv6 address was asked for.
+    needs_ipv6: bool,
 }
 
 impl Reservation {
     /// Grants to an endpoint that is there no longer.
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
-        Self { port: endpoint.port, mac: endpoint.mac, addresses: endpoint.addresses.clone() }
+        let addresses = endpoint.addresses.clone();
+        Self { port: endpoint.port, mac: endpoint.mac, addresses, needs_ipv6: false }
     }
 }
 
 impl Control {
     /// Connects a sandbox to a network.
     pub async fn connect(&mut self, network: &str, wish: types::Connect) -> Result<types::Endpoint> {
-        let network = self.state.network_name(network)?;
         let sandbox = self.state.sandbox_name(&wish.container)?;
-        self.state.sandboxes[&sandbox].mode.check_own(&sandbox)?;
-        let netns = self.state.sandboxes[&sandbox].open(&sandbox)?;
-        self.add_endpoint(&network, &sandbox, Source::Namespace(netns), wish.endpoint_config).await?;
+        self.join(network, &sandbox, wish.endpoint_config).await?;
         let endpoints = &self.state.sandboxes[&sandbox].endpoints;
         let index = endpoints.len() - 1;
         Ok(self.show_endpoint(&sandbox, &endpoints[index]))
+    }
+
+    /// Connects a sandbox to a network. Returns a warning for whoever asked for it, if there is one.
+    pub(crate) async fn join(
+        &mut self,
+        network: &str,
+        sandbox: &str,
+        config: types::EndpointConfig,
+    ) -> Result<Option<String>> {
+        let network = self.state.network_name(network)?;
+        self.state.sandboxes[sandbox].mode.check_own(sandbox)?;
+        let netns = self.state.sandboxes[sandbox].open(sandbox)?;
+        self.add_endpoint(&network, sandbox, Source::Namespace(netns), config).await
     }
 
     /// Disconnects a sandbox from a network.
@@ -96,14 +109,14 @@ impl Control {
         self.remove_endpoint(leaving).await
     }
 
-    /// Makes an endpoint.
+    /// Makes an endpoint. Returns a warning for whoever asked for it, if there is one.
     pub(crate) async fn add_endpoint(
         &mut self,
         network: &str,
         sandbox: &str,
         source: Source,
         config: types::EndpointConfig,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let network_options = &self.state.networks[network].options;
         let options = EndpointOptions::parse(&config.driver_opts, network_options)?;
         config.aliases.iter().try_for_each(|alias| names::check("sandbox", alias))?;
@@ -113,10 +126,11 @@ impl Control {
             );
             return Err(Error::new(Code::AlreadyConnected, message));
         }
-        let reserved = self.reserve(network, &config, options.mac)?;
+        let mut reserved = self.reserve(network, &config, options.mac)?;
         let announcements = options.announcements;
-        let endpoint = match self.make_endpoint(network, sandbox, &reserved, source, options, config).await {
-            Ok(endpoint) => endpoint,
+        let made = self.make_endpoint(network, sandbox, &mut reserved, source, options, config).await;
+        let (endpoint, warning) = match made {
+            Ok(made) => made,
             Err(error) => {
                 self.state.forget_endpoint(network, reserved.port, reserved.mac, &reserved.addresses);
                 return Err(error);
@@ -130,7 +144,7 @@ impl Control {
         self.state.sandbox(sandbox)?.endpoints.push(endpoint);
         self.lead_again(sandbox).await;
         announce::start(self.link.clone(), reserved.port, announcements);
-        Ok(())
+        Ok(warning)
     }
 
     /// The default routes of a sandbox with the endpoints it has and the one that `joins`.
@@ -199,7 +213,10 @@ impl Control {
         let found = self.state.network(network);
         let reserved = found.and_then(|found| reserve_addresses(found, network, &wanted, mac));
         match reserved {
-            Ok((mac, addresses)) => Ok(Reservation { port: PortId(port), mac, addresses }),
+            Ok((mac, addresses)) => {
+                let needs_ipv6 = wanted.iter().any(IpAddr::is_ipv6);
+                Ok(Reservation { port: PortId(port), mac, addresses, needs_ipv6 })
+            }
             Err(error) => {
                 self.state.port_numbers.give_back(port);
                 Err(error)
@@ -211,11 +228,11 @@ impl Control {
         &mut self,
         name: &str,
         sandbox: &str,
-        reserved: &Reservation,
+        reserved: &mut Reservation,
         source: Source,
         options: EndpointOptions,
         config: types::EndpointConfig,
-    ) -> Result<Endpoint> {
+    ) -> Result<(Endpoint, Option<String>)> {
         let id = crate::names::new_id()?;
         let port_type =
             if matches!(source, Source::Descriptor(_)) { PortType::Fd } else { options.port_type };
@@ -226,6 +243,7 @@ impl Control {
                 interface::adopt(foreign)?
             }
         };
+        let warning = self.go_without_ipv6(sandbox, name, reserved, &made);
         let endpoint = Endpoint {
             id,
             network: name.to_owned(),
@@ -240,7 +258,28 @@ impl Control {
         };
         let gateways = self.default_routes(sandbox, Some(&endpoint)).gateways_of(endpoint.port);
         self.hand_over(sandbox, &endpoint, gateways, made).await?;
-        Ok(endpoint)
+        Ok((endpoint, warning))
+    }
+
+    /// Takes back the IPv6 address of an interface that cannot have one. Returns the warning about it.
+    pub(crate) fn go_without_ipv6(
+        &mut self,
+        sandbox: &str,
+        network: &str,
+        reserved: &mut Reservation,
+        made: &Made,
+    ) -> Option<String> {
+        let why = made.without_ipv6.as_ref()?;
+        let is_v4 = |net: &IpNet| net.addr().is_ipv4();
+        let (kept, given_back) = std::mem::take(&mut reserved.addresses).into_iter().partition(is_v4);
+        reserved.addresses = kept;
+        let given_back: Vec<IpNet> = given_back;
+        if let Some(network) = self.state.networks.get_mut(network) {
+            network.pools.release(&given_back);
+        }
+        let warning = format!("sandbox {sandbox:?} is on network {network:?} without IPv6: {why}");
+        tracing::warn!("{warning}");
+        Some(warning)
     }
 
     /// Hands the interface made for an endpoint to the datapath. If it fails nothing is left.
@@ -301,6 +340,7 @@ impl Control {
             mac: reserved.mac,
             mtu: network.options.mtu,
             addresses: &reserved.addresses,
+            needs_ipv6: reserved.needs_ipv6,
             sysctls: &options.sysctls,
             unique: &interface::unique_name(id),
         };

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`mode`] | whose network a sandbox uses |
 //! | [`endpoints`] | connecting to networks |
-//! | [`interface`] [`default_route`] | what is made in its namespace |
+//! | [`interface`] [`ipv6`] [`default_route`] | what is made in its namespace |
 //! | [`files`] | what it finds under `/etc` |
 //! | [`announce`] | telling a network of a new endpoint |
 
@@ -13,6 +13,7 @@ pub mod default_route;
 pub mod endpoints;
 pub mod files;
 pub mod interface;
+pub(crate) mod ipv6;
 pub mod mode;
 
 use std::io::ErrorKind;
@@ -43,7 +44,7 @@ impl Control {
         let mut warnings = Vec::new();
         match mode::Wish::parse(wish.networks)? {
             mode::Wish::Networks(networks) => {
-                self.create_connected(&wish.name, wish.hostname, networks).await?;
+                warnings = self.create_connected(&wish.name, wish.hostname, networks).await?;
                 self.grant_or_drop(&wish.name, wishes).await?;
             }
             mode::Wish::Host => {
@@ -69,13 +70,13 @@ impl Control {
         granted
     }
 
-    /// Makes a sandbox with a network namespace of its own.
+    /// Makes a sandbox with a network namespace of its own. Returns warnings for whoever asked for it.
     async fn create_connected(
         &mut self,
         name: &str,
         hostname: Option<String>,
         networks: Vec<types::NetworkWish>,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         // Before anything is made: most refusals are for a name that is misspelt.
         networks.iter().try_for_each(|network| self.state.network_name(&network.network).map(drop))?;
 
@@ -84,15 +85,17 @@ impl Control {
         let mut sandbox = self.new_sandbox(Some(place))?;
         (sandbox.hostname, sandbox.made) = (Some(hostname.unwrap_or_else(|| name.to_owned())), true);
         self.state.sandboxes.insert(name.to_owned(), sandbox);
+        let mut warnings = Vec::new();
         for network in networks {
-            let connect =
-                types::Connect { container: name.to_owned(), endpoint_config: network.endpoint_config };
-            if let Err(error) = self.connect(&network.network, connect).await {
-                self.drop_sandbox(name).await.done().await;
-                return Err(error);
+            match self.join(&network.network, name, network.endpoint_config).await {
+                Ok(warning) => warnings.extend(warning),
+                Err(error) => {
+                    self.drop_sandbox(name).await.done().await;
+                    return Err(error);
+                }
             }
         }
-        Ok(())
+        Ok(warnings)
     }
 
     /// Makes a sandbox that shares the network of another one, and its host name, as Docker does. Where
@@ -138,12 +141,15 @@ impl Control {
         let (place, source) = find_source(&wish)?;
         let sandbox = self.new_sandbox(place)?;
         self.state.sandboxes.insert(wish.name.clone(), sandbox);
-        if let Err(error) = self.add_endpoint(&network, &wish.name, source, wish.endpoint_config).await {
-            self.drop_sandbox(&wish.name).await.done().await;
-            return Err(error);
-        }
+        let warning = match self.add_endpoint(&network, &wish.name, source, wish.endpoint_config).await {
+            Ok(warning) => warning,
+            Err(error) => {
+                self.drop_sandbox(&wish.name).await.done().await;
+                return Err(error);
+            }
+        };
         self.grant_or_drop(&wish.name, wishes).await?;
-        self.sandbox(&wish.name)
+        Ok(types::Sandbox { warnings: warning.into_iter().collect(), ..self.sandbox(&wish.name)? })
     }
 
     /// Removes a sandbox that [`create_sandbox`](Self::create_sandbox) made, and its namespace.
