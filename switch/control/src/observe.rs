@@ -54,7 +54,8 @@ impl Control {
     /// The counters of every port.
     pub fn stats(&self) -> types::Stats {
         let ports = self.endpoints().into_iter().map(|endpoint| {
-            let counters = self.link.counters(PortId(endpoint.port));
+            let mut counters = self.link.counters(PortId(endpoint.port));
+            counters.gone |= endpoint.status == types::Status::Gone;
             types::PortStats::new(
                 endpoint.sandbox,
                 endpoint.network,

@@ -16,6 +16,7 @@ mod etcd;
 mod faults;
 mod flows;
 mod gateway;
+mod gone;
 mod harness;
 mod host_port;
 mod inbound;

@@ -151,7 +151,7 @@ impl Control {
     pub(crate) fn default_routes(&self, sandbox: &str, joins: Option<&Endpoint>) -> DefaultRoutes {
         let sandbox = self.state.sandboxes.get(sandbox);
         let endpoints = sandbox.map(|sandbox| sandbox.endpoints.as_slice()).unwrap_or_default();
-        let endpoints = endpoints.iter().chain(joins);
+        let endpoints = endpoints.iter().filter(|endpoint| endpoint.gone.is_none()).chain(joins);
         DefaultRoutes::of(endpoints.map(|endpoint| (endpoint, &self.state.networks[&endpoint.network])))
     }
 
@@ -255,6 +255,7 @@ impl Control {
             aliases: config.aliases,
             priority: config.gw_priority,
             sysctls: options.sysctls,
+            gone: None,
         };
         let gateways = self.default_routes(sandbox, Some(&endpoint)).gateways_of(endpoint.port);
         self.hand_over(sandbox, &endpoint, gateways, made).await?;
@@ -394,6 +395,8 @@ impl Control {
             mtu: network.options.mtu,
             aliases: endpoint.aliases.clone(),
             gw_priority: endpoint.priority,
+            status: types::Status::of(endpoint.gone.as_deref()),
+            gone_since: endpoint.gone.clone().unwrap_or_default(),
             ports: self.show_ports_at(sandbox, endpoint.port),
         }
     }

@@ -89,6 +89,8 @@ pub enum Remains {
         far: String,
         /// The namespace it is in.
         side: Arc<NetNs>,
+        /// The packet socket on it.
+        socket: OwnedFd,
     },
 }
 
@@ -101,11 +103,17 @@ impl Remains {
         }
     }
 
+    /// Whether the interface is gone that it is a packet socket of. Of a TAP the datapath says it.
+    pub fn has_vanished(&self) -> bool {
+        let (Self::Descriptor(fd) | Self::Veth { socket: fd, .. }) = self;
+        packet::interface(fd).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Destroys it. Waits for RCU grace periods: tens of milliseconds.
     pub fn destroy(self) {
         match self {
             Self::Descriptor(fd) => drop(fd),
-            Self::Veth { far, side } => {
+            Self::Veth { far, side, socket: _ } => {
                 // Both fail only when the sandbox's namespace went first and took the pair along.
                 let _ = run_in(&side, || Netlink::open().map(|mut netlink| netlink.delete_link(&far)));
             }
@@ -153,9 +161,9 @@ impl FarSide {
         self.netns.as_fd().try_clone_to_owned()
     }
 
-    /// Remains to destroy of the pair whose far end is called `far`.
-    pub fn remains(&self, far: String) -> Remains {
-        Remains::Veth { far, side: Arc::clone(&self.netns) }
+    /// Remains to destroy of the pair whose far end is called `far`, with a packet socket on it.
+    pub fn remains(&self, far: String, socket: OwnedFd) -> Remains {
+        Remains::Veth { far, side: Arc::clone(&self.netns), socket }
     }
 
     /// Deletes every pair but those whose far ends are in `used`.
@@ -284,7 +292,7 @@ fn finish_veth(name: String, netns: &NetNs, wish: &Wish<'_>, side: &mut FarSide)
     let fd = opened.map_err(|error| failed("open a packet socket", &error))?;
     let configured = run_in(netns, || configure(&name, wish));
     let without_ipv6 = configured.map_err(|error| failed("enter the network namespace", &error))??;
-    let remains = Remains::Veth { far: far.to_owned(), side: Arc::clone(&side.netns) };
+    let remains = side.remains(far.to_owned(), copy(&fd)?);
     Ok(Made {
         name: Some(name),
         fd,

@@ -4,14 +4,17 @@
 //! |---|---|
 //! | [`mode`] | whose network a sandbox uses |
 //! | [`endpoints`] | connecting to networks |
+//! | [`gone`] [`again`] | containers that are gone, and that are back |
 //! | [`interface`] [`ipv6`] [`default_route`] | what is made in its namespace |
 //! | [`files`] | what it finds under `/etc` |
 //! | [`announce`] | telling a network of a new endpoint |
 
+pub(crate) mod again;
 pub mod announce;
 pub mod default_route;
 pub mod endpoints;
 pub mod files;
+pub(crate) mod gone;
 pub mod interface;
 pub(crate) mod ipv6;
 pub mod mode;
@@ -135,10 +138,21 @@ impl Control {
     /// Attaches a namespace or a descriptor that someone else made.
     pub async fn attach(&mut self, wish: types::Attach) -> Result<types::Sandbox> {
         names::check("sandbox", &wish.name)?;
-        self.refuse_taken(&wish.name)?;
+        let is_away = self.state.sandboxes.get(&wish.name).is_some_and(Sandbox::is_away);
+        if !is_away {
+            self.refuse_taken(&wish.name)?;
+        }
         let wishes = Wishes::parse(&wish.publish, &wish.expose, wish.publish_all)?;
         let network = self.state.network_name(wish.network.as_deref().unwrap_or(DEFAULT_NETWORK))?;
         let (place, source) = find_source(&wish)?;
+        if is_away {
+            let (found, config) = ((place, source), wish.endpoint_config);
+            let warning = self.attach_again(&wish.name, &network, found, config, wishes).await?;
+            return Ok(types::Sandbox {
+                warnings: warning.into_iter().collect(),
+                ..self.sandbox(&wish.name)?
+            });
+        }
         let sandbox = self.new_sandbox(place)?;
         self.state.sandboxes.insert(wish.name.clone(), sandbox);
         let warning = match self.add_endpoint(&network, &wish.name, source, wish.endpoint_config).await {
@@ -206,6 +220,7 @@ impl Control {
         let network = sandbox.endpoints.first().map(|endpoint| endpoint.network.as_str());
         let files = self.files.paths(name, sandbox).unwrap_or_default();
         let shown = |path: PathBuf| path.display().to_string();
+        let gone = self.gone_since(sandbox);
         types::Sandbox {
             name: name.to_owned(),
             id: sandbox.id.to_string(),
@@ -217,6 +232,8 @@ impl Control {
             hosts_path: shown(files.hosts),
             hostname_path: shown(files.hostname),
             resolv_conf_path: shown(files.resolv_conf),
+            status: types::Status::of(gone),
+            gone_since: gone.unwrap_or_default().to_owned(),
             endpoints: sandbox.endpoints.iter().map(|endpoint| self.show_endpoint(name, endpoint)).collect(),
             ports: publish::published::show(&sandbox.published, &sandbox.exposed, |_| true),
             warnings: Vec::new(),
@@ -260,6 +277,7 @@ impl Control {
             endpoints: Vec::new(),
             published: Vec::new(),
             exposed: Vec::new(),
+            gone: None,
         })
     }
 
