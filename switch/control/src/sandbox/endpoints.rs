@@ -31,6 +31,7 @@ use crate::sandbox::announce;
 use crate::sandbox::default_route;
 use crate::sandbox::default_route::DefaultRoutes;
 use crate::sandbox::interface::{self, FarSide, Made, Wish};
+use crate::state::overlay::Overlay;
 use crate::state::{Endpoint, Network};
 
 /// The source of a new endpoint's frames.
@@ -408,6 +409,7 @@ fn reserve_addresses(
     wanted: &[IpAddr],
     mac: Option<Mac>,
 ) -> Result<(Mac, Vec<IpNet>)> {
+    refuse_same_elsewhere(network, name, wanted)?;
     let taken = network.pools.take(wanted);
     let addresses =
         taken.map_err(|error| Error::new(error.code, format!("network {name:?}: {}", error.message)))?;
@@ -421,6 +423,28 @@ fn reserve_addresses(
             Err(error)
         }
     }
+}
+
+/// Refuses to choose an address that another host would choose, too: of a network whose hosts are only
+/// listed, where no range is this host's own.
+fn refuse_same_elsewhere(network: &Network, name: &str, wanted: &[IpAddr]) -> Result<()> {
+    let is_listed = |overlay: &Overlay| !overlay.shared && !overlay.peers.is_empty();
+    if !network.overlay.as_ref().is_some_and(is_listed) {
+        return Ok(());
+    }
+    for family in Family::ALL.into_iter().filter(|family| network.pools.has(*family)) {
+        let mut pools = network.pools.iter().filter(|pool| Family::of(pool.gateway()) == family);
+        let is_chosen = !wanted.iter().any(|address| Family::of(*address) == family);
+        if let Some(pool) = pools.find(|pool| is_chosen && pool.plan().range.is_none()) {
+            let subnet = pool.subnet();
+            let message = format!(
+                "network {name:?} has other hosts, which would give the same addresses of {subnet}: ask for one, \
+                 or make the network with an --ip-range of {subnet} on each host, another on each"
+            );
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
+    }
+    Ok(())
 }
 
 /// The MAC address asked for; or one made of the IPv4 address, as Docker made them; or a random one.
