@@ -129,10 +129,12 @@ impl Control {
             claims: Claims::default(),
             cluster: None,
             tunnels: Tunnels::new(link.clone(), options.vxlan_port),
+            uplinks: options.uplink.names().to_vec(),
             link,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),
             offloads_noted: false,
+            has_private_mounts: false,
         };
         control.reconcile().await?;
         if !control.state.networks.contains_key(DEFAULT_NETWORK) {
