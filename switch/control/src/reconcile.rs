@@ -58,6 +58,10 @@ impl Control {
                 self.lose_sandbox(&name).await;
             }
         }
+        let made = self.state.sandboxes.values().find(|sandbox| sandbox.made && sandbox.place.is_some());
+        if let Some(place) = made.and_then(|sandbox| sandbox.place.clone()) {
+            self.note_mounts(&place);
+        }
         self.restore_published().await;
         self.files.restore(&self.state);
         Ok(())
@@ -169,12 +173,9 @@ impl Control {
     /// have no port.
     async fn make_missing_of(&mut self, name: &str) -> Result<()> {
         let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
-        let missing: Vec<Endpoint> = sandbox
-            .endpoints
-            .iter()
-            .filter(|endpoint| !self.remains.contains_key(&endpoint.port))
-            .cloned()
-            .collect();
+        let all = sandbox.endpoints.clone();
+        let is_missing = |endpoint: &&Endpoint| !self.remains.contains_key(&endpoint.port);
+        let mut missing: Vec<Endpoint> = all.iter().filter(is_missing).cloned().collect();
         let netns = match sandbox.open(name) {
             Ok(netns) => netns,
             Err(_) if sandbox.made && sandbox.mode == Mode::Own => {
@@ -182,6 +183,9 @@ impl Control {
                 let netns = self.make_namespace(name)?;
                 let identity = netns.id().map_err(|error| failed("identify the namespace", &error))?;
                 self.state.sandbox(name)?.place = Some(Place { path: named_path(name), identity });
+                // Their interfaces, if there are any left, are in another one.
+                self.remove_ports(&all.iter().map(|endpoint| endpoint.port).collect::<Vec<_>>()).await;
+                missing = all;
                 netns
             }
             Err(_) if missing.is_empty() => return Ok(()),

@@ -29,6 +29,7 @@ mod load;
 mod malformed;
 mod masquerade;
 mod modes;
+mod mounts;
 mod multicast;
 mod names;
 mod networks;

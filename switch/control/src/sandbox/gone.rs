@@ -156,7 +156,8 @@ fn leads_there(place: &Place) -> bool {
     )
 }
 
-fn identity_at(path: &Path) -> std::io::Result<Identity> {
+/// The identity of the namespace that a file stands for.
+pub(crate) fn identity_at(path: &Path) -> std::io::Result<Identity> {
     fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 

@@ -6,6 +6,7 @@
 //! | [`endpoints`] | connecting to networks |
 //! | [`gone`] [`again`] | containers that are gone, and that are back |
 //! | [`interface`] [`ipv6`] [`default_route`] | what is made in its namespace |
+//! | [`mounts`] | the name of its namespace, as others see it |
 //! | [`files`] | what it finds under `/etc` |
 //! | [`announce`] | telling a network of a new endpoint |
 
@@ -18,6 +19,7 @@ pub(crate) mod gone;
 pub mod interface;
 pub(crate) mod ipv6;
 pub mod mode;
+pub(crate) mod mounts;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -85,6 +87,7 @@ impl Control {
 
         let netns = self.make_namespace(name)?;
         let place = Place { path: named_path(name), identity: identity(&netns)? };
+        self.note_mounts(&place);
         let mut sandbox = self.new_sandbox(Some(place))?;
         (sandbox.hostname, sandbox.made) = (Some(hostname.unwrap_or_else(|| name.to_owned())), true);
         self.state.sandboxes.insert(name.to_owned(), sandbox);
@@ -242,12 +245,12 @@ impl Control {
 
     /// The path of the network namespace that a sandbox uses.
     fn namespace_path(&self, sandbox: &Sandbox) -> Option<PathBuf> {
-        let place = match &sandbox.mode {
-            Mode::Own => &sandbox.place,
+        let owner = match &sandbox.mode {
+            Mode::Own => sandbox,
             Mode::Host => return Some(PathBuf::from(format!("/proc/{}/ns/net", std::process::id()))),
-            Mode::Shared(other) => &self.state.sandboxes.get(other)?.place,
+            Mode::Shared(other) => self.state.sandboxes.get(other)?,
         };
-        place.as_ref().map(|place| place.path.clone())
+        owner.place.as_ref().map(|place| self.path_for_all(place, owner.made))
     }
 
     /// Refuses to take away a network that others share.
