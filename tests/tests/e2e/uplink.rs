@@ -52,7 +52,9 @@ fn an_uplink_that_is_not_there_is_waited_for_and_said_once() {
     world.host().ip(&["link", "add", "bystander", "type", "veth", "peer", "name", "other"]);
     let outside = Outside::behind(world.host());
     wait::until_equal("it is taken", &vec![Value::Bool(false)], gone);
-    one.pings(FAR[0].parse().expect("an address"));
+    // Address and route came one after the other, and each is followed by itself.
+    let far = FAR[0].parse().expect("an address");
+    wait::until("the world answers", || talk::ping(&one.path, far, &["-c", "1", "-W", "1"]).then_some(()));
     assert_eq!(said(), 1);
     drop(outside);
     wait::until_equal("it is missed", &2, said);
