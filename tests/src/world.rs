@@ -30,6 +30,8 @@ pub struct World {
     binary: PathBuf,
     folder: PathBuf,
     host: Namespace,
+    /// A command that runs `vswitch run` with its arguments, if it is not run by itself.
+    wrapper: Vec<String>,
     /// Further arguments of `vswitch run`.
     options: Vec<String>,
     daemon: Option<Child>,
@@ -77,12 +79,26 @@ impl World {
     /// # Panics
     /// When it does not come up.
     pub fn start_with<T>(binary: &str, options: &[&str], prepare: impl FnOnce(&Namespace) -> T) -> (Self, T) {
-        let options = options.iter().map(|&option| option.to_owned()).collect();
+        Self::start_wrapped(binary, &[], options, prepare)
+    }
+
+    /// Starts a switch by a command that is given that of `vswitch run`.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_wrapped<T>(
+        binary: &str,
+        wrapper: &[&str],
+        options: &[&str],
+        prepare: impl FnOnce(&Namespace) -> T,
+    ) -> (Self, T) {
+        let [wrapper, options] =
+            [wrapper, options].map(|words| words.iter().map(|&word| word.to_owned()).collect());
         let folder = std::env::temp_dir().join(unique_name());
         fs::create_dir(&folder).expect("a folder for the switch");
         let host = Namespace::new();
         let prepared = prepare(&host);
-        let mut world = Self { binary: binary.into(), folder, host, options, daemon: None };
+        let mut world = Self { binary: binary.into(), folder, host, wrapper, options, daemon: None };
         world.start_again();
         (world, prepared)
     }
@@ -111,6 +127,11 @@ impl World {
     pub fn run_daemon(&self) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("log");
         let mut command = self.command(&["run"]);
+        if let Some((program, arguments)) = self.wrapper.split_first() {
+            let mut outer = Command::new(program);
+            outer.args(arguments).arg(command.get_program()).args(command.get_args());
+            command = outer;
+        }
         command.arg("--resolv-conf").arg(self.resolv_conf()).args(&self.options);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         // The child is born into the network namespace of the thread that starts it.

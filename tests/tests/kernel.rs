@@ -2,16 +2,21 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::process::Command;
+use std::thread;
 
+use nix::sched::{CloneFlags, setns};
 use vswitch_frame::offload::VNET_HEADER_BYTES;
 use vswitch_frame::{Accepts, Pool};
 use vswitch_sys::path_mtu::{self, Tried};
 use vswitch_sys::pidfd::Pidfd;
-use vswitch_sys::{tap, udp};
-use vswitch_tests::namespace::Namespace;
+use vswitch_sys::{packet, tap, udp};
+use vswitch_tests::namespace::{Namespace, must};
 use vswitch_tests::packets::Packet;
 use vswitch_tests::raw::{Wire, ethernet};
 use vswitch_tests::wait;
@@ -19,6 +24,7 @@ use vswitch_tests::wait;
 const BROADCAST: [u8; 6] = [0xff; 6];
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const MARK: u16 = 0x88b5;
+const EBADFD: i32 = 77;
 
 fn is_marked(frame: &[u8]) -> bool {
     frame[12..14] == MARK.to_be_bytes()
@@ -55,6 +61,41 @@ fn a_tap_ends_with_its_last_descriptor() {
     assert!(namespace.ip(&["-o", "link"]).contains("tap0"));
     drop(fd);
     assert!(!namespace.ip(&["-o", "link"]).contains("tap0"));
+}
+
+#[test]
+fn a_tap_keeps_the_namespace_it_was_made_in_until_it_is_deleted_itself() {
+    let (namespace, witness) = (Namespace::new(), Namespace::new());
+    namespace.ip(&["link", "add", "far0", "type", "veth", "peer", "name", "near0", "netns", witness.name()]);
+    let (fd, _) = namespace.inside(|| tap::create("tap0")).expect("a TAP");
+    let inside = File::open(namespace.path()).expect("its namespace");
+    drop(namespace);
+    let mut pool = Pool::new(1);
+    let mut frame = pool.take().expect("a slot");
+    let mut read = || tap::receive(fd.as_fd(), true, &mut frame);
+    assert!(read().is_ok());
+    let deleted = thread::spawn(move || {
+        setns(inside, CloneFlags::CLONE_NEWNET).expect("setns");
+        must(Command::new("ip").args(["link", "del", "tap0"]))
+    });
+    deleted.join().expect("deleted");
+    assert_eq!(read().expect_err("it is gone").raw_os_error(), Some(EBADFD));
+    assert!(witness.ip(&["-o", "link"]).contains("near0"), "its descriptor keeps the namespace");
+    drop(fd);
+    wait::until("the namespace goes", || (!witness.ip(&["-o", "link"]).contains("near0")).then_some(()));
+}
+
+#[test]
+fn a_packet_socket_tells_an_interface_that_is_gone_from_one_that_is_down() {
+    let namespace = Namespace::new();
+    namespace.ip(&["tuntap", "add", "tap0", "mode", "tap"]);
+    namespace.ip(&["link", "set", "tap0", "up"]);
+    let socket = namespace.inside(|| packet::open("tap0")).expect("a packet socket");
+    let bound = packet::interface(&socket).expect("its interface");
+    namespace.ip(&["link", "set", "tap0", "down"]);
+    assert_eq!(packet::interface(&socket).expect("its interface"), bound);
+    namespace.ip(&["link", "del", "tap0"]);
+    assert_eq!(packet::interface(&socket).expect_err("gone").kind(), ErrorKind::NotFound);
 }
 
 #[test]

@@ -139,6 +139,11 @@ impl Counters {
         }
     }
 
+    /// [`Counter::Gone`] of a port.
+    pub fn is_gone(&self, port: PortId) -> bool {
+        self.row(port)[Counter::Gone as usize].load(Relaxed) != 0
+    }
+
     fn row(&self, port: PortId) -> &[std::sync::atomic::AtomicU64] {
         let from = port.index().min(PortId::LIMIT - 1) * ROW;
         &self.cells[from..from + ROW]

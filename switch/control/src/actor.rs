@@ -52,8 +52,6 @@ impl Handle {
         T: Send + 'static,
         F: AsyncFnOnce(&mut Control) -> Result<T> + Send + 'static,
     {
-        let stopping =
-            || Error::new(Code::Internal, "the daemon is stopping: start it again with \"vswitch run\"");
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move |control| {
             Box::pin(async move {
@@ -67,6 +65,26 @@ impl Handle {
         });
         self.jobs.send(job).await.map_err(|_| stopping())?;
         receiver.await.map_err(|_| stopping())?
+    }
+}
+
+impl Handle {
+    /// Has a look at control, between two jobs; what it sees is no change to be committed.
+    ///
+    /// # Errors
+    /// While the daemon stops.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Control) -> T + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move |control| {
+            Box::pin(async move {
+                let _ = sender.send(look(control));
+            })
+        });
+        self.jobs.send(job).await.map_err(|_| stopping())?;
+        receiver.await.map_err(|_| stopping())
     }
 }
 
@@ -94,4 +112,8 @@ impl Jobs {
             }
         }
     }
+}
+
+fn stopping() -> Error {
+    Error::new(Code::Internal, "the daemon is stopping: start it again with \"vswitch run\"")
 }

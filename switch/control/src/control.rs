@@ -24,11 +24,15 @@ pub struct Control {
     pub(crate) claims: Claims,
     pub(crate) link: Link,
     pub(crate) tunnels: Tunnels,
+    /// The names of uplinks that the operator chose, in their places.
+    pub(crate) uplinks: Vec<String>,
     /// This host's part in the cluster it is in.
     pub(crate) cluster: Option<Cluster>,
     pub(crate) far: Option<FarSide>,
     pub(crate) files: Files,
     pub(crate) offloads_noted: bool,
+    /// Whether others do not see the names of namespaces that are made here.
+    pub(crate) has_private_mounts: bool,
 }
 
 impl Control {

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use vswitch_sys::netlink::NetlinkError;
 
+use crate::privileges;
+
 macro_rules! codes {
     ($($(#[doc = $text:literal])+ $name:ident = $status:literal $label:literal,)+) => {
         /// The reason of a refusal. The labels never change their meaning.
@@ -137,13 +139,13 @@ impl Error {
 
     /// A failure of the kernel while doing `action`.
     pub fn from_io(action: &str, error: &std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::PermissionDenied {
-            return Self::new(
-                Code::PermissionDenied,
-                format!("{action}: {error}: run the daemon as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN"),
-            );
-        }
-        Self::new(Code::Internal, format!("{action}: {error}"))
+        let code = if error.kind() == std::io::ErrorKind::PermissionDenied {
+            Code::PermissionDenied
+        } else {
+            Code::Internal
+        };
+        let mend = if code == Code::PermissionDenied { privileges::mend() } else { String::new() };
+        Self::new(code, format!("{action}: {error}{mend}"))
     }
 }
 
@@ -154,7 +156,8 @@ pub fn failed(action: &str, error: &std::io::Error) -> Error {
 
 /// The refusal that a netlink error is.
 pub fn refused(error: NetlinkError) -> Error {
-    Error::from_io(&format!("cannot {}", error.action), &error.cause)
+    let words = error.words.map(|words| format!(" ({words})")).unwrap_or_default();
+    Error::from_io(&format!("cannot {}{words}", error.action), &error.cause)
 }
 
 impl fmt::Display for Error {
@@ -191,6 +194,7 @@ mod tests {
     fn a_missing_privilege_is_told_from_a_failure() {
         let denied = Error::from_io("make it", &std::io::Error::from_raw_os_error(1));
         assert_eq!(denied.code, Code::PermissionDenied);
+        assert!(denied.message.starts_with("make it: Operation not permitted (os error 1): "), "{denied}");
         let failed = Error::from_io("make it", &std::io::Error::from_raw_os_error(5));
         assert_eq!(failed, Error::new(Code::Internal, "make it: Input/output error (os error 5)"));
     }

@@ -37,6 +37,7 @@ pub mod link;
 pub mod names;
 pub mod network;
 pub mod observe;
+mod privileges;
 pub mod publish;
 pub mod reconcile;
 pub mod resolver;

@@ -54,7 +54,8 @@ impl Control {
     /// The counters of every port.
     pub fn stats(&self) -> types::Stats {
         let ports = self.endpoints().into_iter().map(|endpoint| {
-            let counters = self.link.counters(PortId(endpoint.port));
+            let mut counters = self.link.counters(PortId(endpoint.port));
+            counters.gone |= endpoint.status == types::Status::Gone;
             types::PortStats::new(
                 endpoint.sandbox,
                 endpoint.network,
@@ -68,9 +69,16 @@ impl Control {
             let (network, interface) = (network.to_owned(), host.interface.clone());
             types::PortStats::new(HOST.to_owned(), network, interface, host.port.0, &counters)
         });
-        let uplinks = self.link.uplink_names().into_iter().map(|(place, interface)| {
+        let mut uplinks = self.link.uplink_names();
+        let there = uplinks.clone();
+        let chosen = (0..).zip(self.uplinks.iter().cloned());
+        for (place, name) in chosen {
+            uplinks.entry(place).or_insert(name);
+        }
+        let uplinks = uplinks.into_iter().map(|(place, interface)| {
             let port = reserved::uplink(place);
-            let counters = self.link.counters(port);
+            let mut counters = self.link.counters(port);
+            counters.gone |= !there.contains_key(&place);
             types::PortStats::new(uplink::NAME.to_owned(), String::new(), interface, port.0, &counters)
         });
         let tunnels = self.tunnel_ports().map(|(network, port)| {

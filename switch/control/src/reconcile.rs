@@ -12,7 +12,8 @@
 //! namespace's name stays by itself, so it is noted before it is made ([`Control::make_namespace`]).
 //!
 //! Anything that cannot be made again, because the container is gone or something else has taken its
-//! place, stays in the state until it is detached, and is said in the log.
+//! place, is [gone](crate::sandbox::gone): it stays in the state until it is detached, and is said in the
+//! log.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,16 +22,15 @@ use vswitch_contract::fact::{self, Fact, Key};
 use vswitch_contract::network::Station;
 use vswitch_contract::port::PortSpec;
 use vswitch_frame::{NetworkId, PortId};
-use vswitch_sys::netns::{NetNs, named_path, run_in};
+use vswitch_sys::netns::{NetNs, named_path};
 
+use crate::calendar;
 use crate::control::Control;
 use crate::error::failed;
 use crate::error::{Code, Error, Result};
 use crate::link::LinkError;
 use crate::network::describe;
-use crate::network::options::{EndpointOptions, PortType};
-use crate::sandbox::endpoints::Reservation;
-use crate::sandbox::interface;
+use crate::network::options::PortType;
 use crate::sandbox::interface::{FarSide, Remains, unique_name};
 use crate::state::mode::Mode;
 use crate::state::{Endpoint, Identity, Place};
@@ -55,7 +55,12 @@ impl Control {
             };
             if let Err(error) = restored {
                 tracing::warn!("sandbox {name:?} could not be restored: {error}");
+                self.lose_sandbox(&name).await;
             }
+        }
+        let made = self.state.sandboxes.values().find(|sandbox| sandbox.made && sandbox.place.is_some());
+        if let Some(place) = made.and_then(|sandbox| sandbox.place.clone()) {
+            self.note_mounts(&place);
         }
         self.restore_published().await;
         self.files.restore(&self.state);
@@ -123,7 +128,7 @@ impl Control {
                 continue;
             };
             let remains = match (&self.far, endpoint.port_type) {
-                (Some(side), PortType::Veth) => side.remains(unique_name(endpoint.id)),
+                (Some(side), PortType::Veth) => side.remains(unique_name(endpoint.id), fd),
                 _ => Remains::Descriptor(fd),
             };
             self.remains.insert(port, remains);
@@ -145,7 +150,8 @@ impl Control {
         self.state.endpoints().find_map(|(name, endpoint)| {
             let (sandbox, network) =
                 (self.state.sandboxes.get(name)?, self.state.networks.get(&endpoint.network)?);
-            let agreed = endpoint.port == port
+            let agreed = endpoint.gone.is_none()
+                && endpoint.port == port
                 && network.number == spec.network
                 && u32::from(sandbox.number) == told.sandbox
                 && endpoint.addresses == told.addresses
@@ -167,12 +173,9 @@ impl Control {
     /// have no port.
     async fn make_missing_of(&mut self, name: &str) -> Result<()> {
         let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
-        let missing: Vec<Endpoint> = sandbox
-            .endpoints
-            .iter()
-            .filter(|endpoint| !self.remains.contains_key(&endpoint.port))
-            .cloned()
-            .collect();
+        let all = sandbox.endpoints.clone();
+        let is_missing = |endpoint: &&Endpoint| !self.remains.contains_key(&endpoint.port);
+        let mut missing: Vec<Endpoint> = all.iter().filter(is_missing).cloned().collect();
         let netns = match sandbox.open(name) {
             Ok(netns) => netns,
             Err(_) if sandbox.made && sandbox.mode == Mode::Own => {
@@ -180,35 +183,26 @@ impl Control {
                 let netns = self.make_namespace(name)?;
                 let identity = netns.id().map_err(|error| failed("identify the namespace", &error))?;
                 self.state.sandbox(name)?.place = Some(Place { path: named_path(name), identity });
+                // Their interfaces, if there are any left, are in another one.
+                self.remove_ports(&all.iter().map(|endpoint| endpoint.port).collect::<Vec<_>>()).await;
+                missing = all;
                 netns
             }
             Err(_) if missing.is_empty() => return Ok(()),
             Err(error) => return Err(error),
         };
+        self.state.sandbox(name)?.gone = None;
         for endpoint in missing {
             if let Err(error) = self.make_again(name, &endpoint, &netns).await {
                 let network = &endpoint.network;
                 tracing::warn!("sandbox {name:?} is without its interface on network {network:?}: {error}");
+                let known = self.state.sandbox(name)?.endpoints.iter_mut();
+                for lost in known.filter(|known| known.id == endpoint.id) {
+                    lost.gone.get_or_insert_with(calendar::now);
+                }
             }
         }
         Ok(())
-    }
-
-    async fn make_again(&mut self, sandbox: &str, endpoint: &Endpoint, netns: &NetNs) -> Result<()> {
-        if let Some(interface) = &endpoint.interface {
-            let removed = run_in(netns, || interface::remove_leftover(interface, endpoint.mac));
-            removed.map_err(|error| failed("enter the network namespace", &error))??;
-        }
-        let options = EndpointOptions {
-            interface: endpoint.interface.clone(),
-            port_type: endpoint.port_type,
-            sysctls: endpoint.sysctls.clone(),
-            ..EndpointOptions::default()
-        };
-        let reserved = Reservation::of(endpoint);
-        let gateways = self.default_routes(sandbox, None).gateways_of(endpoint.port);
-        let made = self.make_interface(&endpoint.network, &reserved, netns, &options, endpoint.id).await?;
-        self.hand_over(sandbox, endpoint, gateways, made).await
     }
 }
 

@@ -90,6 +90,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let mut control = Control::start(options).await?;
     let (handle, jobs) = actor::channel();
     let cluster = control.join_cluster(options.cluster.as_ref(), source, &handle).await?;
+    let vanished = tokio::spawn(sandbox::gone::follow(handle.clone()));
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
     let uplink = uplink.map_err(|error| failed("follow the uplink", &error))?;
@@ -99,6 +100,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let tunnels = tokio::spawn(control.tunnels.clone().follow());
     jobs.work(&mut control, stop).await;
     server.abort();
+    vanished.abort();
     follower.abort();
     uplink.abort();
     tunnels.abort();
@@ -127,10 +129,12 @@ impl Control {
             claims: Claims::default(),
             cluster: None,
             tunnels: Tunnels::new(link.clone(), options.vxlan_port),
+            uplinks: options.uplink.names().to_vec(),
             link,
             far: None,
             files: Files::new(&options.socket, options.resolv_conf.clone()),
             offloads_noted: false,
+            has_private_mounts: false,
         };
         control.reconcile().await?;
         if !control.state.networks.contains_key(DEFAULT_NETWORK) {

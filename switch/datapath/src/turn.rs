@@ -128,6 +128,8 @@ impl Datapath {
         match left {
             Left::More => self.worker.ports.set_ready(ingress),
             Left::Nothing => {}
+            // Control looks for uplinks itself, and brings another descriptor when one is back.
+            Left::Gone if is_uplink(ingress) => {}
             Left::Gone => self.counters.add(ingress, Counter::Gone, 1),
         }
         received > 0

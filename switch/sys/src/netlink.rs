@@ -40,6 +40,13 @@ use conversation::{Conversation, Refusal};
 /// Longest name of an interface, in bytes: `IFNAMSIZ` less its zero.
 pub const INTERFACE_NAME_BYTES_MAX: usize = 15;
 
+/// Whether an interface can have this name (`dev_valid_name` in `net/core/dev.c`).
+pub fn is_interface_name(name: &str) -> bool {
+    let usable = |byte: u8| !matches!(byte, b'/' | b':' | b' ' | b'\t'..=b'\r' | 0);
+    let fits = (1..=INTERFACE_NAME_BYTES_MAX).contains(&name.len());
+    fits && !matches!(name, "." | "..") && name.bytes().all(usable)
+}
+
 /// A refusal of the kernel's.
 #[derive(Debug)]
 pub struct NetlinkError {

@@ -263,7 +263,7 @@ fn what_the_datapath_refuses_is_told_in_one_line_and_costs_nothing() {
     }
     let output = wide("203.0.113.1");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let c = world.sandbox("c", &["--network", "wide"]);
+    let c = world.sandbox("c", &["--network", "wide", "--ip", "10.9.0.2"]);
     kill_datapath(&world);
     c.pings("10.9.0.1".parse().expect("an address"));
     drop(outside);

@@ -342,6 +342,42 @@ fn another_port_can_be_agreed_on() {
 }
 
 #[test]
+fn hosts_that_are_only_listed_do_not_give_the_same_addresses() {
+    let underlay = Underlay::new();
+    let (v4, v6) = ("10.9.0.0/24", "fd09::/64");
+    let worlds = [1, 2].map(|number| {
+        let world = underlay.host(number);
+        let peers = format!("vswitch.peers={}", Family::V4.address(3 - number));
+        let (range, range_v6) = (format!("10.9.0.{}/28", 16 * number), format!("fd09::{number}00/120"));
+        let overlay = |vni| ["-d", "overlay", "-o", vni, "-o", &peers, "--subnet", v4].map(str::to_owned);
+        let network = |name, vni, more: &[&str]| {
+            let words = overlay(vni);
+            let words: Vec<&str> = words.iter().map(String::as_str).chain(more.iter().copied()).collect();
+            world.network(name, &words);
+        };
+        network("bare", "vswitch.vni=5", &["--subnet", v6]);
+        world.vswitch(&["network", "inspect", "bare"]);
+        for (asked, subnet) in [(&[][..], v4), (&["--ip", "10.9.0.9"], v6), (&["--ip6", "fd09::9"], v4)] {
+            let create = ["sandbox", "create", "refused", "--network", "bare"];
+            let message = world.refused(&[&create[..], asked].concat()).message;
+            assert!(message.contains(&format!("an --ip-range of {subnet}")), "{message}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+        let (ip, ip6) = (format!("10.9.0.{number}2"), format!("fd09::{number}2"));
+        let asked = world.sandbox("asked", &["--network", "bare", "--ip", &ip, "--ip6", &ip6]);
+        assert_eq!((asked.ipv4().to_string(), asked.ipv6().to_string()), (ip, ip6));
+        world.vswitch(&["sandbox", "rm", &asked.name]);
+        world.vswitch(&["network", "rm", "bare"]);
+        network("both", "vswitch.vni=6", &["--ip-range", &range, "--subnet", v6, "--ip-range", &range_v6]);
+        world
+    });
+    let [a, b] = [0, 1].map(|host: usize| worlds[host].attach("c", &["--network", "both"]));
+    assert!(a.ipv4() != b.ipv4() && a.ipv6() != b.ipv6(), "{} {}", a.ipv4(), a.ipv6());
+    a.pings(b.ipv4());
+    a.pings(b.ipv6());
+}
+
+#[test]
 fn a_removed_network_leaves_the_port_to_others() {
     let underlay = Underlay::new();
     let world = underlay.host(1);

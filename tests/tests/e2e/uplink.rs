@@ -14,11 +14,14 @@ use vswitch_tests::world::{World, send_signal};
 
 use super::VSWITCH;
 
+/// Uplinks that are shown as there.
+fn uplinks(world: &World) -> Vec<Value> {
+    ports_of(world, "(uplink)").into_iter().filter(|port| port["Gone"] == false).collect()
+}
+
 /// The interface that is shown as the uplink.
 fn uplink(world: &World) -> Option<String> {
-    let stats = world.json(&["stats"]);
-    let port = stats["Ports"].as_array().into_iter().flatten().find(|port| port["Sandbox"] == "(uplink)");
-    port.and_then(|port| port["Interface"].as_str().map(str::to_owned))
+    uplinks(world).first().and_then(|port| port["Interface"].as_str().map(str::to_owned))
 }
 
 #[test]
@@ -35,6 +38,37 @@ fn without_an_uplink_containers_reach_this_host_only() {
     assert!(drops["no-route"].as_u64() > Some(0), "{drops}");
     assert_eq!(ports_of(&world, "(uplink)"), [] as [Value; 0]);
     drop(outside);
+}
+
+#[test]
+fn an_uplink_that_is_not_there_is_waited_for_and_said_once() {
+    let (world, ()) = World::start_with(VSWITCH, &["--uplink", "up0"], |_| ());
+    let why = "uplink up0 is not there";
+    let said = || world.logged().matches(why).count();
+    let gone = || ports_of(&world, "(uplink)").iter().map(|port| port["Gone"].clone()).collect::<Vec<_>>();
+    assert_eq!((said(), gone()), (1, vec![Value::Bool(true)]), "{}", world.logged());
+    assert!(world.vswitch(&["stats"]).contains("(gone)"));
+    let one = world.attach("one", &[]);
+    world.host().ip(&["link", "add", "bystander", "type", "veth", "peer", "name", "other"]);
+    let outside = Outside::behind(world.host());
+    wait::until_equal("it is taken", &vec![Value::Bool(false)], gone);
+    // Address and route came one after the other, and each is followed by itself.
+    let far = FAR[0].parse().expect("an address");
+    wait::until("the world answers", || talk::ping(&one.path, far, &["-c", "1", "-W", "1"]).then_some(()));
+    assert_eq!(said(), 1);
+    drop(outside);
+    wait::until_equal("it is missed", &2, said);
+    wait::until_equal("it is shown as gone", &vec![Value::Bool(true)], gone);
+}
+
+#[test]
+fn what_can_be_no_uplink_is_refused() {
+    let (world, ()) = World::start_prepared(VSWITCH, |_| ());
+    for name in ["sixteen-bytes-xx", "a/b", "a b", "eth0:1", ".."] {
+        let refusal = world.refused(&["run", "--uplink", name]);
+        assert!(refusal.message.contains(&format!("--uplink {name:?} is no name")), "{}", refusal.message);
+        assert_eq!(refusal.message.lines().count(), 1, "{}", refusal.message);
+    }
 }
 
 fn ports_of(world: &World, sandbox: &str) -> Vec<Value> {
@@ -155,10 +189,10 @@ fn of_several_uplinks_routes_choose_and_answers_go_the_way_they_came() {
         assert_eq!(visit(namespace, own, host, &server), address(own), "{own} to {host}");
     }
     world.host().ip(&["link", "set", "up1", "down"]);
-    wait::until("one uplink less", || (ports_of(&world, "(uplink)").len() == 1).then_some(()));
+    wait::until("one uplink less", || (uplinks(&world).len() == 1).then_some(()));
     web.pings(address(FAR[0]));
     world.host().ip(&["link", "set", "up1", "up"]);
-    wait::until("two again", || (ports_of(&world, "(uplink)").len() == 2).then_some(()));
+    wait::until("two again", || (uplinks(&world).len() == 2).then_some(()));
     let restarts = world.restarts();
     send_signal(world.datapath_pid(), Signal::SIGKILL);
     wait::until("another datapath", || (world.restarts() > restarts).then_some(()));

@@ -53,7 +53,7 @@ impl Control {
     fn own_endpoints(&self, cluster: &Cluster) -> BTreeMap<Key, Endpoint> {
         let mut wanted = BTreeMap::new();
         for (name, sandbox) in self.state.sandboxes.iter() {
-            for endpoint in &sandbox.endpoints {
+            for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.gone.is_none()) {
                 let network = self.state.networks.get(&endpoint.network);
                 let Some(network) = network.filter(|network| network.is_shared()) else { continue };
                 let said = Endpoint {

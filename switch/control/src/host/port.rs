@@ -26,7 +26,8 @@ use crate::error::{failed, refused};
 use crate::names;
 use crate::network::describe;
 use crate::network::predefined::DEFAULT_NETWORK;
-use crate::sandbox::interface::{self, QUEUE_FRAMES, Remains};
+use crate::sandbox::interface::{QUEUE_FRAMES, Remains};
+use crate::sandbox::ipv6;
 use crate::state::Network;
 use crate::state::host_port::HostPort;
 
@@ -122,9 +123,14 @@ fn make(name: &str, mac: vswitch_frame::Mac, mtu: u16, addresses: &[IpNet]) -> R
         }
         failed(&format!("make TAP {name:?}"), &error)
     })?;
-    if !addresses.iter().any(|net| Family::of(net.addr()) == Family::V6) {
-        interface::disable_ipv6(name)
-            .map_err(|error| failed(&format!("disable IPv6 on {name:?}"), &error))?;
+    if addresses.iter().any(|net| Family::of(net.addr()) == Family::V6) {
+        ipv6::enable(name).map_err(|why| {
+            let message =
+                format!("this host cannot have IPv6 on {name:?}: {why}: use a network without IPv6");
+            Error::new(Code::InvalidArgument, message)
+        })?;
+    } else {
+        ipv6::hush(name)?;
     }
     let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
     netlink.remove_qdisc(name).map_err(refused)?;
@@ -137,7 +143,8 @@ fn make(name: &str, mac: vswitch_frame::Mac, mtu: u16, addresses: &[IpNet]) -> R
     };
     netlink.change(name, change).map_err(refused)?;
     for address in addresses {
-        netlink.add_address(name, *address).map_err(refused)?;
+        let given = netlink.add_address(name, *address);
+        given.map_err(|error| ipv6::refused_address(name, *address, error))?;
     }
     Ok((fd, accepts))
 }

@@ -59,6 +59,11 @@ pub enum Choice {
 }
 
 impl Choice {
+    /// The names of uplinks that the operator chose, in their places.
+    pub fn names(&self) -> &[String] {
+        if let Self::Named(names) = self { names } else { &[] }
+    }
+
     /// Reads `auto`, `none`, or names.
     ///
     /// # Errors
@@ -75,6 +80,9 @@ impl Choice {
         let twice = words.iter().enumerate().find(|(place, word)| words[..*place].contains(word));
         if let Some((_, word)) = twice {
             return Err(format!("--uplink {word} is given twice: leave one out"));
+        }
+        if let Some(word) = words.iter().find(|word| !netlink::is_interface_name(word)) {
+            return Err(format!("--uplink {word:?} is no name of an interface: see \"ip link\""));
         }
         if words.len() > usize::from(UPLINKS_MAX) {
             return Err(format!("{} uplinks are more than {UPLINKS_MAX}: leave some out", words.len()));
@@ -188,6 +196,7 @@ impl Uplink {
         if self.is_told && seen == self.told {
             return;
         }
+        self.warn_missing(&seen);
         self.told = seen.clone();
         let indices: Vec<u32> = seen.found().map(|found| found.index).collect();
         self.settle(&indices, &seen.host).await;
@@ -213,6 +222,19 @@ impl Uplink {
                 tracing::info!(
                     "containers do not follow the host's route to {destination} by {interface}: name it with \
                      --uplink if they are to"
+                );
+            }
+        }
+    }
+
+    /// Says in the log which uplinks are not there any more, or not yet.
+    fn warn_missing(&self, seen: &Seen) {
+        for (place, name) in self.choice.names().iter().enumerate() {
+            let is_there = |seen: &Seen| seen.uplinks.get(place).is_some_and(Option::is_some);
+            let is_news = !self.is_told || is_there(&self.told);
+            if is_news && !is_there(seen) {
+                tracing::warn!(
+                    "uplink {name} is not there: containers do not reach the world by it until it is"
                 );
             }
         }

@@ -148,6 +148,11 @@ impl Link {
         self.shared.counters.read(id)
     }
 
+    /// Whether the interface of a port has vanished under it.
+    pub fn has_vanished(&self, id: PortId) -> bool {
+        self.shared.counters.is_gone(id)
+    }
+
     /// The process that is the datapath now.
     pub fn datapath_pid(&self) -> u32 {
         self.shared.pid.load(Relaxed)

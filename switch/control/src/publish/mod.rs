@@ -334,9 +334,10 @@ impl Control {
     fn entrance(&self, sandbox: &str, family: Family) -> Option<(&Endpoint, &Network)> {
         let endpoints = &self.state.sandboxes.get(sandbox)?.endpoints;
         let networks = &self.state.networks;
+        let there = endpoints.iter().filter(|endpoint| endpoint.gone.is_none());
         default_route::entrance(
             family,
-            endpoints.iter().filter_map(|endpoint| Some((endpoint, networks.get(&endpoint.network)?))),
+            there.filter_map(|endpoint| Some((endpoint, networks.get(&endpoint.network)?))),
         )
     }
 

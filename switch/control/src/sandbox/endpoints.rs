@@ -31,6 +31,7 @@ use crate::sandbox::announce;
 use crate::sandbox::default_route;
 use crate::sandbox::default_route::DefaultRoutes;
 use crate::sandbox::interface::{self, FarSide, Made, Wish};
+use crate::state::overlay::Overlay;
 use crate::state::{Endpoint, Network};
 
 /// The source of a new endpoint's frames.
@@ -46,27 +47,40 @@ pub enum Source {
 pub(crate) struct Reservation {
     port: PortId,
     mac: Mac,
-    addresses: Vec<IpNet>,
+    pub(crate) addresses: Vec<IpNet>,
+    /// Whether the IPv6 address was asked for.
+    needs_ipv6: bool,
 }
 
 impl Reservation {
     /// Grants to an endpoint that is there no longer.
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
-        Self { port: endpoint.port, mac: endpoint.mac, addresses: endpoint.addresses.clone() }
+        let addresses = endpoint.addresses.clone();
+        Self { port: endpoint.port, mac: endpoint.mac, addresses, needs_ipv6: false }
     }
 }
 
 impl Control {
     /// Connects a sandbox to a network.
     pub async fn connect(&mut self, network: &str, wish: types::Connect) -> Result<types::Endpoint> {
-        let network = self.state.network_name(network)?;
         let sandbox = self.state.sandbox_name(&wish.container)?;
-        self.state.sandboxes[&sandbox].mode.check_own(&sandbox)?;
-        let netns = self.state.sandboxes[&sandbox].open(&sandbox)?;
-        self.add_endpoint(&network, &sandbox, Source::Namespace(netns), wish.endpoint_config).await?;
+        self.join(network, &sandbox, wish.endpoint_config).await?;
         let endpoints = &self.state.sandboxes[&sandbox].endpoints;
         let index = endpoints.len() - 1;
         Ok(self.show_endpoint(&sandbox, &endpoints[index]))
+    }
+
+    /// Connects a sandbox to a network. Returns a warning for whoever asked for it, if there is one.
+    pub(crate) async fn join(
+        &mut self,
+        network: &str,
+        sandbox: &str,
+        config: types::EndpointConfig,
+    ) -> Result<Option<String>> {
+        let network = self.state.network_name(network)?;
+        self.state.sandboxes[sandbox].mode.check_own(sandbox)?;
+        let netns = self.state.sandboxes[sandbox].open(sandbox)?;
+        self.add_endpoint(&network, sandbox, Source::Namespace(netns), config).await
     }
 
     /// Disconnects a sandbox from a network.
@@ -96,14 +110,14 @@ impl Control {
         self.remove_endpoint(leaving).await
     }
 
-    /// Makes an endpoint.
+    /// Makes an endpoint. Returns a warning for whoever asked for it, if there is one.
     pub(crate) async fn add_endpoint(
         &mut self,
         network: &str,
         sandbox: &str,
         source: Source,
         config: types::EndpointConfig,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let network_options = &self.state.networks[network].options;
         let options = EndpointOptions::parse(&config.driver_opts, network_options)?;
         config.aliases.iter().try_for_each(|alias| names::check("sandbox", alias))?;
@@ -113,10 +127,11 @@ impl Control {
             );
             return Err(Error::new(Code::AlreadyConnected, message));
         }
-        let reserved = self.reserve(network, &config, options.mac)?;
+        let mut reserved = self.reserve(network, &config, options.mac)?;
         let announcements = options.announcements;
-        let endpoint = match self.make_endpoint(network, sandbox, &reserved, source, options, config).await {
-            Ok(endpoint) => endpoint,
+        let made = self.make_endpoint(network, sandbox, &mut reserved, source, options, config).await;
+        let (endpoint, warning) = match made {
+            Ok(made) => made,
             Err(error) => {
                 self.state.forget_endpoint(network, reserved.port, reserved.mac, &reserved.addresses);
                 return Err(error);
@@ -130,14 +145,14 @@ impl Control {
         self.state.sandbox(sandbox)?.endpoints.push(endpoint);
         self.lead_again(sandbox).await;
         announce::start(self.link.clone(), reserved.port, announcements);
-        Ok(())
+        Ok(warning)
     }
 
     /// The default routes of a sandbox with the endpoints it has and the one that `joins`.
     pub(crate) fn default_routes(&self, sandbox: &str, joins: Option<&Endpoint>) -> DefaultRoutes {
         let sandbox = self.state.sandboxes.get(sandbox);
         let endpoints = sandbox.map(|sandbox| sandbox.endpoints.as_slice()).unwrap_or_default();
-        let endpoints = endpoints.iter().chain(joins);
+        let endpoints = endpoints.iter().filter(|endpoint| endpoint.gone.is_none()).chain(joins);
         DefaultRoutes::of(endpoints.map(|endpoint| (endpoint, &self.state.networks[&endpoint.network])))
     }
 
@@ -199,7 +214,10 @@ impl Control {
         let found = self.state.network(network);
         let reserved = found.and_then(|found| reserve_addresses(found, network, &wanted, mac));
         match reserved {
-            Ok((mac, addresses)) => Ok(Reservation { port: PortId(port), mac, addresses }),
+            Ok((mac, addresses)) => {
+                let needs_ipv6 = wanted.iter().any(IpAddr::is_ipv6);
+                Ok(Reservation { port: PortId(port), mac, addresses, needs_ipv6 })
+            }
             Err(error) => {
                 self.state.port_numbers.give_back(port);
                 Err(error)
@@ -211,11 +229,11 @@ impl Control {
         &mut self,
         name: &str,
         sandbox: &str,
-        reserved: &Reservation,
+        reserved: &mut Reservation,
         source: Source,
         options: EndpointOptions,
         config: types::EndpointConfig,
-    ) -> Result<Endpoint> {
+    ) -> Result<(Endpoint, Option<String>)> {
         let id = crate::names::new_id()?;
         let port_type =
             if matches!(source, Source::Descriptor(_)) { PortType::Fd } else { options.port_type };
@@ -226,6 +244,7 @@ impl Control {
                 interface::adopt(foreign)?
             }
         };
+        let warning = self.go_without_ipv6(sandbox, name, reserved, &made);
         let endpoint = Endpoint {
             id,
             network: name.to_owned(),
@@ -237,10 +256,32 @@ impl Control {
             aliases: config.aliases,
             priority: config.gw_priority,
             sysctls: options.sysctls,
+            gone: None,
         };
         let gateways = self.default_routes(sandbox, Some(&endpoint)).gateways_of(endpoint.port);
         self.hand_over(sandbox, &endpoint, gateways, made).await?;
-        Ok(endpoint)
+        Ok((endpoint, warning))
+    }
+
+    /// Takes back the IPv6 address of an interface that cannot have one. Returns the warning about it.
+    pub(crate) fn go_without_ipv6(
+        &mut self,
+        sandbox: &str,
+        network: &str,
+        reserved: &mut Reservation,
+        made: &Made,
+    ) -> Option<String> {
+        let why = made.without_ipv6.as_ref()?;
+        let is_v4 = |net: &IpNet| net.addr().is_ipv4();
+        let (kept, given_back) = std::mem::take(&mut reserved.addresses).into_iter().partition(is_v4);
+        reserved.addresses = kept;
+        let given_back: Vec<IpNet> = given_back;
+        if let Some(network) = self.state.networks.get_mut(network) {
+            network.pools.release(&given_back);
+        }
+        let warning = format!("sandbox {sandbox:?} is on network {network:?} without IPv6: {why}");
+        tracing::warn!("{warning}");
+        Some(warning)
     }
 
     /// Hands the interface made for an endpoint to the datapath. If it fails nothing is left.
@@ -301,6 +342,7 @@ impl Control {
             mac: reserved.mac,
             mtu: network.options.mtu,
             addresses: &reserved.addresses,
+            needs_ipv6: reserved.needs_ipv6,
             sysctls: &options.sysctls,
             unique: &interface::unique_name(id),
         };
@@ -354,6 +396,8 @@ impl Control {
             mtu: network.options.mtu,
             aliases: endpoint.aliases.clone(),
             gw_priority: endpoint.priority,
+            status: types::Status::of(endpoint.gone.as_deref()),
+            gone_since: endpoint.gone.clone().unwrap_or_default(),
             ports: self.show_ports_at(sandbox, endpoint.port),
         }
     }
@@ -365,6 +409,7 @@ fn reserve_addresses(
     wanted: &[IpAddr],
     mac: Option<Mac>,
 ) -> Result<(Mac, Vec<IpNet>)> {
+    refuse_same_elsewhere(network, name, wanted)?;
     let taken = network.pools.take(wanted);
     let addresses =
         taken.map_err(|error| Error::new(error.code, format!("network {name:?}: {}", error.message)))?;
@@ -378,6 +423,28 @@ fn reserve_addresses(
             Err(error)
         }
     }
+}
+
+/// Refuses to choose an address that another host would choose, too: of a network whose hosts are only
+/// listed, where no range is this host's own.
+fn refuse_same_elsewhere(network: &Network, name: &str, wanted: &[IpAddr]) -> Result<()> {
+    let is_listed = |overlay: &Overlay| !overlay.shared && !overlay.peers.is_empty();
+    if !network.overlay.as_ref().is_some_and(is_listed) {
+        return Ok(());
+    }
+    for family in Family::ALL.into_iter().filter(|family| network.pools.has(*family)) {
+        let mut pools = network.pools.iter().filter(|pool| Family::of(pool.gateway()) == family);
+        let is_chosen = !wanted.iter().any(|address| Family::of(*address) == family);
+        if let Some(pool) = pools.find(|pool| is_chosen && pool.plan().range.is_none()) {
+            let subnet = pool.subnet();
+            let message = format!(
+                "network {name:?} has other hosts, which would give the same addresses of {subnet}: ask for one, \
+                 or make the network with an --ip-range of {subnet} on each host, another on each"
+            );
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
+    }
+    Ok(())
 }
 
 /// The MAC address asked for; or one made of the IPv4 address, as Docker made them; or a random one.

@@ -28,6 +28,9 @@ const LOCALHOST: &str = "127.0.0.1\tlocalhost\n\
     ff02::1\tip6-allnodes\n\
     ff02::2\tip6-allrouters\n";
 
+/// The usual name of the control socket, and that of the folder beside it.
+const SOCKET: &str = "control.sock";
+const FOLDER: &str = "sandboxes";
 const HOSTS: &str = "hosts";
 const HOSTNAME: &str = "hostname";
 const RESOLV_CONF: &str = "resolv.conf";
@@ -51,9 +54,13 @@ pub struct Paths {
 }
 
 impl Files {
-    /// Files in the folder of the control socket. `resolv_conf` is the host's, for what is inherited.
+    /// Files beside the control socket, in a folder that no other daemon has: `sandboxes`, or for a socket of
+    /// another name than the usual one that name in front of it. `resolv_conf` is the host's, for what is
+    /// inherited.
     pub fn new(socket: &Path, resolv_conf: PathBuf) -> Self {
-        let folder = socket.parent().unwrap_or(Path::new(".")).join("sandboxes");
+        let name = socket.file_name().unwrap_or_default().to_string_lossy();
+        let own = if name == SOCKET { FOLDER.to_owned() } else { format!("{name}.{FOLDER}") };
+        let folder = socket.parent().unwrap_or(Path::new(".")).join(own);
         Self { folder: std::path::absolute(&folder).unwrap_or(folder), resolv_conf }
     }
 

@@ -31,6 +31,7 @@ use crate::error::refused;
 use crate::error::{Code, Error, Result};
 use crate::names;
 use crate::network::options::{PortType, Sysctl};
+use crate::sandbox::ipv6;
 
 /// Frames an interface's queue towards the switch holds.
 pub(crate) const QUEUE_FRAMES: u32 = 1000;
@@ -52,6 +53,8 @@ pub struct Wish<'a> {
     pub mtu: u16,
     /// Its addresses.
     pub addresses: &'a [IpNet],
+    /// Whether its IPv6 address was asked for, so that there is no interface without it.
+    pub needs_ipv6: bool,
     /// Settings of the kernel's for it.
     pub sysctls: &'a [Sysctl],
     /// A name nothing else in the daemon's namespaces has.
@@ -71,6 +74,8 @@ pub struct Made {
     pub accepts: Accepts,
     /// Remains of it to destroy when it goes.
     pub remains: Remains,
+    /// The reason why it is without the IPv6 address it was to have, if it is.
+    pub without_ipv6: Option<String>,
 }
 
 /// Remains of an interface to destroy.
@@ -84,6 +89,8 @@ pub enum Remains {
         far: String,
         /// The namespace it is in.
         side: Arc<NetNs>,
+        /// The packet socket on it.
+        socket: OwnedFd,
     },
 }
 
@@ -96,11 +103,17 @@ impl Remains {
         }
     }
 
+    /// Whether the interface is gone that it is a packet socket of. Of a TAP the datapath says it.
+    pub fn has_vanished(&self) -> bool {
+        let (Self::Descriptor(fd) | Self::Veth { socket: fd, .. }) = self;
+        packet::interface(fd).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Destroys it. Waits for RCU grace periods: tens of milliseconds.
     pub fn destroy(self) {
         match self {
             Self::Descriptor(fd) => drop(fd),
-            Self::Veth { far, side } => {
+            Self::Veth { far, side, socket: _ } => {
                 // Both fail only when the sandbox's namespace went first and took the pair along.
                 let _ = run_in(&side, || Netlink::open().map(|mut netlink| netlink.delete_link(&far)));
             }
@@ -124,7 +137,7 @@ impl FarSide {
     pub fn new() -> io::Result<Self> {
         let netns = NetNs::anonymous()?;
         let netlink = run_in(&netns, || {
-            disable_ipv6("default")?;
+            ipv6::disable("default")?;
             Netlink::open()
         })??;
         Ok(Self { netns: Arc::new(netns), netlink })
@@ -148,9 +161,9 @@ impl FarSide {
         self.netns.as_fd().try_clone_to_owned()
     }
 
-    /// Remains to destroy of the pair whose far end is called `far`.
-    pub fn remains(&self, far: String) -> Remains {
-        Remains::Veth { far, side: Arc::clone(&self.netns) }
+    /// Remains to destroy of the pair whose far end is called `far`, with a packet socket on it.
+    pub fn remains(&self, far: String, socket: OwnedFd) -> Remains {
+        Remains::Veth { far, side: Arc::clone(&self.netns), socket }
     }
 
     /// Deletes every pair but those whose far ends are in `used`.
@@ -219,7 +232,7 @@ pub fn adopt(foreign: ForeignFd) -> Result<Made> {
         Error::new(Code::WrongKind, message)
     })?;
     let remains = Remains::Descriptor(copy(&fd)?);
-    Ok(Made { name: None, fd, kind, accepts, remains })
+    Ok(Made { name: None, fd, kind, accepts, remains, without_ipv6: None })
 }
 
 /// In the sandbox's namespace: makes a TAP under its final name.
@@ -252,9 +265,10 @@ fn make_tap_and_move(netns: &NetNs, wish: &Wish<'_>) -> Result<Made> {
 }
 
 fn finish_tap(name: String, fd: OwnedFd, accepts: Accepts, wish: &Wish<'_>) -> Result<Made> {
-    configure(&name, wish)?;
+    let without_ipv6 = configure(&name, wish)?;
     let remains = Remains::Descriptor(copy(&fd)?);
-    Ok(Made { name: Some(name), fd, kind: DeviceKind::Tap { vnet_header: true }, accepts, remains })
+    let kind = DeviceKind::Tap { vnet_header: true };
+    Ok(Made { name: Some(name), fd, kind, accepts, remains, without_ipv6 })
 }
 
 fn make_veth(netns: &NetNs, wish: &Wish<'_>, side: &mut FarSide) -> Result<Made> {
@@ -277,28 +291,22 @@ fn finish_veth(name: String, netns: &NetNs, wish: &Wish<'_>, side: &mut FarSide)
     let opened = run_in(&side.netns, || packet::open(far)).and_then(|opened| opened);
     let fd = opened.map_err(|error| failed("open a packet socket", &error))?;
     let configured = run_in(netns, || configure(&name, wish));
-    configured.map_err(|error| failed("enter the network namespace", &error))??;
-    let remains = Remains::Veth { far: far.to_owned(), side: Arc::clone(&side.netns) };
+    let without_ipv6 = configured.map_err(|error| failed("enter the network namespace", &error))??;
+    let remains = side.remains(far.to_owned(), copy(&fd)?);
     Ok(Made {
         name: Some(name),
         fd,
         kind: DeviceKind::Packet(packet::Framing::VnetHeader),
         accepts: Accepts::ALL,
         remains,
+        without_ipv6,
     })
 }
 
-/// In the sandbox's namespace: gives an interface all that was wished for, and loopback its life.
-fn configure(name: &str, wish: &Wish<'_>) -> Result<()> {
-    let ipv6 = wish.addresses.iter().any(|net| Family::of(net.addr()) == Family::V6);
-    // As Docker does: without an IPv6 network there is no IPv6, and no chatter of it. With one, addresses and
-    // routes are those given here, not what a router advertises, and the link-local address is certain.
-    let settings: &[(&str, &str)] =
-        if ipv6 { &[("accept_ra", "0"), ("accept_dad", "0")] } else { &[("disable_ipv6", "1")] };
-    for (setting, value) in settings {
-        set_ipv6(name, setting, value)
-            .map_err(|error| failed(&format!("set IPv6's {setting} of {name:?} to {value}"), &error))?;
-    }
+/// In the sandbox's namespace: gives an interface all that was wished for, and loopback its life. Returns why
+/// it is without IPv6, if it is against the wish.
+fn configure(name: &str, wish: &Wish<'_>) -> Result<Option<String>> {
+    let without_ipv6 = set_ipv6(name, wish)?;
     wish.sysctls.iter().try_for_each(|sysctl| set_sysctl(name, sysctl))?;
     let mut netlink = Netlink::open().map_err(|error| failed("open a netlink socket", &error))?;
     let change = LinkChange {
@@ -310,10 +318,29 @@ fn configure(name: &str, wish: &Wish<'_>) -> Result<()> {
     };
     netlink.remove_qdisc(name).map_err(refused)?;
     netlink.change(name, change).map_err(refused)?;
-    for address in wish.addresses {
-        netlink.add_address(name, *address).map_err(refused)?;
+    for address in wish.addresses.iter().filter(|net| without_ipv6.is_none() || net.addr().is_ipv4()) {
+        let given = netlink.add_address(name, *address);
+        given.map_err(|error| ipv6::refused_address(name, *address, error))?;
     }
-    netlink.set_up("lo").map_err(refused)
+    netlink.set_up("lo").map_err(refused)?;
+    Ok(without_ipv6)
+}
+
+/// Switches IPv6 on or off, as the addresses want it. As Docker does: without an IPv6 network there is no
+/// IPv6, and no chatter of it. Returns why it cannot be on, where an IPv4 address is enough.
+fn set_ipv6(name: &str, wish: &Wish<'_>) -> Result<Option<String>> {
+    let has = |family| wish.addresses.iter().any(|net| Family::of(net.addr()) == family);
+    if !has(Family::V6) {
+        return ipv6::hush(name).map(|()| None);
+    }
+    match ipv6::enable_static(name) {
+        Ok(()) => Ok(None),
+        Err(why) if has(Family::V4) && !wish.needs_ipv6 => Ok(Some(why)),
+        Err(why) => {
+            let message = format!("interface {name:?} cannot have IPv6: {why}: give it an IPv4 address only");
+            Err(Error::new(Code::InvalidArgument, message))
+        }
+    }
 }
 
 /// Tries the name wished for, or the prefix with one number after the other until one is free.
@@ -337,19 +364,6 @@ fn first_free_name<T>(
     let message =
         format!("interface names {}0 to {}9999 are in use in the sandbox", wish.prefix, wish.prefix);
     Err(Error::new(Code::InterfaceInUse, message))
-}
-
-/// Switches IPv6 off on an interface of the calling thread's namespace.
-pub(crate) fn disable_ipv6(interface: &str) -> io::Result<()> {
-    set_ipv6(interface, "disable_ipv6", "1")
-}
-
-/// Writes one of IPv6's settings of an interface. A kernel without IPv6 has none.
-fn set_ipv6(interface: &str, setting: &str, value: &str) -> io::Result<()> {
-    match std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/{setting}"), value) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
 }
 
 /// Writes a setting that was asked for.

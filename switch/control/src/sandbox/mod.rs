@@ -4,16 +4,22 @@
 //! |---|---|
 //! | [`mode`] | whose network a sandbox uses |
 //! | [`endpoints`] | connecting to networks |
-//! | [`interface`] [`default_route`] | what is made in its namespace |
+//! | [`gone`] [`again`] | containers that are gone, and that are back |
+//! | [`interface`] [`ipv6`] [`default_route`] | what is made in its namespace |
+//! | [`mounts`] | the name of its namespace, as others see it |
 //! | [`files`] | what it finds under `/etc` |
 //! | [`announce`] | telling a network of a new endpoint |
 
+pub(crate) mod again;
 pub mod announce;
 pub mod default_route;
 pub mod endpoints;
 pub mod files;
+pub(crate) mod gone;
 pub mod interface;
+pub(crate) mod ipv6;
 pub mod mode;
+pub(crate) mod mounts;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -43,7 +49,7 @@ impl Control {
         let mut warnings = Vec::new();
         match mode::Wish::parse(wish.networks)? {
             mode::Wish::Networks(networks) => {
-                self.create_connected(&wish.name, wish.hostname, networks).await?;
+                warnings = self.create_connected(&wish.name, wish.hostname, networks).await?;
                 self.grant_or_drop(&wish.name, wishes).await?;
             }
             mode::Wish::Host => {
@@ -69,30 +75,33 @@ impl Control {
         granted
     }
 
-    /// Makes a sandbox with a network namespace of its own.
+    /// Makes a sandbox with a network namespace of its own. Returns warnings for whoever asked for it.
     async fn create_connected(
         &mut self,
         name: &str,
         hostname: Option<String>,
         networks: Vec<types::NetworkWish>,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         // Before anything is made: most refusals are for a name that is misspelt.
         networks.iter().try_for_each(|network| self.state.network_name(&network.network).map(drop))?;
 
         let netns = self.make_namespace(name)?;
         let place = Place { path: named_path(name), identity: identity(&netns)? };
+        self.note_mounts(&place);
         let mut sandbox = self.new_sandbox(Some(place))?;
         (sandbox.hostname, sandbox.made) = (Some(hostname.unwrap_or_else(|| name.to_owned())), true);
         self.state.sandboxes.insert(name.to_owned(), sandbox);
+        let mut warnings = Vec::new();
         for network in networks {
-            let connect =
-                types::Connect { container: name.to_owned(), endpoint_config: network.endpoint_config };
-            if let Err(error) = self.connect(&network.network, connect).await {
-                self.drop_sandbox(name).await.done().await;
-                return Err(error);
+            match self.join(&network.network, name, network.endpoint_config).await {
+                Ok(warning) => warnings.extend(warning),
+                Err(error) => {
+                    self.drop_sandbox(name).await.done().await;
+                    return Err(error);
+                }
             }
         }
-        Ok(())
+        Ok(warnings)
     }
 
     /// Makes a sandbox that shares the network of another one, and its host name, as Docker does. Where
@@ -132,18 +141,32 @@ impl Control {
     /// Attaches a namespace or a descriptor that someone else made.
     pub async fn attach(&mut self, wish: types::Attach) -> Result<types::Sandbox> {
         names::check("sandbox", &wish.name)?;
-        self.refuse_taken(&wish.name)?;
+        let is_away = self.state.sandboxes.get(&wish.name).is_some_and(Sandbox::is_away);
+        if !is_away {
+            self.refuse_taken(&wish.name)?;
+        }
         let wishes = Wishes::parse(&wish.publish, &wish.expose, wish.publish_all)?;
         let network = self.state.network_name(wish.network.as_deref().unwrap_or(DEFAULT_NETWORK))?;
         let (place, source) = find_source(&wish)?;
+        if is_away {
+            let (found, config) = ((place, source), wish.endpoint_config);
+            let warning = self.attach_again(&wish.name, &network, found, config, wishes).await?;
+            return Ok(types::Sandbox {
+                warnings: warning.into_iter().collect(),
+                ..self.sandbox(&wish.name)?
+            });
+        }
         let sandbox = self.new_sandbox(place)?;
         self.state.sandboxes.insert(wish.name.clone(), sandbox);
-        if let Err(error) = self.add_endpoint(&network, &wish.name, source, wish.endpoint_config).await {
-            self.drop_sandbox(&wish.name).await.done().await;
-            return Err(error);
-        }
+        let warning = match self.add_endpoint(&network, &wish.name, source, wish.endpoint_config).await {
+            Ok(warning) => warning,
+            Err(error) => {
+                self.drop_sandbox(&wish.name).await.done().await;
+                return Err(error);
+            }
+        };
         self.grant_or_drop(&wish.name, wishes).await?;
-        self.sandbox(&wish.name)
+        Ok(types::Sandbox { warnings: warning.into_iter().collect(), ..self.sandbox(&wish.name)? })
     }
 
     /// Removes a sandbox that [`create_sandbox`](Self::create_sandbox) made, and its namespace.
@@ -200,6 +223,7 @@ impl Control {
         let network = sandbox.endpoints.first().map(|endpoint| endpoint.network.as_str());
         let files = self.files.paths(name, sandbox).unwrap_or_default();
         let shown = |path: PathBuf| path.display().to_string();
+        let gone = self.gone_since(sandbox);
         types::Sandbox {
             name: name.to_owned(),
             id: sandbox.id.to_string(),
@@ -211,6 +235,8 @@ impl Control {
             hosts_path: shown(files.hosts),
             hostname_path: shown(files.hostname),
             resolv_conf_path: shown(files.resolv_conf),
+            status: types::Status::of(gone),
+            gone_since: gone.unwrap_or_default().to_owned(),
             endpoints: sandbox.endpoints.iter().map(|endpoint| self.show_endpoint(name, endpoint)).collect(),
             ports: publish::published::show(&sandbox.published, &sandbox.exposed, |_| true),
             warnings: Vec::new(),
@@ -219,12 +245,12 @@ impl Control {
 
     /// The path of the network namespace that a sandbox uses.
     fn namespace_path(&self, sandbox: &Sandbox) -> Option<PathBuf> {
-        let place = match &sandbox.mode {
-            Mode::Own => &sandbox.place,
+        let owner = match &sandbox.mode {
+            Mode::Own => sandbox,
             Mode::Host => return Some(PathBuf::from(format!("/proc/{}/ns/net", std::process::id()))),
-            Mode::Shared(other) => &self.state.sandboxes.get(other)?.place,
+            Mode::Shared(other) => self.state.sandboxes.get(other)?,
         };
-        place.as_ref().map(|place| place.path.clone())
+        owner.place.as_ref().map(|place| self.path_for_all(place, owner.made))
     }
 
     /// Refuses to take away a network that others share.
@@ -254,6 +280,7 @@ impl Control {
             endpoints: Vec::new(),
             published: Vec::new(),
             exposed: Vec::new(),
+            gone: None,
         })
     }
 

@@ -124,6 +124,9 @@ pub struct Sandbox {
     /// The ports that it is said to serve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed: Vec<Exposed>,
+    /// When its container was found to be gone (RFC 3339), if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<String>,
 }
 
 /// The place of a network namespace.
@@ -164,6 +167,9 @@ pub struct Endpoint {
     pub priority: i32,
     /// Settings of the kernel's for its interface.
     pub sysctls: Vec<Sysctl>,
+    /// When its interface was found to be gone (RFC 3339), if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<String>,
 }
 
 impl Default for State {

@@ -33,6 +33,14 @@ impl Mode {
         }
     }
 
+    /// The name of the sandbox whose network it shares, if it does.
+    pub fn shared(&self) -> Option<&str> {
+        match self {
+            Self::Shared(other) => Some(other),
+            Self::Own | Self::Host => None,
+        }
+    }
+
     /// Refuses to change which networks the sandbox of this name is on, unless it has its own.
     ///
     /// # Errors

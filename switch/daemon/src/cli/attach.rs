@@ -77,6 +77,7 @@ impl Attach {
             publish_all: self.ports.publish_all,
         };
         let sandbox: types::Sandbox = client.post("/sandboxes/attach", &body).await?;
+        sandbox.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
         if self.json.json {
             return print_json(&sandbox);
         }

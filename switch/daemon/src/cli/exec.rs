@@ -72,6 +72,10 @@ fn enter(sandbox: &types::Sandbox) -> Result<(), Failure> {
             sandbox.name
         )));
     }
+    if sandbox.status == types::Status::Gone {
+        let types::Sandbox { name, gone_since, .. } = sandbox;
+        return Err(Failure(format!("sandbox {name:?} is gone since {gone_since}: attach or make it again")));
+    }
     let entered = NetNs::open(Path::new(&sandbox.netns)).and_then(|netns| netns.enter());
     entered.map_err(|error| {
         let mend = if error.kind() == ErrorKind::PermissionDenied { ": run this as root" } else { "" };

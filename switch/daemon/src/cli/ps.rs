@@ -29,8 +29,18 @@ impl Ps {
             return print_json(&client.get::<Vec<types::Endpoint>>("/endpoints").await?);
         }
         let sandboxes: Vec<types::Sandbox> = client.get("/sandboxes").await?;
-        let headings =
-            ["SANDBOX", "NETWORK", "INTERFACE", "MAC ADDRESS", "IPV4", "IPV6", "TYPE", "PORT", "PORTS"];
+        let headings = [
+            "SANDBOX",
+            "NETWORK",
+            "INTERFACE",
+            "MAC ADDRESS",
+            "IPV4",
+            "IPV6",
+            "TYPE",
+            "PORT",
+            "STATUS",
+            "PORTS",
+        ];
         let rows: Vec<Vec<String>> = sandboxes.into_iter().flat_map(rows).collect();
         print(&table::render(&headings, &rows));
         Ok(ExitCode::SUCCESS)
@@ -40,8 +50,8 @@ impl Ps {
 fn rows(sandbox: types::Sandbox) -> Vec<Vec<String>> {
     if sandbox.endpoints.is_empty() {
         let rest = std::iter::repeat_n(String::new(), 6);
-        let ports = publish::summary(&sandbox.ports);
-        return vec![[sandbox.name, sandbox.network_mode].into_iter().chain(rest).chain([ports]).collect()];
+        let ends = [status(sandbox.status, &sandbox.gone_since), publish::summary(&sandbox.ports)];
+        return vec![[sandbox.name, sandbox.network_mode].into_iter().chain(rest).chain(ends).collect()];
     }
     sandbox.endpoints.into_iter().map(row).collect()
 }
@@ -58,6 +68,17 @@ fn row(endpoint: types::Endpoint) -> Vec<String> {
         with_prefix(endpoint.ipv6_address, endpoint.ipv6_prefix_len),
         endpoint.port_type,
         endpoint.port.to_string(),
+        status(endpoint.status, &endpoint.gone_since),
         publish::summary(&endpoint.ports),
     ]
+}
+
+/// `up`, or since when it is gone, to the second.
+fn status(status: types::Status, gone_since: &str) -> String {
+    match status {
+        types::Status::Up => "up".to_owned(),
+        types::Status::Gone => {
+            format!("gone since {}Z", gone_since.split('.').next().unwrap_or_default())
+        }
+    }
 }

@@ -133,6 +133,10 @@ pub struct Sandbox {
     pub hostname_path: String,
     /// The path of what it is to find as `/etc/resolv.conf`, or nothing.
     pub resolv_conf_path: String,
+    /// Whether its container is there.
+    pub status: Status,
+    /// Since when it is gone (RFC 3339), or nothing.
+    pub gone_since: String,
     /// Its endpoints, in the order they were made.
     pub endpoints: Vec<Endpoint>,
     /// Its published ports.
@@ -188,6 +192,27 @@ pub struct Endpoint {
     pub aliases: Vec<String>,
     /// Its priority: the higher, the rather it provides the default route of its sandbox.
     pub gw_priority: i32,
+    /// Whether its interface is there.
+    pub status: Status,
+    /// Since when it is gone (RFC 3339), or nothing.
+    pub gone_since: String,
     /// The published ports of its sandbox that lead to it.
     pub ports: Ports,
+}
+
+/// Whether a container, or an interface in it, is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is there.
+    Up,
+    /// It is gone; its addresses and published ports are kept for it.
+    Gone,
+}
+
+impl Status {
+    /// The status of what is gone since then, if it is.
+    pub fn of(gone: Option<&str>) -> Self {
+        if gone.is_some() { Self::Gone } else { Self::Up }
+    }
 }
