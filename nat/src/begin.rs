@@ -49,6 +49,7 @@ impl Nat {
         let end = outside_end(&packet.tuple);
         if let Some(binding) = self.bindings.find(&end).copied() {
             may_reach(from, binding.network)?;
+            self.is_open(&binding)?;
             return self.begin_hairpin_to_binding(packet, from, &binding, now);
         }
         if !names_target(packet) {
@@ -150,6 +151,7 @@ impl Nat {
         }
         let end = tuple.target_end();
         if let Some(binding) = self.bindings.find(&end).copied() {
+            self.is_open(&binding)?;
             may_begin(packet)?;
             self.make_room(binding.sandbox).map_err(Fate::Dropped)?;
             let target = self.inbound_target(tuple, &binding).map_err(Fate::Dropped)?;
@@ -172,6 +174,13 @@ impl Nat {
         let inside = self.mappings.get(mapping).inside_end();
         let target = answer_tuple(tuple, inside, tuple.source, tuple.source_port);
         self.let_in(tuple, target, mapping, sandbox, now)
+    }
+
+    /// Whether a publication takes new flows. Who begins one all the same is told like one at a port that
+    /// nobody listens on.
+    fn is_open(&self, binding: &Binding) -> Result<(), Fate> {
+        let closed = self.closed.contains(binding);
+        if closed { Err(Fate::Dropped(DropReason::NatNoFlow)) } else { Ok(()) }
     }
 
     /// The packets that a published port's container sends to a client outside.

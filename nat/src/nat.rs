@@ -86,6 +86,8 @@ pub struct Nat {
     pub(crate) mappings: Mappings,
     pub(crate) ports: Ports,
     pub(crate) bindings: Bindings,
+    /// Publications that take no new flows.
+    pub(crate) closed: BTreeSet<Binding>,
     pub(crate) fragments: Fragments,
     pub(crate) unsolicited: Unsolicited,
     pub(crate) identifications: Identifications,
@@ -107,6 +109,7 @@ impl Nat {
             identifications: Identifications::new(hash),
             ports: Ports::default(),
             bindings: Bindings::default(),
+            closed: BTreeSet::new(),
             fragments: Fragments::new(limits.datagrams, limits.fragments_waiting, limits.timeouts.datagram),
             unsolicited: Unsolicited::new(limits.unsolicited, limits.timeouts.unsolicited),
             host: BTreeSet::new(),
@@ -152,14 +155,25 @@ impl Nat {
     pub fn remove_binding(&mut self, binding: &Binding) -> bool {
         let removed = self.bindings.remove(binding);
         if removed {
-            let ended = self.end_flows(|flow, _| {
-                let mut end = flow.tuple(Side::Initiator).target_end();
-                end.realm = Realm::OUTSIDE;
-                flow.origin == Origin::Published && binding.holds(&end)
-            });
+            self.closed.remove(binding);
+            let ended = self.end_flows(|flow, _| is_of(flow, binding));
             self.untold.extend(ended.into_iter().filter(|flow| flow.class == Class::Tcp));
         }
         removed
+    }
+
+    /// Has a publication take no new flows, or take some again. Those there are go on.
+    pub fn set_closed(&mut self, binding: &Binding, closed: bool) {
+        if closed {
+            self.closed.insert(*binding);
+        } else {
+            self.closed.remove(binding);
+        }
+    }
+
+    /// Whether a publication has any flow that has not said all.
+    pub fn is_in_use(&self, binding: &Binding) -> bool {
+        self.flows.iter().any(|(_, flow)| !flow.class.is_spent() && is_of(flow, binding))
     }
 
     /// The published ports.
@@ -412,6 +426,12 @@ impl Nat {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         spread(self.random)
     }
+}
+
+/// Whether a flow is one of a publication's.
+fn is_of(flow: &Flow, binding: &Binding) -> bool {
+    let end = End { realm: Realm::OUTSIDE, ..flow.tuple(Side::Initiator).target_end() };
+    flow.origin == Origin::Published && binding.holds(&end)
 }
 
 /// Free ports below which more are wanted: who uses many soon needs many.

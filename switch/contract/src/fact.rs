@@ -62,6 +62,8 @@ pub enum Fact {
     Grant(Protocol, IpAddr, Vec<RangeInclusive<u16>>),
     /// Published ports.
     Binding(Binding),
+    /// Published ports that take no new flows, while those there are go on.
+    Closed(Binding),
     /// The sockets of a published range, by pages of [`CHUNK`](crate::relay::CHUNK) in the order of ports.
     Sockets(Relayed, u16),
     /// The addresses that the clients at the sockets of a published range are led to.
@@ -101,6 +103,8 @@ pub enum Key {
     Grant(Protocol, IpAddr),
     /// The key of [`Fact::Binding`].
     Binding(Binding),
+    /// The key of [`Fact::Closed`].
+    Closed(Binding),
     /// The key of [`Fact::Sockets`].
     Sockets(Relayed, u16),
     /// The key of [`Fact::Targets`].
@@ -127,6 +131,7 @@ impl Fact {
             Self::Uplink(place, _) => Key::Uplink(*place),
             Self::Grant(protocol, address, _) => Key::Grant(*protocol, *address),
             Self::Binding(binding) => Key::Binding(*binding),
+            Self::Closed(binding) => Key::Closed(*binding),
             Self::Sockets(relayed, page) => Key::Sockets(*relayed, *page),
             Self::Targets(relayed, _) => Key::Targets(*relayed),
             Self::Claim(claimed) => Key::Claim(*claimed),

@@ -13,6 +13,7 @@ use vswitch_frame::{Mac, NetworkId, PortId};
 use crate::claim::Protocol;
 use crate::fact::{Fact, Key};
 use crate::flows::{FlowPage, FlowQuery, Stats};
+use crate::relay::Binding;
 
 /// Something control wants done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,6 +71,8 @@ pub enum Question {
     Flows(FlowQuery),
     /// Asks how many flows there are, and what was counted of them.
     CountFlows,
+    /// Asks whether published ports have any flow.
+    InUse(Binding),
 }
 
 /// The version that a control and a datapath must share to work together when neither started the other.
@@ -105,6 +108,8 @@ pub enum Reply {
     Paths(Vec<(IpAddr, u32)>),
     /// A page of the flows.
     Flows(FlowPage),
+    /// Whether they have.
+    InUse(bool),
     /// The counts of the translator, flows among them, and the most flows there may be.
     FlowCount(Stats, usize),
 }

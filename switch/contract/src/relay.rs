@@ -78,4 +78,6 @@ pub struct Targets {
     pub v4: Option<Target>,
     /// An IPv6 address of it.
     pub v6: Option<Target>,
+    /// The fate of relays that lead elsewhere.
+    pub established: Established,
 }

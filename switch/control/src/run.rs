@@ -91,6 +91,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let (handle, jobs) = actor::channel();
     let cluster = control.join_cluster(options.cluster.as_ref(), source, &handle).await?;
     let vanished = tokio::spawn(sandbox::gone::follow(handle.clone()));
+    let drained = tokio::spawn(publish::drain::follow(handle.clone()));
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
     let uplink = uplink.map_err(|error| failed("follow the uplink", &error))?;
@@ -101,6 +102,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     jobs.work(&mut control, stop).await;
     server.abort();
     vanished.abort();
+    drained.abort();
     follower.abort();
     uplink.abort();
     tunnels.abort();

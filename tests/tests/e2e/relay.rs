@@ -215,7 +215,13 @@ fn clients_behind_other_interfaces_are_served_and_seen() {
         let by_udp = ask(&other.path(), address(target), &web);
         assert_eq!([seen, by_udp], [address("10.5.0.2"); 2], "{target}");
     }
-    world.vswitch(&["rule", "add", "--network", "net1", "--from", "10.5.0.2/32", "--action", "drop"]);
+    let rule = ["rule", "add", "--network", "net1", "--from", "10.5.0.2/32", "--action"];
+    let reject = world.vswitch(&[&rule[..], &["reject"]].concat());
+    let mut rejected = talk::connect(&other.path(), (address("10.5.0.1"), 8080).into());
+    let told = rejected.read(&mut [0; 1]).expect_err("a rule says no");
+    assert_eq!(told.kind(), ErrorKind::ConnectionReset);
+    world.vswitch(&["rule", "rm", reject.trim()]);
+    world.vswitch(&[&rule[..], &["drop"]].concat());
     let client = talk::connect(&other.path(), (address("10.5.0.1"), 8080).into());
     listener.set_nonblocking(true).expect("non-blocking");
     accepted_by_nobody(&world, &listener);

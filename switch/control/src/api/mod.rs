@@ -190,7 +190,7 @@ async fn unpublish(
     Path(id): Path<String>,
     body: Read<types::Specs>,
 ) -> Answer<types::Ports> {
-    handle.run(async move |control| control.unpublish(&id, &body.0.specs).await).await.map(Json)
+    handle.run(async move |control| control.unpublish(&id, &body.0.specs, body.0.drain).await).await.map(Json)
 }
 
 async fn list_endpoints(State(handle): State<Handle>) -> Answer<Vec<types::Endpoint>> {

@@ -230,7 +230,7 @@ mod tests {
         let address: IpAddr = [127, 0, 0, 1].into();
         let taken = std::net::UdpSocket::bind((address, 0)).expect("a socket");
         let port = taken.local_addr().expect("bound").port();
-        let first = port.saturating_sub(3);
+        let first = port.saturating_sub(7);
         let lendable =
             Lendable { ephemeral: first..=port, reserved: vec![port.saturating_add(1)..=u16::MAX] };
         let mut claims = Claims::new(100);

@@ -13,6 +13,7 @@ use vswitch_contract::fact::Facts;
 use vswitch_contract::flows::{FlowPage, FlowQuery, Stats};
 use vswitch_contract::network::Count;
 use vswitch_contract::order::{Order, Question, Reply, TABLE_PAGE, TableEntry};
+use vswitch_contract::relay::Binding;
 use vswitch_frame::{NetworkId, PortId};
 
 use super::shared::{Link, LinkError, Running};
@@ -128,6 +129,15 @@ impl Link {
         } else {
             Err(wrong(&reply).into())
         }
+    }
+
+    /// Whether published ports have any flow.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn is_in_use(&self, binding: Binding) -> Result<bool, LinkError> {
+        let reply = self.ask(&Order::Read(Question::InUse(binding))).await?;
+        if let Reply::InUse(in_use) = reply { Ok(in_use) } else { Err(wrong(&reply).into()) }
     }
 
     /// Counts of each rule since it was made or the datapath started, by its number.

@@ -8,9 +8,11 @@
 //! told anew.
 //!
 //! A record is the sandbox's until it is unpublished. After a start its ports are claimed again; one that
-//! somebody else has taken meanwhile leads nowhere, and the log says so.
+//! somebody else has taken meanwhile leads nowhere, and the log says so. One that is to be [drained](drain) is
+//! published no longer, and the sandbox's until its last flow has ended.
 
 pub mod claims;
+pub(crate) mod drain;
 mod owner;
 pub mod published;
 mod relays;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use vswitch_cluster::family::Family;
 use vswitch_contract::fact::{Fact, Key};
 use vswitch_contract::relay::Binding;
-use vswitch_contract::relay::Relayed;
+use vswitch_contract::relay::{Established, Relayed, Targets};
 use vswitch_frame::PortId;
 use vswitch_sys::filter::Families;
 
@@ -114,20 +116,29 @@ impl Control {
         self.ports(&name)
     }
 
-    /// Ends the publication of ports of a sandbox.
-    pub async fn unpublish(&mut self, key: &str, specs: &[String]) -> Result<types::Ports> {
+    /// Ends the publication of ports of a sandbox, with the connections that they have; or if they are to be
+    /// drained, when these have ended by themselves.
+    pub async fn unpublish(&mut self, key: &str, specs: &[String], drain: bool) -> Result<types::Ports> {
         let specs = parse(specs)?;
         let name = self.state.sandbox_name(key)?;
         let sandbox = self.state.sandbox(&name)?;
-        let missing = specs.iter().find(|spec| !sandbox.published.iter().any(|one| one.is_of(spec)));
+        let known = || sandbox.published.iter().chain(&sandbox.draining);
+        let missing = specs.iter().find(|spec| !known().any(|one| one.is_of(spec)));
         if let Some(spec) = missing {
             let message =
                 format!("sandbox {name:?} does not publish {spec} as a whole: see \"vswitch port {name}\"");
             return Err(Error::new(Code::PortNotFound, message));
         }
-        let (ended, kept) =
-            sandbox.published.iter().partition(|one| specs.iter().any(|spec| one.is_of(spec)));
+        let is_meant = |one: &&Published| specs.iter().any(|spec| one.is_of(spec));
+        let (mut ended, kept): (Vec<_>, Vec<_>) = sandbox.published.iter().partition(is_meant);
         sandbox.published = kept;
+        if drain {
+            sandbox.draining.append(&mut ended);
+        } else {
+            let (drained, draining): (Vec<_>, Vec<_>) = sandbox.draining.iter().partition(is_meant);
+            sandbox.draining = draining;
+            ended.extend(drained);
+        }
         self.lead_again(&name).await;
         self.release(ended).await.done().await;
         self.ports(&name)
@@ -220,7 +231,7 @@ impl Control {
 
     fn refuse_published(&self, wanted: &Published) -> Result<()> {
         for (name, sandbox) in self.state.sandboxes.iter() {
-            if sandbox.published.iter().any(|one| one.overlaps(wanted)) {
+            if sandbox.published.iter().chain(&sandbox.draining).any(|one| one.overlaps(wanted)) {
                 let place = wanted.place();
                 let message = format!(
                     "Bind for {place} failed: port is already allocated: sandbox {name:?} publishes it, choose \
@@ -235,6 +246,11 @@ impl Control {
     /// Gives up the claims of ports that are published no longer.
     pub(crate) async fn release(&mut self, published: Vec<Published>) -> Cleanup {
         let mut cleanup = Cleanup::default();
+        let was = |binding: &Binding| published.iter().any(|one| one.binds(binding));
+        let closed = |key: &Key| matches!(key, Key::Closed(binding) if was(binding));
+        if let Err(error) = self.link.remove_where(closed).await {
+            tracing::warn!("the datapath could not forget a published port: {error}");
+        }
         for one in published.iter().filter_map(Published::relayed) {
             if let Err(error) = self.close_sockets(one).await {
                 tracing::warn!("the datapath could not close a published port: {error}");
@@ -255,17 +271,22 @@ impl Control {
         let Some(sandbox) = self.state.sandboxes.get(name) else { return Ok(()) };
         let targets: Vec<Target> =
             Family::ALL.into_iter().filter_map(|family| self.target(name, family)).collect();
-        let claimed: Vec<Published> =
-            sandbox.published.iter().filter(|one| self.claims.holds(one)).copied().collect();
+        let claimed = |published: &[Published]| -> Vec<Published> {
+            published.iter().filter(|one| self.claims.holds(one)).copied().collect()
+        };
+        let (claimed, draining) = (claimed(&sandbox.published), claimed(&sandbox.draining));
         let bindings = |one: &Published| one.bindings(sandbox.number, &targets);
-        let wanted = claimed.iter().flat_map(bindings).collect();
+        let closed: Vec<Binding> = draining.iter().flat_map(bindings).collect();
+        let wanted = claimed.iter().flat_map(bindings).chain(closed.iter().copied()).collect();
         // Packets that are no longer translated come in at the socket, and packets that are now do not.
-        for one in &claimed {
+        for one in claimed.iter().chain(&draining) {
             let has = |is_v4: bool| bindings(one).iter().any(|binding| binding.host.is_ipv4() == is_v4);
             self.claims.set_translated(one, Families { v4: has(true), v6: has(false) });
         }
         let number = sandbox.number;
         self.bind(number, wanted).await?;
+        self.close(closed).await?;
+        self.relay(&draining, Targets { established: Established::GoOn, ..Targets::default() }).await?;
         let relayed = self.relay_targets(name);
         self.relay(&claimed, relayed).await
     }
@@ -290,7 +311,7 @@ impl Control {
     pub(crate) async fn restore_published(&mut self) {
         let mut kept = self.keep_published_sockets().await;
         for (name, sandbox) in self.state.sandboxes.clone() {
-            for published in sandbox.published {
+            for published in [sandbox.published, sandbox.draining].concat() {
                 if let Some(sockets) = published.relayed().and_then(|relayed| kept.remove(&relayed)) {
                     self.claims.take_up(published, sockets);
                     continue;
@@ -316,7 +337,8 @@ impl Control {
     /// Sockets of published ports that the datapath has. Sockets that nobody publishes, or that a control
     /// died over handing over, are closed.
     async fn keep_published_sockets(&self) -> BTreeMap<Relayed, Vec<Arc<OwnedFd>>> {
-        let published = self.state.sandboxes.values().flat_map(|sandbox| &sandbox.published);
+        let sandboxes = self.state.sandboxes.values();
+        let published = sandboxes.flat_map(|sandbox| sandbox.published.iter().chain(&sandbox.draining));
         let published: Vec<Relayed> = published.filter_map(Published::relayed).collect();
         let mut kept = self.link.sockets().await;
         let gone = kept.extract_if(.., |relayed, sockets| {

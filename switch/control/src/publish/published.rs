@@ -96,6 +96,13 @@ impl Published {
         format!("{}:{}", shown(self.hosts()[0]), self.host_ports)
     }
 
+    /// Whether a binding is of it.
+    pub fn binds(&self, binding: &Binding) -> bool {
+        let host = self.host.is_none_or(|host| host == binding.host);
+        let is_same = binding.protocol == self.protocol.into() && binding.host_port == self.host_ports.first;
+        host && is_same && binding.container_port == self.container_port
+    }
+
     /// Whether both want one port. An unspecified address is every address of its family.
     pub fn overlaps(&self, other: &Self) -> bool {
         let hosts = self.hosts().into_iter().any(|one| {

@@ -52,7 +52,8 @@ impl Control {
 
     /// Targets of clients at the sockets of a sandbox's published ports.
     pub(crate) fn relay_targets(&self, sandbox: &str) -> Targets {
-        Targets { v4: self.relay_target(sandbox, Family::V4), v6: self.relay_target(sandbox, Family::V6) }
+        let [v4, v6] = Family::ALL.map(|family| self.relay_target(sandbox, family));
+        Targets { v4, v6, ..Targets::default() }
     }
 
     fn relay_target(&self, sandbox: &str, family: Family) -> Option<Target> {

@@ -210,7 +210,8 @@ impl Control {
         if let Err(error) = self.bind(sandbox.number, Vec::new()).await {
             tracing::warn!("published ports of sandbox {name:?} may still lead somewhere: {error}");
         }
-        cleanup.join(self.release(std::mem::take(&mut sandbox.published)).await);
+        let published = [std::mem::take(&mut sandbox.published), std::mem::take(&mut sandbox.draining)];
+        cleanup.join(self.release(published.concat()).await);
         for endpoint in std::mem::take(&mut sandbox.endpoints) {
             cleanup.join(self.remove_endpoint(endpoint).await);
         }

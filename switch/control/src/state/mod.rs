@@ -121,6 +121,9 @@ pub struct Sandbox {
     /// Its published ports, in the order they were published.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
+    /// Ports that are published no longer, but for the flows that they have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub draining: Vec<Published>,
     /// The ports that it is said to serve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed: Vec<Exposed>,

@@ -47,12 +47,18 @@ pub(super) struct Publish {
 
 /// End the publication of ports
 ///
-/// What is not said may be anything: "unpublish web 80" ends all that lead to port 80.
+/// What is not said may be anything: "unpublish web 80" ends all that lead to port 80. Their connections are
+/// reset; with --drain they go on, and the port is held until the last has ended.
 ///
-/// Example: vswitch unpublish web 8080:80
+/// Examples:
+///   vswitch unpublish web 8080:80
+///   vswitch unpublish --drain web 8080:80
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Unpublish {
+    /// Let connections end by themselves
+    #[arg(long)]
+    drain: bool,
     #[command(flatten)]
     specs: Specs,
     #[command(flatten)]
@@ -87,7 +93,7 @@ pub(super) struct Port {
 
 impl Publish {
     pub(super) async fn run(self, client: &Client) -> Outcome {
-        let ports = self.specs.send(client, "/publish").await?;
+        let ports = self.specs.send(client, "/publish", false).await?;
         if self.json.json {
             return print_json(&ports);
         }
@@ -98,7 +104,7 @@ impl Publish {
 
 impl Unpublish {
     pub(super) async fn run(self, client: &Client) -> Outcome {
-        let ports = self.specs.send(client, "/unpublish").await?;
+        let ports = self.specs.send(client, "/unpublish", self.drain).await?;
         if self.json.json {
             return print_json(&ports);
         }
@@ -109,8 +115,8 @@ impl Unpublish {
 
 impl Specs {
     /// Has them published or not; the ports that are published then.
-    async fn send(&self, client: &Client, route: &str) -> Result<Ports, Failure> {
-        let body = types::Specs { specs: self.specs.clone() };
+    async fn send(&self, client: &Client, route: &str, drain: bool) -> Result<Ports, Failure> {
+        let body = types::Specs { specs: self.specs.clone(), drain };
         client.post(&path("/sandboxes/", &self.sandbox, route), &body).await
     }
 }

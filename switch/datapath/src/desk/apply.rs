@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vswitch_contract::fact::{Change, Fact, Held};
 use vswitch_contract::order::{Reply, Step};
-use vswitch_contract::relay::{Established, Targets};
+use vswitch_contract::relay::Targets;
 use vswitch_contract::reserved::{self, UPLINKS_MAX};
 use vswitch_contract::uplink::UplinkSpec;
 use vswitch_engine::{Network, PublishedPorts};
@@ -92,6 +92,7 @@ impl Datapath {
             }
             Fact::Binding(binding) if is_there => return self.add_binding(binding),
             Fact::Binding(binding) => self.remove_binding(binding),
+            Fact::Closed(binding) => self.nat.set_closed(binding, is_there),
             Fact::Sockets(relayed, page) => {
                 let sockets = if is_there { held.fds.as_slice() } else { &[] };
                 let taken = self.relays.set_sockets(*relayed, *page, sockets, &self.poller, clock::now());
@@ -99,8 +100,8 @@ impl Datapath {
             }
             Fact::Targets(relayed, targets) => {
                 let targets = if is_there { *targets } else { Targets::default() };
-                let established = Established::default();
-                self.relays.lead_to(*relayed, targets, established, &mut self.worker.pool, clock::now());
+                let pool = &mut self.worker.pool;
+                self.relays.lead_to(*relayed, targets, targets.established, pool, clock::now());
             }
         }
         Ok(())

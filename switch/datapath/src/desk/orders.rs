@@ -118,6 +118,7 @@ impl Datapath {
             Question::Table { network, after } => Reply::Table(self.table_page(network, after)),
             Question::Paths(network) => Reply::Paths(self.tunnels.narrow_paths(network)),
             Question::Flows(query) => Reply::Flows(flows::page(&query, &mut self.nat, clock::now())),
+            Question::InUse(binding) => Reply::InUse(self.nat.is_in_use(&binding)),
             Question::CountFlows => Reply::FlowCount(self.nat.stats(), self.nat.flow_limit()),
         }
     }

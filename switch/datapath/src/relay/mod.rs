@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use vswitch_contract::counters::{Counter, Counters};
 use vswitch_contract::reserved::RELAY;
-use vswitch_engine::{Switch, Verdicts};
-use vswitch_frame::{Frame, Instant, NetworkId, Pool, PortId};
+use vswitch_engine::{MadeError, Switch, Verdicts};
+use vswitch_frame::{DropReason, Frame, Instant, NetworkId, Pool, PortId};
 use vswitch_proxy::{Limits, Proxy, Token};
 use vswitch_sys::poll::Poller;
 use vswitch_sys::stream::Stream;
@@ -146,7 +146,22 @@ impl Relays {
             counters.add(RELAY, Counter::ReceivedBytes, frame.len() as u64);
             switch.relay(RELAY, network, frame, verdicts, now);
         }
+        self.hear_rejections(verdicts, pool, now);
         worked
+    }
+
+    /// Hands relays the answers of rules that reject what they sent.
+    fn hear_rejections(&mut self, verdicts: &mut Verdicts, pool: &mut Pool, now: Instant) {
+        let Self { proxy, out, .. } = self;
+        let Verdicts { errors, forward, drop, .. } = verdicts;
+        for MadeError { network, mut frame, .. } in errors.drain(..) {
+            let network = network.unwrap_or_default();
+            if proxy.from_container(network, &mut frame, pool, out, now) {
+                forward.push((RELAY, frame));
+            } else {
+                drop.push((DropReason::Rule, RELAY, frame));
+            }
+        }
     }
 
     fn accept(&mut self, poller: &Poller, now: Instant) {

@@ -124,7 +124,7 @@ impl Switch {
     }
 
     /// Makes of a packet that a rule rejected the answer to its sender, within the budget of errors.
-    fn reject(&mut self, network: Option<NetworkId>, frame: &mut Frame, now: Instant) -> bool {
+    pub(super) fn reject(&mut self, network: Option<NetworkId>, frame: &mut Frame, now: Instant) -> bool {
         let (_, target) = packet::addresses(frame);
         let gateway = match self.bindings.find(network.unwrap_or_default(), target) {
             Some((_, Owner::Port(port))) => {

@@ -2,13 +2,14 @@
 
 use vswitch_frame::{Frame, Instant, NetworkId, PortId};
 
+use super::fate::Refused;
 use super::packet;
 use crate::switch::Switch;
-use crate::verdicts::Verdicts;
+use crate::verdicts::{MadeError, Verdicts};
 
 impl Switch {
     /// Takes a packet of a relay's to the station on `network` that it is for, and moves it to `forward` or
-    /// `drop`. `port` is where that is counted.
+    /// `drop`; one that a rule rejects becomes the answer, in `errors`. `port` is where that is counted.
     ///
     /// A relay speaks for the host, which rules say nothing of, where its packets have an address of the host
     /// or of a network here; where they have another one, they are judged like what comes from outside for a
@@ -25,9 +26,12 @@ impl Switch {
         if self.hosts.contains(&source) || self.ports.any_subnet_contains(source) {
             self.deliver(port, network, frame, verdicts);
         } else {
-            // Nobody is told what comes to nothing: the relay's own time-outs notice.
+            // Of what comes to nothing the relay is told only what a rule rejects; else its time-outs notice.
             match self.entrance(port, Some(network), &mut frame, now) {
                 Ok(egress) => verdicts.forward.push((egress, frame)),
+                Err(Refused { rejected: true, .. }) if self.reject(Some(network), &mut frame, now) => {
+                    verdicts.errors.push(MadeError { port, network: Some(network), frame });
+                }
                 Err(refused) => verdicts.drop.push((refused.reason, refused.port.unwrap_or(port), frame)),
             }
         }

@@ -38,6 +38,9 @@ pub struct SandboxCreate {
 pub struct Specs {
     /// Published ports, as in `8080:80/tcp`.
     pub specs: Vec<String>,
+    /// Whether connections go on, when publication ends, until they end by themselves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
 }
 
 /// Published ports by port and protocol of the container, as in `80/tcp`; null for those that are only said
