@@ -139,6 +139,27 @@ fn connections_to_a_port_that_is_published_no_longer_are_reset() {
 }
 
 #[test]
+fn a_port_that_is_closed_keeps_its_flows_and_takes_no_others() {
+    let mut world = World::new();
+    let published = binding(Protocol::Tcp);
+    world.nat.add_binding(published).expect("a binding");
+    let (client, host) = ("198.51.100.1:999", "192.0.2.1:8080");
+    world.enters(&tcp(client, host, "S", 100, 0));
+    assert!(world.nat.is_in_use(&published));
+    world.nat.set_closed(&published, true);
+    world.leaves(&tcp("10.1.0.2:80", client, "SA", 500, 101));
+    world.enters(&tcp(client, host, "A", 101, 501));
+    let other = world.inn(&tcp("198.51.100.2:999", host, "S", 1, 0));
+    assert_eq!(other.fate, Fate::Answered(DropReason::NatNoFlow), "reset");
+    assert_eq!(world.flows(), 1);
+    world.enters(&tcp(client, host, "FA", 101, 501));
+    world.leaves(&tcp("10.1.0.2:80", client, "FA", 501, 102));
+    assert!(!world.nat.is_in_use(&published), "all was said");
+    world.nat.set_closed(&published, false);
+    world.enters(&tcp("198.51.100.2:999", host, "S", 1, 0));
+}
+
+#[test]
 fn a_binding_that_cannot_be_is_refused() {
     let good = binding(Protocol::Tcp);
     let any_v6 = Binding { host: ip("::"), container: ip("fd01::2"), gateway: ip("fd01::1"), ..good };

@@ -26,6 +26,7 @@ use crate::host::tunnels::Tunnels;
 use crate::host::uplink::{self, Uplink};
 use crate::link::{Link, LinkOptions};
 use crate::network::predefined::DEFAULT_NETWORK;
+use crate::publish;
 use crate::publish::claims::Claims;
 use crate::resolver::Resolver;
 use crate::sandbox;

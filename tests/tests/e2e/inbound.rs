@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use vswitch_tests::namespace::inside;
 use vswitch_tests::outside::{FAR, HOST, Outside};
-use vswitch_tests::talk;
-use vswitch_tests::world::{Container, World};
+use vswitch_tests::world::{Container, World, send_signal};
+use vswitch_tests::{talk, wait};
 
 use super::VSWITCH;
 
@@ -120,6 +121,58 @@ fn connections_to_a_port_that_is_published_no_longer_are_reset() {
         let error = end.read(&mut [0; 1]).expect_err("the connection is over");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
+}
+
+#[test]
+fn connections_to_a_port_that_is_drained_end_by_themselves() {
+    let (mut world, outside) = connected();
+    let web = server(&world, &[]);
+    let host = address(HOST[0]);
+    let listener = talk::listen_at(&web.path, ([0; 4], 80).into());
+    // One is translated, the other relayed.
+    let mut ends: Vec<[TcpStream; 2]> = [outside.path(), world.host().path()]
+        .iter()
+        .map(|from| {
+            let client = talk::connect(from, (host, 8080).into());
+            [client, listener.accept().expect("accept").0]
+        })
+        .collect();
+    let exchange = |ends: &mut [[TcpStream; 2]]| {
+        for [client, served] in ends {
+            for _ in 0..2 {
+                client.write_all(b"hello").expect("send");
+                served.read_exact(&mut [0; 5]).expect("receive");
+                std::mem::swap(client, served);
+            }
+        }
+    };
+    exchange(&mut ends);
+    world.vswitch(&["unpublish", "--drain", &web.name, "8080:80"]);
+    exchange(&mut ends);
+    for from in [outside.path(), world.host().path()] {
+        let refused = inside(&from, || {
+            let mut late = TcpStream::connect_timeout(&(host, 8080).into(), SILENCE)?;
+            late.set_read_timeout(Some(SILENCE))?;
+            late.read(&mut [0; 1])
+        });
+        let kind = refused.expect_err("nobody new gets in").kind();
+        assert!(matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset), "{kind}");
+    }
+    let refusal = world.refused(&["publish", &web.name, "8080:80"]);
+    assert!(refusal.message.contains("port is already allocated"), "{}", refusal.message);
+    // Neither process ends them.
+    send_signal(world.control_pid(), Signal::SIGKILL);
+    world.start_again();
+    exchange(&mut ends);
+    ends.clear();
+    let publish = ["publish", web.name.as_str(), "8080:80"];
+    wait::until("the port is free", || {
+        let outcome = world.command(&publish).output().expect("the command runs");
+        outcome.status.success().then_some(())
+    });
+    let (mut client, _served) =
+        (talk::connect(&outside.path(), (host, 8080).into()), listener.accept().expect("accept"));
+    client.write_all(b"hello").expect("send");
 }
 
 #[test]

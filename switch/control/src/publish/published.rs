@@ -96,10 +96,18 @@ impl Published {
         format!("{}:{}", shown(self.hosts()[0]), self.host_ports)
     }
 
+    fn transport(&self) -> vswitch_contract::claim::Protocol {
+        match self.protocol {
+            Protocol::Tcp => vswitch_contract::relay::Protocol::Tcp,
+            Protocol::Udp => vswitch_contract::relay::Protocol::Udp,
+            Protocol::Sctp => vswitch_contract::relay::Protocol::Sctp,
+        }
+    }
+
     /// Whether a binding is of it.
     pub fn binds(&self, binding: &Binding) -> bool {
         let host = self.host.is_none_or(|host| host == binding.host);
-        let is_same = binding.protocol == self.protocol.into() && binding.host_port == self.host_ports.first;
+        let is_same = binding.protocol == self.transport() && binding.host_port == self.host_ports.first;
         host && is_same && binding.container_port == self.container_port
     }
 
@@ -144,11 +152,7 @@ impl Published {
         let binding = |(host, target): (IpAddr, &Target)| Binding {
             host,
             host_port: self.host_ports.first,
-            protocol: match self.protocol {
-                Protocol::Tcp => vswitch_contract::relay::Protocol::Tcp,
-                Protocol::Udp => vswitch_contract::relay::Protocol::Udp,
-                Protocol::Sctp => vswitch_contract::relay::Protocol::Sctp,
-            },
+            protocol: self.transport(),
             ports: self.host_ports.rest().saturating_add(1),
             network: target.network,
             container: target.address,

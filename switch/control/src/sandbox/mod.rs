@@ -280,6 +280,7 @@ impl Control {
             made: false,
             endpoints: Vec::new(),
             published: Vec::new(),
+            draining: Vec::new(),
             exposed: Vec::new(),
             gone: None,
         })
