@@ -327,7 +327,7 @@ impl Nat {
         let Self { flows, mappings, .. } = &mut *self;
         let is_spent = |flow: &Flow| {
             let mapping = flow.mappings[Side::Initiator.index()];
-            flow.class.is_spent() && mapping.is_some() && {
+            flow.is_spent() && mapping.is_some() && {
                 let mapping = mappings.get(mapping);
                 (mapping.flows, mapping.protocol, mapping.outside) == (1, protocol, address)
             }
@@ -394,7 +394,7 @@ impl Nat {
             let target = seen(End { port, ..end });
             let flow = nat.flows.get(nat.flows.find(&target)?.0);
             let is_own = flow.sandbox == sandbox && flow.origin == Origin::Overloaded;
-            (is_own && flow.class.is_spent()).then_some(target)
+            (is_own && flow.is_spent()).then_some(target)
         };
         let random = self.random();
         let target = match self.ports.get(tuple.protocol, address) {

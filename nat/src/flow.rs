@@ -90,8 +90,8 @@ impl Class {
         matches!(self, Self::Udp | Self::Tcp | Self::Sctp)
     }
 
-    /// Whether a flow of this class has most likely said all it will.
-    pub(crate) fn is_spent(self) -> bool {
+    /// Whether a flow of this class may have said all it will.
+    pub(crate) fn may_be_spent(self) -> bool {
         matches!(self, Self::TcpClosing | Self::UdpExchange)
     }
 
@@ -177,6 +177,13 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Whether it has most likely said all it will: a connection that is over, or an exchange in which every
+    /// question was answered.
+    pub(crate) fn is_spent(&self) -> bool {
+        let [questions, answers] = self.frames;
+        self.class.may_be_spent() && (self.class != Class::UdpExchange || answers >= questions)
+    }
+
     #[inline]
     pub(crate) fn tuple(&self, side: Side) -> &Tuple {
         &self.tuples[side.index()]

@@ -173,7 +173,7 @@ impl Nat {
 
     /// Whether a publication has any flow that has not said all.
     pub fn is_in_use(&self, binding: &Binding) -> bool {
-        self.flows.iter().any(|(_, flow)| !flow.class.is_spent() && is_of(flow, binding))
+        self.flows.iter().any(|(_, flow)| !flow.is_spent() && is_of(flow, binding))
     }
 
     /// The published ports.

@@ -294,7 +294,7 @@ impl Table {
 
     /// The flow of a sandbox that makes room: one that is not established, rather one that is spent.
     pub(crate) fn least_wanted_of(&mut self, sandbox: u32) -> Option<FlowId> {
-        let spent = self.find_of(sandbox, |flow| flow.class.is_spent());
+        let spent = self.find_of(sandbox, Flow::is_spent);
         spent.or_else(|| self.find_of(sandbox, |flow| !flow.class.is_established()))
     }
 
@@ -307,7 +307,7 @@ impl Table {
     pub(crate) fn find_spent(&self, fits: impl Fn(&Flow) -> bool) -> Option<FlowId> {
         const LOOKS: usize = 16;
         let next = |id: &FlowId| Some(self.get(*id).newer).filter(|&newer| newer != NONE).map(FlowId);
-        Class::ALL.into_iter().filter(|class| class.is_spent()).find_map(|class| {
+        Class::ALL.into_iter().filter(|class| class.may_be_spent()).find_map(|class| {
             let queue = std::iter::successors(self.oldest(class), next);
             queue.take(LOOKS).find(|&id| fits(self.get(id)))
         })

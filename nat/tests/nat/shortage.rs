@@ -70,6 +70,19 @@ fn questions_of_names_follow_on_those_that_were_answered() {
 }
 
 #[test]
+fn an_exchange_whose_last_question_is_open_is_followed_by_none() {
+    let mut world = world();
+    for number in 0..PORTS {
+        let question = udp(&format!("10.1.0.2:{}", 1000 + number), "198.51.100.1:53");
+        let left = world.leaves(&question);
+        world.enters(&left.reply());
+        world.leaves(&question);
+    }
+    let refused = world.out(&udp("10.1.0.2:5000", "198.51.100.1:53"));
+    assert_eq!(refused.fate, Fate::Dropped(DropReason::NatNoPort));
+}
+
+#[test]
 fn a_shared_port_is_used_again_when_its_flow_is_over() {
     let mut world = world();
     // All ports are held by flows that go on, to somewhere else.
