@@ -1,9 +1,9 @@
 //! Ports that are published no longer, but for the flows that they have.
 //!
 //! # Theory of operation
-//! Such a port takes no new flow: who begins one is reset. Its socket is held, so that nobody else has it, and
-//! its flows are translated. Control asks every [`LOOK_EVERY`] whether there are any, and lets go of it when
-//! the last has ended. Relays need nothing of the port, and go on beyond that.
+//! Such a port takes no new flow: who begins one is reset. Its socket is held, so that nobody else has it,
+//! and its flows are translated. Control asks every [`LOOK_EVERY`] whether there are any, and lets go of it
+//! when the last has ended. Relays need nothing of the port, and go on beyond that.
 
 use std::time::Duration;
 

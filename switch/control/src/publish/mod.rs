@@ -8,8 +8,8 @@
 //! told anew.
 //!
 //! A record is the sandbox's until it is unpublished. After a start its ports are claimed again; one that
-//! somebody else has taken meanwhile leads nowhere, and the log says so. One that is to be [drained](drain) is
-//! published no longer, and the sandbox's until its last flow has ended.
+//! somebody else has taken meanwhile leads nowhere, and the log says so. One that is to be [drained](drain)
+//! is published no longer, and the sandbox's until its last flow has ended.
 
 pub mod claims;
 pub(crate) mod drain;

@@ -154,9 +154,9 @@ impl Relays {
     fn hear_rejections(&mut self, verdicts: &mut Verdicts, pool: &mut Pool, now: Instant) {
         let Self { proxy, out, .. } = self;
         let Verdicts { errors, forward, drop, .. } = verdicts;
-        for MadeError { network, mut frame, .. } in errors.drain(..) {
+        for MadeError { network, frame, .. } in errors.drain(..) {
             let network = network.unwrap_or_default();
-            if proxy.from_container(network, &mut frame, pool, out, now) {
+            if proxy.from_container(network, &frame, pool, out, now) {
                 forward.push((RELAY, frame));
             } else {
                 drop.push((DropReason::Rule, RELAY, frame));
