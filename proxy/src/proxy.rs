@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use smoltcp::socket::tcp;
 use vswitch_frame::headers::Transport;
 use vswitch_frame::{Frame, Instant, NetworkId, Pool};
 use vswitch_sys::datagrams::Datagrams;
@@ -18,7 +19,7 @@ use crate::flow::Flow;
 use crate::limits::{Budget, Limits};
 use crate::link::{Outlet, is_right};
 use crate::numbers::Numbers;
-use crate::relay::{Fate, Relay};
+use crate::relay::{self, Fate, Relay};
 use crate::session::Sessions;
 use crate::source::canonical;
 use crate::token::Token;
@@ -28,6 +29,8 @@ const DUE_MAX: usize = 256;
 /// Frames made in one turn, after which the rest of what is due waits for the next: no more than stay in a
 /// cache until they are sent.
 const FRAMES: usize = 64;
+/// Sockets that are kept for relays to come: enough for those that end and begin in one turn.
+const SPARES_MAX: usize = 8;
 /// How long what is due waits when slots are scarce.
 const NO_SLOT: Duration = Duration::from_millis(1);
 
@@ -52,6 +55,8 @@ pub struct Proxy {
     deadlines: Deadlines<Token>,
     numbers: Numbers,
     counts: Counts,
+    /// Sockets of relays that have ended, with buffers that need not be made anew.
+    spares: Vec<tcp::Socket<'static>>,
     /// Kept for its room.
     due: Vec<Token>,
 }
@@ -67,6 +72,7 @@ impl Proxy {
             deadlines: Deadlines::new(),
             numbers: Numbers::new(seed),
             counts: Counts::default(),
+            spares: Vec::new(),
             due: Vec::new(),
         }
     }
@@ -108,7 +114,8 @@ impl Proxy {
         };
         let flow = Flow { network: binding.network, container: binding.container, source };
         let (token, seed) = (self.numbers.token(), self.numbers.stack_seed(&flow, now));
-        let relay = Relay::new(binding, source, stream, buffer, seed, now).map_err(|stream| {
+        let socket = self.spare(buffer).unwrap_or_else(|| relay::socket(buffer));
+        let relay = Relay::new(binding, source, stream, socket, seed, now).map_err(|stream| {
             self.budget.give_back(buffer);
             (stream, Refused::BadBinding)
         })?;
@@ -116,6 +123,12 @@ impl Proxy {
         self.relays.insert(token, Box::new(relay));
         self.deadlines.set(token, Some(now));
         Ok(token)
+    }
+
+    /// A socket that some relay has used, with buffers of so many bytes.
+    fn spare(&mut self, buffer: usize) -> Option<tcp::Socket<'static>> {
+        let at = self.spares.iter().position(|socket| socket.send_capacity() == buffer)?;
+        Some(self.spares.swap_remove(at))
     }
 
     /// Begins to relay what a bound UDP socket receives. It is to be waited for by the token. What leads
@@ -240,7 +253,8 @@ impl Proxy {
                 relay.reset_client();
             } else {
                 self.counts.ended += 1;
-                relay.end_client();
+                let socket = relay.end_client().filter(|_| self.spares.len() < SPARES_MAX);
+                self.spares.extend(socket);
             }
             return None;
         }

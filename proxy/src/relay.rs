@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::socket::tcp;
+use smoltcp::socket::{Socket, tcp};
 use smoltcp::time::Duration as TcpDuration;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 use vswitch_frame::{Frame, Instant};
@@ -83,8 +83,18 @@ struct Ends {
     passed_on: bool,
 }
 
+/// A socket with buffers of so many bytes for each direction.
+pub(crate) fn socket(buffer: usize) -> tcp::Socket<'static> {
+    let room = || tcp::SocketBuffer::new(vec![0; buffer]);
+    let mut socket = tcp::Socket::new(room(), room());
+    // Pieces are as the client wrote them, and acknowledged once a turn.
+    socket.set_nagle_enabled(false);
+    socket.set_ack_delay(None);
+    socket
+}
+
 impl Relay {
-    /// Begins to connect to the container from `source`.
+    /// Begins to connect to the container from `source`, by a socket that is not connected.
     ///
     /// # Errors
     /// Gives the connection back where that is impossible for the addresses.
@@ -92,7 +102,7 @@ impl Relay {
         binding: Binding,
         source: SocketAddr,
         stream: Stream,
-        buffer: usize,
+        mut socket: tcp::Socket<'static>,
         seed: u64,
         now: Instant,
     ) -> Result<Self, Stream> {
@@ -104,11 +114,9 @@ impl Relay {
             // A subnet of everything: the container is on this link, whatever its address.
             let _ = addresses.push(IpCidr::new(source.ip().into(), 0));
         });
-        let room = || tcp::SocketBuffer::new(vec![0; buffer]);
-        let mut socket = tcp::Socket::new(room(), room());
-        // Pieces are as the client wrote them, and acknowledged once a turn.
-        socket.set_nagle_enabled(false);
-        socket.set_ack_delay(None);
+        let buffer = socket.send_capacity();
+        // Another relay may have used it.
+        socket.set_keep_alive(None);
         socket.set_tsval_generator(Some(not_yet));
         socket.set_timeout(Some(tcp_duration(CONNECT_MAX)));
         if socket.connect(interface.context(), binding.container, source).is_err() {
@@ -194,9 +202,10 @@ impl Relay {
         self.stream.reset();
     }
 
-    /// Ends the client's connection, both of whose directions have ended.
-    pub(crate) fn end_client(self) {
+    /// Ends the client's connection, both of whose directions have ended. Gives back the socket.
+    pub(crate) fn end_client(mut self) -> Option<tcp::Socket<'static>> {
         self.stream.close();
+        if let Socket::Tcp(socket) = self.sockets.remove(self.handle) { Some(socket) } else { None }
     }
 
     /// Passes on what there is, in both directions.

@@ -142,7 +142,8 @@ impl Program {
         code.branch(IF_GREATER, 0, drop);
         code.load(LOAD_BYTE, TAGGED);
         code.branch(IF_GREATER, 0, drop);
-        code.load(LOAD_WORD, PROTOCOL);
+        let (load, at) = if admission.bare { (LOAD_WORD, PROTOCOL) } else { (LOAD_HALF, 12) };
+        code.load(load, at);
         code.branch(IF_EQUAL, u32::from(ethertype::IPV4), ipv4);
         code.branch(IF_EQUAL, u32::from(ethertype::IPV6), ipv6);
         code.branch(IF_EQUAL, u32::from(ethertype::ARP), arp);
