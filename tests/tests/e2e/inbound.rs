@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use vswitch_tests::namespace::inside;
 use vswitch_tests::outside::{FAR, HOST, Outside};
-use vswitch_tests::world::{Container, World, send_signal};
+use vswitch_tests::world::{Container, World};
 use vswitch_tests::{talk, wait};
 
 use super::VSWITCH;
@@ -161,7 +161,7 @@ fn connections_to_a_port_that_is_drained_end_by_themselves() {
     let refusal = world.refused(&["publish", &web.name, "8080:80"]);
     assert!(refusal.message.contains("port is already allocated"), "{}", refusal.message);
     // Neither process ends them.
-    send_signal(world.control_pid(), Signal::SIGKILL);
+    world.stop(Signal::SIGKILL);
     world.start_again();
     exchange(&mut ends);
     ends.clear();
