@@ -1,6 +1,6 @@
 //! The translator: what control tells it, and what time does to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::{Range, RangeInclusive};
 
@@ -36,6 +36,8 @@ pub struct Uplink {
     pub host: Vec<IpAddr>,
     /// The largest packet it takes, in bytes.
     pub mtu: u16,
+    /// The same for what leaves with one of these addresses, where there are several ways out.
+    pub mtus: BTreeMap<IpAddr, u16>,
 }
 
 /// Outside ports that are wanted of control.
@@ -419,6 +421,12 @@ impl Nat {
             self.flows.owners.add_port(mapping.sandbox);
         }
         self.mappings.insert(mapping)
+    }
+
+    /// The largest packet of what leaves with an address, in bytes; zero while nobody knows.
+    pub(crate) fn mtu_of(&self, outside: Option<IpAddr>) -> u16 {
+        let own = outside.and_then(|address| self.uplink.mtus.get(&address));
+        own.copied().unwrap_or(self.uplink.mtu)
     }
 
     /// A number that nobody outside can foresee: splitmix64 under a secret seed.

@@ -113,8 +113,9 @@ impl Nat {
 
     /// Answers a packet that may not be fragmented and does not fit the uplink (RFC 4787, REQ-13).
     fn refuse_size(&self, frame: &mut Frame, packet: &Named, from: &Arrival) -> Option<Fate> {
-        let mtu = self.uplink.mtu;
-        let leaves = matches!(from, Arrival::Inside(_)) && !self.host.contains(&packet.tuple.target);
+        let Arrival::Inside(inside) = from else { return None };
+        let mtu = self.mtu_of(inside.address);
+        let leaves = !self.host.contains(&packet.tuple.target);
         if mtu == 0 || frame.mtu_bytes() <= usize::from(mtu) || !leaves {
             return None;
         }
@@ -175,8 +176,12 @@ impl Nat {
             rewrite::write_identification(frame.bytes_mut(), &packet.ip, id);
         }
         let crosses = packet.tuple.realm == Realm::OUTSIDE || new.realm == Realm::OUTSIDE;
-        if crosses && packet.tcp.is_some_and(|segment| segment.has(tcp::SYN)) && self.uplink.mtu != 0 {
-            mss::clamp(frame, mss::fitting(self.uplink.mtu, packet.ip.is_v4));
+        if crosses && packet.tcp.is_some_and(|segment| segment.has(tcp::SYN)) {
+            let comes = packet.tuple.realm == Realm::OUTSIDE;
+            let mtu = self.mtu_of(Some(if comes { packet.tuple.target } else { new.source }.ip()));
+            if mtu != 0 {
+                mss::clamp(frame, mss::fitting(mtu, packet.ip.is_v4));
+            }
         }
         Fate::to(new.realm)
     }

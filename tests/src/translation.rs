@@ -18,6 +18,7 @@ fn nat() -> Nat {
         v6: Some("2001:db8::1".parse().expect("an address")),
         host: Vec::new(),
         mtu: 1500,
+        mtus: [].into(),
     });
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         nat.grant(protocol, host, 40_000..40_004);

@@ -79,6 +79,7 @@ fn uplink(second: bool) -> Uplink {
         v6: None,
         host: vec![ip("192.0.2.2"), ip("10.1.0.1")],
         mtu: 1500,
+        mtus: [].into(),
     }
 }
 

@@ -105,6 +105,7 @@ fn world() -> World {
         v6: Some(HOST_6.parse().expect("IPv6")),
         host: Vec::new(),
         mtu: 0,
+        mtus: [].into(),
     });
     world
 }

@@ -242,6 +242,18 @@ fn rfc4787_req13_what_may_not_be_fragmented_and_does_not_fit_is_answered() {
 }
 
 #[test]
+fn rfc4787_req13_each_way_out_has_an_mtu_of_its_own() {
+    let mut world = World::new();
+    let (v4, mtus) = (Some([192, 0, 2, 1].into()), [(ip("192.0.2.2"), 1000)].into());
+    let host = vec![ip("192.0.2.2")];
+    world.nat.set_uplink(vswitch_nat::Uplink { v4, v6: None, host, mtu: 9000, mtus });
+    assert_eq!(world.out(&large("10.1.0.2:5000", "198.51.100.1:53")).fate, Fate::Outside);
+    world.address = Some(ip("192.0.2.2"));
+    let out = world.out(&large("10.1.0.2:5001", "198.51.100.1:53"));
+    assert_eq!(out.fate, Fate::Answered(DropReason::TxTooBig));
+}
+
+#[test]
 fn rfc4787_req13_a_what_may_be_fragmented_passes_and_is_fragmented_in_order() {
     for is_partial in [false, true] {
         let mut world = World::new();

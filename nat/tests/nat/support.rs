@@ -283,6 +283,7 @@ fn told(limits: Limits) -> Nat {
         v6: Some(HOST_6.parse().expect("IPv6")),
         host: vec![ip("192.0.2.2"), ip("10.1.0.1"), ip("10.2.0.1"), ip("fd01::1")],
         mtu: 1500,
+        mtus: [].into(),
     });
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         for address in [HOST_4, HOST_6] {

@@ -200,6 +200,7 @@ impl Uplink<'_> {
             v6: specs().find_map(|spec| spec.v6),
             host: host.iter().copied().collect(),
             mtu: specs().map(|spec| spec.mtu).min().unwrap_or(0),
+            mtus: specs().flat_map(|spec| spec.addresses().map(|address| (address, spec.mtu))).collect(),
         });
         let described = by_port.iter().rev().map(|(port, Leading { spec, .. })| vswitch_engine::Uplink {
             port: *port,
