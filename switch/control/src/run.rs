@@ -23,7 +23,8 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result, failed};
 use crate::host::addresses;
 use crate::host::tunnels::Tunnels;
-use crate::host::uplink::{self, Uplink};
+use crate::host::uplink::Uplink;
+use crate::host::ways_out::Choice;
 use crate::link::{Link, LinkOptions};
 use crate::network::predefined::DEFAULT_NETWORK;
 use crate::publish;
@@ -51,7 +52,7 @@ pub struct RunOptions {
     /// The file that names the host's name servers.
     pub resolv_conf: PathBuf,
     /// The choice of uplinks.
-    pub uplink: uplink::Choice,
+    pub uplink: Choice,
     /// Its part in a cluster, if it takes part in one.
     pub cluster: Option<vswitch_cluster::Options>,
     /// The UDP port of tunnels.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`port`] | the interface by which the host reaches a network |
 //! | [`addresses`] | addresses of the host, told to the datapath |
-//! | [`uplink`] [`claims`] | the uplinks of the host, and the ports held for them |
+//! | [`ways_out`] [`uplink`] [`claims`] | the uplinks of the host, what the datapath is told of them, and the ports held for them |
 //! | [`tunnels`] | tunnels: their sockets and their underlay |
 
 pub mod addresses;
@@ -12,3 +12,4 @@ pub mod claims;
 pub mod port;
 pub mod tunnels;
 pub mod uplink;
+pub mod ways_out;

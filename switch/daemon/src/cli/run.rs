@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use vswitch_contract::poll::PollMode;
 use vswitch_contract::tunnel::UDP_PORT;
-use vswitch_control::host::uplink::Choice;
+use vswitch_control::host::ways_out::Choice;
 use vswitch_control::run::{self, RunOptions};
 
 use super::join::Join;
