@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`port`] | the interface by which the host reaches a network |
 //! | [`addresses`] | addresses of the host, told to the datapath |
-//! | [`ways_out`] [`uplink`] [`claims`] | the uplinks of the host, what the datapath is told of them, and the ports held for them |
+//! | [`ways_out`] | interfaces that are uplinks |
+//! | [`uplink`] [`claims`] | what the datapath is told of uplinks, and the ports held for them |
 //! | [`tunnels`] | tunnels: their sockets and their underlay |
 
 pub mod addresses;
