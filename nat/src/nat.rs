@@ -36,7 +36,7 @@ pub struct Uplink {
     pub host: Vec<IpAddr>,
     /// The largest packet it takes, in bytes.
     pub mtu: u16,
-    /// The same for what leaves with one of these addresses, where there are several ways out.
+    /// The largest packet that leaves with one of these addresses, where there are several ways out.
     pub mtus: BTreeMap<IpAddr, u16>,
 }
 

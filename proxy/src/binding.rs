@@ -61,3 +61,24 @@ impl From<Binding> for Bindings {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use vswitch_frame::{Mac, NetworkId};
+
+    /// A port of a container of IPv4 that answers by its gateway.
+    pub(crate) fn binding(port: u16) -> Binding {
+        Binding {
+            publication: 1,
+            network: NetworkId(1),
+            container: ([172, 17, 0, 2], port).into(),
+            container_mac: Mac([2; 6]),
+            gateway_mac: Mac([4; 6]),
+            gateway: [172, 17, 0, 1].into(),
+            prefix: 16,
+            mtu: 1500,
+            keeps_client: true,
+        }
+    }
+}

@@ -172,26 +172,16 @@ mod tests {
     use smoltcp::iface::{Config, Interface, SocketSet};
     use smoltcp::socket::tcp;
     use smoltcp::wire::HardwareAddress;
-    use vswitch_frame::Mac;
 
     use super::*;
+    use crate::binding::tests::binding;
     use crate::sequence::seed;
     use crate::timestamp::not_yet;
 
     /// Undocumented, and what [`seed`] leans on.
     #[test]
     fn a_stack_begins_with_the_number_and_the_time_it_is_given() {
-        let binding = Binding {
-            publication: 1,
-            network: NetworkId(1),
-            container: "172.17.0.2:80".parse().expect("address"),
-            container_mac: Mac([2; 6]),
-            gateway_mac: Mac([4; 6]),
-            gateway: "172.17.0.1".parse().expect("address"),
-            prefix: 16,
-            mtu: 1500,
-            keeps_client: true,
-        };
+        let binding = binding(80);
         let (now, mut pool, mut out) = (Instant::from_nanos(77_000_000), Pool::new(8), Vec::new());
         for number in [0, 1, 0x1234_5678, u32::MAX] {
             let outlet = &mut Outlet { pool: &mut pool, out: &mut out };

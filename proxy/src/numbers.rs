@@ -95,21 +95,7 @@ impl Numbers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswitch_frame::{Mac, NetworkId};
-
-    fn binding(port: u16) -> Binding {
-        Binding {
-            publication: 1,
-            network: NetworkId(1),
-            container: ([172, 17, 0, 2], port).into(),
-            container_mac: Mac([2; 6]),
-            gateway_mac: Mac([4; 6]),
-            gateway: "172.17.0.1".parse().expect("address"),
-            prefix: 16,
-            mtu: 1500,
-            keeps_client: true,
-        }
-    }
+    use crate::binding::tests::binding;
 
     #[test]
     fn a_port_rests_until_all_others_had_their_turn() {

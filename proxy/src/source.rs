@@ -70,21 +70,11 @@ pub(crate) fn canonical(client: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswitch_frame::{Mac, NetworkId};
+    use crate::binding::tests::binding;
 
     #[test]
     fn the_client_is_kept_where_the_answer_finds_back() {
-        let four = Binding {
-            publication: 1,
-            network: NetworkId(1),
-            container: "172.17.0.2:80".parse().expect("address"),
-            container_mac: Mac([2; 6]),
-            gateway_mac: Mac([4; 6]),
-            gateway: "172.17.0.1".parse().expect("address"),
-            prefix: 16,
-            mtu: 1500,
-            keeps_client: true,
-        };
+        let four = binding(80);
         let container = "[fd00::2]:80".parse().expect("address");
         let six = Binding { container, gateway: "fd00::1".parse().expect("address"), prefix: 64, ..four };
         let internal = Binding { keeps_client: false, ..four };

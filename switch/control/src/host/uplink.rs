@@ -1,9 +1,9 @@
 //! The uplinks of the host, and what the datapath is told of them.
 //!
 //! # Theory of operation
-//! Which interfaces are uplinks is looked up in [`ways_out`](super::ways_out). They stay the host's: a packet
-//! socket on each sends, and hears what its filter admits ([`vswitch_sys::filter`]), and nothing of the host's
-//! firewall, routes or settings is touched. One task follows what may change and says each change on:
+//! Which interfaces are uplinks is looked up in [`ways_out`](super::ways_out). They stay the host's: a
+//! packet socket on each sends, and hears what its filter admits ([`vswitch_sys::filter`]), and nothing of
+//! the host's firewall, routes or settings is touched. One task follows what may change and says each on:
 //!
 //! | change | what follows |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! The ways out of the host: which interfaces are uplinks, as a look at the host's links, routes and addresses
-//! shows them. Pure, but for the look.
+//! The ways out of the host: which interfaces are uplinks, as a look at the host's links, routes and
+//! addresses shows them. Pure, but for the look.
 
 use std::io;
 use std::net::IpAddr;
