@@ -178,6 +178,24 @@ fn what_is_sent_to_all_reaches_every_host_once() {
     }
 }
 
+/// Gives a host the kernel's end of a tunnel, with addresses of the network; `false`, and says so, if this
+/// kernel has none.
+pub(super) fn with_kernels_vxlan(host: &Namespace, local: &str, remote: &str) -> bool {
+    let device = ["link", "add", "vxlan0", "type", "vxlan", "id", "4097", "dstport", "4789", "udpcsum"];
+    let ends = ["dev", "wan0", "local", local, "remote", remote];
+    if !host.output(Command::new("ip").args(device).args(ends)).status.success() {
+        eprintln!("SKIPPED: this kernel has no vxlan interfaces");
+        return false;
+    }
+    for address in ["10.9.0.200/24", "fd09::200/64"] {
+        host.ip(&["address", "add", address, "dev", "vxlan0", "nodad"]);
+    }
+    host.ip(&["link", "set", "vxlan0", "up"]);
+    // A veth pair hands over what a NIC would finish: inner checksums, and inner segments not yet cut.
+    ethtool(host, &["tx", "off", "tso", "off", "gso", "off"]);
+    true
+}
+
 #[test]
 fn the_kernels_vxlan_is_a_host_like_any_other() {
     let underlay = Underlay::new();
@@ -186,18 +204,9 @@ fn the_kernels_vxlan_is_a_host_like_any_other() {
     let a = container(&world, "a");
     let host = Namespace::new();
     underlay.connect(&host, 2);
-    let device = ["link", "add", "vxlan0", "type", "vxlan", "id", "4097", "dstport", "4789", "udpcsum"];
-    let ends = ["dev", "wan0", "local", "192.0.2.2", "remote", "192.0.2.1"];
-    if !host.output(Command::new("ip").args(device).args(ends)).status.success() {
-        eprintln!("SKIPPED: this kernel has no vxlan interfaces");
+    if !with_kernels_vxlan(&host, "192.0.2.2", "192.0.2.1") {
         return;
     }
-    for address in ["10.9.0.200/24", "fd09::200/64"] {
-        host.ip(&["address", "add", address, "dev", "vxlan0", "nodad"]);
-    }
-    host.ip(&["link", "set", "vxlan0", "up"]);
-    // A veth pair hands over what a NIC would finish: inner checksums, and inner segments not yet cut.
-    ethtool(&host, &["tx", "off", "tso", "off", "gso", "off"]);
     for text in ["10.9.0.200", "fd09::200"] {
         let far: IpAddr = text.parse().expect("an address");
         a.pings(far);

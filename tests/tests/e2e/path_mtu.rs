@@ -19,6 +19,7 @@ use vswitch_tests::world::{Container, World};
 use vswitch_tests::{talk, wait};
 
 use super::VSWITCH;
+use super::overlay::with_kernels_vxlan;
 
 const MEGABYTE: usize = 1 << 20;
 const VXLAN_PORT: u16 = 4789;
@@ -328,19 +329,9 @@ fn the_kernels_vxlan_is_reached_through_a_narrow_place() {
     let a = world.attach("a", &["--network", "wide"]);
     let host = Namespace::new();
     road.connect(&host, 1);
-    let device = ["link", "add", "vxlan0", "type", "vxlan", "id", "4097", "dstport", "4789", "udpcsum"];
-    let ends = ["dev", "wan0", "local", "198.51.100.1", "remote", "192.0.2.1"];
-    if !host.output(Command::new("ip").args(device).args(ends)).status.success() {
-        eprintln!("SKIPPED: this kernel has no vxlan interfaces");
+    if !with_kernels_vxlan(&host, "198.51.100.1", "192.0.2.1") {
         return;
     }
-    for address in ["10.9.0.200/24", "fd09::200/64"] {
-        host.ip(&["address", "add", address, "dev", "vxlan0", "nodad"]);
-    }
-    host.ip(&["link", "set", "vxlan0", "up"]);
-    // A veth pair hands over what a NIC would finish: inner checksums, and inner segments not yet cut.
-    let plain = ["-K", "wan0", "tx", "off", "tso", "off", "gso", "off"];
-    host.inside(|| must(Command::new("ethtool").args(plain)));
     for text in ["10.9.0.200", "fd09::200"] {
         let far: IpAddr = text.parse().expect("an address");
         a.pings(far);

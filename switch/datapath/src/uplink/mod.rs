@@ -383,13 +383,19 @@ impl Uplink<'_> {
     }
 
     fn hand_over(&mut self, egress: PortId, mac: Mac, mut frame: Frame) {
-        let own = self.uplinks.by_port.get(&egress).and_then(|uplink| uplink.spec.mac).unwrap_or_default();
+        let Some(UplinkSpec { mac: own, mtu, .. }) =
+            self.uplinks.by_port.get(&egress).map(|uplink| &uplink.spec)
+        else {
+            return self.drop(DropReason::NoRoute, egress, frame);
+        };
+        let (own, mtu) = (own.unwrap_or_default(), *mtu);
         let bytes = frame.bytes_mut();
         bytes[..6].copy_from_slice(&mac.0);
         bytes[6..12].copy_from_slice(&own.0);
-        match self.uplinks.by_port.get(&egress).map(|uplink| uplink.spec.mtu) {
-            Some(mtu) if frame.mtu_bytes() > usize::from(mtu) => self.send_in_fragments(egress, frame, mtu),
-            Some(_) | None => self.verdicts.forward.push((egress, frame)),
+        if frame.mtu_bytes() > usize::from(mtu) {
+            self.send_in_fragments(egress, frame, mtu);
+        } else {
+            self.verdicts.forward.push((egress, frame));
         }
     }
 
