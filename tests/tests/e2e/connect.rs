@@ -176,6 +176,8 @@ fn a_sandbox_on_several_networks_is_reached_from_each() {
 #[test]
 fn settings_of_an_interface_are_made_or_nothing_is() {
     let world = networks();
+    // One that is dropped is gone, and shown so.
+    let mut kept = Vec::new();
     for port_type in ["tap", "tap-moved", "veth"] {
         let name = format!("c-{port_type}");
         let sysctls =
@@ -208,6 +210,7 @@ fn settings_of_an_interface_are_made_or_nothing_is() {
             assert_eq!(default_route(&c, "-4"), "via 10.3.0.1 dev up.link");
             wait::until_equal("no interface is left", &2, || c.ip(&["-o", "link"]).lines().count());
         }
+        kept.push(c);
     }
 }
 
