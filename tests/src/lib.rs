@@ -2,6 +2,7 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`attacker`] | whoever writes frames and may mean harm |
 //! | [`bursts`] | bursts of several flows, some frames out of the ordinary |
 //! | [`etcd`] | a real etcd, and certificates for it |
 //! | [`fuzz`] | what must hold of any bytes |
@@ -19,6 +20,7 @@
 //! | [`world`] | a running switch with containers |
 #![forbid(unsafe_code)]
 
+pub mod attacker;
 pub mod bursts;
 pub mod etcd;
 pub mod fuzz;

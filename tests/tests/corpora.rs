@@ -7,7 +7,7 @@ use std::fs;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vswitch_tests::packets::mangled;
-use vswitch_tests::{fuzz, repository, translation, tunnels};
+use vswitch_tests::{attacker, fuzz, repository, translation, tunnels};
 
 fn replay(corpus: &str, target: fn(&[u8])) {
     let folder = repository::root().join("tests/fuzz/corpus").join(corpus);
@@ -83,5 +83,14 @@ proptest! {
         fuzz::coalesce(&noise);
         fuzz::names(&noise);
         translation::translate(&noise);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn the_walls_hold(noise in vec(any::<u8>(), 0..4000)) {
+        attacker::walls(&noise);
     }
 }

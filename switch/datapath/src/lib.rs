@@ -26,6 +26,7 @@
 //! | [`rest`] | spin or sleep |
 //! | [`desk`] | control's word: orders and facts |
 //! | [`flows`] | pages of the translator's flows |
+//! | [`stepped`] | the same loop, turned by somebody else |
 //! | [`mirror`] | flows, written down for the next datapath |
 #![forbid(unsafe_code)]
 
@@ -40,6 +41,7 @@ mod relay;
 mod rest;
 mod serve;
 mod speak;
+pub mod stepped;
 mod transmit;
 mod tunnel;
 mod turn;

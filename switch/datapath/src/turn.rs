@@ -7,6 +7,7 @@
 //! to the pool or is held ([`uplink`], [`relay`](crate::relay)).
 
 use std::io;
+use std::time::Duration;
 
 use vswitch_contract::counters::{Counter, Counters};
 use vswitch_contract::mirror::Mirror;
@@ -86,17 +87,23 @@ impl Datapath {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         loop {
             let now = clock::now();
-            let worked = self.turn(now) | self.relay(now);
-            self.resolve(now);
-            self.attend(now);
+            let worked = self.work(now);
             if self.orders_waiting && !self.carry_out_orders() {
                 return Ok(());
             }
-            self.switch.poll(now);
-            self.tunnels.poll(now);
-            self.speak();
             self.look(worked, now)?;
         }
+    }
+
+    /// Does what is due, frames first; says whether there was any.
+    pub(crate) fn work(&mut self, now: Instant) -> bool {
+        let worked = self.turn(now) | self.relay(now);
+        self.resolve(now);
+        self.attend(now);
+        self.switch.poll(now);
+        self.tunnels.poll(now);
+        self.speak();
+        worked
     }
 
     /// Lets every port that is ready give one burst; says whether there was any frame. Until control has told
@@ -293,9 +300,24 @@ impl Datapath {
         ];
         let wake_at = times.into_iter().flatten().min();
         let timeout = self.worker.rest.timeout(pressing, worked, now, wake_at);
+        let found = self.wait(timeout, now)?;
+        if !(found || pressing) && timeout.is_some_and(|timeout| timeout.is_zero()) {
+            vswitch_sys::poll::yield_core();
+        }
+        Ok(())
+    }
+
+    /// Notes what is ready, without rest; says whether anything is.
+    pub(crate) fn look_at_once(&mut self, now: Instant) -> io::Result<bool> {
+        let is_pressed = self.worker.ports.ready_count() > 0 || self.tunnels.is_ready();
+        Ok(self.wait(Some(Duration::ZERO), now)? || is_pressed)
+    }
+
+    /// Waits until something is ready, and notes what is; says whether anything is.
+    fn wait(&mut self, timeout: Option<Duration>, now: Instant) -> io::Result<bool> {
         let Self { worker: Worker { ports, .. }, orders_waiting, resolver, tunnels, relays, poller, .. } =
             self;
-        let mut found = pressing;
+        let mut found = false;
         poller.wait(timeout, |number| {
             found = true;
             match u16::try_from(number) {
@@ -306,10 +328,7 @@ impl Datapath {
                 Err(_) => relays.set_ready(number, now),
             }
         })?;
-        if !found && timeout.is_some_and(|timeout| timeout.is_zero()) {
-            vswitch_sys::poll::yield_core();
-        }
-        Ok(())
+        Ok(found)
     }
 
     /// Carries out control's orders, a few a turn. `false` when there is nothing left to do.

@@ -18,7 +18,7 @@ use vswitch_sys::packet::Framing;
 use crate::turn::Datapath;
 
 /// One line that says why a change was refused.
-pub(super) type Refusal = String;
+pub(crate) type Refusal = String;
 
 impl Datapath {
     /// Takes steps, in order; answers which were refused.
@@ -33,7 +33,12 @@ impl Datapath {
         Reply::Told(refused)
     }
 
-    fn take(&mut self, step: Step, fds: &mut impl Iterator<Item = OwnedFd>) -> Result<(), Refusal> {
+    /// Takes a step.
+    pub(crate) fn take(
+        &mut self,
+        step: Step,
+        fds: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Result<(), Refusal> {
         let change = match step {
             Step::Set(fact, count) => {
                 let held = Held::new(fact, fds.take(count));

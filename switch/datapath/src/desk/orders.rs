@@ -28,7 +28,7 @@ impl Datapath {
         true
     }
 
-    fn carry_out(&mut self, order: Order, fds: Vec<OwnedFd>) {
+    pub(crate) fn carry_out(&mut self, order: Order, fds: Vec<OwnedFd>) {
         let reply = match order {
             Order::Start(_) => Reply::Refused("already started".to_owned()),
             Order::Greet(version) => return self.greet(&version),

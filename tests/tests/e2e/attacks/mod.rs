@@ -1,0 +1,3 @@
+//! Whoever writes frames, and means harm.
+
+mod fire;
