@@ -1,5 +1,7 @@
 //! The proxy between real sockets on loopback and a simulated container.
 
+mod adversary;
+mod ends;
 mod tcp;
 mod udp;
 mod world;

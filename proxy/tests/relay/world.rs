@@ -49,6 +49,8 @@ pub(crate) struct World {
     /// Says which of the frames to and from the container are lost (`None`) or late (steps).
     pub(crate) fate: Box<dyn FnMut() -> Option<usize>>,
     pub(crate) largest: usize,
+    /// Packets of further connections, whose container a test plays itself.
+    pub(crate) played: Option<Vec<Vec<u8>>>,
     late: BTreeMap<usize, Vec<(bool, Vec<u8>)>>,
     steps: usize,
     poller: Poller,
@@ -102,6 +104,7 @@ impl World {
             listens: true,
             fate: Box::new(|| Some(0)),
             largest: 0,
+            played: None,
             late: BTreeMap::new(),
             steps: 0,
             poller: Poller::new().expect("epoll"),
@@ -219,6 +222,9 @@ impl World {
 
     fn arrives(&mut self, packet: Vec<u8>) {
         let (from, to, flags) = ends(&packet);
+        if let Some(played) = self.played.as_mut().filter(|_| !self.stacks.contains_key(&from)) {
+            return played.push(packet);
+        }
         const SYN: u8 = 2;
         if flags & SYN != 0 && self.listens && !self.stacks.contains_key(&from) {
             self.stacks.insert(from, Stack::new(to, self.window, u64::from(from.port())));

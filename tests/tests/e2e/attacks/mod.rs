@@ -1,0 +1,3 @@
+//! Attacks: a hostile container, client or datapath, and the wall that it meets.
+
+mod relays;
