@@ -1,7 +1,7 @@
 //! The proxy as its owner sees it: descriptors and frames in, frames out.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use vswitch_sys::stream::Stream;
 
 use crate::binding::{Binding, Bindings};
 use crate::counts::Counts;
-use crate::datagram::endpoints;
+use crate::datagram::{addresses, endpoints};
 use crate::deadlines::Deadlines;
 use crate::flow::Flow;
 use crate::limits::{Budget, Limits};
@@ -306,6 +306,27 @@ impl Proxy {
                 self.counts.broken += 1;
                 relay.abort(&mut Outlet { pool, out }, now);
             }
+        }
+    }
+
+    /// Ends all that clients have with an address of a container's, which may be another's next: relays,
+    /// sessions, fragments, and frames in `out`. Clients are reset; nothing is sent to the address.
+    pub fn forget(
+        &mut self,
+        network: NetworkId,
+        container: IpAddr,
+        pool: &mut Pool,
+        out: &mut Vec<(NetworkId, Frame)>,
+    ) {
+        let is_its = |(of, frame): &mut (NetworkId, Frame)| {
+            *of == network && addresses(frame).is_some_and(|(_, to)| to == container)
+        };
+        out.extract_if(.., is_its).for_each(|(_, frame)| pool.free(frame));
+        let relays: Vec<Token> =
+            self.flows.range(Flow::all_of(network, container)).map(|(_, token)| *token).collect();
+        relays.into_iter().for_each(|token| self.reset(token));
+        for session in self.sessions.forget(network, container) {
+            self.deadlines.set(session, None);
         }
     }
 

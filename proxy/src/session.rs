@@ -122,6 +122,16 @@ impl Sessions {
         gone
     }
 
+    /// Ends all sessions with an address of a container's, and what is held of its datagrams. Answers which
+    /// sessions those were.
+    pub(crate) fn forget(&mut self, network: NetworkId, container: IpAddr) -> Vec<Token> {
+        self.fragments.forget(network, container);
+        let its = self.flows.range(Flow::all_of(network, container));
+        let gone: Vec<Token> = its.map(|(_, session)| *session).collect();
+        gone.iter().for_each(|&session| self.end(session));
+        gone
+    }
+
     /// Does what is due of a session. Answers when it is due next, or `None` when it has ended or there is
     /// none.
     pub(crate) fn expire(&mut self, token: Token, now: Instant) -> Option<Instant> {

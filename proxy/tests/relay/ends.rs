@@ -11,7 +11,7 @@ use vswitch_proxy::{Limits, Token};
 use vswitch_sys::stream::Stream;
 
 use crate::tcp::{CONTAINER, accepted, listen, pattern, read};
-use crate::world::{World, binding};
+use crate::world::{NETWORK, World, binding};
 
 /// Bytes of the kernel's buffers between relay and client, so that what a client does not read stays with the
 /// relay.
@@ -146,4 +146,33 @@ fn bytes_that_a_container_did_not_take_are_no_clean_end() {
     world.stacks.get_mut(&source).expect("connected").socket().abort();
     world.until(|world| (world.proxy.counts().relays == 0).then_some(()));
     assert_eq!((world.proxy.counts().ended, world.proxy.counts().broken), (0, 1));
+}
+
+#[test]
+fn all_that_leads_to_an_address_ends_before_it_is_anothers() {
+    let mut world = World::new(Limits::default());
+    let listener = listen();
+    let (mut client, _) = world.connect(&listener, binding(CONTAINER));
+    let (mut other, _) = world.connect(&listener, binding("172.17.0.3"));
+    world.until(|world| (world.stacks.len() == 2).then_some(()));
+    (0..10).for_each(|_| drop(world.step()));
+    client.write_all(b"for the one before").expect("write");
+    // Frames that have been made, and wait to enter the switch.
+    let mut out = Vec::new();
+    world.until(|world| {
+        world.step_without_delivery(&mut out);
+        (!out.is_empty()).then_some(())
+    });
+    let address = CONTAINER.parse().expect("address");
+    world.proxy.forget(NETWORK, address, &mut world.pool, &mut out);
+    assert!(out.is_empty(), "nothing of it reaches the next one");
+    let error = world.until(|_| read(&mut client, &mut Vec::new()).err());
+    assert_eq!(error, ErrorKind::ConnectionReset);
+    assert_eq!((world.proxy.counts().relays, world.proxy.counts().broken), (1, 1));
+    other.write_all(b"goes on").expect("write");
+    let mut heard = Vec::new();
+    world.until(|world| {
+        heard.extend(world.stacks.values_mut().flat_map(|stack| stack.read()));
+        (heard == b"goes on").then_some(())
+    });
 }

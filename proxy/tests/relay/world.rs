@@ -149,8 +149,8 @@ impl World {
         panic!("never happened: {:?}", self.proxy.counts());
     }
 
-    /// One turn of the proxy and one of the container, a millisecond later.
-    pub(crate) fn step(&mut self) -> Vec<Vec<u8>> {
+    /// One turn of the proxy, a millisecond later, whose frames go on waiting.
+    pub(crate) fn step_without_delivery(&mut self, out: &mut Vec<(NetworkId, Frame)>) {
         self.now = self.now + Duration::from_millis(1);
         self.steps += 1;
         let (proxy, now) = (&mut self.proxy, self.now);
@@ -158,8 +158,13 @@ impl World {
             proxy.ready(Token(u64::try_from(number).expect("a number")), now);
         };
         self.poller.wait(Some(Duration::ZERO), ready).expect("epoll");
+        self.proxy.work(&mut self.pool, out, now);
+    }
+
+    /// One turn of the proxy and one of the container, a millisecond later.
+    pub(crate) fn step(&mut self) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
-        self.proxy.work(&mut self.pool, &mut out, now);
+        self.step_without_delivery(&mut out);
         let datagrams = self.deliver(out);
         let steps = self.steps;
         while let Some(entry) = self.late.first_entry().filter(|entry| *entry.key() <= steps) {

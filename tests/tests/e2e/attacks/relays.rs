@@ -1,7 +1,7 @@
 //! Relays: who reads late gets every byte, nobody takes them all, and they end with their container.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -85,4 +85,26 @@ fn a_container_that_has_ended_and_reads_late_gets_every_byte() {
     wait::until("the end of TIME-WAIT", || (clock::now().since(since) > TIME_WAIT).then_some(()));
     talk::check(&mut served, 6, BYTES).expect("every byte");
     assert_eq!(served.read(&mut [0]).expect("an end"), 0);
+}
+
+#[test]
+fn relays_that_were_to_go_on_end_before_their_address_is_anothers() {
+    let world = world();
+    let (web, listener) = server(&world);
+    let address = web.ipv4().to_string();
+    let mut client = talk::connect(&world.host().path(), SocketAddr::new(HOST, 8080));
+    let (mut served, _) = listener.accept().expect("accept");
+    client.write_all(b"hello").expect("send");
+    served.read_exact(&mut [0; 5]).expect("receive");
+    world.vswitch(&["unpublish", "--drain", &web.name, "8080:80"]);
+    client.write_all(b"again").expect("send");
+    served.read_exact(&mut [0; 5]).expect("it goes on");
+    world.vswitch(&["network", "disconnect", "net1", &web.name]);
+    assert_eq!(client.read(&mut [0]).expect_err("reset").kind(), ErrorKind::ConnectionReset);
+    let next = world.sandbox("next", &["--network", "net1", "--ip", &address]);
+    let listener = next.inside(|| TcpListener::bind("0.0.0.0:80")).expect("bind");
+    world.vswitch(&["publish", &next.name, "8080:80"]);
+    let mut client = talk::connect(&world.host().path(), SocketAddr::new(HOST, 8080));
+    client.write_all(b"hello").expect("send");
+    listener.accept().expect("accept").0.read_exact(&mut [0; 5]).expect("receive");
 }
