@@ -68,6 +68,8 @@ pub(crate) struct Relay {
     pub(crate) source: SocketAddr,
     /// Bytes of the buffer of each direction.
     pub(crate) buffer: usize,
+    /// When bytes were passed on last.
+    pub(crate) active_at: Instant,
     stream: Stream,
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -140,6 +142,7 @@ impl Relay {
             binding,
             source,
             buffer,
+            active_at: now,
             stream,
             interface,
             sockets,
@@ -180,7 +183,7 @@ impl Relay {
 
     /// Passes bytes, ends and resets on, and sends what is due.
     pub(crate) fn work(&mut self, outlet: &mut Outlet<'_>, now: Instant) -> Fate {
-        let passed = self.pass_on();
+        let passed = self.pass_on(now);
         if passed.is_err() {
             self.sockets.get_mut::<tcp::Socket<'_>>(self.handle).abort();
         }
@@ -228,7 +231,7 @@ impl Relay {
     }
 
     /// Passes on what there is, in both directions.
-    fn pass_on(&mut self) -> io::Result<()> {
+    fn pass_on(&mut self, now: Instant) -> io::Result<()> {
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
         if !self.connected && socket.may_send() {
             self.connected = true;
@@ -245,7 +248,7 @@ impl Relay {
                 break;
             }
             match filled(socket, &self.stream)? {
-                Passed::Some => {}
+                Passed::Some => self.active_at = now,
                 Passed::None => self.readable = false,
                 Passed::End => self.client.ended = true,
             }
@@ -266,8 +269,9 @@ impl Relay {
             if !(self.writable && socket.can_recv()) {
                 break;
             }
-            if drained(socket, &self.stream)? == Passed::None {
-                self.writable = false;
+            match drained(socket, &self.stream)? {
+                Passed::Some | Passed::End => self.active_at = now,
+                Passed::None => self.writable = false,
             }
         }
         if self.container.ended && !self.container.passed_on && !socket.can_recv() {

@@ -35,8 +35,7 @@ fn connect_small(world: &mut World, listener: &TcpListener) -> (TcpStream, Token
     let client = TcpStream::from(client);
     client.set_nonblocking(true).expect("non-blocking");
     let (stream, address) = Stream::accept(listener.as_fd()).expect("accept");
-    let token = world.proxy.tcp_accepted(binding(CONTAINER), stream, address, world.now).expect("relayed");
-    world.wait_for(token);
+    let token = world.accept(binding(CONTAINER), stream, address).expect("relayed");
     (client, token)
 }
 

@@ -2,6 +2,7 @@
 
 mod adversary;
 mod ends;
+mod shares;
 mod tcp;
 mod udp;
 mod world;

@@ -111,8 +111,7 @@ fn a_routable_client_is_seen_by_the_container() {
     let routable: SocketAddr = "198.51.100.7:1234".parse().expect("address");
     // As a socket of both families shows it.
     let mapped: SocketAddr = "[::ffff:198.51.100.7]:1234".parse().expect("address");
-    let token = world.proxy.tcp_accepted(binding(CONTAINER), stream, mapped, world.now).expect("relayed");
-    world.wait_for(token);
+    world.accept(binding(CONTAINER), stream, mapped).expect("relayed");
     assert_eq!(accepted(&mut world), routable);
     converse(&mut world, &mut client, routable, &pattern(1000), &pattern(1000));
 }

@@ -14,7 +14,7 @@ use crate::world::{NETWORK, PORT, World, binding};
 const CONTAINER: &str = "172.17.0.2";
 
 /// A listener on every address, and its port.
-fn listen(world: &mut World, bound: &str, container: &str) -> (Token, u16) {
+pub(crate) fn listen(world: &mut World, bound: &str, container: &str) -> (Token, u16) {
     let socket = UdpSocket::bind(bound).expect("bind");
     let port = socket.local_addr().expect("address").port();
     let socket = Datagrams::new(std::sync::Arc::new(socket.into())).expect("options");

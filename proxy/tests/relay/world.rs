@@ -125,11 +125,23 @@ impl World {
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         client.set_nonblocking(true).expect("non-blocking");
         let (stream, address) = Stream::accept(listener.as_fd()).expect("accept");
-        let token = self.proxy.tcp_accepted(binding, stream, address, self.now);
+        (client, self.accept(binding, stream, address))
+    }
+
+    /// Hands the proxy an accepted connection.
+    pub(crate) fn accept(
+        &mut self,
+        binding: Binding,
+        stream: Stream,
+        client: SocketAddr,
+    ) -> Result<Token, Refused> {
+        let mut out = Vec::new();
+        let token = self.proxy.tcp_accepted(binding, stream, client, &mut self.pool, &mut out, self.now);
+        self.deliver(out);
         if let Ok(token) = token {
             self.wait_for(token);
         }
-        (client, token)
+        token
     }
 
     pub(crate) fn wait_for(&mut self, token: Token) {

@@ -4,16 +4,17 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::socket::sockopt::RcvBuf;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket};
 use vswitch_sys::clock;
 use vswitch_tests::talk;
 use vswitch_tests::wait::{self, DEADLINE};
 use vswitch_tests::world::{Container, World};
 
-use crate::world;
+use crate::{VSWITCH, world};
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Longer than a relay's stack stays in TIME-WAIT. Nothing announces the end of that.
@@ -103,8 +104,62 @@ fn relays_that_were_to_go_on_end_before_their_address_is_anothers() {
     assert_eq!(client.read(&mut [0]).expect_err("reset").kind(), ErrorKind::ConnectionReset);
     let next = world.sandbox("next", &["--network", "net1", "--ip", &address]);
     let listener = next.inside(|| TcpListener::bind("0.0.0.0:80")).expect("bind");
-    world.vswitch(&["publish", &next.name, "8080:80"]);
-    let mut client = talk::connect(&world.host().path(), SocketAddr::new(HOST, 8080));
+    world.vswitch(&["publish", &next.name, "8081:80"]);
+    let mut client = talk::connect(&world.host().path(), SocketAddr::new(HOST, 8081));
     client.write_all(b"hello").expect("send");
     listener.accept().expect("accept").0.read_exact(&mut [0; 5]).expect("receive");
+}
+
+/// A client that comes from one of the host's addresses.
+fn connect_from(world: &World, from: u8) -> std::io::Result<TcpStream> {
+    world.host().inside(|| {
+        let made = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)?;
+        bind(made.as_raw_fd(), &SockaddrIn::new(127, 0, 0, from, 0))?;
+        connect(made.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 8080))?;
+        let client = TcpStream::from(made);
+        client.set_read_timeout(Some(DEADLINE))?;
+        Ok(client)
+    })
+}
+
+/// Says something to a server that says it again.
+fn echo(client: &mut TcpStream) -> std::io::Result<()> {
+    client.write_all(b"hello")?;
+    client.read_exact(&mut [0; 5])
+}
+
+#[test]
+fn a_client_that_takes_all_relays_leaves_room_for_others() {
+    const DESCRIPTORS: usize = 400;
+    let limit = format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}");
+    let (world, ()) = World::start_wrapped(VSWITCH, &["prlimit", &limit], &[], |_| ());
+    let (_web, listener) = server(&world);
+    thread::spawn(move || {
+        while let Ok((mut served, _)) = listener.accept() {
+            thread::spawn(move || {
+                let mut heard = [0; 5];
+                while served.read_exact(&mut heard).and_then(|()| served.write_all(&heard)).is_ok() {}
+            });
+        }
+    });
+    let mut filler = Vec::new();
+    // It takes what it gets, until it gets nothing.
+    while filler.len() < 2 * DESCRIPTORS {
+        let mut client = connect_from(&world, 1).expect("accepted by the kernel");
+        if echo(&mut client).is_err() {
+            break;
+        }
+        filler.push(client);
+    }
+    assert!((DESCRIPTORS / 2..DESCRIPTORS).contains(&filler.len()), "{}", filler.len());
+    for from in 2..50 {
+        let mut others = [(); 3].map(|()| connect_from(&world, from).expect("accepted by the kernel"));
+        others.iter_mut().for_each(|other| echo(other).expect("its share"));
+    }
+    let stats = world.json(&["stats"]);
+    let ports = stats["Ports"].as_array().expect("ports");
+    let relay = ports.iter().find(|port| port["Sandbox"] == "(relay)").expect("relays");
+    assert!(relay["Drops"]["relay-full"].as_u64() > Some(40), "an operator sees it: {relay}");
+    let restarts = world.restarts();
+    assert_eq!(restarts, 0);
 }
