@@ -9,6 +9,8 @@ pub struct Counts {
     pub sessions: usize,
     /// Connections accepted and not relayed.
     pub refused: u64,
+    /// Clients that were refused, or gave way to others, since all relays or sessions were taken.
+    pub full: u64,
     /// Relays that ended as they should.
     pub ended: u64,
     /// Relays that ended by a reset, by silence, or because the container is not there.

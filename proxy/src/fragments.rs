@@ -142,17 +142,28 @@ impl Fragments {
         }
     }
 
+    /// Datagrams of a container, and since when each is on its way.
+    fn of(&self, network: NetworkId, container: IpAddr) -> impl Iterator<Item = (Key, Instant)> {
+        let first = Key { network, container, target: IpAddr::from([0; 4]), identification: 0 };
+        let its = self.all.range(first..).map(|(key, (since, _))| (*key, *since));
+        its.take_while(move |(key, _)| (key.network, key.container) == (network, container))
+    }
+
+    /// Gives up all that is held of a container's.
+    pub(crate) fn forget(&mut self, network: NetworkId, container: IpAddr) {
+        let its: Vec<_> = self.of(network, container).map(|(key, _)| key).collect();
+        its.iter().for_each(|key| self.give_up(key));
+    }
+
     /// Makes room for a datagram, and notes it.
     fn begin(&mut self, key: Key, datagram: Datagram, now: Instant) {
         self.give_up(&key);
-        let Key { network, container, .. } = key;
-        let of_container = |key: &&Key| (key.network, key.container) == (network, container);
-        let first = Key { target: IpAddr::from([0; 4]), identification: 0, ..key };
-        let mut its = self.all.range(first..).map(|(key, (since, _))| (key, since));
-        let its: Vec<_> = std::iter::from_fn(|| its.next().filter(|(key, _)| of_container(key))).collect();
-        let oldest_of_container = its.iter().min_by_key(|(_, since)| *since).map(|(key, _)| **key);
-        if its.len() >= OF_CONTAINER {
-            oldest_of_container.inspect(|oldest| self.give_up(oldest));
+        let its = self.of(key.network, key.container);
+        let (count, oldest) = its.fold((0, None), |(count, oldest): (usize, Option<(Key, Instant)>), one| {
+            (count + 1, oldest.filter(|(_, since)| *since <= one.1).or(Some(one)))
+        });
+        if count >= OF_CONTAINER {
+            oldest.inspect(|(oldest, _)| self.give_up(oldest));
         }
         if self.all.len() >= OF_ALL {
             self.deadlines.first_key().inspect(|oldest| self.give_up(oldest));

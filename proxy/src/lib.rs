@@ -26,7 +26,7 @@
 //!   the gateway's address with a port of the proxy's where it is not ([`source`]).
 //!
 //! Ends, resets and silence are in [`relay`]; datagrams are in [`session`] and [`fragments`]; limits in
-//! [`limits`].
+//! [`limits`], and who gives way at them in [`shares`].
 #![forbid(unsafe_code)]
 
 pub mod binding;
@@ -43,6 +43,7 @@ pub mod relay;
 mod secret;
 mod sequence;
 pub mod session;
+pub mod shares;
 mod source;
 mod timestamp;
 mod token;

@@ -1,7 +1,7 @@
 //! The proxy as its owner sees it: descriptors and frames in, frames out.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use vswitch_sys::stream::Stream;
 
 use crate::binding::{Binding, Bindings};
 use crate::counts::Counts;
-use crate::datagram::endpoints;
+use crate::datagram::{addresses, endpoints};
 use crate::deadlines::Deadlines;
 use crate::flow::Flow;
-use crate::limits::{Budget, Limits};
+use crate::limits::{Budget, Limits, beyond_least};
 use crate::link::{Outlet, is_right};
 use crate::numbers::Numbers;
 use crate::relay::{self, Fate, Relay};
 use crate::session::Sessions;
+use crate::shares::{Holder, Shares};
 use crate::source::canonical;
 use crate::token::Token;
 
@@ -50,7 +51,10 @@ pub enum Refused {
 pub struct Proxy {
     relays: BTreeMap<Token, Box<Relay>>,
     flows: BTreeMap<Flow, Token>,
+    shares: Shares,
     budget: Budget,
+    /// The most relays there may be for another cause than the budget.
+    most: usize,
     sessions: Sessions,
     deadlines: Deadlines<Token>,
     numbers: Numbers,
@@ -67,7 +71,9 @@ impl Proxy {
         Self {
             relays: BTreeMap::new(),
             flows: BTreeMap::new(),
+            shares: Shares::default(),
             budget: Budget::new(limits),
+            most: usize::MAX,
             sessions: Sessions::new(limits.sessions),
             deadlines: Deadlines::new(),
             numbers: Numbers::new(seed),
@@ -77,7 +83,15 @@ impl Proxy {
         }
     }
 
+    /// Sets how many relays there may be, beside the limits, from now on: for one, since there are no more
+    /// descriptors.
+    pub fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// Begins to relay an accepted connection. Its descriptor is to be waited for, both ways, by the token.
+    /// When there are as many as there may be, another one gives way, or this one is refused
+    /// ([`shares`](crate::shares)).
     ///
     /// # Errors
     /// Why it is not relayed; the client has been reset then.
@@ -86,12 +100,15 @@ impl Proxy {
         binding: Binding,
         stream: Stream,
         client: SocketAddr,
+        pool: &mut Pool,
+        out: &mut Vec<(NetworkId, Frame)>,
         now: Instant,
     ) -> Result<Token, Refused> {
-        let begun = self.begin(binding, stream, canonical(client), now);
+        let begun = self.begin(binding, stream, canonical(client), &mut Outlet { pool, out }, now);
         begun.map_err(|(stream, refused)| {
             stream.reset();
             self.counts.refused += 1;
+            self.counts.full += u64::from(refused == Refused::Full);
             refused
         })
     }
@@ -101,6 +118,7 @@ impl Proxy {
         binding: Binding,
         stream: Stream,
         client: SocketAddr,
+        outlet: &mut Outlet<'_>,
         now: Instant,
     ) -> Result<Token, (Stream, Refused)> {
         if binding.container.is_ipv4() != binding.gateway.is_ipv4() {
@@ -109,7 +127,8 @@ impl Proxy {
         let Some(source) = self.numbers.source(&binding, client, &self.flows) else {
             return Err((stream, Refused::NoPort));
         };
-        let Some(buffer) = self.budget.take() else {
+        let holder = Holder::new(binding.publication, client.ip());
+        let Some(buffer) = self.place(holder, outlet, now) else {
             return Err((stream, Refused::Full));
         };
         let flow = Flow { network: binding.network, container: binding.container, source };
@@ -120,9 +139,27 @@ impl Proxy {
             (stream, Refused::BadBinding)
         })?;
         self.flows.insert(flow, token);
+        self.shares.add(token, holder, beyond_least(buffer), now);
         self.relays.insert(token, Box::new(relay));
         self.deadlines.set(token, Some(now));
         Ok(token)
+    }
+
+    /// A place for one more relay, which another may have to give up. Answers the bytes of its buffers.
+    fn place(&mut self, newcomer: Holder, outlet: &mut Outlet<'_>, now: Instant) -> Option<usize> {
+        let is_free = self.relays.len() < self.most;
+        let free = Some(()).filter(|()| is_free).and_then(|()| self.budget.take(self.shares.of(newcomer)));
+        if free.is_some() {
+            return free;
+        }
+        let relays = &self.relays;
+        let spoken = |token| relays.get(&token).map_or(now, |relay| relay.active_at);
+        let token = self.shares.giving_way(newcomer, spoken, now)?;
+        let relay = self.remove(token)?;
+        self.deadlines.set(token, None);
+        (self.counts.full, self.counts.broken) = (self.counts.full + 1, self.counts.broken + 1);
+        relay.abort(outlet, now);
+        self.budget.take(self.shares.of(newcomer))
     }
 
     /// A socket that some relay has used, with buffers of so many bytes.
@@ -261,6 +298,7 @@ impl Proxy {
         if self.sessions.listeners.contains_key(&token) {
             let (numbers, counts, mut begun) = (&mut self.numbers, &mut self.counts, Vec::new());
             let more = self.sessions.receive(token, numbers, outlet, counts, now, &mut begun);
+            // Of some, only that they have ended.
             for session in begun {
                 self.deadlines.set(session, self.sessions.expire(session, now));
             }
@@ -272,6 +310,7 @@ impl Proxy {
     fn remove(&mut self, token: Token) -> Option<Box<Relay>> {
         let relay = self.relays.remove(&token)?;
         self.flows.remove(&flow_of(&relay));
+        self.shares.remove(token);
         self.budget.give_back(relay.buffer);
         Some(relay)
     }
@@ -306,6 +345,27 @@ impl Proxy {
                 self.counts.broken += 1;
                 relay.abort(&mut Outlet { pool, out }, now);
             }
+        }
+    }
+
+    /// Ends all that clients have with an address of a container's, which may be another's next: relays,
+    /// sessions, fragments, and frames in `out`. Clients are reset; nothing is sent to the address.
+    pub fn forget(
+        &mut self,
+        network: NetworkId,
+        container: IpAddr,
+        pool: &mut Pool,
+        out: &mut Vec<(NetworkId, Frame)>,
+    ) {
+        let is_its = |(of, frame): &mut (NetworkId, Frame)| {
+            *of == network && addresses(frame).is_some_and(|(_, to)| to == container)
+        };
+        out.extract_if(.., is_its).for_each(|(_, frame)| pool.free(frame));
+        let relays: Vec<Token> =
+            self.flows.range(Flow::all_of(network, container)).map(|(_, token)| *token).collect();
+        relays.into_iter().for_each(|token| self.reset(token));
+        for session in self.sessions.forget(network, container) {
+            self.deadlines.set(session, None);
         }
     }
 

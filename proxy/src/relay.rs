@@ -8,6 +8,7 @@
 //! | the container ends its direction | the same |
 //! | the client resets, or its connection fails | a reset |
 //! | the container resets, or does not listen | a reset |
+//! | the container resets or vanishes behind its end, and took all | the rest of what it sent, and an end; a reset once the client says more |
 //! | the container is silent while it is connected to, for [`CONNECT_MAX`] | a reset of the client |
 //! | the container is silent for [`SILENCE_MAX`], though it is asked every [`KEEP_ALIVE`] | a reset of both |
 //!
@@ -16,6 +17,13 @@
 //!
 //! Nothing is read from the client before the container has accepted. In one turn a relay passes on a bounded
 //! number of pieces and frames, and goes on in the next.
+//!
+//! Whoever reads late gets every byte, however late. The stack is not made for that, in two places:
+//!
+//! * At the end of TIME-WAIT it throws away what was received and not read yet. So its clock stands still from
+//!   the beginning of TIME-WAIT on; a relay ends when the last byte is passed on, and rests no longer.
+//! * In LAST-ACK it does not hear that the container's window has opened, nor that the container lives. So
+//!   after the container's end it is told of the client's once the container has acknowledged all bytes.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -60,6 +68,8 @@ pub(crate) struct Relay {
     pub(crate) source: SocketAddr,
     /// Bytes of the buffer of each direction.
     pub(crate) buffer: usize,
+    /// When bytes were passed on last.
+    pub(crate) active_at: Instant,
     stream: Stream,
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -72,6 +82,8 @@ pub(crate) struct Relay {
     writable: bool,
     /// It may have failed, for all we know.
     woken: bool,
+    /// The beginning of TIME-WAIT.
+    time_wait: Option<Instant>,
 }
 
 /// How far the direction that begins at one side has come.
@@ -130,6 +142,7 @@ impl Relay {
             binding,
             source,
             buffer,
+            active_at: now,
             stream,
             interface,
             sockets,
@@ -140,6 +153,7 @@ impl Relay {
             readable,
             writable,
             woken,
+            time_wait: None,
         })
     }
 
@@ -158,14 +172,18 @@ impl Relay {
         let packet = &frame.bytes()[frame.headers.network_offset()..frame.headers.end_offset()];
         let outlet = Some(outlet);
         let mut link = Link { packet: Some(packet), outlet, binding: &self.binding, credit: 0, now };
-        self.interface.poll_ingress_single(tcp_instant(now), &mut link, &mut self.sockets);
+        let clock = self.time_wait.unwrap_or(now);
+        self.interface.poll_ingress_single(tcp_instant(clock), &mut link, &mut self.sockets);
         let state = self.sockets.get::<tcp::Socket<'_>>(self.handle).state();
         self.container.ended |= is_ended(state);
+        if state == tcp::State::TimeWait {
+            self.time_wait.get_or_insert(now);
+        }
     }
 
     /// Passes bytes, ends and resets on, and sends what is due.
     pub(crate) fn work(&mut self, outlet: &mut Outlet<'_>, now: Instant) -> Fate {
-        let passed = self.pass_on();
+        let passed = self.pass_on(now);
         if passed.is_err() {
             self.sockets.get_mut::<tcp::Socket<'_>>(self.handle).abort();
         }
@@ -174,20 +192,24 @@ impl Relay {
             return Fate::Broken;
         }
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
-        let over = matches!(socket.state(), tcp::State::Closed | tcp::State::TimeWait);
-        if over && !(self.client.ended && self.container.ended) {
+        let over = is_over(socket.state());
+        if over && (!self.container.ended || socket.send_queue() > 0) {
             return Fate::Broken;
         }
-        if over && self.container.passed_on {
+        if over && self.client.ended && self.container.passed_on {
             return Fate::Ended;
         }
-        let more = (self.readable && !self.client.ended && socket.can_send())
+        let more = (self.readable && !self.client.ended && (over || socket.can_send()))
             || (self.writable && socket.can_recv())
+            || (self.client.ended && !self.client.passed_on && may_end(socket))
             || (self.container.ended && !self.container.passed_on && !socket.can_recv());
         if more {
             return Fate::Waits(Some(now));
         }
-        let at = self.interface.poll_at(tcp_instant(now), &self.sockets).map(|at| instant(at, now));
+        let clock = self.time_wait.unwrap_or(now);
+        let at = self.interface.poll_at(tcp_instant(clock), &self.sockets).map(|at| instant(at, clock));
+        // In TIME-WAIT a deadline is its end, which never comes.
+        let at = at.filter(|at| self.time_wait.is_none_or(|since| *at <= since));
         Fate::Waits(if starved { at.map(|at| at.max(now + NO_SLOT)) } else { at })
     }
 
@@ -209,7 +231,7 @@ impl Relay {
     }
 
     /// Passes on what there is, in both directions.
-    fn pass_on(&mut self) -> io::Result<()> {
+    fn pass_on(&mut self, now: Instant) -> io::Result<()> {
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
         if !self.connected && socket.may_send() {
             self.connected = true;
@@ -226,20 +248,30 @@ impl Relay {
                 break;
             }
             match filled(socket, &self.stream)? {
-                Passed::Some => {}
+                Passed::Some => self.active_at = now,
                 Passed::None => self.readable = false,
-                Passed::End => {
-                    (self.client.ended, self.client.passed_on) = (true, true);
-                    socket.close();
-                }
+                Passed::End => self.client.ended = true,
             }
+        }
+        if self.readable && !self.client.ended && is_over(socket.state()) && self.container.ended {
+            // Nobody takes what the client says now; only its end is no loss.
+            match passed(self.stream.read(&mut [0]))? {
+                Passed::Some => return Err(ErrorKind::ConnectionReset.into()),
+                Passed::None => self.readable = false,
+                Passed::End => self.client.ended = true,
+            }
+        }
+        if self.client.ended && !self.client.passed_on && may_end(socket) {
+            self.client.passed_on = true;
+            socket.close();
         }
         for _ in 0..PIECES {
             if !(self.writable && socket.can_recv()) {
                 break;
             }
-            if drained(socket, &self.stream)? == Passed::None {
-                self.writable = false;
+            match drained(socket, &self.stream)? {
+                Passed::Some | Passed::End => self.active_at = now,
+                Passed::None => self.writable = false,
             }
         }
         if self.container.ended && !self.container.passed_on && !socket.can_recv() {
@@ -255,8 +287,9 @@ impl Relay {
         let binding = &self.binding;
         let mut link = Link { packet: None, outlet: outlet_of_link, binding, credit: PIECES, now };
         let mut left = PIECES;
+        let clock = self.time_wait.unwrap_or(now);
         loop {
-            self.interface.poll_egress(tcp_instant(now), &mut link, &mut self.sockets);
+            self.interface.poll_egress(tcp_instant(clock), &mut link, &mut self.sockets);
             if link.credit == left || link.credit == 0 {
                 break;
             }
@@ -319,6 +352,16 @@ fn passed(outcome: io::Result<usize>) -> io::Result<Passed> {
 fn is_ended(state: tcp::State) -> bool {
     use tcp::State::{CloseWait, Closing, LastAck, TimeWait};
     matches!(state, CloseWait | Closing | LastAck | TimeWait)
+}
+
+/// Whether nothing more goes to the container or comes from it.
+fn is_over(state: tcp::State) -> bool {
+    matches!(state, tcp::State::Closed | tcp::State::TimeWait)
+}
+
+/// Whether the container can be told of the client's end: in LAST-ACK the stack is deaf.
+fn may_end(socket: &tcp::Socket<'_>) -> bool {
+    socket.state() != tcp::State::CloseWait || socket.send_queue() == 0
 }
 
 fn tcp_duration(duration: Duration) -> TcpDuration {

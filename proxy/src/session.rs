@@ -27,6 +27,7 @@ use crate::flow::Flow;
 use crate::fragments::{Fragments, Key, Outcome, Part};
 use crate::link::{Outlet, is_right, mtu};
 use crate::numbers::Numbers;
+use crate::shares::{Holder, Shares};
 use crate::source::canonical;
 use crate::token::Token;
 
@@ -60,6 +61,7 @@ pub(crate) struct Sessions {
     all: BTreeMap<Token, Session>,
     askers: BTreeMap<Asker, Token>,
     flows: BTreeMap<Flow, Token>,
+    shares: Shares,
     /// Sessions of each pair.
     pairs: BTreeMap<Pair, usize>,
     pub(crate) fragments: Fragments,
@@ -74,7 +76,8 @@ impl Sessions {
         let (listeners, all) = (BTreeMap::new(), BTreeMap::new());
         let (batch, frames) = (Batch::new(), Vec::with_capacity(BATCH));
         let (askers, flows, pairs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { listeners, all, askers, flows, pairs, fragments: Fragments::new(), limit, batch, frames }
+        let (shares, fragments) = (Shares::default(), Fragments::new());
+        Self { listeners, all, askers, flows, shares, pairs, fragments, limit, batch, frames }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -122,6 +125,16 @@ impl Sessions {
         gone
     }
 
+    /// Ends all sessions with an address of a container's, and what is held of its datagrams. Answers which
+    /// sessions those were.
+    pub(crate) fn forget(&mut self, network: NetworkId, container: IpAddr) -> Vec<Token> {
+        self.fragments.forget(network, container);
+        let its = self.flows.range(Flow::all_of(network, container));
+        let gone: Vec<Token> = its.map(|(_, session)| *session).collect();
+        gone.iter().for_each(|&session| self.end(session));
+        gone
+    }
+
     /// Does what is due of a session. Answers when it is due next, or `None` when it has ended or there is
     /// none.
     pub(crate) fn expire(&mut self, token: Token, now: Instant) -> Option<Instant> {
@@ -135,6 +148,7 @@ impl Sessions {
 
     fn end(&mut self, token: Token) {
         if let Some(session) = self.all.remove(&token) {
+            self.shares.remove(token);
             self.askers.remove(&session.asker);
             self.flows.remove(&session.flow);
             self.forget_pair(pair(&session.flow));
@@ -150,8 +164,8 @@ impl Sessions {
         }
     }
 
-    /// Receives what a listener's clients sent, makes frames of it, and reports new sessions. Answers whether
-    /// there may be more.
+    /// Receives what a listener's clients sent, makes frames of it, and reports sessions that began or gave
+    /// way. Answers whether there may be more.
     pub(crate) fn receive(
         &mut self,
         token: Token,
@@ -184,7 +198,7 @@ impl Sessions {
             // Most datagrams are of one client.
             let way = known.filter(|(same, _)| *same == asker).map(|(_, way)| way).or_else(|| {
                 let binding = bindings.of(received.client.ip())?;
-                Some((binding, self.source_of(asker, &binding, numbers, now, begun)?))
+                Some((binding, self.source_of(asker, &binding, numbers, counts, now, begun)?))
             });
             known = way.map(|way| (asker, way));
             let finished = way.and_then(|way| finish(&mut frame, offset, received, way).ok());
@@ -207,18 +221,33 @@ impl Sessions {
         asker: Asker,
         binding: &Binding,
         numbers: &mut Numbers,
+        counts: &mut Counts,
         now: Instant,
-        begun: &mut Vec<Token>,
+        changed: &mut Vec<Token>,
     ) -> Option<SocketAddr> {
         let known = self.askers.get(&asker).copied();
         let token = known.or_else(|| {
+            let holder = Holder::new(binding.publication, asker.1.ip());
+            if self.all.len() >= self.limit {
+                counts.full += 1;
+                changed.push(self.give_way(holder, now)?);
+            }
             let token = self.begin(asker, binding, numbers, now)?;
-            begun.push(token);
+            self.shares.add(token, holder, 0, now);
+            changed.push(token);
             Some(token)
         })?;
         let session = self.all.get_mut(&token)?;
         session.active_at = now;
         Some(session.flow.source)
+    }
+
+    /// Ends a session to make room for that of a newcomer, and answers which it was.
+    fn give_way(&mut self, newcomer: Holder, now: Instant) -> Option<Token> {
+        let spoken = |token| self.all.get(&token).map_or(now, |session| session.active_at);
+        let token = self.shares.giving_way(newcomer, spoken, now)?;
+        self.end(token);
+        Some(token)
     }
 
     fn begin(
@@ -228,9 +257,6 @@ impl Sessions {
         numbers: &mut Numbers,
         now: Instant,
     ) -> Option<Token> {
-        if self.all.len() >= self.limit {
-            return None;
-        }
         let source = numbers.source(binding, canonical(asker.1), &self.flows)?;
         let flow = Flow { network: binding.network, container: binding.container, source };
         let token = numbers.token();

@@ -13,20 +13,20 @@ use vswitch_sys::stream::prepare;
 
 use crate::world::{World, binding};
 
-const CONTAINER: &str = "172.17.0.2";
+pub(crate) const CONTAINER: &str = "172.17.0.2";
 
-fn listen() -> TcpListener {
+pub(crate) fn listen() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     prepare(listener.as_fd()).expect("options");
     listener
 }
 
-fn pattern(length: usize) -> Vec<u8> {
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|n| u8::try_from(n * 31 % 251).expect("a byte")).collect()
 }
 
 /// Reads as a client that does not block: some bytes, the end (`None` and no error), or nothing yet.
-fn read(client: &mut TcpStream, into: &mut Vec<u8>) -> Result<bool, ErrorKind> {
+pub(crate) fn read(client: &mut TcpStream, into: &mut Vec<u8>) -> Result<bool, ErrorKind> {
     let mut room = [0; 65_536];
     match client.read(&mut room) {
         Ok(0) => Ok(true),
@@ -40,7 +40,7 @@ fn read(client: &mut TcpStream, into: &mut Vec<u8>) -> Result<bool, ErrorKind> {
 }
 
 /// The only connection's stack, once the container has accepted it.
-fn accepted(world: &mut World) -> SocketAddr {
+pub(crate) fn accepted(world: &mut World) -> SocketAddr {
     world.until(|world| {
         let (source, stack) = world.stacks.iter_mut().next()?;
         (stack.socket().state() == State::Established).then_some(*source)
@@ -111,8 +111,7 @@ fn a_routable_client_is_seen_by_the_container() {
     let routable: SocketAddr = "198.51.100.7:1234".parse().expect("address");
     // As a socket of both families shows it.
     let mapped: SocketAddr = "[::ffff:198.51.100.7]:1234".parse().expect("address");
-    let token = world.proxy.tcp_accepted(binding(CONTAINER), stream, mapped, world.now).expect("relayed");
-    world.wait_for(token);
+    world.accept(binding(CONTAINER), stream, mapped).expect("relayed");
     assert_eq!(accepted(&mut world), routable);
     converse(&mut world, &mut client, routable, &pattern(1000), &pattern(1000));
 }

@@ -9,12 +9,12 @@ use vswitch_proxy::session::IDLE;
 use vswitch_proxy::{Limits, Token};
 use vswitch_sys::datagrams::Datagrams;
 
-use crate::world::{PORT, World, binding};
+use crate::world::{NETWORK, PORT, World, binding};
 
 const CONTAINER: &str = "172.17.0.2";
 
 /// A listener on every address, and its port.
-fn listen(world: &mut World, bound: &str, container: &str) -> (Token, u16) {
+pub(crate) fn listen(world: &mut World, bound: &str, container: &str) -> (Token, u16) {
     let socket = UdpSocket::bind(bound).expect("bind");
     let port = socket.local_addr().expect("address").port();
     let socket = Datagrams::new(std::sync::Arc::new(socket.into())).expect("options");
@@ -267,4 +267,19 @@ fn garbage_is_survived() {
         world.returns(&packet[..at.max(1)]);
     }
     assert!(world.returns(&packet), "the session goes on");
+}
+
+#[test]
+fn sessions_and_fragments_of_an_address_end_before_it_is_anothers() {
+    let mut world = World::new(Limits::default());
+    let (_, port) = listen(&mut world, "127.0.0.1:0", CONTAINER);
+    let client = client();
+    client.send_to(b"question", ("127.0.0.1", port)).expect("send");
+    let packet = arrivals(&mut world).remove(0);
+    let parts = fragments(&answer(&packet, &[1; 3000]));
+    assert!(parts[..2].iter().all(|part| world.returns(part)), "held");
+    let address = CONTAINER.parse().expect("address");
+    world.proxy.forget(NETWORK, address, &mut world.pool, &mut Vec::new());
+    assert_eq!((world.proxy.counts().sessions, world.proxy.counts().fragments_dropped), (0, 1));
+    assert!(!world.returns(&parts[2]) && !world.returns(&answer(&packet, b"answer")), "of nobody's");
 }

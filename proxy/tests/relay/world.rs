@@ -49,6 +49,8 @@ pub(crate) struct World {
     /// Says which of the frames to and from the container are lost (`None`) or late (steps).
     pub(crate) fate: Box<dyn FnMut() -> Option<usize>>,
     pub(crate) largest: usize,
+    /// Packets of further connections, whose container a test plays itself.
+    pub(crate) played: Option<Vec<Vec<u8>>>,
     late: BTreeMap<usize, Vec<(bool, Vec<u8>)>>,
     steps: usize,
     poller: Poller,
@@ -102,6 +104,7 @@ impl World {
             listens: true,
             fate: Box::new(|| Some(0)),
             largest: 0,
+            played: None,
             late: BTreeMap::new(),
             steps: 0,
             poller: Poller::new().expect("epoll"),
@@ -122,11 +125,23 @@ impl World {
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         client.set_nonblocking(true).expect("non-blocking");
         let (stream, address) = Stream::accept(listener.as_fd()).expect("accept");
-        let token = self.proxy.tcp_accepted(binding, stream, address, self.now);
+        (client, self.accept(binding, stream, address))
+    }
+
+    /// Hands the proxy an accepted connection.
+    pub(crate) fn accept(
+        &mut self,
+        binding: Binding,
+        stream: Stream,
+        client: SocketAddr,
+    ) -> Result<Token, Refused> {
+        let mut out = Vec::new();
+        let token = self.proxy.tcp_accepted(binding, stream, client, &mut self.pool, &mut out, self.now);
+        self.deliver(out);
         if let Ok(token) = token {
             self.wait_for(token);
         }
-        (client, token)
+        token
     }
 
     pub(crate) fn wait_for(&mut self, token: Token) {
@@ -146,8 +161,8 @@ impl World {
         panic!("never happened: {:?}", self.proxy.counts());
     }
 
-    /// One turn of the proxy and one of the container, a millisecond later.
-    pub(crate) fn step(&mut self) -> Vec<Vec<u8>> {
+    /// One turn of the proxy, a millisecond later, whose frames go on waiting.
+    pub(crate) fn step_without_delivery(&mut self, out: &mut Vec<(NetworkId, Frame)>) {
         self.now = self.now + Duration::from_millis(1);
         self.steps += 1;
         let (proxy, now) = (&mut self.proxy, self.now);
@@ -155,8 +170,13 @@ impl World {
             proxy.ready(Token(u64::try_from(number).expect("a number")), now);
         };
         self.poller.wait(Some(Duration::ZERO), ready).expect("epoll");
+        self.proxy.work(&mut self.pool, out, now);
+    }
+
+    /// One turn of the proxy and one of the container, a millisecond later.
+    pub(crate) fn step(&mut self) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
-        self.proxy.work(&mut self.pool, &mut out, now);
+        self.step_without_delivery(&mut out);
         let datagrams = self.deliver(out);
         let steps = self.steps;
         while let Some(entry) = self.late.first_entry().filter(|entry| *entry.key() <= steps) {
@@ -219,6 +239,9 @@ impl World {
 
     fn arrives(&mut self, packet: Vec<u8>) {
         let (from, to, flags) = ends(&packet);
+        if let Some(played) = self.played.as_mut().filter(|_| !self.stacks.contains_key(&from)) {
+            return played.push(packet);
+        }
         const SYN: u8 = 2;
         if flags & SYN != 0 && self.listens && !self.stacks.contains_key(&from) {
             self.stacks.insert(from, Stack::new(to, self.window, u64::from(from.port())));

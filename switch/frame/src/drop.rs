@@ -117,6 +117,9 @@ drop_reasons! {
     TxRefused = "tx-refused",
     /// No free buffer to split the super-frame into.
     TxNoBuffer = "tx-no-buffer",
+    /// A client of a published port was refused, or gave way to another, since there are as many relays as
+    /// there may be and its address or publication has the most.
+    RelayFull = "relay-full",
     /// A datagram on the tunnels' port that is not VXLAN: cut short, or without a network identifier.
     TunnelMalformed = "tunnel-malformed",
     /// A VXLAN packet of a network that has no tunnel here.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use vswitch_sys::confine::USER;
 use vswitch_tests::namespace::{inside, must};
 
 use super::world;
@@ -26,7 +27,8 @@ fn the_datapath_has_no_privileges() {
     }
     assert_eq!(field("NoNewPrivs"), ["1"]);
     assert_eq!(field("Seccomp"), ["2"]);
-    assert!(field("Uid").iter().chain(&field("Gid")).all(|id| id == "65534"), "{status}");
+    let own = USER.to_string();
+    assert!(field("Uid").iter().chain(&field("Gid")).all(|id| *id == own), "{status}");
     assert_eq!(field("Groups"), [""; 0]);
     assert_eq!(field("Threads"), ["1"]);
 

@@ -1,11 +1,12 @@
 //! Facts about ports.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use vswitch_contract::fact::{Fact, Held};
 use vswitch_contract::port::PortSpec;
-use vswitch_engine::Port;
+use vswitch_engine::{Port, Station};
 use vswitch_frame::{Accepts, PortId};
 use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::packet::Framing;
@@ -30,6 +31,7 @@ impl Datapath {
         };
         let restationed = PortSpec { station: spec.station.clone(), ..before.clone() };
         if restationed == *spec && old.has_fds_of(held) {
+            self.end_relays(id, &spec.station);
             self.switch.set_station(id, spec.station.clone());
             return Ok(());
         }
@@ -55,6 +57,7 @@ impl Datapath {
 
     /// Removes a port. A record of one of its addresses holds now: the container may have moved.
     pub(super) fn remove_port(&mut self, id: PortId) {
+        self.end_relays(id, &Station::Unknown);
         let was = self.switch.port(id).map(|port| (port.network, port.addresses.clone()));
         self.switch.remove_port(id);
         self.close(id);
@@ -67,6 +70,16 @@ impl Datapath {
             if let Some(entry) = elsewhere {
                 self.switch.set_remote(port, mac, &entry.addresses);
             }
+        }
+    }
+
+    /// Ends what clients have with those addresses of a port's station that the next one has not.
+    fn end_relays(&mut self, id: PortId, next: &Station) {
+        let Some(port) = self.switch.port(id) else { return };
+        let (network, before) = (port.network, addresses_of(&port.station));
+        let stay = addresses_of(next);
+        for address in before.into_iter().filter(|address| !stay.contains(address)) {
+            self.relays.forget(network, address, &mut self.worker.pool);
         }
     }
 
@@ -93,5 +106,13 @@ impl Datapath {
         if let Some(Egress::Device(port)) = self.worker.ports.remove(id) {
             let _ = self.poller.remove(port.device.as_fd());
         }
+    }
+}
+
+/// The addresses of a container; nobody else has any.
+fn addresses_of(station: &Station) -> Vec<IpAddr> {
+    match station {
+        Station::Container(endpoint) => endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+        Station::Unknown | Station::Host | Station::Tunnel => Vec::new(),
     }
 }

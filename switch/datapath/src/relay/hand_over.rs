@@ -1,10 +1,11 @@
 //! Sockets of published ports, as control hands them over.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use vswitch_contract::relay::{CHUNK, Established, Relayed, Targets, Transport};
-use vswitch_frame::{Instant, Pool};
+use vswitch_frame::{Instant, NetworkId, Pool};
 use vswitch_proxy::Bindings;
 use vswitch_sys::datagrams::Datagrams;
 use vswitch_sys::poll::Poller;
@@ -132,6 +133,12 @@ impl Relays {
             binding.publication == number && !targets::include(&targets, binding)
         };
         self.proxy.release(gone, pool, &mut self.out, now);
+    }
+
+    /// Ends all that clients have with an address of a container's, before it is another's: nothing of theirs
+    /// reaches who has it next, nor the reverse.
+    pub(crate) fn forget(&mut self, network: NetworkId, container: IpAddr, pool: &mut Pool) {
+        self.proxy.forget(network, container, pool, &mut self.out);
     }
 
     /// Closes the sockets of a published range from one on. Control has duplicates, so they must leave the

@@ -12,8 +12,9 @@
 //!
 //! A published port that leads nowhere, because its container is away, resets its clients.
 //!
-//! Each connection takes a descriptor. At [`LEFT_PART`] less than all that this process may have, further
-//! clients are reset; so there are always some left to tell them.
+//! Each connection takes a descriptor. At [`LEFT_PART`] less than all that this process may have there are as
+//! many relays as there may be, and they are shared as at any other limit of theirs; so there are always some
+//! left.
 
 mod hand_over;
 mod sockets;
@@ -57,6 +58,8 @@ pub(crate) struct Relays {
     out: Vec<(NetworkId, Frame)>,
     /// The most descriptors that this process may have.
     descriptors: usize,
+    /// The most relays there are descriptors for, where that is known.
+    most: Option<usize>,
 }
 
 impl Relays {
@@ -70,6 +73,7 @@ impl Relays {
             again_at: None,
             out: Vec::new(),
             descriptors,
+            most: None,
         }
     }
 
@@ -138,8 +142,10 @@ impl Relays {
         poller: &Poller,
         now: Instant,
     ) -> bool {
-        self.accept(poller, now);
+        let full = self.proxy.counts().full;
+        self.accept(pool, poller, now);
         self.proxy.work(pool, &mut self.out, now);
+        counters.drop(RELAY, DropReason::RelayFull, self.proxy.counts().full - full);
         let worked = !self.out.is_empty();
         for (network, frame) in self.out.drain(..) {
             counters.add(RELAY, Counter::ReceivedFrames, 1);
@@ -164,28 +170,30 @@ impl Relays {
         }
     }
 
-    fn accept(&mut self, poller: &Poller, now: Instant) {
+    fn accept(&mut self, pool: &mut Pool, poller: &Poller, now: Instant) {
         if self.again_at.is_some_and(|at| at <= now) {
             self.again_at = None;
             self.ready.extend(self.stuck.drain(..));
         }
         for _ in 0..self.ready.len().min(LISTENERS) {
             let Some(number) = self.ready.pop_front() else { return };
-            self.accept_at(number, poller, now);
+            self.accept_at(number, pool, poller, now);
         }
     }
 
-    fn accept_at(&mut self, number: usize, poller: &Poller, now: Instant) {
+    fn accept_at(&mut self, number: usize, pool: &mut Pool, poller: &Poller, now: Instant) {
         for _ in 0..ACCEPTED {
             let Some((socket, bindings)) = self.sockets.listening(number) else { return };
             match Stream::accept(socket) {
                 Ok((stream, client)) => match bindings.of(client.ip()) {
-                    Some(binding) if self.has_room_for(&stream) => {
-                        if let Ok(token) = self.proxy.tcp_accepted(binding, stream, client, now) {
+                    Some(binding) => {
+                        self.heed_descriptors(&stream);
+                        let Self { proxy, out, .. } = self;
+                        if let Ok(token) = proxy.tcp_accepted(binding, stream, client, pool, out, now) {
                             self.wait_for(token, poller);
                         }
                     }
-                    Some(_) | None => stream.reset(),
+                    None => stream.reset(),
                 },
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
@@ -199,10 +207,18 @@ impl Relays {
         self.ready.push_back(number);
     }
 
-    /// Whether a connection leaves enough descriptors: the kernel gives the lowest number that is free.
-    fn has_room_for(&self, stream: &Stream) -> bool {
-        let most = self.descriptors - self.descriptors / LEFT_PART;
-        usize::try_from(stream.as_fd().as_raw_fd()).is_ok_and(|number| number < most)
+    /// Lets there be as many relays as there are descriptors for. How many that is shows when a connection
+    /// has a number past those for relays, for the kernel gives the lowest number that is free; and it holds
+    /// until there are clearly fewer.
+    fn heed_descriptors(&mut self, stream: &Stream) {
+        let (number, relays) = (stream.as_fd().as_raw_fd(), self.proxy.counts().relays);
+        let past = self.descriptors - self.descriptors / LEFT_PART;
+        if usize::try_from(number).is_ok_and(|number| number >= past) {
+            self.most = Some(relays);
+        } else if self.most.is_some_and(|most| relays < most - most / LEFT_PART || most == 0) {
+            self.most = None;
+        }
+        self.proxy.set_most(self.most.unwrap_or(usize::MAX));
     }
 
     /// Waits for a connection. Without that it could not be relayed.

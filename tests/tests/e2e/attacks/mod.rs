@@ -1,3 +1,5 @@
 //! Whoever writes frames, and means harm.
 
+mod cage;
 mod fire;
+mod relays;
