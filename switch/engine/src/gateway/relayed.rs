@@ -27,7 +27,7 @@ impl Switch {
             self.deliver(port, network, frame, verdicts);
         } else {
             // Of what comes to nothing the relay is told only what a rule rejects; else its time-outs notice.
-            match self.entrance(port, Some(network), &mut frame, now) {
+            match self.entrance(port, Some(network).into(), &mut frame, now) {
                 Ok(egress) => verdicts.forward.push((egress, frame)),
                 Err(Refused { rejected: true, .. }) if self.reject(Some(network), &mut frame, now) => {
                     verdicts.errors.push(MadeError { port, network: Some(network), frame });
