@@ -88,14 +88,14 @@ pub(crate) struct Kept {
     pub(crate) opened: bool,
 }
 
+/// Names that are kept at most. A host has few, so that the table is looked through in order.
+const NAMES_MAX: usize = 256;
+
 /// Names of interfaces that flows have kept: each is here once.
 #[derive(Debug, Default)]
 pub(crate) struct Interfaces(Vec<String>);
 
 impl Interfaces {
-    /// Names that are kept at most. A host has few, so that the table is looked through in order.
-    const MAX: usize = 256;
-
     /// A way in the form that a flow keeps.
     pub(crate) fn keep(&mut self, way: &Way<'_>, opened: bool) -> Kept {
         Kept {
@@ -110,7 +110,7 @@ impl Interfaces {
         let name = name?;
         let known = self.0.iter().position(|known| known == name);
         let place = known.or_else(|| {
-            (self.0.len() < Self::MAX).then(|| {
+            (self.0.len() < NAMES_MAX).then(|| {
                 self.0.push(name.to_owned());
                 self.0.len() - 1
             })
