@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
+use vswitch_frame::headers::be16;
 use vswitch_frame::{Frame, NetworkId};
 
 use crate::flow::Origin;
 use crate::fragments::Datagram;
+use crate::ip::Ip;
 use crate::nat::Nat;
 use crate::packet::{self, Named, Packet};
-use crate::tuple::{End, Realm};
+use crate::tuple::{End, Protocol, Realm, Tuple};
 use crate::verdict::Fate;
 
 /// The inside end that a packet for one of the host's addresses leads to.
@@ -24,7 +26,47 @@ pub struct Destination {
     pub established: bool,
 }
 
+/// The way by which a translated packet came to its container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CameBy {
+    /// Through this published port of the host.
+    Published(u16),
+    /// Through a mapping.
+    Mapping,
+}
+
 impl Nat {
+    /// The way by which a parsed frame of TCP or UDP, translated by now, comes to the container on a network
+    /// that it is for; `None` if its ports are not to be seen, or its flow is gone.
+    pub fn came_by(&self, frame: &Frame, network: NetworkId) -> Option<CameBy> {
+        let headers = &frame.headers;
+        if headers.is_fragment() || !headers.is_ip() {
+            return None;
+        }
+        let bytes = frame.bytes().get(..headers.end_offset())?;
+        let ip = Ip::read(bytes, headers.network_offset())?;
+        let protocol = Protocol::from_number(headers.protocol())
+            .filter(|protocol| matches!(protocol, Protocol::Tcp | Protocol::Udp))?;
+        let ports = bytes.get(headers.transport_offset()..).filter(|ports| ports.len() >= 4)?;
+        let tuple = Tuple {
+            source: ip.source,
+            source_port: be16(ports, 0),
+            target: ip.target,
+            target_port: be16(ports, 2),
+            realm: Realm::network(network),
+            protocol,
+            kind: 0,
+        };
+        let (id, side) = self.flows.find(&tuple.reversed())?;
+        let flow = self.flows.get(id);
+        let asked = flow.tuple(side.other());
+        Some(if flow.origin == Origin::Published {
+            CameBy::Published(asked.target_port)
+        } else {
+            CameBy::Mapping
+        })
+    }
+
     /// Whether a parsed frame from a network is of a flow there is, or an ICMP error or a fragment that goes
     /// its way. Nothing is changed by asking.
     pub fn has_flow_of(&self, frame: &Frame, network: NetworkId) -> bool {

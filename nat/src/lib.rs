@@ -58,7 +58,7 @@ mod unsolicited;
 pub mod verdict;
 
 pub use binding::{Binding, BindingError};
-pub use destination::Destination;
+pub use destination::{CameBy, Destination};
 pub use flow::{Class, Origin};
 pub use limits::{Filtering, Limits, Timeouts};
 pub use listing::Listed;

@@ -312,9 +312,7 @@ fn a_burst_allocates_nothing_once_vectors_have_grown() {
 }
 
 fn accept_everything() -> Rule {
-    let (from, to, protocol) = Default::default();
-    let (network, source_ports, target_ports, state) = Default::default();
-    Rule { id: 1, network, from, to, protocol, source_ports, target_ports, state, action: Action::Accept }
+    Rule::new(1, Action::Accept)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Networks, who is on them, and rules: the switch's own descriptions.
 
 pub use vswitch_engine::{
-    Action, Count, End, Endpoint, Gateway, GatewayMode, Network, PortRange, Protocol, Remote, Rule, State,
-    Station,
+    Action, Count, End, Endpoint, Field, Gateway, GatewayMode, Interface, Limit, Network, Period, PortRange,
+    Protocol, Remote, Rule, State, Station,
 };

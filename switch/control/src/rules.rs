@@ -1,24 +1,43 @@
-//! Rules of the user's: adding, showing, removing.
+//! Rules of the user's: adding, importing, showing, removing.
 //!
-//! A rule is kept as it was written, with networks by name, and translated for the datapath whenever the
-//! table changes. The datapath is always given the whole table, which takes the place of the one before at
-//! once. A rule goes with the network it names: without it, it would match nothing.
+//! A rule is kept as it was written, with networks, sandboxes and interfaces by name, and translated for the
+//! datapath whenever one of them may have another number. The datapath is always given the whole table, which
+//! takes the place of the one before at once.
+//!
+//! * A rule goes with the network it names: without it, it would match nothing.
+//! * One that names a sandbox stays when the sandbox goes, and applies again once there is one of this name.
+//!   The same is true of interfaces.
+//!
+//! | module | |
+//! |---|---|
+//! | `read` | a rule as a client writes it, and what makes no sense |
+//! | `tell` | a rule as the datapath is told it |
+//! | `show` | a rule as clients see it |
+//! | `iptables` | the chain `DOCKER-USER` as clients would write it |
+//! | `words` | the words of an `iptables-save` line |
 
-use ipnet::IpNet;
-use vswitch_cluster::family::Family;
-use vswitch_contract::fact::Fact;
+mod iptables;
+mod read;
+mod show;
+mod tell;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use vswitch_contract::fact::{Fact, Key};
 use vswitch_contract::network as engine;
 
 use crate::api::types;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
-use crate::state::State;
-use crate::state::rules::{End, Rule, Rules};
+use crate::state::rules::{Rule, Rules};
+use show::show;
 
-const PROTOCOLS: [(&str, engine::Protocol); 5] = [
+const PROTOCOLS: [(&str, engine::Protocol); 6] = [
     ("any", engine::Protocol::Any),
     ("tcp", engine::Protocol::Tcp),
     ("udp", engine::Protocol::Udp),
+    ("sctp", engine::Protocol::Sctp),
     ("icmp", engine::Protocol::Icmp),
     ("icmpv6", engine::Protocol::Icmpv6),
 ];
@@ -26,6 +45,12 @@ const STATES: [(&str, engine::State); 2] =
     [("new", engine::State::New), ("established", engine::State::Established)];
 const ACTIONS: [(&str, engine::Action); 3] =
     [("accept", engine::Action::Accept), ("drop", engine::Action::Drop), ("reject", engine::Action::Reject)];
+const PERIODS: [(&str, engine::Period); 4] = [
+    ("second", engine::Period::Second),
+    ("minute", engine::Period::Minute),
+    ("hour", engine::Period::Hour),
+    ("day", engine::Period::Day),
+];
 
 /// Rules there may be: each packet that begins a flow is compared with all.
 const RULES_MAX: usize = 1000;
@@ -33,22 +58,50 @@ const RULES_MAX: usize = 1000;
 impl Control {
     /// Adds a rule.
     pub async fn add_rule(&mut self, wish: types::RuleCreate) -> Result<types::Rule> {
-        let before = self.state.rules.clone();
-        if before.rules.len() >= RULES_MAX {
+        let before = wish.before;
+        let added = self.add_rules(vec![wish], before).await?;
+        let first = added.into_iter().next();
+        first.ok_or_else(|| Error::new(Code::Internal, "a rule was added and is not there: see the log"))
+    }
+
+    /// Imports the chain `DOCKER-USER` of a text of `iptables-save`: all of it, or nothing.
+    pub async fn import_rules(&mut self, import: types::RuleImport) -> Result<Vec<types::Rule>> {
+        let shown = |wish: &types::RuleCreate| {
+            let rule = self.read_rule(0, wish)?;
+            Ok::<_, Error>(self.shown(&rule, engine::Count::default()))
+        };
+        let opens = |wish: &types::RuleCreate| match shown(wish) {
+            Ok(rule) => Ok(rule.opens),
+            Err(error) => Err(error.message),
+        };
+        let wishes = iptables::import(&import.text, opens)?;
+        if import.dry_run {
+            return wishes.iter().map(shown).collect();
+        }
+        self.add_rules(wishes, import.before).await
+    }
+
+    /// Adds rules in their order, before another one or behind all.
+    async fn add_rules(
+        &mut self,
+        wishes: Vec<types::RuleCreate>,
+        before: Option<u32>,
+    ) -> Result<Vec<types::Rule>> {
+        let old = self.state.rules.clone();
+        if old.rules.len() + wishes.len() > RULES_MAX {
             let message = format!("{RULES_MAX} rules is the most there can be: remove one");
             return Err(Error::new(Code::LimitReached, message));
         }
-        let at = match wish.before {
-            Some(id) => before.place_of(id)?,
-            None => before.rules.len(),
-        };
-        let id = before.last + 1;
-        let rule = parse(&self.state, id, &wish)?;
-        let rules = &mut self.state.rules;
-        rules.last = id;
-        rules.rules.insert(at, rule.clone());
-        self.push_rules(before).await?;
-        Ok(show(&rule, engine::Count::default()))
+        let at = before.map_or(Ok(old.rules.len()), |id| old.place_of(id))?;
+        let numbers = old.last + 1..;
+        let rules: Result<Vec<Rule>> =
+            numbers.zip(&wishes).map(|(id, wish)| self.read_rule(id, wish)).collect();
+        let rules = rules?;
+        let own = &mut self.state.rules;
+        own.last = rules.last().map_or(own.last, |rule| rule.id);
+        own.rules.splice(at..at, rules.iter().cloned());
+        self.push_rules(old).await?;
+        Ok(rules.iter().map(|rule| self.shown(rule, engine::Count::default())).collect())
     }
 
     /// Removes a rule.
@@ -66,234 +119,52 @@ impl Control {
             Error::new(Code::Internal, format!("cannot read the counters of rules: {error}"))
         })?;
         let count = |rule: &Rule| counts.get(&rule.id).copied().unwrap_or_default();
-        Ok(self.state.rules.rules.iter().map(|rule| show(rule, count(rule))).collect())
+        Ok(self.state.rules.rules.iter().map(|rule| self.shown(rule, count(rule))).collect())
     }
 
     /// Forgets the rules that name a network which is gone.
     pub(crate) async fn forget_rules_of(&mut self, network: &str) {
-        let before = self.state.rules.clone();
         self.state.rules.rules.retain(|rule| !rule.names(network));
-        if self.state.rules != before
-            && let Err(error) = self.push_rules(before).await
-        {
-            tracing::warn!("the rules that named network {network:?} are still there: {error}");
+        if let Err(error) = self.tell_rules().await {
+            tracing::warn!("rules may still be about network {network:?}, which is gone: {error}");
         }
     }
 
     /// Tells the datapath the rules there are; if that fails, those there were are kept.
     pub(crate) async fn push_rules(&mut self, before: Rules) -> Result<()> {
-        let table = self.state.rules.rules.iter().filter_map(|rule| translate(&self.state, rule)).collect();
-        let done = self.link.set(Fact::Rules(table)).await;
-        done.map_err(|error| {
+        let done = self.tell_rules().await;
+        if done.is_err() {
             self.state.rules = before;
-            Error::new(Code::Internal, format!("cannot change the rules: {error}"))
-        })
-    }
-}
-
-/// Reads a rule as a client wrote it.
-fn parse(state: &State, id: u32, wish: &types::RuleCreate) -> Result<Rule> {
-    let end = |text: &Option<String>| text.as_deref().map(|text| parse_end(state, text)).transpose();
-    let named = |what, text: &str| format!("{what} {text:?} is not known");
-    let protocol = match wish.protocol.as_deref() {
-        Some(text) => pick(&PROTOCOLS, text, || named("protocol", text))?,
-        None => engine::Protocol::Any,
-    };
-    let state_of = |text: &String| pick(&STATES, text, || named("state", text));
-    let rule = Rule {
-        id,
-        network: wish.network.as_deref().map(|key| state.network_name(key)).transpose()?,
-        from: end(&wish.from)?,
-        to: end(&wish.to)?,
-        protocol,
-        source_ports: wish.source_port.as_deref().map(parse_ports).transpose()?,
-        target_ports: wish.destination_port.as_deref().map(parse_ports).transpose()?,
-        state: wish.state.as_ref().map(state_of).transpose()?,
-        action: pick(&ACTIONS, &wish.action, || named("action", &wish.action))?,
-    };
-    check(&rule)?;
-    Ok(rule)
-}
-
-/// Refuses rules that can match nothing.
-fn check(rule: &Rule) -> Result<()> {
-    let has_ports = rule.source_ports.is_some() || rule.target_ports.is_some();
-    if has_ports && !matches!(rule.protocol, engine::Protocol::Tcp | engine::Protocol::Udp) {
-        return Err(invalid("a port needs its protocol: give --proto tcp or --proto udp, too".to_owned()));
-    }
-    let family = |end: &Option<End>| match end {
-        Some(End::Subnet(subnet)) => Some(Family::of(subnet.addr())),
-        Some(End::Network(_)) | None => None,
-    };
-    let of_protocol = match rule.protocol {
-        engine::Protocol::Icmp => Some(Family::V4),
-        engine::Protocol::Icmpv6 => Some(Family::V6),
-        engine::Protocol::Any | engine::Protocol::Tcp | engine::Protocol::Udp => None,
-    };
-    let families: Vec<Family> =
-        [family(&rule.from), family(&rule.to), of_protocol].into_iter().flatten().collect();
-    if families.windows(2).any(|pair| pair[0] != pair[1]) {
-        return Err(invalid("the rule mixes IPv4 and IPv6 and would match nothing: write two".to_owned()));
-    }
-    Ok(())
-}
-
-fn parse_end(state: &State, text: &str) -> Result<End> {
-    if let Ok(subnet) = text.parse::<IpNet>() {
-        return Ok(End::Subnet(subnet.trunc()));
-    }
-    if let Ok(address) = text.parse::<std::net::IpAddr>() {
-        return Ok(End::Subnet(IpNet::from(address)));
-    }
-    let name = state.network_name(text).map_err(|error| {
-        if text.contains('/') {
-            return invalid(format!("{text:?} is no subnet: write one as in 10.1.0.0/24, or name a network"));
         }
-        error
-    })?;
-    Ok(End::Network(name))
+        done
+    }
+
+    /// Tells the datapath the rules as they are for the networks and sandboxes there are now, if it was told
+    /// them otherwise. Numbers are given again: whoever gets one is not who had it before, so this comes before
+    /// a new port, and before a number is given back.
+    pub(crate) async fn tell_rules(&self) -> Result<()> {
+        let table = self.state.rules.rules.iter().filter_map(|rule| tell::translate(&self.state, rule));
+        let wanted = Fact::Rules(table.collect());
+        let told = self.link.facts(|facts| facts.get(&Key::Rules).map(|held| held.fact.clone())).await;
+        let none = || matches!(&wanted, Fact::Rules(rules) if rules.is_empty()) && told.is_none();
+        if told.as_ref() == Some(&wanted) || none() {
+            return Ok(());
+        }
+        let done = self.link.set(wanted).await;
+        done.map_err(|error| Error::new(Code::Internal, format!("cannot change the rules: {error}")))
+    }
+
+    fn read_rule(&self, id: u32, wish: &types::RuleCreate) -> Result<Rule> {
+        let has = |name: &str| nix::net::if_::if_nametoindex(name).is_ok();
+        read::read(&self.state, &has, id, wish)
+    }
+
+    fn shown(&self, rule: &Rule, count: engine::Count) -> types::Rule {
+        let told = tell::translate(&self.state, rule);
+        show(rule, told.is_some_and(|rule| rule.opens()), count)
+    }
 }
 
-/// A port, or two with `-` or `:` between them.
-fn parse_ports(text: &str) -> Result<engine::PortRange> {
-    let refuse = || invalid(format!("{text:?} is no port or range of ports: write 80, or 8000-8080"));
-    let (first, last) = text.split_once(['-', ':']).unwrap_or((text, text));
-    let first: u16 = first.parse().map_err(|_| refuse())?;
-    let last: u16 = last.parse().map_err(|_| refuse())?;
-    if first <= last { Ok(first..=last) } else { Err(refuse()) }
-}
-
-fn pick<T: Copy>(known: &[(&str, T)], text: &str, what: impl FnOnce() -> String) -> Result<T> {
-    let found = known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-    found.ok_or_else(|| {
-        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-        invalid(format!("{}: use {}", what(), names.join(", ")))
-    })
-}
-
-fn invalid(message: String) -> Error {
+fn invalid(message: impl Into<String>) -> Error {
     Error::new(Code::InvalidArgument, message)
-}
-
-/// A rule as the datapath is told it, if the networks it names are there.
-fn translate(state: &State, rule: &Rule) -> Option<engine::Rule> {
-    let number = |name: &String| state.networks.get(name).map(|network| network.number);
-    let end = |end: &Option<End>| match end {
-        Some(End::Subnet(subnet)) => Some(engine::End::Subnet(*subnet)),
-        Some(End::Network(name)) => number(name).map(engine::End::Network),
-        None => Some(engine::End::Any),
-    };
-    let network = match &rule.network {
-        Some(name) => Some(number(name)?),
-        None => None,
-    };
-    Some(engine::Rule {
-        id: rule.id,
-        network,
-        from: end(&rule.from)?,
-        to: end(&rule.to)?,
-        protocol: rule.protocol,
-        source_ports: rule.source_ports.clone(),
-        target_ports: rule.target_ports.clone(),
-        state: rule.state,
-        action: rule.action,
-    })
-}
-
-/// A rule as clients see it.
-fn show(rule: &Rule, count: engine::Count) -> types::Rule {
-    let end = |end: &Option<End>| match end {
-        Some(End::Subnet(subnet)) => subnet.to_string(),
-        Some(End::Network(name)) => name.clone(),
-        None => String::new(),
-    };
-    let ports = |ports: &Option<engine::PortRange>| match ports {
-        Some(ports) if ports.start() == ports.end() => ports.start().to_string(),
-        Some(ports) => format!("{}-{}", ports.start(), ports.end()),
-        None => String::new(),
-    };
-    types::Rule {
-        id: rule.id,
-        network: rule.network.clone().unwrap_or_default(),
-        from: end(&rule.from),
-        to: end(&rule.to),
-        protocol: name(&PROTOCOLS, rule.protocol),
-        source_port: ports(&rule.source_ports),
-        destination_port: ports(&rule.target_ports),
-        state: rule.state.map(|state| name(&STATES, state)).unwrap_or_default(),
-        action: name(&ACTIONS, rule.action),
-        frames: count.frames,
-        bytes: count.bytes,
-    }
-}
-
-fn name<T: PartialEq>(known: &[(&str, T)], value: T) -> String {
-    known.iter().find(|(_, other)| *other == value).map(|(name, _)| (*name).to_owned()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wish(action: &str) -> types::RuleCreate {
-        types::RuleCreate { action: action.to_owned(), ..types::RuleCreate::default() }
-    }
-
-    fn text(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
-    #[test]
-    fn a_rule_shows_as_it_was_written() {
-        let wish = types::RuleCreate {
-            from: text("10.1.2.3"),
-            to: text("10.2.0.9/16"),
-            protocol: text("tcp"),
-            source_port: text("1024:65535"),
-            destination_port: text("80"),
-            state: text("new"),
-            ..wish("reject")
-        };
-        let rule = parse(&State::default(), 7, &wish).expect("a rule");
-        let shown = show(&rule, engine::Count { frames: 2, bytes: 128 });
-        let expected = types::Rule {
-            id: 7,
-            network: String::new(),
-            from: "10.1.2.3/32".to_owned(),
-            to: "10.2.0.0/16".to_owned(),
-            protocol: "tcp".to_owned(),
-            source_port: "1024-65535".to_owned(),
-            destination_port: "80".to_owned(),
-            state: "new".to_owned(),
-            action: "reject".to_owned(),
-            frames: 2,
-            bytes: 128,
-        };
-        assert_eq!(shown, expected);
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused_with_its_mend() {
-        let bad = [
-            (wish("deny"), "action \"deny\" is not known: use accept, drop, reject"),
-            (types::RuleCreate { protocol: text("gre"), ..wish("drop") }, "use any, tcp, udp, icmp, icmpv6"),
-            (types::RuleCreate { state: text("old"), ..wish("drop") }, "use new, established"),
-            (types::RuleCreate { destination_port: text("80"), ..wish("drop") }, "give --proto tcp"),
-            (types::RuleCreate { source_port: text("90-80"), ..wish("drop") }, "write 80, or 8000-8080"),
-            (types::RuleCreate { from: text("10.0.0.0/33"), ..wish("drop") }, "is no subnet"),
-            (types::RuleCreate { from: text("lan"), ..wish("drop") }, "network \"lan\" not found"),
-            (
-                types::RuleCreate { from: text("10.0.0.0/8"), to: text("fd00::1"), ..wish("drop") },
-                "mixes IPv4 and IPv6",
-            ),
-            (
-                types::RuleCreate { from: text("fd00::/8"), protocol: text("icmp"), ..wish("drop") },
-                "mixes IPv4 and IPv6",
-            ),
-        ];
-        for (wish, part) in bad {
-            let error = parse(&State::default(), 1, &wish).expect_err(part);
-            assert!(error.message.contains(part), "{}", error.message);
-        }
-    }
 }

@@ -65,10 +65,14 @@ pub mod switch;
 pub mod table;
 pub mod verdicts;
 
+pub use gateway::outside::Entrance;
 pub use gateway::way_out::{Hop, Route, Uplink, WayOut};
 pub use limits::Limits;
 pub use network::{Endpoint, Family, Gateway, GatewayMode, Network, Remote, Station};
-pub use policy::{Action, Count, End, Ports as PortRange, Protocol, PublishedPorts, Rule, State};
+pub use policy::{
+    Action, Count, End, Field, Interface, Limit, Period, Ports as PortRange, Protocol, PublishedAs,
+    PublishedPorts, Rule, State,
+};
 pub use ports::Port;
 pub use refusal::Refusal;
 pub use snoop::{Audience, Query};

@@ -12,7 +12,7 @@ use super::world;
 
 /// Everything there is, as far as the switch tells and the kernel knows.
 fn state(world: &World, namespaces: &[&Namespace]) -> (Vec<Value>, Vec<String>) {
-    let told = [&["network", "ls"][..], &["sandbox", "ls"], &["ps"], &["fdb"]];
+    let told = [&["network", "ls"][..], &["sandbox", "ls"], &["ps"], &["fdb"], &["rule", "ls"]];
     let links = namespaces.iter().map(|namespace| namespace.ip(&["-br", "link"]));
     let host = world.host().ip(&["-br", "link"]);
     (told.iter().map(|arguments| world.json(arguments)).collect(), links.chain([host]).collect())
@@ -87,6 +87,21 @@ fn refusals_are_one_line_that_names_the_thing_and_change_nothing() {
         (attach(&["--network", "net1", "-p", "99999:80"]), "99999"),
         (attach(&["--network", "net1", "-p", "192.0.2.7:80:80"]), "192.0.2.7:80"),
         (words("sandbox create x --expose http"), "http"),
+        (words("rule add --from nowhere --action drop"), "nowhere"),
+        (words("rule add --from sandbox:nobody --action drop"), "nobody"),
+        (words("rule add --network !nowhere --action drop"), "nowhere"),
+        (words("rule add --dport 80 --action drop"), "--proto tcp"),
+        (words("rule add --proto tcp --dport 80,http --action drop"), "http"),
+        (words("rule add --published-port 80 --action drop"), "--proto tcp"),
+        (words("rule add --in-interface eth7 --action drop"), "eth7"),
+        (words("rule add --proto udp --limit 10 --action drop"), "10/second"),
+        (words("rule add --limit-burst 10 --action drop"), "--limit"),
+        (words("rule add --limit 1/day --state established --action drop"), "limit"),
+        (words("rule add --network net1 --from net2 --to net2 --action drop"), "net1"),
+        (words("rule add --from 10.0.0.0/8 --to fd00::1 --action drop"), "IPv4 and IPv6"),
+        (words("rule add --before 7 --action drop"), "rule 7"),
+        (words("rule import /dev/null"), "DOCKER-USER"),
+        (words("rule import /nowhere"), "/nowhere"),
     ];
     for (arguments, named) in cases {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -110,6 +125,8 @@ fn wrong_usage_is_another_status() {
         &["attach", "x", "--fd", "7"],
         &["network", "create", "x", "--aux-address", "nas"],
         &["network", "create", "x", "--subnet", "ten"],
+        &["rule", "add", "--proto", "gre", "--action", "drop"],
+        &["rule", "add"],
     ] {
         let refusal = world.refused(arguments);
         assert_eq!(refusal.code, 2, "{arguments:?}: {}", refusal.message);
@@ -185,6 +202,16 @@ fn errors_on_the_socket_have_stable_codes() {
             400,
             "invalid-argument",
         ),
+        ("POST", "/rules", Some(r#"{"Action": "drop", "Ports": "80"}"#.to_owned()), 400, "malformed-json"),
+        ("POST", "/rules", Some(r#"{"Action": "deny"}"#.to_owned()), 400, "invalid-argument"),
+        (
+            "POST",
+            "/rules",
+            Some(r#"{"Action": "drop", "From": "nobody"}"#.to_owned()),
+            404,
+            "network-not-found",
+        ),
+        ("POST", "/rules/import", Some(r#"{"Text": ""}"#.to_owned()), 400, "invalid-argument"),
         ("POST", "/sandboxes/attach", attach("nowhere", ""), 404, "network-not-found"),
         ("POST", "/sandboxes/attach", attach("net1", "10.9.0.1"), 400, "address-outside"),
         ("POST", "/sandboxes/attach", attach("net1", "10.1.0.1"), 409, "address-in-use"),

@@ -46,6 +46,8 @@ mod relay_datagrams;
 mod relay_ends;
 mod restart;
 mod rules;
+mod rules_import;
+mod rules_ways;
 mod short_connections;
 mod shortage;
 mod uplink;

@@ -56,6 +56,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/flows", get(flows).delete(end_flows))
         .route("/flows/count", get(count_flows))
         .route("/rules", get(list_rules).post(add_rule))
+        .route("/rules/import", post(import_rules))
         .route("/rules/{id}", delete(remove_rule))
         .route("/stats", get(stats))
         .fallback(async |request: Request| {
@@ -233,6 +234,15 @@ async fn list_rules(State(handle): State<Handle>) -> Answer<Vec<types::Rule>> {
 async fn add_rule(State(handle): State<Handle>, body: Read<types::RuleCreate>) -> Result<impl IntoResponse> {
     let rule = handle.run(async move |control| control.add_rule(body.0).await).await?;
     Ok((StatusCode::CREATED, Json(rule)))
+}
+
+async fn import_rules(
+    State(handle): State<Handle>,
+    body: Read<types::RuleImport>,
+) -> Result<impl IntoResponse> {
+    let status = if body.0.dry_run { StatusCode::OK } else { StatusCode::CREATED };
+    let rules = handle.run(async move |control| control.import_rules(body.0).await).await?;
+    Ok((status, Json(rules)))
 }
 
 async fn remove_rule(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {

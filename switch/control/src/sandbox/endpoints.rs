@@ -302,11 +302,18 @@ impl Control {
             addresses: vec![endpoint.mac],
             station: describe::station(sandbox, sandbox_of, endpoint, gateways),
         };
-        if let Err(error) = self.link.set(Held::new(Fact::Port(endpoint.port, spec), [made.fd])).await {
+        let told =
+            match self.tell_rules().await {
+                Ok(()) => self.link.set(Held::new(Fact::Port(endpoint.port, spec), [made.fd])).await.map_err(
+                    |error| Error::new(Code::Internal, format!("the datapath refused the port: {error}")),
+                ),
+                refused => refused,
+            };
+        if let Err(error) = told {
             let mut cleanup = Cleanup::default();
             cleanup.destroy(made.remains);
             cleanup.done().await;
-            return Err(Error::new(Code::Internal, format!("the datapath refused the port: {error}")));
+            return Err(error);
         }
         self.remains.insert(endpoint.port, made.remains);
         Ok(())

@@ -216,7 +216,10 @@ impl Control {
             cleanup.join(self.remove_endpoint(endpoint).await);
         }
         forget_namespace(name, &sandbox);
-        self.state.sandbox_numbers.give_back(sandbox.number);
+        match self.tell_rules().await {
+            Ok(()) => self.state.sandbox_numbers.give_back(sandbox.number),
+            Err(error) => tracing::warn!("rules may still be about sandbox {name:?}, which is gone: {error}"),
+        }
         cleanup
     }
 

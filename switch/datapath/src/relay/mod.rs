@@ -147,10 +147,12 @@ impl Relays {
         self.proxy.work(pool, &mut self.out, now);
         counters.drop(RELAY, DropReason::RelayFull, self.proxy.counts().full - full);
         let worked = !self.out.is_empty();
+        let sockets = &self.sockets;
         for (network, frame) in self.out.drain(..) {
             counters.add(RELAY, Counter::ReceivedFrames, 1);
             counters.add(RELAY, Counter::ReceivedBytes, frame.len() as u64);
-            switch.relay(RELAY, network, frame, verdicts, now);
+            let published_as = |frame: &Frame| sockets.published_as(network, frame);
+            switch.relay(RELAY, network, frame, published_as, verdicts, now);
         }
         self.hear_rejections(verdicts, pool, now);
         worked

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use vswitch_contract::relay::{Relayed, Targets};
+use vswitch_contract::relay::{Relayed, Targets, Transport};
+use vswitch_engine::PublishedAs;
+use vswitch_frame::{Frame, NetworkId, headers};
 use vswitch_proxy::{Bindings, Token};
 
 use super::targets;
@@ -64,6 +67,26 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
+    /// The published port by which a relay's frame comes to a container: known, unless several lead to the
+    /// container's port.
+    pub(super) fn published_as(&self, network: NetworkId, frame: &Frame) -> PublishedAs {
+        let Some((transport, container, port)) = target(frame) else { return PublishedAs::Unknown };
+        let leads = |(relayed, publication): (&Relayed, &Publication)| {
+            let Targets { v4, v6, .. } = publication.targets;
+            let mut targets = [v4, v6].into_iter().flatten();
+            let nth = port.checked_sub(relayed.container_port)?;
+            let there = relayed.transport == transport
+                && usize::from(nth) < relayed.count()
+                && targets.any(|target| (target.network, target.container) == (network, container));
+            there.then(|| relayed.first.saturating_add(nth))
+        };
+        let mut ports = self.publications.iter().filter_map(leads);
+        match (ports.next(), ports.next()) {
+            (Some(port), None) => PublishedAs::Port(port),
+            _ => PublishedAs::Unknown,
+        }
+    }
+
     /// A listening socket, and where its clients lead.
     pub(super) fn listening(&self, number: usize) -> Option<(BorrowedFd<'_>, Bindings)> {
         let (relayed, nth) = self.listening.get(&number)?;
@@ -74,6 +97,24 @@ impl Sockets {
             targets::bindings(&publication.targets, container_port(relayed, *nth), publication.number),
         ))
     }
+}
+
+/// The kind of a frame's transport, and whom it is for.
+fn target(frame: &Frame) -> Option<(Transport, IpAddr, u16)> {
+    let headers = &frame.headers;
+    let transport = match headers.transport() {
+        headers::Transport::Tcp => Transport::Tcp,
+        headers::Transport::Udp => Transport::Udp,
+        headers::Transport::Other => return None,
+    };
+    let (bytes, at) = (frame.bytes(), headers.network_offset());
+    let address = if headers.is_ipv4() {
+        IpAddr::from(<[u8; 4]>::try_from(bytes.get(at + 16..at + 20)?).ok()?)
+    } else {
+        IpAddr::from(<[u8; 16]>::try_from(bytes.get(at + 24..at + 40)?).ok()?)
+    };
+    let port = bytes.get(headers.transport_offset() + 2..headers.transport_offset() + 4)?;
+    Some((transport, address, headers::be16(port, 0)))
 }
 
 pub(super) fn container_port(relayed: &Relayed, nth: usize) -> u16 {

@@ -36,9 +36,9 @@ use vswitch_contract::counters::Counters;
 use vswitch_contract::mirror::FLOWS;
 use vswitch_contract::reserved::{UPLINK, UPLINKS_MAX, is_uplink};
 use vswitch_contract::uplink::UplinkSpec;
-use vswitch_engine::{MadeError, Outbound, Route, Switch, Verdicts, WayOut};
+use vswitch_engine::{Entrance, MadeError, Outbound, PublishedAs, Route, Switch, Verdicts, WayOut};
 use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, Pool, PortId};
-use vswitch_nat::{Inside, Leaving, Limits, Nat, Realm, too_big};
+use vswitch_nat::{CameBy, Inside, Leaving, Limits, Nat, Realm, too_big};
 use vswitch_sys::seqpacket::Channel;
 
 use neighbours::{Neighbours, Next, Own, WAITING_MAX};
@@ -282,7 +282,7 @@ impl Uplink<'_> {
             Some(target) if self.uplinks.host.contains(&target) => {
                 self.nat.inbound(frame, ingress, self.now, &mut self.uplinks.verdicts);
             }
-            Some(_) => return self.enter(ingress, None, frame),
+            Some(_) => return self.enter(ingress, Entrance::from(None), frame),
             None => self.drop(DropReason::ForHost, ingress, frame),
         }
         0
@@ -301,8 +301,20 @@ impl Uplink<'_> {
         self.settle()
     }
 
-    fn enter(&mut self, port: PortId, network: Option<NetworkId>, frame: Frame) -> usize {
-        self.switch.enter(port, network, frame, self.verdicts, self.pool, self.now)
+    /// The published port that a translated packet came through, if a rule asks for it.
+    fn published_as(&self, frame: &Frame, network: NetworkId) -> PublishedAs {
+        if !self.switch.looks_at_published_ports() {
+            return PublishedAs::Unknown;
+        }
+        match self.nat.came_by(frame, network) {
+            Some(CameBy::Published(port)) => PublishedAs::Port(port),
+            Some(CameBy::Mapping) => PublishedAs::Nothing,
+            None => PublishedAs::Unknown,
+        }
+    }
+
+    fn enter(&mut self, port: PortId, by: Entrance, frame: Frame) -> usize {
+        self.switch.enter(port, by, frame, self.verdicts, self.pool, self.now)
     }
 
     /// Gives a fate to every frame that the translator or the switch made of those it was handed. Returns how
@@ -343,7 +355,8 @@ impl Uplink<'_> {
             self.send(port, frame);
         }
         for (port, network, frame) in fates.inside.drain(..) {
-            made += self.enter(port, Some(network), frame);
+            let published_as = self.published_as(&frame, network);
+            made += self.enter(port, Entrance { network: Some(network), published_as }, frame);
         }
         for (port, frame) in fates.host.drain(..) {
             match self.switch.host_port(port) {

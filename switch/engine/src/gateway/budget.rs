@@ -25,7 +25,7 @@ impl Default for Budget {
 
 impl Budget {
     /// Takes one, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let elapsed = now.since(self.refilled).as_nanos();
         let fresh = usize::try_from(elapsed / REFILL.as_nanos()).unwrap_or(usize::MAX);
         if fresh > 0 {

@@ -21,6 +21,7 @@ use super::packet;
 use super::site::Site;
 use crate::link_local::is_link_local;
 use crate::network::Station;
+use crate::policy::rules::{Party, Way};
 use crate::policy::{Place, Published, Ruling};
 use crate::switch::Switch;
 use crate::verdicts::Verdict;
@@ -60,7 +61,8 @@ impl Switch {
         }
         let published = policy.published_to(frame, to.network, network);
         let from = Place::Outside { trusted: !heard && network.trusts(interface) };
-        match policy.rule(frame, from, Place::Network(to.network, network), published, now) {
+        let way = Way::between(Party::behind(interface), Party::at(to));
+        match policy.rule(frame, [from, Place::Network(to.network, network)], published, &way, now) {
             Ruling::Accept => Ok(verdict),
             Ruling::Drop(reason) => Err(reason),
             Ruling::Reject => Err(DropReason::Rule),
@@ -91,8 +93,11 @@ impl Switch {
             let (_, target) = packet::addresses(frame);
             return Err(self.unknown(&site, target));
         };
-        let from = Place::Network(site.id(), site.network);
-        match self.policy.rule(frame, from, Place::Outside { trusted: false }, Published::No, now) {
+        let Self { policy, out, .. } = self;
+        let (_, target) = packet::addresses(frame);
+        let way = Way::between(Party::at(site.from), Party::behind(out.interface_towards(target)));
+        let places = [Place::Network(site.id(), site.network), Place::Outside { trusted: false }];
+        match policy.rule(frame, places, Published::No, &way, now) {
             Ruling::Accept => Ok(host),
             Ruling::Drop(reason) => Err(reason.into()),
             Ruling::Reject => Err(DropReason::Rule.into()),

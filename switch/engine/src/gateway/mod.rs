@@ -43,7 +43,7 @@ mod error;
 mod fate;
 mod forwarded;
 mod ndp;
-mod outside;
+pub(crate) mod outside;
 mod packet;
 mod relayed;
 mod route;

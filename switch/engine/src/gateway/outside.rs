@@ -26,11 +26,34 @@ use super::way_out::WayOut;
 use super::{packet, route};
 use crate::bindings::Owner;
 use crate::network::{Family, Station};
-use crate::policy::{Place, Published, Ruling, reject};
+use crate::policy::rules::{Party, Way};
+use crate::policy::{Place, Published, PublishedAs, Ruling, reject};
 use crate::switch::Switch;
 use crate::verdicts::{MadeError, Verdicts};
 
+/// The way by which a packet comes in.
+#[derive(Clone, Copy, Debug)]
+pub struct Entrance {
+    /// The network that it was translated to; `None` for a packet that names its target by the target's own
+    /// address.
+    pub network: Option<NetworkId>,
+    /// The published port that it came through.
+    pub published_as: PublishedAs,
+}
+
+impl From<Option<NetworkId>> for Entrance {
+    fn from(network: Option<NetworkId>) -> Self {
+        let published_as = network.map_or(PublishedAs::Nothing, |_| PublishedAs::Unknown);
+        Self { network, published_as }
+    }
+}
+
 impl Switch {
+    /// Whether any rule asks through which published port a packet came.
+    pub fn looks_at_published_ports(&self) -> bool {
+        self.policy.looks_at_published()
+    }
+
     /// Says where packets for outside go on. Without routes none leaves.
     pub fn set_way_out(&mut self, out: WayOut) {
         self.out = out;
@@ -69,13 +92,14 @@ impl Switch {
         if frame.headers.is_ipv4() {
             packet::check_ipv4_header(frame)?;
         }
-        let from = Place::Network(site.id(), site.network);
-        match policy.rule(frame, from, Place::Outside { trusted: false }, Published::No, now) {
+        let (_, target) = packet::addresses(frame);
+        let interface = out.interface_from(target, site.network.source(family(frame)));
+        let way = Way::between(Party::at(site.from), Party::behind(interface));
+        let places = [Place::Network(site.id(), site.network), Place::Outside { trusted: false }];
+        match policy.rule(frame, places, Published::No, &way, now) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
-            Ruling::Reject if reject::turn_round(frame, &site.gateway.addresses) => {
-                return Ok(Onward::To(ingress));
-            }
+            Ruling::Reject if self.turn_round(ingress, frame, now) => return Ok(Onward::To(ingress)),
             Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         if route::time_to_live(frame) <= 1 {
@@ -92,20 +116,20 @@ impl Switch {
     }
 
     /// Takes a parsed packet into the network of its target, and moves it to `forward` or `drop`. `ingress`
-    /// is the port it came in at: one of a network's, or the uplink's. `network` is where it was translated
-    /// to; `None` for a packet that names its target by the target's own address. Returns how many frames
-    /// were made: errors, in `errors`.
+    /// is the port it came in at: one of a network's, or the uplink's. Returns how many frames were made:
+    /// errors, in `errors`.
     pub fn enter(
         &mut self,
         ingress: PortId,
-        network: Option<NetworkId>,
+        by: impl Into<Entrance>,
         mut frame: Frame,
         verdicts: &mut Verdicts,
         pool: &mut Pool,
         now: Instant,
     ) -> usize {
         let mut made = 0;
-        match self.entrance(ingress, network, &mut frame, now) {
+        let by @ Entrance { network, .. } = by.into();
+        match self.entrance(ingress, by, &mut frame, now) {
             Ok(egress) => verdicts.forward.push((egress, frame)),
             Err(Refused { rejected: true, .. }) if self.reject(network, &mut frame, now) => {
                 verdicts.errors.push(MadeError { port: ingress, network, frame });
@@ -167,7 +191,7 @@ impl Switch {
     pub(super) fn entrance(
         &mut self,
         ingress: PortId,
-        network: Option<NetworkId>,
+        Entrance { network, published_as }: Entrance,
         frame: &mut Frame,
         now: Instant,
     ) -> Result<PortId, Refused> {
@@ -186,17 +210,21 @@ impl Switch {
         let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
         let home = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
         let source = Site::of(ports, ingress);
-        let from = match &source {
-            Some(site) => Place::Network(site.id(), site.network),
-            None => Place::Outside {
-                trusted: home.trusts(out.at(ingress).map(|uplink| uplink.interface.as_str())),
-            },
+        let uplink = out.at(ingress).map(|uplink| uplink.interface.as_str());
+        let (from, sender) = match &source {
+            Some(site) => (Place::Network(site.id(), site.network), Party::at(site.from)),
+            // A relay's client is where the host's route to it leads.
+            None => {
+                let behind = Party::behind(uplink.or_else(|| out.interface_towards(sender)));
+                (Place::Outside { trusted: home.trusts(uplink) }, behind)
+            }
         };
+        let way = Way { published_as, ..Way::between(sender, Party::at(to)) };
         let published = match network {
             Some(_) => Published::Translated,
             None => policy.published_to(frame, to.network, home),
         };
-        match policy.rule(frame, from, Place::Network(to.network, home), published, now) {
+        match policy.rule(frame, [from, Place::Network(to.network, home)], published, &way, now) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
             Ruling::Reject => return Err(Refused::rejected()),

@@ -11,7 +11,8 @@ use super::packet;
 use super::site::Site;
 use crate::bindings::Owner;
 use crate::link_local::is_link_local;
-use crate::policy::{Place, Ruling, reject};
+use crate::policy::rules::{Party, Way};
+use crate::policy::{Place, Ruling};
 use crate::switch::Switch;
 
 impl Switch {
@@ -59,10 +60,11 @@ impl Switch {
         }
         let (from, place) = (Place::Network(site.id(), site.network), Place::Network(to.network, network));
         let published = policy.published_to(frame, to.network, network);
-        match policy.rule(frame, from, place, published, now) {
+        let way = Way::between(Party::at(site.from), Party::at(to));
+        match policy.rule(frame, [from, place], published, &way, now) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
-            Ruling::Reject if reject::turn_round(frame, &site.gateway.addresses) => return Ok(ingress),
+            Ruling::Reject if self.turn_round(ingress, frame, now) => return Ok(ingress),
             Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         let own = network.gateway.as_ref().filter(|gateway| !gateway.isolated).map(|gateway| gateway.mac);

@@ -60,13 +60,18 @@ impl WayOut {
         self.routes.iter().find(|route| route.destination.contains(&target))
     }
 
-    pub(super) fn next_hop(&self, target: IpAddr, from: Option<IpAddr>) -> Option<(PortId, IpAddr)> {
+    /// The route to an address, of a packet from another one.
+    fn route_from(&self, target: IpAddr, from: Option<IpAddr>) -> Option<&Route> {
         let own = from.and_then(|from| self.uplinks.iter().find(|uplink| uplink.addresses.contains(&from)));
         let by_own = own.and_then(|own| {
             let mut routes = self.routes.iter().filter(|route| route.destination.contains(&target));
             routes.find(|route| route.interface == own.interface)
         });
-        let route = by_own.or_else(|| self.route(target))?;
+        by_own.or_else(|| self.route(target))
+    }
+
+    pub(super) fn next_hop(&self, target: IpAddr, from: Option<IpAddr>) -> Option<(PortId, IpAddr)> {
+        let route = self.route_from(target, from)?;
         let uplink = self.named(&route.interface)?;
         match route.hop {
             Hop::Link => Some((uplink.port, target)),
@@ -86,6 +91,11 @@ impl WayOut {
     /// The interface behind which an address is, as far as routes tell.
     pub(super) fn interface_towards(&self, target: IpAddr) -> Option<&str> {
         self.route(target).map(|route| route.interface.as_str())
+    }
+
+    /// The interface by which a packet from an address goes to another one.
+    pub(super) fn interface_from(&self, target: IpAddr, from: Option<IpAddr>) -> Option<&str> {
+        self.route_from(target, from).map(|route| route.interface.as_str())
     }
 
     pub(super) fn is_uplink(&self, interface: Option<&str>) -> bool {

@@ -5,10 +5,13 @@
 //!
 //! # The order
 //! 1. Established: accept.
-//! 2. What a rule of the user's says, if it says drop or reject. Its accept only ends the search for rules.
+//! 2. What a rule of the user's says, if it says drop or reject. Its accept only ends the search for rules,
+//!    but see 5.
 //! 3. Out of a network: an internal or isolated one has no way out.
-//! 4. Into a network: its own containers by the ICC switch, the rest by the gateway mode. A packet that came
-//!    through a published port of the host enters whatever these say.
+//! 4. Into a network: its own containers by the ICC switch, nobody else where it is internal or isolated. A
+//!    packet that came through a published port of the host enters whatever these say.
+//! 5. From one network into another: a rule that accepts and names both opens a way.
+//! 6. Else by the gateway mode.
 //!
 //! The host itself is no place here: it is reached through its own port of a network.
 
@@ -57,6 +60,8 @@ pub struct Question<'a> {
     pub published: Published,
     /// The action of the first rule of the user's that matches.
     pub user: Option<Action>,
+    /// Whether that rule opens a way between networks; see [`Rule::opens`](super::Rule::opens).
+    pub opened: bool,
 }
 
 /// The answer.
@@ -87,6 +92,12 @@ impl Question<'_> {
     fn stays_in_its_network(&self) -> bool {
         matches!((self.from, self.to), (Place::Network(from, _), Place::Network(to, _)) if from == to)
     }
+
+    /// Whether the user has opened the wall between two networks for it.
+    fn is_opened(&self) -> bool {
+        let between = matches!((self.from, self.to), (Place::Network(..), Place::Network(..)));
+        between && self.opened && self.user == Some(Action::Accept)
+    }
 }
 
 fn way_out(question: &Question<'_>) -> Option<DropReason> {
@@ -106,8 +117,11 @@ fn way_in(question: &Question<'_>) -> Option<DropReason> {
     if question.stays_in_its_network() {
         return (!network.icc).then_some(DropReason::Isolated);
     }
-    if network.internal {
+    if network.internal || network.mode(question.family) == GatewayMode::Isolated {
         return Some(DropReason::Internal);
+    }
+    if question.is_opened() {
+        return None;
     }
     let trusted = matches!(question.from, Place::Outside { trusted: true });
     let published = question.published == Published::Direct;
@@ -115,7 +129,7 @@ fn way_in(question: &Question<'_>) -> Option<DropReason> {
         GatewayMode::Nat => trusted && published,
         GatewayMode::NatUnprotected => true,
         GatewayMode::Routed => published || question.icmp,
-        GatewayMode::Isolated => return Some(DropReason::Internal),
+        GatewayMode::Isolated => false,
     };
     (!open).then_some(DropReason::Protected)
 }

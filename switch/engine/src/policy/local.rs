@@ -1,9 +1,11 @@
 //! Rules on the way of a frame that stays in its network.
 
-use vswitch_frame::{DropReason, Frame, Instant, PortId};
+use vswitch_frame::{DropReason, Frame, Instant, NetworkId, PortId};
 
+use super::packet::addresses;
 use super::reject;
-use super::rules::Action;
+use super::rules::{Action, Party, Way};
+use crate::bindings::Owner;
 use crate::network::Station;
 use crate::switch::Switch;
 use crate::verdicts::Verdict;
@@ -24,20 +26,42 @@ impl Switch {
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         let Some(port) = self.ports.get(ingress) else { return Ok(verdict) };
-        match verdict {
+        let to = match verdict {
             Verdict::Drop(_) | Verdict::Local => return Ok(verdict),
-            Verdict::Forward { .. } | Verdict::Flood | Verdict::Multicast(_) => {}
-        }
-        match self.policy.judge(port.network, frame, now) {
+            Verdict::Forward { egress, .. } => Some(egress),
+            Verdict::Flood | Verdict::Multicast(_) => self.named_by(frame, port.network),
+        };
+        let nobody = Party { network: Some(port.network), ..Party::default() };
+        let to = to.and_then(|to| self.ports.get(to)).map_or(nobody, Party::at);
+        match self.policy.judge(&Way::between(Party::at(port), to), frame, now) {
             Action::Accept => Ok(verdict),
             Action::Drop => Err(DropReason::Rule),
-            Action::Reject => {
-                let gateway = self.ports.network(port.network).and_then(|network| network.gateway.as_ref());
-                let addresses = gateway.map(|gateway| gateway.addresses.as_slice()).unwrap_or_default();
-                let answered = reject::turn_round(frame, addresses);
-                let back = Verdict::Forward { egress: ingress, mtu: usize::MAX };
-                if answered { Ok(back) } else { Err(DropReason::Rule) }
+            Action::Reject if self.turn_round(ingress, frame, now) => {
+                Ok(Verdict::Forward { egress: ingress, mtu: usize::MAX })
             }
+            Action::Reject => Err(DropReason::Rule),
+        }
+    }
+
+    /// Makes of a frame that a rule rejected the answer to its sender at a port, within the budget of errors
+    /// of the port's network. Returns whether there is an answer; if not, the frame is as it was.
+    pub(crate) fn turn_round(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> bool {
+        let Some(network) = self.ports.get(ingress).map(|port| port.network) else { return false };
+        if !self.ports.budget(network).is_some_and(|budget| budget.take(now)) {
+            return false;
+        }
+        let gateway = self.ports.network(network).and_then(|network| network.gateway.as_ref());
+        let addresses = gateway.map(|gateway| gateway.addresses.as_slice()).unwrap_or_default();
+        reject::turn_round(frame, addresses)
+    }
+
+    /// The port of the container whose address a frame to many names, so that a frame that is sent to many
+    /// does not pass rules about its receiver.
+    fn named_by(&self, frame: &Frame, network: NetworkId) -> Option<PortId> {
+        let (_, target) = addresses(frame.bytes(), &frame.headers)?;
+        match self.bindings.find(network, target) {
+            Some((home, Owner::Port(port))) if home == network => Some(port),
+            Some(_) | None => None,
         }
     }
 }

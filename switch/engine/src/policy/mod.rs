@@ -37,13 +37,15 @@ pub(crate) mod track;
 
 pub use decide::{Place, Published, Question, Ruling, decide};
 pub use published::PublishedPorts;
-pub use rules::{Action, Count, End, Ports, Protocol, Rule, State};
+pub use rules::{
+    Action, Count, End, Field, Interface, Limit, Period, Ports, Protocol, PublishedAs, Rule, State,
+};
 
 use vswitch_frame::{Frame, Instant, NetworkId};
 
 use crate::network::{Family, GatewayMode, Network};
 use packet::Packet;
-use rules::{Scope, Table};
+use rules::{Interfaces, Occasion, Scope, Table, Way};
 use track::{Flow, Side, Tracker};
 
 /// The user's rules, and the flows that they and the walls have let through.
@@ -52,6 +54,7 @@ pub struct Policy {
     rules: Table,
     flows: Tracker,
     published: published::Directory,
+    interfaces: Interfaces,
     /// Counts the tables of rules there were.
     generation: u64,
 }
@@ -78,7 +81,8 @@ impl Policy {
     /// No rules, no flows. `seed` must be secret and random.
     pub fn new(seed: u64) -> Self {
         let published = published::Directory::default();
-        Self { rules: Table::default(), flows: Tracker::new(seed), published, generation: 0 }
+        let (rules, interfaces) = (Table::default(), Interfaces::default());
+        Self { rules, flows: Tracker::new(seed), published, interfaces, generation: 0 }
     }
 
     /// Puts these rules in place of all there are.
@@ -97,16 +101,20 @@ impl Policy {
         !self.rules.is_empty()
     }
 
+    /// Whether any rule asks through which published port packets came.
+    pub(crate) fn looks_at_published(&self) -> bool {
+        self.rules.looks_at_published()
+    }
+
     /// The rules' action on a frame that stays within a network.
-    pub fn judge(&mut self, network: NetworkId, frame: &Frame, now: Instant) -> Action {
+    pub(crate) fn judge(&mut self, way: &Way<'_>, frame: &Frame, now: Instant) -> Action {
         let Some(packet) = Packet::of(frame) else { return Action::Accept };
-        let scope = Scope::within(network);
-        match self.find(scope, &packet, frame.len(), now) {
+        match self.find(way, &packet, frame.len(), now) {
             Finding::Established(action) => action,
             Finding::New(found) => {
                 let action = found.map_or(Action::Accept, |(_, action)| action);
                 if action == Action::Accept {
-                    self.remember(scope, &packet, found, now, false);
+                    self.remember(way, &packet, found, now, false);
                 }
                 action
             }
@@ -115,31 +123,30 @@ impl Policy {
 
     /// Rules on a packet that is routed from one place to another: flows, rules and walls. `frame` must
     /// have been parsed and carry IP.
-    pub fn rule(
+    pub(crate) fn rule(
         &mut self,
         frame: &Frame,
-        from: Place<'_>,
-        to: Place<'_>,
+        [from, to]: [Place<'_>; 2],
         published: Published,
+        way: &Way<'_>,
         now: Instant,
     ) -> Ruling {
         let Some(packet) = Packet::of(frame) else {
             let family = if frame.headers.is_ipv4() { Family::V4 } else { Family::V6 };
-            let question =
-                Question { family, from, to, established: false, icmp: false, published, user: None };
-            return decide(&question);
+            let (established, icmp, user, opened) = (false, false, None, false);
+            return decide(&Question { family, from, to, established, icmp, published, user, opened });
         };
-        let scope = Scope { from: network_of(from), to: network_of(to) };
-        let (established, user, found) = match self.find(scope, &packet, frame.len(), now) {
+        let (established, user, found) = match self.find(way, &packet, frame.len(), now) {
             Finding::Established(Action::Accept) => (true, None, None),
             Finding::Established(action) => (false, Some(action), None),
             Finding::New(found) => (false, found.map(|(_, action)| action), found),
         };
         let (family, icmp) = (packet.family(), packet.is_icmp());
-        let ruling = decide(&Question { family, from, to, established, icmp, published, user });
+        let opened = found.is_some_and(|(place, _)| self.rules.opens(place));
+        let ruling = decide(&Question { family, from, to, established, icmp, published, user, opened });
         if !established && ruling == Ruling::Accept {
             let direct = published != Published::Translated && matches!(from, Place::Outside { .. });
-            self.remember(scope, &packet, found, now, direct);
+            self.remember(way, &packet, found, now, direct);
         }
         ruling
     }
@@ -203,10 +210,11 @@ impl Policy {
     }
 
     /// Looks a packet up among flows, then among rules, and counts it.
-    fn find(&mut self, scope: Scope, packet: &Packet, bytes: usize, now: Instant) -> Finding {
-        match self.find_flow(scope, packet, now) {
+    fn find(&mut self, way: &Way<'_>, packet: &Packet, bytes: usize, now: Instant) -> Finding {
+        match self.find_flow(way, packet, now) {
             Some(Standing::Accepted { rule, answered }) => {
-                let about = if answered { self.rules.first(scope, packet, State::Established) } else { None };
+                let about =
+                    if answered { self.rules.first(way, packet, Occasion::Established) } else { None };
                 self.rules.count(about.map_or(rule, |(place, _)| Some(place)), bytes);
                 Finding::Established(about.map_or(Action::Accept, |(_, action)| action))
             }
@@ -215,7 +223,7 @@ impl Policy {
                 Finding::New(Some((place, action)))
             }
             None => {
-                let found = self.rules.first(scope, packet, State::New);
+                let found = self.rules.first(way, packet, Occasion::New(now));
                 self.rules.count(found.map(|(place, _)| place), bytes);
                 Finding::New(found)
             }
@@ -223,8 +231,9 @@ impl Policy {
     }
 
     /// The standing of the flow that a packet belongs to, or is an ICMP error about.
-    fn find_flow(&mut self, scope: Scope, packet: &Packet, now: Instant) -> Option<Standing> {
-        let Self { rules, flows, generation, .. } = self;
+    fn find_flow(&mut self, way: &Way<'_>, packet: &Packet, now: Instant) -> Option<Standing> {
+        let Self { rules, flows, interfaces, generation, .. } = self;
+        let scope = way.scope();
         if let Some(quoted) = packet.about {
             // The error goes back to where the packet it is about came from.
             let (flow, _) = flows.find(scope.reversed(), &quoted)?;
@@ -238,10 +247,21 @@ impl Policy {
         flow.touch(side, packet, now);
         if flow.generation != *generation {
             let first = Packet { tuple: flow.tuple, ..*packet };
-            let found = rules.first(flow.scope, &first, State::New);
+            // Its initiator's packets may tell more now than when it began.
+            let began = if side == Side::Initiator { *way } else { interfaces.way(flow.scope, &flow.kept) };
+            let found = rules.first(&began, &first, Occasion::Again);
             if let Some((place, action @ (Action::Drop | Action::Reject))) = found {
                 // Remembered on, so that its target does not pass for the initiator of another flow.
                 return Some(Standing::Revoked(place, action));
+            }
+            let opened = found.is_some_and(|(place, _)| rules.opens(place));
+            if flow.kept.opened && !opened {
+                // The walls are asked about it as about any other now.
+                return None;
+            }
+            match side {
+                Side::Initiator => flow.kept = interfaces.keep(way, opened),
+                Side::Target => flow.kept.opened = opened,
             }
             (flow.rule, flow.generation) = (found.map(|(place, _)| place), *generation);
         }
@@ -250,7 +270,7 @@ impl Policy {
 
     fn remember(
         &mut self,
-        scope: Scope,
+        way: &Way<'_>,
         packet: &Packet,
         found: Option<(usize, Action)>,
         now: Instant,
@@ -258,16 +278,10 @@ impl Policy {
     ) {
         if packet.has_one_receiver() && packet.about.is_none() && !packet.is_fragment {
             let rule = found.map(|(place, _)| place);
-            let mut flow = Flow::new(scope, packet, rule, self.generation, now);
-            flow.direct = direct;
+            let mut flow = Flow::new(way.scope(), packet, rule, self.generation, now);
+            let opened = rule.is_some_and(|place| self.rules.opens(place));
+            (flow.kept, flow.direct) = (self.interfaces.keep(way, opened), direct);
             self.flows.insert(flow);
         }
-    }
-}
-
-fn network_of(place: Place<'_>) -> Option<NetworkId> {
-    match place {
-        Place::Network(id, _) => Some(id),
-        Place::Outside { .. } => None,
     }
 }

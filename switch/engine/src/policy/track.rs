@@ -25,7 +25,7 @@ use vswitch_frame::{Instant, NetworkId};
 
 use super::packet::{Packet, Tuple, flags};
 use super::published::PublishedPorts;
-use super::rules::Scope;
+use super::rules::{Kept, Scope};
 
 /// Flows remembered at once.
 pub(crate) const FLOWS_MAX: usize = 65_536;
@@ -45,6 +45,8 @@ pub(crate) struct Flow {
     pub(crate) rule: Option<usize>,
     /// The number of the table of rules that accepted it.
     pub(crate) generation: u64,
+    /// The rest of its way.
+    pub(crate) kept: Kept,
     /// Whether somebody outside began it, who named a container's own address: what answers it keeps that
     /// address.
     pub(crate) direct: bool,
@@ -79,7 +81,8 @@ impl Flow {
         now: Instant,
     ) -> Self {
         let tuple = packet.tuple;
-        Self { tuple, scope, rule, generation, direct: false, phase: Phase::Begun, seen: now }
+        let (kept, direct) = (Kept::default(), false);
+        Self { tuple, scope, rule, generation, kept, direct, phase: Phase::Begun, seen: now }
     }
 
     /// Notes a packet of the flow.

@@ -73,6 +73,12 @@ pub(crate) fn udp(from: (Host, u16), to: (Host, u16)) -> Vec<u8> {
     ip(from.0, to.0, UDP, [&ports[..], &[0, 12, 0, 0], b"data"].concat(), Some(6))
 }
 
+/// The start of an SCTP association.
+pub(crate) fn sctp(from: (Host, u16), to: (Host, u16)) -> Vec<u8> {
+    let ports = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
+    ip(from.0, to.0, 132, [&ports[..], &[0; 8], &[1, 0, 0, 4]].concat(), None)
+}
+
 /// A TCP segment without payload.
 pub(crate) fn tcp(from: (Host, u16), to: (Host, u16), flags: u8) -> Vec<u8> {
     let ports = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();

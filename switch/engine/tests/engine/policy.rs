@@ -29,6 +29,8 @@ struct Case {
     icmp: bool,
     established: bool,
     user: Option<Action>,
+    /// Whether that is of a rule which names both ends.
+    opened: bool,
 }
 
 /// A network, as far as it matters.
@@ -55,6 +57,9 @@ impl Case {
     fn by_host_port(&self) -> bool {
         self.published == Published::Translated
     }
+    fn is_opened(&self) -> bool {
+        self.opened && self.user == Some(Action::Accept)
+    }
     fn for_published_port(&self) -> bool {
         self.published == Published::Direct
     }
@@ -78,6 +83,7 @@ const SPECIFICATION: &[Line] = &[
     ("ICC on is not",                            |c| c.within(), Accept),
     ("else nothing enters an internal network",  |c| c.enters() && c.target.internal, Drop(DropReason::Internal)),
     ("or an isolated one",                       |c| c.enters() && c.target.mode == Isolated, Drop(DropReason::Internal)),
+    ("a rule that names both opens other networks", |c| c.leaves() && c.enters() && c.is_opened(), Accept),
     ("nat: only trusted interfaces come near",   |c| c.enters() && c.target.mode == Nat && c.from != Who::Trusted, Drop(DropReason::Protected)),
     ("and only to published ports",              |c| c.enters() && c.target.mode == Nat && !c.for_published_port(), Drop(DropReason::Protected)),
     ("routed: published ports and ICMP",         |c| c.enters() && c.target.mode == Routed && !c.for_published_port() && !c.icmp, Drop(DropReason::Protected)),
@@ -109,9 +115,11 @@ fn cases(mut check: impl FnMut(Case)) {
                     // A network is one network, on either end.
                     let target = if from == to && is_network(from) { source } else { target };
                     for published in publications {
-                        for (bits, user) in (0..4).flat_map(|bits| users.map(|user| (bits, user))) {
-                            let (icmp, established) = (bits & 1 == 1, bits & 2 == 2);
-                            check(Case { from, to, source, target, published, icmp, established, user });
+                        for (bits, user) in (0..8).flat_map(|bits| users.map(|user| (bits, user))) {
+                            let (icmp, established, opened) = (bits & 1 == 1, bits & 2 == 2, bits & 4 == 4);
+                            let ends =
+                                Case { from, to, source, target, published, icmp, established, user, opened };
+                            check(ends);
                         }
                     }
                 }
@@ -149,9 +157,9 @@ fn every_question_is_answered_as_specified() {
         let (why, _, expected) = SPECIFICATION[line];
         for family in [Family::V4, Family::V6] {
             let (source, target) = (network(case.source, family), network(case.target, family));
-            let Case { published, icmp, established, user, .. } = case;
+            let Case { published, icmp, established, user, opened, .. } = case;
             let (from, to) = (place(case.from, &source), place(case.to, &target));
-            let question = Question { family, from, to, established, icmp, published, user };
+            let question = Question { family, from, to, established, icmp, published, user, opened };
             assert_eq!(decide(&question), expected, "{why}: {case:?} {family:?}");
         }
     });

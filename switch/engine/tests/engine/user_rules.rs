@@ -5,12 +5,13 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vswitch_engine::{
-    Action, Count, End, Gateway, Limits, Network, Port, Protocol, Rule, State, Station, Switch, Verdicts,
+    Action, Count, End, Endpoint, Field, Gateway, Limit, Limits, Network, Period, Port, Protocol, Rule,
+    State, Station, Switch, Verdicts,
 };
 use vswitch_frame::checksum::{Sum, pseudo_header};
 use vswitch_frame::{DropReason, Frame, GroupId, Instant, Mac, NetworkId, Pool, PortId};
 
-use crate::packets::{ACK, Host, RST, SYN, UDP, arp, host, icmp, ip, tagged, tcp, udp};
+use crate::packets::{ACK, Host, RST, SYN, UDP, arp, host, icmp, ip, sctp, tagged, tcp, udp};
 
 const NETWORK: NetworkId = NetworkId(0);
 const GATEWAY: &str = "10.0.0.254";
@@ -35,17 +36,14 @@ struct Bench {
 }
 
 fn rule(id: u32, action: Action) -> Rule {
-    Rule {
-        id,
-        network: None,
-        from: End::Any,
-        to: End::Any,
-        protocol: Protocol::Any,
-        source_ports: None,
-        target_ports: None,
-        state: None,
-        action,
-    }
+    Rule::new(id, action)
+}
+
+/// The endpoint of the sandbox with the number of its port.
+fn endpoint(number: u16) -> Endpoint {
+    let addresses = [format!("10.0.0.{number}/24"), format!("fd00::{number}/64")];
+    let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
+    Endpoint { sandbox: number.into(), addresses, ..Endpoint::default() }
 }
 
 fn subnet(text: &str) -> End {
@@ -95,7 +93,7 @@ impl Bench {
                 group: GroupId::own(id),
                 mtu: 1500,
                 addresses: vec![mac],
-                station: Station::Unknown,
+                station: Station::Container(endpoint(number)),
             };
             switch.add_port(id, port).expect("new");
         }
@@ -162,23 +160,73 @@ fn matches() -> Vec<(Rule, Vec<u8>, Vec<u8>)> {
             icmp(a6(), b6(), 135, &[0; 20]),
         ),
         (
-            Rule { protocol: Protocol::Tcp, target_ports: Some(80..=81), ..drop() },
+            Rule { protocol: Protocol::Tcp, target_ports: vec![80..=81], ..drop() },
             tcp((a(), 1), (b(), 81), SYN),
             tcp((a(), 1), (b(), 82), SYN),
         ),
         (
-            Rule { protocol: Protocol::Udp, source_ports: Some(7..=7), ..drop() },
+            Rule { protocol: Protocol::Udp, source_ports: vec![7..=7], ..drop() },
             udp((a(), 7), (b(), 9)),
             udp((a(), 9), (b(), 7)),
+        ),
+        (
+            Rule { protocol: Protocol::Tcp, target_ports: vec![22..=22, 80..=80, 8000..=8080], ..drop() },
+            tcp((a(), 1), (b(), 8042), SYN),
+            tcp((a(), 1), (b(), 79), SYN),
+        ),
+        (
+            Rule { protocol: Protocol::Sctp, target_ports: vec![80..=80], ..drop() },
+            sctp((a(), 1), web),
+            sctp((a(), 80), (b(), 1)),
         ),
         (Rule { network: Some(NETWORK), ..drop() }, udp((a(), 1), (b(), 2)), arp(a().mac, a())),
         (Rule { from: End::Network(NETWORK), ..drop() }, tagged(&udp((a(), 1), (b(), 2))), arp(a().mac, a())),
     ]
 }
 
+/// Examples of matching sandboxes, and of negation.
+fn more_matches() -> Vec<(Rule, Vec<u8>, Vec<u8>)> {
+    let drop = || rule(1, Action::Drop);
+    let web = (b(), 80);
+    vec![
+        (Rule { from: End::Sandbox(1), ..drop() }, udp((a(), 1), (b(), 2)), udp((b(), 3), (a(), 1))),
+        (Rule { to: End::Sandbox(2), ..drop() }, udp((a(), 1), (b(), 2)), udp((b(), 3), (a(), 1))),
+        (
+            Rule { to: End::Sandbox(2), ..drop() },
+            udp((a(), 1), (Host { mac: Mac::BROADCAST, ..b() }, 2)),
+            udp((a(), 1), (Host { mac: Mac([1, 0, 0x5e, 0, 0, 251]), ..host(2, "224.0.0.251") }, 2)),
+        ),
+        (
+            Rule { from: subnet("10.0.0.1/32"), not: vec![Field::From], ..drop() },
+            udp((b(), 3), (a(), 1)),
+            udp((a(), 1), (b(), 2)),
+        ),
+        (
+            Rule { to: End::Sandbox(2), not: vec![Field::To], ..drop() },
+            udp((b(), 3), (a(), 1)),
+            udp((a(), 1), (b(), 2)),
+        ),
+        (
+            Rule { protocol: Protocol::Tcp, not: vec![Field::Protocol], ..drop() },
+            udp((a(), 1), web),
+            tcp((a(), 1), web, SYN),
+        ),
+        (
+            Rule {
+                protocol: Protocol::Tcp,
+                target_ports: vec![80..=80, 443..=443],
+                not: vec![Field::TargetPorts],
+                ..drop()
+            },
+            tcp((a(), 1), (b(), 81), SYN),
+            tcp((a(), 1), (b(), 443), SYN),
+        ),
+    ]
+}
+
 #[test]
 fn a_rule_matches_what_it_says_and_nothing_else() {
-    for (rule, matching, other) in matches() {
+    for (rule, matching, other) in matches().into_iter().chain(more_matches()) {
         let mut bench = Bench::new(vec![rule.clone()]);
         assert_eq!(bench.send(&other), Passed, "{rule:?}");
         assert_eq!(bench.send(&matching), Dropped, "{rule:?}");
@@ -187,6 +235,9 @@ fn a_rule_matches_what_it_says_and_nothing_else() {
     for elsewhere in [
         Rule { network: Some(NetworkId(1)), ..rule(1, Action::Drop) },
         Rule { to: End::Network(NetworkId(1)), ..rule(1, Action::Drop) },
+        Rule { network: Some(NETWORK), not: vec![Field::Network], ..rule(1, Action::Drop) },
+        Rule { published_ports: vec![2..=2], ..rule(1, Action::Drop) },
+        Rule { published_ports: vec![9..=9], not: vec![Field::PublishedPorts], ..rule(1, Action::Drop) },
     ] {
         assert_eq!(Bench::new(vec![elsewhere]).send(&udp((a(), 1), (b(), 2))), Passed);
     }
@@ -194,7 +245,7 @@ fn a_rule_matches_what_it_says_and_nothing_else() {
 
 #[test]
 fn the_first_match_decides_and_counts() {
-    let accept = Rule { protocol: Protocol::Tcp, target_ports: Some(80..=80), ..rule(7, Action::Accept) };
+    let accept = Rule { protocol: Protocol::Tcp, target_ports: vec![80..=80], ..rule(7, Action::Accept) };
     let mut bench = Bench::new(vec![accept, rule(3, Action::Drop)]);
     assert_eq!(bench.send(&to_web(SYN)), Passed);
     assert_eq!(bench.send(&from_web(SYN | ACK)), Passed, "a reply, which no rule accepts");
@@ -242,7 +293,7 @@ fn another_table_ends_flows_it_would_not_accept() {
     let mut bench = Bench::new(vec![rule(1, Action::Accept)]);
     assert_eq!(bench.send(&to_web(SYN)), Passed);
     assert_eq!(bench.send(&from_web(SYN | ACK)), Passed);
-    let no_web = Rule { protocol: Protocol::Tcp, target_ports: Some(80..=80), ..rule(2, Action::Drop) };
+    let no_web = Rule { protocol: Protocol::Tcp, target_ports: vec![80..=80], ..rule(2, Action::Drop) };
     bench.switch.set_rules(vec![no_web, rule(1, Action::Accept)]);
     for _ in 0..2 {
         assert_eq!(bench.send(&from_web(ACK)), Dropped, "from the side that no rule is about, too");
@@ -299,8 +350,11 @@ fn fragments_do_not_slip_through() {
         frame[21] = 4;
         frame
     };
-    let to_dns = |action| Rule { protocol: Protocol::Udp, target_ports: Some(53..=53), ..rule(1, action) };
+    let to_dns = |action| Rule { protocol: Protocol::Udp, target_ports: vec![53..=53], ..rule(1, action) };
     assert_eq!(Bench::new(vec![to_dns(Action::Drop)]).send(&fragment()), Dropped);
+    let but_dns = |action| Rule { not: vec![Field::TargetPorts], ..to_dns(action) };
+    assert_eq!(Bench::new(vec![but_dns(Action::Drop)]).send(&fragment()), Dropped);
+    assert_eq!(Bench::new(vec![but_dns(Action::Accept), rule(2, Action::Drop)]).send(&fragment()), Dropped);
     assert_eq!(Bench::new(vec![to_dns(Action::Accept), rule(2, Action::Drop)]).send(&fragment()), Dropped);
     assert_eq!(Bench::new(vec![to_dns(Action::Reject)]).send(&fragment()), Dropped, "and get no answer");
 }
@@ -351,6 +405,43 @@ fn a_rejected_sender_is_told() {
     assert_eq!((error[at], error[at + 1]), (1, 1));
     assert_eq!(error[at + 8..], asked[14..]);
     assert_eq!(bench.counts(), [(1, 4)]);
+}
+
+#[test]
+fn senders_are_told_within_a_budget() {
+    let mut bench = Bench::new(vec![rule(1, Action::Reject)]);
+    let told = |bench: &mut Bench| {
+        (0..1000)
+            .filter(|port| matches!(bench.send(&tcp((a(), *port), (b(), 80), SYN)), Fate::Answered(_)))
+            .count()
+    };
+    assert_eq!(told(&mut bench), 32);
+    bench.after(3600);
+    assert_eq!(told(&mut bench), 32, "it does not grow");
+    assert_eq!(bench.counts(), [(1, 2000)]);
+}
+
+#[test]
+fn a_limit_is_of_flows_and_lets_those_go_on_that_it_let_in() {
+    let limit = |flows, burst| Some(Limit { flows, per: Period::Second, burst });
+    let limited = |id| Rule { limit: limit(2, 3), ..rule(id, Action::Accept) };
+    let mut bench = Bench::new(vec![limited(1), rule(2, Action::Drop)]);
+    let ask = |port| udp((a(), port), (b(), 9));
+    let passed = |bench: &mut Bench, ports: std::ops::Range<u16>| -> Vec<u16> {
+        ports.filter(|port| bench.send(&ask(*port)) == Passed).collect()
+    };
+    assert_eq!(passed(&mut bench, 1..10), [1, 2, 3], "so many at once");
+    assert_eq!(bench.send(&udp((b(), 9), (a(), 1))), Passed, "a reply");
+    assert_eq!(passed(&mut bench, 1..10), [1, 2, 3], "what goes on is no new flow");
+    bench.after(1);
+    assert_eq!(passed(&mut bench, 11..20), [11, 12], "so many in a second");
+    bench.switch.set_rules(vec![Rule { id: 3, ..limited(1) }, limited(1), rule(2, Action::Drop)]);
+    assert_eq!(passed(&mut bench, 1..20), [1, 2, 3, 4, 5, 6, 11, 12], "judged anew, they take no token");
+    bench.switch.set_rules(vec![limited(1), rule(2, Action::Drop)]);
+    assert_eq!(passed(&mut bench, 20..30), [], "the same limit goes on where it was");
+    bench.switch.set_rules(vec![Rule { limit: limit(2, 3), ..rule(4, Action::Drop) }]);
+    assert_eq!(passed(&mut bench, 1..4), [1, 2, 3], "a limited rule that holds back spares what goes on");
+    assert_eq!(passed(&mut bench, 40..50), [43, 44, 45, 46, 47, 48, 49], "beyond it, it does not match");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod outside;
 mod routing;
 mod stack;
 mod walls;
+mod ways;
 
 use std::net::IpAddr;
 

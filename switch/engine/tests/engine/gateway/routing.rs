@@ -1,7 +1,7 @@
 //! Between networks, and what stands in the way.
 
 use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv4Repr};
-use vswitch_engine::{Action, End, Protocol, Rule};
+use vswitch_engine::{Action, End, Rule};
 use vswitch_frame::{Checksum, DropReason, Gso, GsoKind};
 
 use super::craft::{self, Link};
@@ -142,17 +142,7 @@ fn answers_find_their_way_back() {
 
 /// A rule about packets from the red network to the blue one.
 fn red_to_blue(action: Action) -> Rule {
-    Rule {
-        id: 1,
-        network: None,
-        from: End::Network(RED),
-        to: End::Network(BLUE),
-        protocol: Protocol::Any,
-        source_ports: None,
-        target_ports: None,
-        state: None,
-        action,
-    }
+    Rule { from: End::Network(RED), to: End::Network(BLUE), ..Rule::new(1, action) }
 }
 
 #[test]
