@@ -3,6 +3,7 @@
 
 mod adversary;
 mod churn;
+mod fairness;
 mod fragments;
 mod hairpin;
 mod identity;
