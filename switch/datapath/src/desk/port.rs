@@ -1,12 +1,14 @@
 //! Facts about ports.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use vswitch_contract::fact::{Fact, Held};
 use vswitch_contract::port::PortSpec;
-use vswitch_engine::Port;
-use vswitch_frame::{Accepts, PortId};
+use vswitch_engine::{Endpoint, Port, Station};
+use vswitch_frame::{Accepts, NetworkId, PortId};
 use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::packet::Framing;
 use vswitch_vxlan::table::Origin;
@@ -14,6 +16,9 @@ use vswitch_vxlan::table::Origin;
 use super::apply::Refusal;
 use crate::ports::{self, Egress};
 use crate::turn::Datapath;
+
+/// The sandbox that stations of which nothing is known are charged as.
+const NOBODY: u32 = 0;
 
 impl Datapath {
     /// Makes a port as its fact says. A port of which only the station changes goes on as it is.
@@ -68,6 +73,33 @@ impl Datapath {
                 self.switch.set_remote(port, mac, &entry.addresses);
             }
         }
+    }
+
+    /// Ends all that the container which was behind a port has on the way out under addresses that it has no
+    /// more: before anybody else is told to have them, or its number.
+    pub(super) fn forget_departed(&mut self, before: Option<&Fact>, now: Option<&PortSpec>) {
+        let Some(Fact::Port(_, PortSpec { network, station: Station::Container(was), .. })) = before else {
+            return;
+        };
+        let is = match now {
+            Some(PortSpec { network: same, station: Station::Container(is), .. })
+                if same == network && is.sandbox == was.sandbox =>
+            {
+                Some(is)
+            }
+            _ => None,
+        };
+        let addresses = |of: &Endpoint| of.addresses.iter().map(IpNet::addr).collect::<Vec<_>>();
+        let stays = is.map(addresses).unwrap_or_default();
+        let gone: Vec<IpAddr> = addresses(was).into_iter().filter(|own| !stays.contains(own)).collect();
+        if is.is_none() || !gone.is_empty() {
+            self.nat.forget(*network, was.sandbox, &gone, &stays);
+        }
+    }
+
+    /// Ends what stations of which nothing is known have on the way out of a network that is gone.
+    pub(super) fn forget_network(&mut self, network: NetworkId) {
+        self.nat.forget(network, NOBODY, &[], &[]);
     }
 
     /// Waits for the packet socket of an uplink, in place of the one before.
