@@ -203,15 +203,15 @@ impl Nat {
                 Arrival::Inside(_) => Fate::Dropped(DropReason::NatNoFlow),
             };
         };
-        // From inside by whom the packet was for, or by ourselves on its way; from outside by anybody there,
-        // since any router may say so.
+        // From outside anybody may say so, since it may be any router, but not in our name. From inside it is
+        // whom the packet was for, or we ourselves on its way.
         let is_ours = self.host.contains(&error.ip.source);
-        let may_say = match from {
-            Arrival::Outside(_) => !is_ours,
-            Arrival::Inside(_) => is_ours || error.ip.source == error.answer.source,
-        };
-        if !may_say {
-            return Fate::Dropped(DropReason::NatBadAddress);
+        match from {
+            Arrival::Outside(_) if is_ours => return Fate::Dropped(DropReason::NatBadAddress),
+            Arrival::Inside(_) if !is_ours && error.ip.source != error.answer.source => {
+                return Fate::Dropped(DropReason::NatNoFlow);
+            }
+            Arrival::Outside(_) | Arrival::Inside(_) => {}
         }
         // Who sent nothing is told nothing about it.
         if flow.seen & side.other().bit() == 0 {

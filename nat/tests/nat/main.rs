@@ -5,6 +5,7 @@ mod adversary;
 mod churn;
 mod fairness;
 mod fragments;
+mod gone;
 mod hairpin;
 mod identity;
 mod limits;

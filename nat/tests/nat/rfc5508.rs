@@ -218,7 +218,7 @@ fn a_container_complains_of_its_own_flows_only() {
     world.nat.add_binding(binding(Protocol::Tcp)).expect("a binding");
     let came = world.enters(&syn("198.51.100.1:999", "192.0.2.1:8080"));
     let by = |source: &str| error(3, 3, source, "198.51.100.1", &came);
-    assert_eq!(world.out(&by("10.1.0.77")).fate, Fate::Dropped(DropReason::NatBadAddress), "a neighbour");
+    assert_eq!(world.out(&by("10.1.0.77")).fate, Fate::Dropped(DropReason::NatNoFlow), "a neighbour");
     assert_eq!(world.out(&by("10.1.0.2")).fate, Fate::Outside);
     assert_eq!(world.out(&by("10.1.0.1")).fate, Fate::Outside, "the gateway may say that it does not fit");
 }

@@ -1,0 +1,3 @@
+//! Attacks: what whoever writes frames does not get.
+
+mod flows;
