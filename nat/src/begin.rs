@@ -7,6 +7,7 @@ use crate::flow::{Class, Flow, Origin, Side};
 use crate::limits::Filtering;
 use crate::mapping::{Mapping, MappingId};
 use crate::nat::Nat;
+use crate::owners::{Payer, Rank};
 use crate::packet::Named;
 use crate::ports::Pool;
 use crate::slab::NONE;
@@ -36,11 +37,12 @@ impl Nat {
             Leaving::Masqueraded => {}
         }
         may_begin(packet)?;
-        self.make_room(from.sandbox).map_err(Fate::Dropped)?;
+        self.make_room(Payer::own(from.sandbox)).map_err(Fate::Dropped)?;
         let (mapping, target) = self.leave(tuple, from, &|outside| outside_tuple(tuple, outside))?;
         self.unsolicited.forget(&target);
         let origin = if mapping.is_some() { Origin::Outbound } else { Origin::Overloaded };
-        Ok(self.add(new_flow([*tuple, target], [mapping, MappingId::NONE], origin, from.sandbox, now)))
+        let flow = new_flow([*tuple, target], [mapping, MappingId::NONE], origin, now);
+        Ok(self.add(flow, Payer::own(from.sandbox)))
     }
 
     /// A flow from inside to one of the host's addresses: to a published port or somebody's mapping, and so
@@ -60,7 +62,7 @@ impl Nat {
             return Err(if is_claimed { no_mapping(packet) } else { Fate::Host });
         }
         may_begin(packet)?;
-        self.make_room(from.sandbox).map_err(Fate::Dropped)?;
+        self.make_room(Payer::own(from.sandbox)).map_err(Fate::Dropped)?;
         // Making room may have ended the very mapping.
         let mapping = self.mappings.by_outside(&end).ok_or(Fate::Dropped(DropReason::NatFiltered))?;
         if let Some(network) = self.mappings.get(mapping).realm.inside() {
@@ -81,13 +83,14 @@ impl Nat {
     ) -> Begun {
         let tuple = &packet.tuple;
         may_begin(packet)?;
-        self.make_room(from.sandbox).map_err(Fate::Dropped)?;
+        self.make_room(Payer::own(from.sandbox)).map_err(Fate::Dropped)?;
         let container = binding.container_end(tuple.target_port);
         let gateway = Address::from(binding.gateway);
         let seen = |outside: End| answer_tuple(tuple, container, gateway, outside.port);
         let (mapping, target) = self.leave(tuple, from, &seen)?;
         let mappings = [mapping, MappingId::NONE];
-        Ok(self.add(new_flow([*tuple, target], mappings, Origin::Published, from.sandbox, now)))
+        let flow = new_flow([*tuple, target], mappings, Origin::Published, now);
+        Ok(self.add(flow, Payer::own(from.sandbox)))
     }
 
     /// A flow to a mapping, which is in use. If it does not let the packet in, it is noted all the same that
@@ -114,7 +117,8 @@ impl Nat {
         }
         let (own, target) = self.leave(tuple, from, &seen)?;
         let mappings = [own, mapping];
-        Ok(self.add(new_flow([*tuple, target], mappings, Origin::Hairpin, from.sandbox, now)))
+        let flow = new_flow([*tuple, target], mappings, Origin::Hairpin, now);
+        Ok(self.add(flow, Payer::own(from.sandbox)))
     }
 
     /// The flow of an attempt that was filtered, by the packets of who attempted it. It makes room for a flow
@@ -133,12 +137,12 @@ impl Nat {
         } else {
             let (mapping, target) = self.leave(tuple, from, &|outside| outside_tuple(tuple, outside))?;
             let mappings = [mapping, MappingId::NONE];
-            let mut flow = new_flow([*tuple, target], mappings, Origin::Filtered, from.sandbox, now);
+            let mut flow = new_flow([*tuple, target], mappings, Origin::Filtered, now);
             if mapping.is_some() {
                 flow.seen = Side::Initiator.bit();
                 self.mappings.permit(mapping, tuple.target);
             }
-            self.add(flow);
+            self.add(flow, Payer::own(from.sandbox));
         }
         Err(Fate::Dropped(DropReason::NatFiltered))
     }
@@ -153,9 +157,10 @@ impl Nat {
         if let Some(binding) = self.bindings.find(&end).copied() {
             self.is_open(&binding)?;
             may_begin(packet)?;
-            self.make_room(binding.sandbox).map_err(Fate::Dropped)?;
+            let payer = Payer::publication(&binding);
+            self.make_room(payer).map_err(Fate::Dropped)?;
             let target = self.inbound_target(tuple, &binding).map_err(Fate::Dropped)?;
-            return self.let_in(tuple, target, MappingId::NONE, binding.sandbox, now);
+            return self.let_in(tuple, target, MappingId::NONE, payer, now);
         }
         if !names_target(packet) {
             return Err(Fate::Host);
@@ -169,11 +174,11 @@ impl Nat {
             return Err(self.no_answer(frame, packet, now));
         }
         let Mapping { sandbox, .. } = *self.mappings.get(mapping);
-        self.make_room(sandbox).map_err(Fate::Dropped)?;
+        self.make_room(Payer::strangers(sandbox)).map_err(Fate::Dropped)?;
         let mapping = self.mappings.by_outside(&end).ok_or(Fate::Dropped(DropReason::NatFiltered))?;
         let inside = self.mappings.get(mapping).inside_end();
         let target = answer_tuple(tuple, inside, tuple.source, tuple.source_port);
-        self.let_in(tuple, target, mapping, sandbox, now)
+        self.let_in(tuple, target, mapping, Payer::strangers(sandbox), now)
     }
 
     /// Whether a publication takes new flows. Who begins one all the same is told like one at a port that
@@ -198,7 +203,7 @@ impl Nat {
         };
         let own = own.ok_or(DropReason::NatNoAddress)?;
         let seen = |outside: End| answer_tuple(tuple, container, gateway, outside.port);
-        self.shared_port(tuple, own, binding.sandbox, &|_, _| true, &seen)
+        self.shared_port(tuple, own, Payer::publication(binding), &|_, _| true, &seen)
     }
 
     fn let_in(
@@ -206,14 +211,14 @@ impl Nat {
         tuple: &Tuple,
         target: Tuple,
         mapping: MappingId,
-        sandbox: u32,
+        payer: Payer,
         now: Instant,
     ) -> Begun {
         if self.flows.find(&target).is_some() {
             return Err(Fate::Dropped(DropReason::NatConflict));
         }
         let origin = if mapping.is_some() { Origin::Inbound } else { Origin::Published };
-        Ok(self.add(new_flow([*tuple, target], [MappingId::NONE, mapping], origin, sandbox, now)))
+        Ok(self.add(new_flow([*tuple, target], [MappingId::NONE, mapping], origin, now), payer))
     }
 
     /// Nobody inside wants it. A connection is told so, but late (RFC 5382, REQ-4).
@@ -306,25 +311,24 @@ impl Nat {
 
     /// Whether a sandbox may have one more of the free ports: some are kept back for those who have few.
     fn may_take(&mut self, protocol: Protocol, address: Address, sandbox: u32) -> bool {
-        let has_few = self.flows.owners.ports_of(sandbox) < self.share(protocol, address);
+        let has_few = self.has_few(protocol, address, sandbox);
         let pool = self.ports.pool(protocol, address);
         let is_stock = pool.claimed() >= 2 * self.limits.claims_ahead;
         let kept_back = if is_stock && !has_few { pool.claimed() / KEPT_BACK } else { 0 };
         pool.free() > kept_back
     }
 
-    /// How many of the ports at an address one sandbox would have if all had as many, and there was one more.
-    fn share(&self, protocol: Protocol, address: Address) -> u32 {
-        let claimed = self.ports.get(protocol, address).map_or(0, Pool::claimed);
-        u32::try_from(claimed / (self.flows.owners.len() + 1)).unwrap_or(u32::MAX)
+    /// Whether a sandbox has less than its share of the outside ends at an address.
+    fn has_few(&self, protocol: Protocol, address: Address, sandbox: u32) -> bool {
+        self.ports.held_by(protocol, address, sandbox) < self.ports.share(protocol, address)
     }
 
     /// Ends a flow that is spent and has a port to itself: of this sandbox, or else of one that has more than
     /// its share. Says which port is free now. RFC 6191 says why a connection may follow on another so early:
     /// its target, which may wait for the old one's last segments, takes a SYN that is newer.
     fn recycle(&mut self, protocol: Protocol, address: Address, sandbox: u32) -> Option<u16> {
-        let share = self.share(protocol, address);
-        let Self { flows, mappings, .. } = &mut *self;
+        let share = self.ports.share(protocol, address);
+        let Self { flows, mappings, ports, .. } = &mut *self;
         let is_spent = |flow: &Flow| {
             let mapping = flow.mappings[Side::Initiator.index()];
             flow.is_spent() && mapping.is_some() && {
@@ -332,8 +336,9 @@ impl Nat {
                 (mapping.flows, mapping.protocol, mapping.outside) == (1, protocol, address)
             }
         };
-        let found = flows.find_of(sandbox, is_spent).or_else(|| {
-            let has_many = |flow: &Flow| flows.owners.ports_of(flow.sandbox) > share;
+        let found = flows.find_spent_of(Payer::own(sandbox), is_spent).or_else(|| {
+            let has_many =
+                |flow: &Flow| ports.held_by(protocol, address, flows.owners.payer(flow).sandbox) > share;
             flows.find_spent(|flow| is_spent(flow) && has_many(flow))
         })?;
         self.stats.recycled += 1;
@@ -371,50 +376,66 @@ impl Nat {
         // Free ones may be kept back for others.
         let may_take = tuple.protocol.is_claimed() && self.may_take(tuple.protocol, address, from.sandbox);
         let may_share = |pool: &Pool, port: u16| may_take || pool.is_in_use(port);
-        let target = self.shared_port(tuple, address, from.sandbox, &may_share, seen)?;
+        let target = self.shared_port(tuple, address, Payer::own(from.sandbox), &may_share, seen)?;
         self.stats.overloaded += 1;
         Ok((MappingId::NONE, target))
     }
 
-    /// Finds a port of ours at an address that makes a tuple which no flow has, or a spent one of the same
-    /// sandbox, which ends. Others may use it, too.
+    /// Finds a port of ours at an address that makes a tuple which no flow has, or one whose flow
+    /// [makes way](Self::makes_way), and ends. Others may use it, too.
     fn shared_port(
         &mut self,
         tuple: &Tuple,
         address: Address,
-        sandbox: u32,
+        payer: Payer,
         may_share: &dyn Fn(&Pool, u16) -> bool,
         seen: &dyn Fn(End) -> Tuple,
     ) -> Result<Tuple, DropReason> {
-        let end = End { port: tuple.source_port, realm: Realm::OUTSIDE, address, protocol: tuple.protocol };
-        let is_free = |nat: &Self, port: u16| {
-            Some(seen(End { port, ..end })).filter(|target| nat.flows.find(target).is_none())
-        };
-        let is_spent = |nat: &Self, port: u16| {
-            let target = seen(End { port, ..end });
-            let flow = nat.flows.get(nat.flows.find(&target)?.0);
-            let is_own = flow.sandbox == sandbox && flow.origin == Origin::Overloaded;
-            (is_own && flow.is_spent()).then_some(target)
-        };
+        let protocol = tuple.protocol;
         let random = self.random();
-        let target = match self.ports.get(tuple.protocol, address) {
-            Some(pool) => {
-                let ports = (0..TRIES).filter_map(|step| pool.probe(random, step));
-                let mut ports = ports.filter(|port| may_share(pool, *port));
-                let free = ports.clone().find_map(|port| is_free(self, port));
-                free.or_else(|| ports.find_map(|port| is_spent(self, port)))
+        let pool = self.ports.get(protocol, address);
+        let port = |step: u64| match pool {
+            Some(pool) => pool.probe(random, step).filter(|port| may_share(pool, *port)),
+            None if step == 0 => Some(tuple.source_port),
+            // The ports of SCTP are not ours to choose.
+            None if protocol == Protocol::Sctp => None,
+            None => {
+                let [low, high, ..] = random.wrapping_add(step).to_le_bytes();
+                Some(u16::from_le_bytes([low, high]))
             }
-            None => is_free(self, tuple.source_port),
         };
-        let Some(target) = target else {
+        let end = |port: u16| seen(End { port, realm: Realm::OUTSIDE, address, protocol });
+        let targets = (0..TRIES).filter_map(port).map(end);
+        if let Some(free) = targets.clone().find(|target| self.flows.find(target).is_none()) {
+            return Ok(free);
+        }
+        let few = payer.is_own() && self.has_few(protocol, address, payer.sandbox);
+        let least = if few { self.ports.share(protocol, address) } else { u32::MAX };
+        let there = targets.filter_map(|target| Some((self.flows.find(&target)?.0, target)));
+        let making = there.filter(|(id, _)| self.makes_way(*id, payer, (protocol, address), least));
+        let wanted = |id: FlowId| (self.flows.get(id).rank, self.flows.get(id).used);
+        let Some((id, target)) = making.min_by_key(|(id, _)| wanted(*id)) else {
             self.stats.refused += 1;
             return Err(DropReason::NatNoPort);
         };
-        if let Some((spent, _)) = self.flows.find(&target) {
-            self.stats.recycled += 1;
-            self.remove(spent);
-        }
+        let is_spent = self.flows.get(id).rank == Rank::Spent;
+        let counter = if is_spent { &mut self.stats.recycled } else { &mut self.stats.evicted };
+        *counter += 1;
+        self.end(id);
         Ok(target)
+    }
+
+    /// Whether a flow that has the very ends which another one wants makes way for it: a spent one of the same
+    /// payer; one that outside began and that may come to nothing; and any of a sandbox that has more outside
+    /// ends than `least`.
+    fn makes_way(&self, id: FlowId, payer: Payer, pool: (Protocol, Address), least: u32) -> bool {
+        let flow = self.flows.get(id);
+        let theirs = self.flows.owners.payer(flow);
+        if !theirs.is_own() {
+            return flow.rank != Rank::Established;
+        }
+        let is_own_spent = theirs == payer && flow.origin == Origin::Overloaded && flow.rank == Rank::Spent;
+        is_own_spent || theirs != payer && self.ports.held_by(pool.0, pool.1, theirs.sandbox) > least
     }
 
     /// The address flows of a network leave with: always the same, so that all of a container's do
@@ -484,13 +505,7 @@ fn answer_tuple(tuple: &Tuple, from: End, address: Address, port: u16) -> Tuple 
     }
 }
 
-fn new_flow(
-    tuples: [Tuple; 2],
-    mappings: [MappingId; 2],
-    origin: Origin,
-    sandbox: u32,
-    now: Instant,
-) -> Flow {
+fn new_flow(tuples: [Tuple; 2], mappings: [MappingId; 2], origin: Origin, now: Instant) -> Flow {
     let class = match tuples[0].protocol {
         Protocol::Tcp => Class::TcpOpening,
         Protocol::Udp => Class::UdpOpening,
@@ -502,7 +517,8 @@ fn new_flow(
         tuples,
         mappings,
         origin,
-        sandbox,
+        owner: NONE,
+        rank: Rank::Opening,
         class,
         born: now,
         used: now,

@@ -96,7 +96,7 @@ impl Binding {
         self.host_port..=self.last()
     }
 
-    fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         (self.protocol, Address::from(self.host), self.host_port)
     }
 
@@ -128,8 +128,8 @@ impl Binding {
     }
 }
 
-/// Protocol, the host's address, its first port.
-type Key = (Protocol, Address, u16);
+/// Protocol, the host's address, its first port: of one publication only.
+pub(crate) type Key = (Protocol, Address, u16);
 
 /// All published ports: ranges that do not overlap, so the last that starts before a port is the only one
 /// that may hold it.
@@ -148,12 +148,12 @@ impl Bindings {
         Ok(())
     }
 
-    pub(crate) fn remove(&mut self, binding: &Binding) -> bool {
-        let same = self.ranges.get(&binding.key()) == Some(binding);
-        if same {
-            self.ranges.remove(&binding.key());
-        }
-        same
+    pub(crate) fn has(&self, binding: &Binding) -> bool {
+        self.ranges.get(&binding.key()) == Some(binding)
+    }
+
+    pub(crate) fn remove(&mut self, binding: &Binding) {
+        self.ranges.remove(&binding.key());
     }
 
     /// The binding of one of the host's ends.

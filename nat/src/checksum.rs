@@ -51,6 +51,12 @@ impl Change {
         Self(self.0.add_bytes(&(!old).to_be_bytes()).add_bytes(&new.to_be_bytes()))
     }
 
+    /// Bytes of which the sum was this and is another now are rewritten. They begin at a whole word.
+    #[must_use]
+    pub fn sums(self, old: Sum, new: Sum) -> Self {
+        self.field_16(old.folded(), new.folded())
+    }
+
     /// Both changes.
     #[inline]
     #[must_use]

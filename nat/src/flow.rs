@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::limits::Timeouts;
 use crate::mapping::MappingId;
+use crate::owners::Rank;
 use crate::tick::Tick;
 use crate::tuple::Tuple;
 
@@ -40,8 +41,8 @@ impl Side {
 /// | class | entered by | left by |
 /// |---|---|---|
 /// | `…Opening` | the first packet; for TCP also a new SYN when closing | an answer; for TCP the handshake |
-/// | `UdpExchange` | an answer from a well-known port | more than a few frames of either side |
-/// | `Udp`, `Sctp` | an answer | |
+/// | `UdpExchange` | an answer from a well-known port, or to outside | more than a few frames of either side; the client goes on |
+/// | `Udp`, `Sctp` | an answer; if outside began it, something more of the client after one | |
 /// | `Tcp` | SYN and ACK from both; a segment from a side that was reset | FIN from both, a reset that fits |
 /// | `TcpClosing` | FIN from both, a reset that fits | a new SYN; a segment from a side that was reset |
 /// | `Query` | a query of ICMP | |
@@ -65,7 +66,8 @@ pub enum Class {
     SctpOpening,
     /// SCTP, answered.
     Sctp,
-    /// UDP with a well-known port: a question, an answer, and not much more (RFC 4787, REQ-5 a).
+    /// UDP with a well-known port: a question, an answer, and not much more (RFC 4787, REQ-5 a). UDP that
+    /// outside began and has not gone on with since it was answered: its source may be forged.
     UdpExchange,
     /// No flow: the record is free.
     Vacant,
@@ -153,15 +155,15 @@ pub struct Flow {
     pub(crate) acked: [u32; 2],
     /// The mappings the two sides are behind.
     pub(crate) mappings: [MappingId; 2],
-    /// The sandbox it is charged to.
-    pub(crate) sandbox: u32,
+    /// Who it is charged to, by its number.
+    pub(crate) owner: u32,
     pub(crate) born: Tick,
     /// When it was last refreshed.
     pub(crate) used: Tick,
     /// Neighbours in the queue of the class; of a vacant record, `newer` is the next vacant one.
     pub(crate) older: u32,
     pub(crate) newer: u32,
-    /// Neighbours in the ring of the sandbox's flows.
+    /// Neighbours in the ring of its payer's flows of its rank.
     pub(crate) before: u32,
     pub(crate) behind: u32,
     /// TCP: the last window of each side, not scaled.
@@ -174,6 +176,8 @@ pub struct Flow {
     pub(crate) seen: u8,
     pub(crate) class: Class,
     pub(crate) origin: Origin,
+    /// The ring that it is in.
+    pub(crate) rank: Rank,
 }
 
 impl Flow {

@@ -10,9 +10,10 @@
 //! is how attacks get past whoever looks at the first. So no byte of a datagram passes twice: what is
 //! there already is dropped, and what overlaps only partly ends the datagram (RFC 5722).
 //!
-//! **Limits.** At the limit of datagrams the oldest is forgotten; its late fragments wait in vain. At the
-//! limit of waiting fragments the next is dropped. A datagram in more than [`SPANS`] pieces that do not
-//! touch is ended.
+//! **Limits.** At either limit the port that has most makes way. At the limit of datagrams its oldest is
+//! forgotten, whose late fragments wait in vain. At that of waiting fragments its oldest datagram that waits
+//! loses them, but if the next comes from the same port, that one is dropped. A datagram in more than
+//! [`SPANS`] pieces that do not touch is ended.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -41,6 +42,11 @@ impl Datagram {
     pub(crate) fn new(ip: &Ip, piece: &Piece, realm: Realm) -> Self {
         Self { source: ip.source, target: ip.target, id: piece.id, protocol: ip.protocol, realm }
     }
+
+    /// The way of what is dropped.
+    fn dropped(&self, reason: DropReason) -> Way {
+        Way { fate: Fate::Dropped(reason), source: self.source, target: self.target, id: self.id }
+    }
 }
 
 /// Where the fragments of a datagram go.
@@ -55,6 +61,8 @@ pub(crate) struct Way {
 
 #[derive(Debug)]
 struct Known {
+    /// The port at which it came in first.
+    port: PortId,
     way: Option<Way>,
     /// Spans of it that there are, in order; pieces that touch are one.
     spans: Vec<(u32, u32)>,
@@ -81,7 +89,13 @@ pub(crate) struct Fragments {
     known: BTreeMap<Datagram, Known>,
     /// In the order of their age; some may be forgotten already.
     ages: VecDeque<(Tick, Datagram)>,
+    /// Those of each port that has any, in the same way, and how many there are.
+    by_port: BTreeMap<PortId, (usize, VecDeque<(Tick, Datagram)>)>,
+    /// The datagram of each fragment that waits, in the order of their coming.
+    queue: VecDeque<(PortId, Datagram)>,
+    /// Frames that wait, and those that have waited in vain.
     waiting: usize,
+    lost: Vec<(PortId, Frame)>,
     datagrams_max: usize,
     waiting_max: usize,
     timeout: Duration,
@@ -89,8 +103,17 @@ pub(crate) struct Fragments {
 
 impl Fragments {
     pub(crate) fn new(datagrams_max: usize, waiting_max: usize, timeout: Duration) -> Self {
-        let (known, ages) = (BTreeMap::new(), VecDeque::new());
-        Self { known, ages, waiting: 0, datagrams_max, waiting_max, timeout }
+        Self {
+            known: BTreeMap::new(),
+            ages: VecDeque::new(),
+            by_port: BTreeMap::new(),
+            queue: VecDeque::new(),
+            waiting: 0,
+            lost: Vec::new(),
+            datagrams_max,
+            waiting_max,
+            timeout,
+        }
     }
 
     /// Notes a piece of a datagram, before it is looked at. Frames that waited for a datagram that had to
@@ -102,18 +125,15 @@ impl Fragments {
         &mut self,
         datagram: Datagram,
         piece: &Piece,
+        port: PortId,
         now: Instant,
         lost: &mut Vec<(PortId, Frame)>,
     ) -> Result<(), DropReason> {
         if !self.known.contains_key(&datagram) {
             if self.known.len() >= self.datagrams_max {
-                self.forget_oldest(lost);
+                self.forget_of_greatest(lost);
             }
-            let since = Tick::at(now);
-            let known = Known { way: None, spans: Vec::new(), end: None, waiting: Vec::new(), since };
-            self.known.insert(datagram, known);
-            self.ages.push_back((since, datagram));
-            self.prune_ages();
+            self.begin(datagram, port, Tick::at(now));
         }
         let Some(known) = self.known.get_mut(&datagram) else {
             return Err(DropReason::NatFragmentLost);
@@ -122,15 +142,8 @@ impl Fragments {
             Ok(()) => Ok(()),
             Err(Overlap::Whole) => Err(DropReason::NatFragmentOverlap),
             Err(Overlap::Part) => {
-                let way = Way {
-                    fate: Fate::Dropped(DropReason::NatFragmentOverlap),
-                    source: datagram.source,
-                    target: datagram.target,
-                    id: datagram.id,
-                };
-                known.way = Some(way);
-                self.waiting -= known.waiting.len();
-                lost.append(&mut known.waiting);
+                known.way = Some(datagram.dropped(DropReason::NatFragmentOverlap));
+                lost.extend(self.take_waiting(&datagram));
                 Err(DropReason::NatFragmentOverlap)
             }
         }
@@ -142,76 +155,151 @@ impl Fragments {
     }
 
     /// A noted fragment behind the first: goes on, or waits.
-    pub(crate) fn follow(&mut self, datagram: &Datagram, port: PortId, frame: Frame) -> Next {
-        match self.known.get_mut(datagram) {
-            Some(Known { way: Some(way), .. }) => Next::Go(*way, frame),
-            Some(known) if self.waiting < self.waiting_max => {
-                self.waiting += 1;
-                known.waiting.push((port, frame));
-                Next::Wait
-            }
-            _ => Next::Drop(DropReason::NatFragmentLost, frame),
+    pub(crate) fn follow(
+        &mut self,
+        datagram: &Datagram,
+        port: PortId,
+        frame: Frame,
+        lost: &mut Vec<(PortId, Frame)>,
+    ) -> Next {
+        if let Some(way) = self.way(datagram) {
+            return Next::Go(way, frame);
         }
+        if self.waiting >= self.waiting_max {
+            match self.waiting_most().filter(|(greatest, _)| *greatest != port) {
+                Some((_, oldest)) => lost.extend(self.take_waiting(&oldest)),
+                None => return Next::Drop(DropReason::NatFragmentLost, frame),
+            }
+        }
+        let Some(known) = self.known.get_mut(datagram) else {
+            return Next::Drop(DropReason::NatFragmentLost, frame);
+        };
+        known.waiting.push((port, frame));
+        self.queue.push_back((port, *datagram));
+        self.waiting += 1;
+        Next::Wait
+    }
+
+    /// The port of which most fragments wait, and its oldest datagram that does.
+    fn waiting_most(&self) -> Option<(PortId, Datagram)> {
+        let mut counts = BTreeMap::new();
+        self.queue.iter().for_each(|(port, _)| *counts.entry(*port).or_insert(0) += 1);
+        let (greatest, _) = counts.into_iter().max_by_key(|&(_, count): &(PortId, usize)| count)?;
+        self.queue.iter().find(|(port, _)| *port == greatest).copied()
+    }
+
+    /// The fragments of a datagram that have waited: they do no more.
+    fn take_waiting(&mut self, datagram: &Datagram) -> Vec<(PortId, Frame)> {
+        let Some(known) = self.known.get_mut(datagram) else { return Vec::new() };
+        let waiting = std::mem::take(&mut known.waiting);
+        if !waiting.is_empty() {
+            self.waiting -= waiting.len();
+            self.queue.retain(|(_, other)| other != datagram);
+        }
+        waiting
     }
 
     /// The first fragment went a way: returns those that waited for it.
     pub(crate) fn lead(&mut self, datagram: &Datagram, way: Way) -> Vec<(PortId, Frame)> {
-        let Some(known) = self.known.get_mut(datagram) else {
-            return Vec::new();
-        };
-        known.way = Some(way);
-        self.waiting -= known.waiting.len();
-        std::mem::take(&mut known.waiting)
+        if let Some(known) = self.known.get_mut(datagram) {
+            known.way = Some(way);
+        }
+        self.take_waiting(datagram)
     }
 
     /// Forgets a datagram all of which was seen: its identification may come again soon.
     pub(crate) fn finish(&mut self, datagram: &Datagram) {
         let is_whole = |known: &Known| known.end.is_some_and(|end| known.spans == [(0, end)]);
         if self.known.get(datagram).is_some_and(is_whole) {
-            self.known.remove(datagram);
+            self.remove(datagram);
         }
     }
 
-    /// Drops ages of datagrams that were seen as a whole, when there are more of them than of others.
-    fn prune_ages(&mut self) {
-        if self.ages.len() > 2 * self.datagrams_max {
-            let Self { ages, known, .. } = self;
-            ages.retain(|(since, datagram)| known.get(datagram).is_some_and(|known| known.since == *since));
+    fn begin(&mut self, datagram: Datagram, port: PortId, since: Tick) {
+        let known = Known { port, way: None, spans: Vec::new(), end: None, waiting: Vec::new(), since };
+        self.known.insert(datagram, known);
+        let Self { known, ages, by_port, datagrams_max, .. } = self;
+        let (count, own) = by_port.entry(port).or_default();
+        *count += 1;
+        for ages in [ages, own] {
+            ages.push_back((since, datagram));
+            // Those of datagrams that were seen as a whole go when there are more of them than of others.
+            if ages.len() > 2 * *datagrams_max {
+                ages.retain(|(since, datagram)| is_since(known, *since, datagram));
+            }
         }
     }
 
-    fn forget_oldest(&mut self, lost: &mut Vec<(PortId, Frame)>) {
-        while let Some((since, datagram)) = self.ages.pop_front() {
-            if self.known.get(&datagram).is_some_and(|known| known.since == since)
-                && let Some(mut known) = self.known.remove(&datagram)
-            {
-                self.waiting -= known.waiting.len();
-                lost.append(&mut known.waiting);
-                return;
+    fn remove(&mut self, datagram: &Datagram) {
+        let Some(Known { port, .. }) = self.known.remove(datagram) else { return };
+        if let Some((count, _)) = self.by_port.get_mut(&port) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_port.remove(&port);
+            }
+        }
+    }
+
+    /// Forgets the oldest datagram of the port that has most.
+    fn forget_of_greatest(&mut self, lost: &mut Vec<(PortId, Frame)>) {
+        let Some((_, ages)) = self.by_port.values_mut().max_by_key(|(count, _)| *count) else { return };
+        while let Some((since, datagram)) = ages.pop_front() {
+            if is_since(&self.known, since, &datagram) {
+                lost.extend(self.take_waiting(&datagram));
+                return self.remove(&datagram);
             }
         }
     }
 
     /// Forgets datagrams that are too old.
     pub(crate) fn expire(&mut self, now: Instant, lost: &mut Vec<(PortId, Frame)>) {
+        self.waiting -= self.lost.len();
+        lost.append(&mut self.lost);
         while self.due().is_some_and(|due| due <= now) {
             let Some((since, datagram)) = self.ages.pop_front() else {
                 return;
             };
-            if self.known.get(&datagram).is_some_and(|known| known.since == since) {
-                self.ages.push_front((since, datagram));
-                self.forget_oldest(lost);
+            if is_since(&self.known, since, &datagram) {
+                lost.extend(self.take_waiting(&datagram));
+                self.remove(&datagram);
             }
         }
     }
 
     pub(crate) fn due(&self) -> Option<Instant> {
+        if !self.lost.is_empty() {
+            return Some(Instant::ZERO);
+        }
         self.ages.front().map(|(since, _)| since.after(self.timeout).instant())
     }
 
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
+
+    /// Has what is still to come of datagrams from and to an address of a realm dropped: it is somebody
+    /// else's, or soon will be.
+    pub(crate) fn forget(&mut self, realm: Realm, is_gone: impl Fn(Address) -> bool) {
+        let mut going = Vec::new();
+        for (datagram, known) in &mut self.known {
+            let leads = known.way.filter(|way| Fate::to(realm) == way.fate);
+            let own = (datagram.realm == realm).then_some(datagram.source);
+            if own.is_some_and(&is_gone) || leads.is_some_and(|way| is_gone(way.target)) {
+                known.way = Some(datagram.dropped(DropReason::NatFragmentLost));
+                going.push(*datagram);
+            }
+        }
+        for datagram in going {
+            let mut waited = self.take_waiting(&datagram);
+            self.waiting += waited.len();
+            self.lost.append(&mut waited);
+        }
+    }
+}
+
+/// Whether an age is that of a datagram as it is known now.
+fn is_since(known: &BTreeMap<Datagram, Known>, since: Tick, datagram: &Datagram) -> bool {
+    known.get(datagram).is_some_and(|known| known.since == since)
 }
 
 impl Known {

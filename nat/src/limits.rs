@@ -6,21 +6,22 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Limits {
-    /// Flows at once. At the limit the oldest flow that is not established makes room; when all are
-    /// established the new one is dropped as `nat-table-full`.
+    /// Flows at once. At the limit one of who has most makes room; who has most itself, and only such as are
+    /// established, has the new one dropped as `nat-table-full`.
     pub flows: usize,
-    /// Flows at once of one sandbox. At the limit one of its own that is not established makes room; when
-    /// none is found among a few, the new one is dropped as `nat-sandbox-full`.
+    /// Flows at once that one sandbox begins, as many that outside begins to each of its publications, and as
+    /// many to its mappings. At the limit one of these that is not established makes room, or of datagrams
+    /// from outside the one longest unused; when there is none the new one is dropped as `nat-sandbox-full`.
     pub flows_per_sandbox: u32,
     /// Outside ports claimed for one protocol and address. At the limit no more are asked for.
     pub claims: usize,
     /// Free claimed ports below which more are asked for, until there are twice as many. If a quarter of
     /// those in use is more, it is that.
     pub claims_ahead: usize,
-    /// Fragmented datagrams remembered at once. At the limit the oldest is forgotten.
+    /// Fragmented datagrams remembered at once. At the limit the oldest of the port that has most is forgotten.
     pub datagrams: usize,
-    /// Fragments that wait for the first of their datagram. At the limit one more is dropped as
-    /// `nat-fragment-lost`.
+    /// Fragments that wait for the first of their datagram. At the limit those of the oldest datagram of the
+    /// port that has most are dropped as `nat-fragment-lost`, or the new one, if it is of that port.
     pub fragments_waiting: usize,
     /// Unsolicited connections about which an answer waits. At the limit one more gets no answer.
     pub unsolicited: usize,
@@ -67,7 +68,8 @@ pub struct Timeouts {
     /// UDP that was answered (RFC 4787, REQ-5 b: five minutes or more).
     pub udp: Duration,
     /// UDP with a well-known port of which each side has sent a few frames: names, time (RFC 4787, REQ-5 a,
-    /// leaves it to the application; Linux's connection tracking has the same).
+    /// leaves it to the application; Linux's connection tracking has the same). UDP that outside began, was
+    /// answered, and has not gone on with since.
     pub udp_exchange: Duration,
     /// TCP before its handshake is done (RFC 5382, REQ-5: four minutes or more).
     pub tcp_opening: Duration,

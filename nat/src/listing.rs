@@ -41,7 +41,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    pub(crate) fn new(flow: &Flow, timeouts: &Timeouts, now: Instant) -> Self {
+    pub(crate) fn new(flow: &Flow, sandbox: u32, timeouts: &Timeouts, now: Instant) -> Self {
         let [initiator, target] = flow.tuples;
         Self {
             initiator,
@@ -50,7 +50,7 @@ impl Listed {
             class: flow.class,
             state: (initiator.protocol == Protocol::Tcp).then(|| tcp::state(flow.handshake)),
             answered: flow.seen & Side::Target.bit() != 0,
-            sandbox: flow.sandbox,
+            sandbox,
             age: Tick::at(now).since(flow.born),
             left: flow.used.after(flow.class.timeout(timeouts)).instant().since(now),
             frames: flow.frames,

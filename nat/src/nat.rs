@@ -15,6 +15,7 @@ use crate::identification::Identifications;
 use crate::limits::Limits;
 use crate::listing::{Listed, Mapped};
 use crate::mapping::{Mapping, MappingId, Mappings};
+use crate::owners::Payer;
 use crate::ports::{Pool as PortPool, Ports};
 use crate::table::{FlowId, Table};
 use crate::tuple::{Address, End, Protocol, Realm, Tuple};
@@ -23,6 +24,8 @@ use crate::verdict::{Fate, Verdicts};
 
 /// Flows that one [`Nat::poll`] ends at most, so that it does not hold up the frames.
 const EXPIRED_AT_ONCE: usize = 256;
+/// Connections that were ended and whose ends are yet to be told. Those beyond find out for themselves.
+const UNTOLD_MAX: usize = 65_536;
 
 /// The way out of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,6 +130,7 @@ impl Nat {
     /// [back](Self::revoke).
     pub fn set_uplink(&mut self, uplink: Uplink) {
         let own = [uplink.v4.map(IpAddr::from), uplink.v6.map(IpAddr::from)].into_iter().flatten();
+        let before = std::mem::take(&mut self.host);
         self.host = uplink.host.iter().copied().chain(own.clone()).map(Address::from).collect();
         let host = &self.host;
         self.ports.forget_empty(|address| !host.contains(&address));
@@ -135,6 +139,9 @@ impl Nat {
             self.ports.pool(Protocol::Udp, address.into());
         }
         self.uplink = uplink;
+        if before.is_subset(&self.host) {
+            return;
+        }
         let host = self.host.clone();
         self.end_flows(|flow, mappings| {
             let mut outside = flow.tuples.iter().filter(|tuple| tuple.realm == Realm::OUTSIDE);
@@ -155,13 +162,21 @@ impl Nat {
     /// Ends a publication with its flows, whose ends are told by a reset in the next [`poll`](Self::poll).
     /// Says whether there was one.
     pub fn remove_binding(&mut self, binding: &Binding) -> bool {
-        let removed = self.bindings.remove(binding);
-        if removed {
+        let is_there = self.bindings.has(binding);
+        if is_there {
             self.closed.remove(binding);
-            let ended = self.end_flows(|flow, _| is_of(flow, binding));
-            self.untold.extend(ended.into_iter().filter(|flow| flow.class == Class::Tcp));
+            self.flows_of(binding).into_iter().for_each(|id| self.end(id));
+            self.bindings.remove(binding);
         }
-        removed
+        is_there
+    }
+
+    /// The flows of a publication: those that outside began, and those of other sandboxes.
+    fn flows_of(&self, binding: &Binding) -> Vec<FlowId> {
+        let mut flows = self.flows.all_of(Payer::publication(binding));
+        let crossing = self.flows.crossing_to(binding.sandbox);
+        flows.extend(crossing.filter(|id| is_of(self.flows.get(*id), binding)));
+        flows
     }
 
     /// Has a publication take no new flows, or take some again. Those there are go on.
@@ -175,7 +190,9 @@ impl Nat {
 
     /// Whether a publication has any flow that has not said all.
     pub fn is_in_use(&self, binding: &Binding) -> bool {
-        self.flows.iter().any(|(_, flow)| !flow.is_spent() && is_of(flow, binding))
+        let mut crossing = self.flows.crossing_to(binding.sandbox).map(|id| self.flows.get(id));
+        self.flows.owners.has_unspent(Payer::publication(binding))
+            || crossing.any(|flow| !flow.is_spent() && is_of(flow, binding))
     }
 
     /// The published ports.
@@ -245,23 +262,41 @@ impl Nat {
         })
     }
 
-    /// Ends every flow of an inside address, whose container is gone.
-    pub fn forget(&mut self, network: NetworkId, address: IpAddr) {
-        let (realm, address) = (Realm::network(network), Address::from(address));
-        self.end_flows(|flow, _| {
-            flow.tuples.iter().any(|tuple| tuple.realm == realm && tuple.source == address)
-        });
+    /// Ends everything of a sandbox on a network, where it has these addresses no more and others, if any,
+    /// still: flows with their mappings and permits, and the ways of fragments. Ends of connections are told
+    /// by a reset in the next [`poll`](Self::poll). An address may be given to another behind that.
+    pub fn forget(&mut self, network: NetworkId, sandbox: u32, gone: &[IpAddr], stays: &[IpAddr]) {
+        let realm = Realm::network(network);
+        let goes = |flow: &Flow, side: Side| {
+            let tuple = flow.tuple(side);
+            tuple.realm == realm && !stays.contains(&tuple.source.ip())
+        };
+        let mut going = Vec::new();
+        for payer in self.flows.owners.of_sandbox(sandbox) {
+            let side = if payer.is_own() { Side::Initiator } else { Side::Target };
+            let all = self.flows.all_of(payer).into_iter();
+            going.extend(all.filter(|id| goes(self.flows.get(*id), side)));
+        }
+        let crossing = self.flows.crossing_to(sandbox);
+        going.extend(crossing.filter(|id| goes(self.flows.get(*id), Side::Target)));
+        // A flow from the sandbox to itself is there twice.
+        going.sort_unstable_by_key(|id| id.number());
+        going.dedup();
+        going.into_iter().for_each(|id| self.end(id));
+        self.fragments.forget(realm, |address| gone.contains(&address.ip()));
     }
 
-    fn end_flows(&mut self, goes: impl Fn(&Flow, &Mappings) -> bool) -> Vec<Flow> {
+    fn end_flows(&mut self, goes: impl Fn(&Flow, &Mappings) -> bool) {
         let going = self.flows.iter().filter(|(_, flow)| goes(flow, &self.mappings));
         let going: Vec<FlowId> = going.map(|(id, _)| id).collect();
-        going.into_iter().map(|id| self.remove(id)).collect()
+        going.into_iter().for_each(|id| {
+            self.remove(id);
+        });
     }
 
     /// Every flow, in no order.
     pub fn flows(&self, now: Instant) -> impl Iterator<Item = Listed> {
-        self.flows.iter().map(move |(_, flow)| Listed::new(flow, &self.limits.timeouts, now))
+        self.flows.iter().map(move |(_, flow)| self.listed(flow, now))
     }
 
     /// How many records of flows there are. A record has a flow or none, and keeps its number.
@@ -272,7 +307,11 @@ impl Nat {
     /// The flows that some records have, each with the number of its record.
     pub fn flows_in(&self, records: Range<u32>, now: Instant) -> impl Iterator<Item = (u32, Listed)> {
         let flows = self.flows.iter_in(records);
-        flows.map(move |(id, flow)| (id.number(), Listed::new(flow, &self.limits.timeouts, now)))
+        flows.map(move |(id, flow)| (id.number(), self.listed(flow, now)))
+    }
+
+    fn listed(&self, flow: &Flow, now: Instant) -> Listed {
+        Listed::new(flow, self.flows.owners.payer(flow).sandbox, &self.limits.timeouts, now)
     }
 
     /// Ends the flow that a record has, if it has one.
@@ -362,36 +401,96 @@ impl Nat {
         }
     }
 
-    /// Makes sure that one more flow of a sandbox has room.
-    pub(crate) fn make_room(&mut self, sandbox: u32) -> Result<(), DropReason> {
-        let is_at_limit = self.flows.owners.flows_of(sandbox) >= self.limits.flows_per_sandbox;
-        let evicted = if is_at_limit {
-            self.flows.least_wanted_of(sandbox).ok_or(DropReason::NatSandboxFull)?
+    /// Makes sure that one more flow of a payer's has room. It is the payer's own that goes at its limit, and
+    /// one of who has most when the table is full.
+    pub(crate) fn make_room(&mut self, payer: Payer) -> Result<(), DropReason> {
+        let flows = self.flows.owners.flows_of(payer);
+        let evicted = if flows >= self.limits.flows_per_sandbox {
+            self.least_wanted_of(payer).ok_or(DropReason::NatSandboxFull)?
         } else if self.flows.is_full() {
-            self.flows.least_wanted().ok_or(DropReason::NatTableFull)?
+            let greatest = self.flows.owners.greatest().ok_or(DropReason::NatTableFull)?;
+            let has_most = flows >= self.flows.owners.flows_of(greatest);
+            let payer = if has_most { payer } else { greatest };
+            let found = self.least_wanted_of(payer);
+            let found = found.or_else(|| if has_most { None } else { self.flows.least_used_of(greatest) });
+            found.ok_or(DropReason::NatTableFull)?
         } else {
             return Ok(());
         };
-        self.remove(evicted);
+        self.end(evicted);
         self.stats.evicted += 1;
         Ok(())
     }
 
-    /// Adds a flow, for which there is room. It takes the place of the initiator's attempts that were
-    /// filtered.
-    pub(crate) fn add(&mut self, flow: Flow) -> FlowId {
+    /// The flow that a payer gives up for another of its own. A connection that goes on is none, nor is
+    /// anything that a sandbox began and that goes on; of datagrams from outside it is that longest unused,
+    /// because nobody knows whether their sources are there.
+    fn least_wanted_of(&mut self, payer: Payer) -> Option<FlowId> {
+        let found = self.flows.least_wanted_of(payer);
+        if found.is_some() || payer.is_own() {
+            return found;
+        }
+        let least_used = self.flows.least_used_of(payer);
+        least_used.filter(|id| self.flows.get(*id).class != Class::Tcp)
+    }
+
+    /// Adds a flow, for which there is room, and charges it to somebody. It takes the place of the initiator's
+    /// attempts that were filtered.
+    pub(crate) fn add(&mut self, flow: Flow, payer: Payer) -> FlowId {
         for mapping in flow.mappings.into_iter().filter(|mapping| mapping.is_some()) {
             self.mappings.use_by(mapping);
         }
         if let Some(attempt) = self.filtered_flow(flow.tuple(Side::Initiator)) {
             self.remove(attempt);
         }
-        self.flows.insert(flow)
+        let id = self.flows.insert(flow, payer);
+        self.note_held(id);
+        id
+    }
+
+    /// Notes to whom a flow crosses, and the outside end that it shares.
+    pub(crate) fn note_held(&mut self, id: FlowId) {
+        let flow = *self.flows.get(id);
+        if let Some(sandbox) = self.crosses_to(&flow) {
+            self.flows.owners.cross(sandbox, id.number());
+        }
+        if flow.origin == Origin::Overloaded {
+            let Tuple { protocol, target, .. } = *flow.tuple(Side::Target);
+            self.ports.hold(protocol, target, self.flows.owners.payer(&flow).sandbox);
+        }
+    }
+
+    /// The sandbox that another begins a flow to.
+    fn crosses_to(&self, flow: &Flow) -> Option<u32> {
+        let [initiator, target] = &flow.tuples;
+        initiator.realm.inside().and(target.realm.inside())?;
+        let mapping = flow.mappings[Side::Target.index()];
+        if mapping.is_some() {
+            return Some(self.mappings.get(mapping).sandbox);
+        }
+        let end = End { realm: Realm::OUTSIDE, ..initiator.target_end() };
+        self.bindings.find(&end).map(|binding| binding.sandbox)
+    }
+
+    /// Ends a flow before its time; the ends of a connection are told.
+    pub(crate) fn end(&mut self, id: FlowId) {
+        let flow = self.remove(id);
+        if flow.class == Class::Tcp && self.untold.len() < UNTOLD_MAX {
+            self.untold.push(flow);
+        }
     }
 
     /// Removes a flow with all it held.
     pub(crate) fn remove(&mut self, id: FlowId) -> Flow {
-        let flow = self.flows.remove(id);
+        let flow = *self.flows.get(id);
+        if let Some(sandbox) = self.crosses_to(&flow) {
+            self.flows.owners.uncross(sandbox, id.number());
+        }
+        if flow.origin == Origin::Overloaded {
+            let Tuple { protocol, target, .. } = *flow.tuple(Side::Target);
+            self.ports.let_go(protocol, target, self.flows.owners.payer(&flow).sandbox);
+        }
+        self.flows.remove(id);
         for side in [Side::Initiator, Side::Target] {
             let mapping = flow.mappings[side.index()];
             if mapping.is_some() {
@@ -407,9 +506,7 @@ impl Nat {
     /// Notes one use of a mapping less; without any it ends, and its port is free.
     pub(crate) fn release(&mut self, mapping: MappingId) {
         let Some(mapping) = self.mappings.unuse_by(mapping) else { return };
-        if mapping.protocol.is_claimed() {
-            self.flows.owners.remove_port(mapping.sandbox);
-        }
+        self.ports.let_go(mapping.protocol, mapping.outside, mapping.sandbox);
         if let Some(pool) = self.ports.get_mut(mapping.protocol, mapping.outside) {
             pool.give_back(mapping.outside_port);
         }
@@ -417,9 +514,7 @@ impl Nat {
 
     /// Adds a mapping, whose port it has taken.
     pub(crate) fn insert_mapping(&mut self, mapping: Mapping) -> MappingId {
-        if mapping.protocol.is_claimed() {
-            self.flows.owners.add_port(mapping.sandbox);
-        }
+        self.ports.hold(mapping.protocol, mapping.outside, mapping.sandbox);
         self.mappings.insert(mapping)
     }
 

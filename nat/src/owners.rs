@@ -1,120 +1,297 @@
-//! Sandboxes that flows are charged to: each one's flows as a ring, and its outside ports.
+//! Who flows are charged to: each payer's flows in the order in which they go when room is needed.
 //!
 //! # Theory of operation
 //!
-//! Who wants more than there is, pays with what is its own. So a flow of the sandbox must be found at a cost
-//! that does not grow with the table: its flows are a ring, and a hand points into it. A look begins at the
-//! hand and moves it on, a few flows at most; new ones come in behind all others. Flows that are good to go
-//! are found in the order in which they began, and those that stay are not looked at again before all others
-//! were.
+//! Who wants more than there is, pays with what is its own. So a flow of a payer must be found at a cost that
+//! does not grow with the table: its flows are rings, one a [`Rank`], and the first of a ring goes first.
+//! New ones come in behind all others, and so do those of opening flows that were used. A ring is also the
+//! index by which all flows of a payer are found when it is gone.
+//!
+//! A sandbox pays for what it begins. For what others begin to it somebody else pays, so that a flood from
+//! outside takes nothing of what the sandbox does itself: each publication for its own clients, and one
+//! payer for all strangers at mappings. What one sandbox begins to another is charged to the first and
+//! *crosses* to the second, where it is found, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::binding::{self, Binding};
 use crate::flow::Flow;
-use crate::slab::NONE;
+use crate::slab::{self, NONE};
 
-/// Flows that one look passes at most.
+/// Flows of a ring that one look passes at most.
 const LOOKS: usize = 64;
+/// Established flows of which the one longest unused is chosen.
+const CHOICE: usize = 16;
 
-/// A sandbox, with what it has.
-#[derive(Clone, Copy, Debug)]
-struct Owner {
-    /// Flows that are charged to it.
-    flows: u32,
-    /// Claimed ports that its mappings have.
-    ports: u32,
-    /// The flow the hand points to.
-    hand: u32,
+/// The party that a flow is charged to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Payer {
+    pub(crate) sandbox: u32,
+    account: Account,
 }
 
-/// All sandboxes that have anything. See the [module](self) for how it works.
+/// What a sandbox is charged for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Account {
+    /// What it begins.
+    Own,
+    /// What outside begins to its mappings.
+    Strangers,
+    /// What outside begins to one of its publications.
+    Publication(binding::Key),
+}
+
+impl Payer {
+    /// A sandbox, for what it begins.
+    pub(crate) fn own(sandbox: u32) -> Self {
+        Self { sandbox, account: Account::Own }
+    }
+
+    /// The payer for what outside begins to mappings of a sandbox.
+    pub(crate) fn strangers(sandbox: u32) -> Self {
+        Self { sandbox, account: Account::Strangers }
+    }
+
+    /// A publication, for what outside begins to it.
+    pub(crate) fn publication(binding: &Binding) -> Self {
+        Self { sandbox: binding.sandbox, account: Account::Publication(binding.key()) }
+    }
+
+    /// Whether it is a sandbox that pays for what it begins itself.
+    pub(crate) fn is_own(self) -> bool {
+        self.account == Account::Own
+    }
+}
+
+/// The part of a payer's flows that one is of: those of the first go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Rank {
+    /// It has most likely said all it will.
+    Spent,
+    /// Nobody knows yet whether it will come to anything.
+    Opening,
+    /// It goes on.
+    Established,
+}
+
+impl Rank {
+    const ALL: [Self; 3] = [Self::Spent, Self::Opening, Self::Established];
+
+    pub(crate) fn of(flow: &Flow) -> Self {
+        if flow.is_spent() {
+            Self::Spent
+        } else if flow.class.is_established() {
+            Self::Established
+        } else {
+            Self::Opening
+        }
+    }
+}
+
+/// A payer, with what it has.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    payer: Payer,
+    /// Flows that are charged to it; zero when the record is free.
+    flows: u32,
+    /// The first flow of each rank.
+    first: [u32; Rank::ALL.len()],
+}
+
+/// All payers that have any flow. See the [module](self) for how it works.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    by_sandbox: BTreeMap<u32, Owner>,
+    by_payer: BTreeMap<Payer, u32>,
+    records: Vec<Owner>,
+    vacant: Vec<u32>,
+    /// Flows of all.
+    flows: u64,
+    /// The one that had more flows than all others when somebody looked.
+    greatest: u32,
+    /// Sandboxes that flows cross to, each with the record of the flow.
+    crossing: BTreeSet<(u32, u32)>,
 }
 
 impl Owners {
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.by_sandbox.len()
+    /// The party that a flow is charged to.
+    pub(crate) fn payer(&self, flow: &Flow) -> Payer {
+        self.records[flow.owner as usize].payer
     }
 
-    /// How many flows a sandbox has.
-    pub(crate) fn flows_of(&self, sandbox: u32) -> u32 {
-        self.by_sandbox.get(&sandbox).map_or(0, |owner| owner.flows)
+    /// How many flows a payer has.
+    pub(crate) fn flows_of(&self, payer: Payer) -> u32 {
+        self.by_payer.get(&payer).map_or(0, |&owner| self.records[owner as usize].flows)
     }
 
-    /// How many claimed ports a sandbox has.
-    pub(crate) fn ports_of(&self, sandbox: u32) -> u32 {
-        self.by_sandbox.get(&sandbox).map_or(0, |owner| owner.ports)
-    }
-
-    /// Notes one more port of a sandbox.
-    pub(crate) fn add_port(&mut self, sandbox: u32) {
-        self.owner(sandbox).ports += 1;
-    }
-
-    /// Notes one port less.
-    pub(crate) fn remove_port(&mut self, sandbox: u32) {
-        self.owner(sandbox).ports -= 1;
-        self.forget_if_empty(sandbox);
-    }
-
-    /// Adds a flow to the ring of its sandbox.
-    pub(crate) fn add(&mut self, records: &mut [Flow], at: u32) {
-        let owner = self.owner(records[at as usize].sandbox);
-        owner.flows += 1;
-        if owner.hand == NONE {
-            owner.hand = at;
-            (records[at as usize].before, records[at as usize].behind) = (at, at);
-            return;
+    /// A payer that has more flows than its share: if all had as many, and there was one more of them. There
+    /// is always one, and it is looked for only when that of the last time is none any more.
+    pub(crate) fn greatest(&mut self) -> Option<Payer> {
+        let payers = self.by_payer.len() as u64 + 1;
+        let is_over = |owner: &Owner| u64::from(owner.flows) * payers > self.flows;
+        if !self.records.get(self.greatest as usize).is_some_and(is_over) {
+            let flows = |owner: &u32| self.records[*owner as usize].flows;
+            self.greatest = self.by_payer.values().copied().max_by_key(flows)?;
         }
-        let hand = owner.hand;
-        let last = std::mem::replace(&mut records[hand as usize].before, at);
-        records[last as usize].behind = at;
-        (records[at as usize].before, records[at as usize].behind) = (last, hand);
+        Some(self.records[self.greatest as usize].payer)
     }
 
-    /// Takes a flow out of the ring of its sandbox.
+    /// Charges a flow to a payer.
+    pub(crate) fn add(&mut self, records: &mut [Flow], at: u32, payer: Payer) {
+        let owner = self.by_payer.get(&payer).copied().unwrap_or_else(|| self.enter(payer));
+        records[at as usize].owner = owner;
+        self.flows += 1;
+        self.records[owner as usize].flows += 1;
+        let has_most = |other: &Owner| other.flows <= self.records[owner as usize].flows;
+        if self.records.get(self.greatest as usize).is_none_or(has_most) {
+            self.greatest = owner;
+        }
+        self.link(records, at);
+    }
+
+    fn enter(&mut self, payer: Payer) -> u32 {
+        let new = Owner { payer, flows: 0, first: [NONE; Rank::ALL.len()] };
+        let owner = match self.vacant.pop() {
+            Some(owner) => {
+                self.records[owner as usize] = new;
+                owner
+            }
+            None => slab::append(&mut self.records, new),
+        };
+        self.by_payer.insert(payer, owner);
+        owner
+    }
+
+    /// Charges a flow to nobody any more.
     pub(crate) fn remove(&mut self, records: &mut [Flow], at: u32) {
-        let Flow { sandbox, before, behind, .. } = records[at as usize];
+        self.unlink(records, at);
+        let number = records[at as usize].owner;
+        let owner = &mut self.records[number as usize];
+        owner.flows -= 1;
+        self.flows -= 1;
+        if owner.flows == 0 {
+            self.by_payer.remove(&owner.payer);
+            self.vacant.push(number);
+        }
+    }
+
+    /// Puts a flow behind all others of its rank.
+    pub(crate) fn renew(&mut self, records: &mut [Flow], at: u32) {
+        self.unlink(records, at);
+        self.link(records, at);
+    }
+
+    fn link(&mut self, records: &mut [Flow], at: u32) {
+        let rank = Rank::of(&records[at as usize]);
+        let first = &mut self.records[records[at as usize].owner as usize].first[rank as usize];
+        let (mut before, mut behind) = (at, at);
+        if *first == NONE {
+            *first = at;
+        } else {
+            behind = *first;
+            before = std::mem::replace(&mut records[behind as usize].before, at);
+            records[before as usize].behind = at;
+        }
+        let flow = &mut records[at as usize];
+        (flow.rank, flow.before, flow.behind) = (rank, before, behind);
+    }
+
+    fn unlink(&mut self, records: &mut [Flow], at: u32) {
+        let Flow { owner, rank, before, behind, .. } = records[at as usize];
         records[before as usize].behind = behind;
         records[behind as usize].before = before;
-        let owner = self.owner(sandbox);
-        owner.flows -= 1;
-        if owner.flows == 0 {
-            owner.hand = NONE;
-        } else if owner.hand == at {
-            owner.hand = behind;
+        let first = &mut self.records[owner as usize].first[rank as usize];
+        if *first == at {
+            *first = if behind == at { NONE } else { behind };
         }
-        self.forget_if_empty(sandbox);
     }
 
-    /// A flow of a sandbox that fits, if there is one among a few.
-    pub(crate) fn find(
+    /// The first flow of a payer's that is spent, or else that is opening.
+    pub(crate) fn least_wanted(&self, payer: Payer) -> Option<u32> {
+        let owner = self.records[*self.by_payer.get(&payer)? as usize];
+        let ranks = [Rank::Spent, Rank::Opening];
+        ranks.into_iter().map(|rank| owner.first[rank as usize]).find(|&first| first != NONE)
+    }
+
+    /// The established flow longest unused among a few of a payer's, which are looked at by turns.
+    pub(crate) fn least_used(&mut self, records: &[Flow], payer: Payer) -> Option<u32> {
+        let owner = *self.by_payer.get(&payer)?;
+        let first = &mut self.records[owner as usize].first[Rank::Established as usize];
+        let mut least = Some(*first).filter(|&first| first != NONE)?;
+        for _ in 0..CHOICE {
+            if records[*first as usize].used < records[least as usize].used {
+                least = *first;
+            }
+            *first = records[*first as usize].behind;
+        }
+        Some(least)
+    }
+
+    /// A spent flow of a payer's that fits, if there is one among a few. Those that do not are not looked at
+    /// again before all others were.
+    pub(crate) fn find_spent(
         &mut self,
         records: &[Flow],
-        sandbox: u32,
+        payer: Payer,
         fits: impl Fn(&Flow) -> bool,
     ) -> Option<u32> {
-        let owner = self.by_sandbox.get_mut(&sandbox)?;
-        for _ in 0..LOOKS.min(owner.flows as usize) {
-            let flow = &records[owner.hand as usize];
+        let owner = *self.by_payer.get(&payer)?;
+        let first = &mut self.records[owner as usize].first[Rank::Spent as usize];
+        let start = *first;
+        for _ in 0..if start == NONE { 0 } else { LOOKS } {
+            let flow = &records[*first as usize];
             if fits(flow) {
-                return Some(owner.hand);
+                return Some(*first);
             }
-            owner.hand = flow.behind;
+            *first = flow.behind;
+            if *first == start {
+                break;
+            }
         }
         None
     }
 
-    fn owner(&mut self, sandbox: u32) -> &mut Owner {
-        self.by_sandbox.entry(sandbox).or_insert(Owner { flows: 0, ports: 0, hand: NONE })
+    /// Whether a payer has any flow that is not spent.
+    pub(crate) fn has_unspent(&self, payer: Payer) -> bool {
+        let owner = self.by_payer.get(&payer).map(|&owner| self.records[owner as usize]);
+        owner.is_some_and(|owner| owner.first[Rank::Opening as usize..].iter().any(|&first| first != NONE))
     }
 
-    fn forget_if_empty(&mut self, sandbox: u32) {
-        if self.by_sandbox.get(&sandbox).is_some_and(|owner| owner.flows == 0 && owner.ports == 0) {
-            self.by_sandbox.remove(&sandbox);
+    /// All flows of a payer.
+    pub(crate) fn all_of(&self, records: &[Flow], payer: Payer) -> Vec<u32> {
+        let mut all = Vec::new();
+        let owner = self.by_payer.get(&payer).map(|&owner| self.records[owner as usize]);
+        for first in owner.into_iter().flat_map(|owner| owner.first).filter(|&first| first != NONE) {
+            let mut at = first;
+            loop {
+                all.push(at);
+                at = records[at as usize].behind;
+                if at == first {
+                    break;
+                }
+            }
         }
+        all
+    }
+
+    /// Everything that a sandbox is charged for: itself, strangers, and its publications.
+    pub(crate) fn of_sandbox(&self, sandbox: u32) -> Vec<Payer> {
+        let payers = self.by_payer.range(Payer::own(sandbox)..).map(|(payer, _)| *payer);
+        payers.take_while(|payer| payer.sandbox == sandbox).collect()
+    }
+
+    /// Notes that a flow crosses to a sandbox.
+    pub(crate) fn cross(&mut self, sandbox: u32, at: u32) {
+        self.crossing.insert((sandbox, at));
+    }
+
+    /// Notes that it does no more.
+    pub(crate) fn uncross(&mut self, sandbox: u32, at: u32) {
+        self.crossing.remove(&(sandbox, at));
+    }
+
+    /// The flows that cross to a sandbox.
+    pub(crate) fn crossing_to(&self, sandbox: u32) -> impl Iterator<Item = u32> {
+        self.crossing.range((sandbox, 0)..=(sandbox, u32::MAX)).map(|&(_, at)| at)
     }
 }

@@ -133,13 +133,50 @@ fn below(random: u64, len: usize) -> usize {
     usize::try_from(random.checked_rem(len as u64).unwrap_or(0)).unwrap_or(0)
 }
 
-/// All pools.
+/// All pools, and who has how much of each.
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
     pools: BTreeMap<(Protocol, Address), Pool>,
+    /// Outside ends that each sandbox has: ports of its mappings, and those that its flows share.
+    held: BTreeMap<(Protocol, Address), BTreeMap<u32, u32>>,
 }
 
 impl Ports {
+    /// Notes that a sandbox has one more outside end at an address.
+    pub(crate) fn hold(&mut self, protocol: Protocol, address: Address, sandbox: u32) {
+        *self.held.entry((protocol, address)).or_default().entry(sandbox).or_default() += 1;
+    }
+
+    /// Notes that it has one less.
+    pub(crate) fn let_go(&mut self, protocol: Protocol, address: Address, sandbox: u32) {
+        let Some(held) = self.held.get_mut(&(protocol, address)) else { return };
+        if let Some(ends) = held.get_mut(&sandbox) {
+            *ends -= 1;
+            if *ends == 0 {
+                held.remove(&sandbox);
+            }
+        }
+        if held.is_empty() {
+            self.held.remove(&(protocol, address));
+        }
+    }
+
+    /// How many a sandbox has.
+    pub(crate) fn held_by(&self, protocol: Protocol, address: Address, sandbox: u32) -> u32 {
+        self.held.get(&(protocol, address)).and_then(|held| held.get(&sandbox)).copied().unwrap_or(0)
+    }
+
+    /// How many one sandbox would have if all that have any had as many, and there was one more.
+    pub(crate) fn share(&self, protocol: Protocol, address: Address) -> u32 {
+        let all = if protocol.is_claimed() {
+            self.get(protocol, address).map_or(0, Pool::claimed)
+        } else {
+            usize::from(u16::MAX)
+        };
+        let sandboxes = self.held.get(&(protocol, address)).map_or(0, BTreeMap::len);
+        u32::try_from(all / (sandboxes + 1)).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn pool(&mut self, protocol: Protocol, address: Address) -> &mut Pool {
         self.pools.entry((protocol, address)).or_insert_with(Pool::new)
     }

@@ -167,6 +167,7 @@ impl Nat {
         if refreshes || flow.class != class {
             self.flows.refresh(id, class, Tick::at(now));
         }
+        self.flows.rank(id);
         if !is_noted {
             self.flows.note(id.number());
         }
@@ -202,6 +203,20 @@ impl Nat {
                 Arrival::Inside(_) => Fate::Dropped(DropReason::NatNoFlow),
             };
         };
+        // From outside anybody may say so, since it may be any router, but not in our name. From inside it is
+        // whom the packet was for, or we ourselves on its way.
+        let is_ours = self.host.contains(&error.ip.source);
+        match from {
+            Arrival::Outside(_) if is_ours => return Fate::Dropped(DropReason::NatBadAddress),
+            Arrival::Inside(_) if !is_ours && error.ip.source != error.answer.source => {
+                return Fate::Dropped(DropReason::NatNoFlow);
+            }
+            Arrival::Outside(_) | Arrival::Inside(_) => {}
+        }
+        // Who sent nothing is told nothing about it.
+        if flow.seen & side.other().bit() == 0 {
+            return Fate::Dropped(DropReason::NatNoFlow);
+        }
         let quoted = flow.tuple(side.other());
         // Inside addresses mean nothing elsewhere: there it comes from whom the packet was sent to. Neither
         // do those outside to who sees the gateway in their place.
@@ -224,7 +239,7 @@ impl Nat {
         verdicts: &mut Verdicts,
     ) {
         let datagram = Datagram::new(&packet.ip, &piece, from.realm());
-        let noted = self.note(datagram, &piece, now, verdicts);
+        let noted = self.note(datagram, &piece, from, now, verdicts);
         let ended = self.fragments.way(&datagram).map(|way| way.fate);
         if let Some(fate) = noted.map_or_else(|reason| Some(Fate::Dropped(reason)), |()| ended) {
             return verdicts.push(from.port(), fate, frame);
@@ -255,10 +270,13 @@ impl Nat {
         verdicts: &mut Verdicts,
     ) {
         let datagram = Datagram::new(ip, &piece, from.realm());
-        if let Err(reason) = self.note(datagram, &piece, now, verdicts) {
+        if let Err(reason) = self.note(datagram, &piece, from, now, verdicts) {
             return verdicts.push(from.port(), Fate::Dropped(reason), frame);
         }
-        match self.fragments.follow(&datagram, from.port(), frame) {
+        let mut lost = Vec::new();
+        let next = self.fragments.follow(&datagram, from.port(), frame, &mut lost);
+        drop_lost(&mut lost, verdicts);
+        match next {
             Next::Go(way, frame) => send(from.port(), frame, way, verdicts),
             Next::Wait => {}
             Next::Drop(reason, frame) => verdicts.push(from.port(), Fate::Dropped(reason), frame),
@@ -270,11 +288,12 @@ impl Nat {
         &mut self,
         datagram: Datagram,
         piece: &Piece,
+        from: &Arrival,
         now: Instant,
         verdicts: &mut Verdicts,
     ) -> Result<(), DropReason> {
         let mut lost = Vec::new();
-        let noted = self.fragments.note(datagram, piece, now, &mut lost);
+        let noted = self.fragments.note(datagram, piece, from.port(), now, &mut lost);
         drop_lost(&mut lost, verdicts);
         noted
     }
@@ -298,17 +317,21 @@ fn is_exchange(flow: &Flow) -> bool {
     flow.tuple(Side::Initiator).target_port < WELL_KNOWN && flow.frames.iter().all(|&frames| frames <= FRAMES)
 }
 
-/// The class of a flow after a packet of one side.
+/// The class of a flow after a packet of one side. What outside begins is established by something more of
+/// the client's after an answer: a forged source has not heard it.
 fn advance(flow: &mut Flow, side: Side, packet: &Named) -> Class {
     const BOTH: u8 = Side::Initiator.bit() | Side::Target.bit();
     let answered = flow.seen == BOTH;
+    let is_inside = flow.tuple(Side::Initiator).realm != Realm::OUTSIDE;
+    let goes_on = answered && (is_inside || side == Side::Initiator || flow.class.is_established());
     match (packet.tuple.protocol, &packet.tcp) {
         (Protocol::Tcp, Some(segment)) => tcp::advance(flow, side, segment),
         (Protocol::Tcp, None) => flow.class,
         (Protocol::Udp, _) if answered && is_exchange(flow) => Class::UdpExchange,
-        (Protocol::Udp, _) if answered => Class::Udp,
+        (Protocol::Udp, _) if goes_on => Class::Udp,
+        (Protocol::Udp, _) if answered => Class::UdpExchange,
         (Protocol::Udp, _) => Class::UdpOpening,
-        (Protocol::Sctp, _) if answered => Class::Sctp,
+        (Protocol::Sctp, _) if goes_on => Class::Sctp,
         (Protocol::Sctp, _) => Class::SctpOpening,
         (Protocol::Icmp | Protocol::Icmp6, _) => Class::Query,
     }

@@ -20,6 +20,7 @@ use vswitch_frame::hash::spread;
 
 use crate::flow::{Class, Flow, Origin, Side};
 use crate::mapping::MappingId;
+use crate::owners::Rank;
 use crate::slab::NONE;
 use crate::tick::Tick;
 use crate::tuple::{Address, Protocol, Realm, Tuple, reply_kind};
@@ -38,6 +39,8 @@ pub struct Record {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Read {
     pub(crate) flow: Flow,
+    /// The sandbox that is charged with it.
+    pub(crate) sandbox: u32,
     /// Whether each side was behind a mapping.
     pub(crate) mapped: [bool; 2],
 }
@@ -67,7 +70,7 @@ impl Record {
         self.bytes(3)[7] & IS_V6 != 0
     }
 
-    pub(crate) fn of(flow: &Flow) -> Self {
+    pub(crate) fn of(flow: &Flow, sandbox: u32) -> Self {
         let [initiator, target] = &flow.tuples;
         let addresses = [initiator.source, initiator.target, target.source, target.target];
         let is_v6 = !addresses.iter().all(|address| address.is_v4());
@@ -88,7 +91,7 @@ impl Record {
         if is_v6 {
             record.write_high(&addresses);
         }
-        record.words[4] = u64::from(flow.sandbox) << 32 | u64::from(record.check(flow.sandbox));
+        record.words[4] = u64::from(sandbox) << 32 | u64::from(record.check(sandbox));
         let state = [flow.class as u8 + 1, flow.handshake, flow.seen, 0];
         record.words[5] = u64::from(flow.used.number()) << 32 | u64::from(u32::from_le_bytes(state));
         record.words[6] = u64::from(flow.acked[0]) << 32 | u64::from(flow.acked[1]);
@@ -129,7 +132,7 @@ impl Record {
             frames: [0; 2],
             acked: [first, second],
             mappings: [MappingId::NONE; 2],
-            sandbox,
+            owner: NONE,
             born: Tick::from_number(used),
             used: Tick::from_number(used),
             older: NONE,
@@ -142,8 +145,9 @@ impl Record {
             seen: seen & (Side::Initiator.bit() | Side::Target.bit()),
             class,
             origin,
+            rank: Rank::Opening,
         };
-        Some(Read { flow, mapped: MAPPED.map(|bit| marks & bit != 0) })
+        Some(Read { flow, sandbox, mapped: MAPPED.map(|bit| marks & bit != 0) })
     }
 
     fn bytes(&self, word: usize) -> [u8; 8] {
@@ -238,7 +242,7 @@ mod tests {
             frames: [0; 2],
             acked: [5, 6],
             mappings: [MappingId::NONE; 2],
-            sandbox: 9,
+            owner: NONE,
             born: Tick::from_number(77),
             used: Tick::from_number(77),
             older: NONE,
@@ -251,6 +255,7 @@ mod tests {
             seen: 0b01,
             class: Class::Query,
             origin: Origin::Hairpin,
+            rank: Rank::Opening,
         }
     }
 
@@ -259,10 +264,10 @@ mod tests {
         let v4 = flow(["10.0.0.2", "192.0.2.1", "10.0.0.3", "192.0.2.2"]);
         let v6 = flow(["fd00::2", "2001:db8::1", "fd00::3", "2001:db8::2"]);
         for (flow, is_v6) in [(v4, false), (v6, true)] {
-            let record = Record::of(&flow);
+            let record = Record::of(&flow, 9);
             let read = record.read().expect("it is whole");
             assert_eq!(format!("{:?}", read.flow), format!("{flow:?}"));
-            assert_eq!((record.is_v6(), read.mapped), (is_v6, [false; 2]));
+            assert_eq!((record.is_v6(), read.sandbox, read.mapped), (is_v6, 9, [false; 2]));
             assert_eq!(record.words()[Record::WORDS_V4..].iter().any(|word| *word != 0), is_v6);
         }
     }
@@ -270,7 +275,7 @@ mod tests {
     #[test]
     fn what_is_not_whole_is_not_read() {
         assert!(Record::default().read().is_none());
-        let record = Record::of(&flow(["fd00::2", "2001:db8::1", "fd00::3", "2001:db8::2"]));
+        let record = Record::of(&flow(["fd00::2", "2001:db8::1", "fd00::3", "2001:db8::2"]), 9);
         for word in (0..5).chain(8..Record::WORDS) {
             let mut words = *record.words();
             words[word] ^= 1 << 40;

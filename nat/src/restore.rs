@@ -17,6 +17,7 @@ use vswitch_frame::{Instant, NetworkId};
 use crate::flow::{Flow, Origin, Side};
 use crate::mapping::{Mapping, MappingId};
 use crate::nat::Nat;
+use crate::owners::Payer;
 use crate::record::{Read, Record};
 use crate::tick::Tick;
 use crate::tuple::{Address, End, Protocol, Realm};
@@ -41,7 +42,7 @@ impl Nat {
         let mut changed = self.flows.take_changed();
         for number in changed.drain(..) {
             let flow = self.flows.iter_in(number..number.saturating_add(1)).next();
-            take(number, flow.map(|(_, flow)| Record::of(flow)));
+            take(number, flow.map(|(_, flow)| Record::of(flow, self.flows.owners.payer(flow).sandbox)));
         }
         self.flows.give_back_changed(changed);
     }
@@ -70,14 +71,16 @@ impl Nat {
     }
 
     fn restore_flow(&mut self, number: u32, read: Read, now: Instant, owner: Owner<'_>) -> Option<()> {
-        let Read { mut flow, mapped } = read;
+        let Read { mut flow, sandbox, mapped } = read;
         let known = flow.tuples.iter().any(|tuple| self.flows.find(tuple).is_some());
-        if known || !self.flows.has_room_at(number) || !self.may_go_on(&flow, owner) {
+        if known || !self.flows.has_room_at(number) || !self.may_go_on(&flow, sandbox, owner) {
             return None;
         }
         let mut found = [MappingId::NONE; 2];
         for side in [Side::Initiator, Side::Target].into_iter().filter(|side| mapped[side.index()]) {
-            let Some(mapping) = self.restore_mapping(&flow, side) else {
+            let own = flow.tuple(side);
+            let inside = own.realm.inside().and_then(|network| owner(network, own.source.ip()));
+            let Some(mapping) = self.restore_mapping(&flow, inside.unwrap_or(sandbox), side) else {
                 found.into_iter().filter(|mapping| mapping.is_some()).for_each(|id| self.release(id));
                 return None;
             };
@@ -93,16 +96,29 @@ impl Nat {
                 self.mappings.permit(mapping, flow.tuple(side).target);
             }
         }
-        self.flows.place(number, flow);
+        let payer = self.payer_of(&flow, sandbox);
+        let id = self.flows.place(number, flow, payer);
+        self.note_held(id);
         Some(())
     }
 
+    /// Who pays for a flow that a sandbox is charged with.
+    fn payer_of(&self, flow: &Flow, sandbox: u32) -> Payer {
+        let initiator = flow.tuple(Side::Initiator);
+        let binding = self.bindings.find(&initiator.target_end());
+        match (flow.origin, binding) {
+            _ if initiator.realm != Realm::OUTSIDE => Payer::own(sandbox),
+            (Origin::Published, Some(binding)) => Payer::publication(binding),
+            _ => Payer::strangers(sandbox),
+        }
+    }
+
     /// Whether a flow may still be, apart from its mappings.
-    fn may_go_on(&self, flow: &Flow, owner: Owner<'_>) -> bool {
+    fn may_go_on(&self, flow: &Flow, sandbox: u32, owner: Owner<'_>) -> bool {
         let ends = flow.tuples.map(|tuple| (tuple.realm.inside(), tuple.source.ip(), tuple.target));
         let inside = ends.iter().filter_map(|(network, source, _)| Some((*network)?).zip(Some(*source)));
         let owners: Vec<Option<u32>> = inside.map(|(network, source)| owner(network, source)).collect();
-        let is_owned = owners.contains(&Some(flow.sandbox)) && !owners.contains(&None);
+        let is_owned = owners.contains(&Some(sandbox)) && !owners.contains(&None);
         let mut outside = ends.iter().filter(|(network, ..)| network.is_none());
         let is_ours = outside.all(|(.., target)| self.host.contains(target));
         is_owned && is_ours && self.leads_there(flow)
@@ -127,7 +143,7 @@ impl Nat {
     }
 
     /// The mapping that one side of a flow is behind, which is made if it is not there yet.
-    fn restore_mapping(&mut self, flow: &Flow, side: Side) -> Option<MappingId> {
+    fn restore_mapping(&mut self, flow: &Flow, sandbox: u32, side: Side) -> Option<MappingId> {
         let (own, other) = (flow.tuple(side), flow.tuple(side.other()));
         let known = self.mappings.by_inside(&own.source_end());
         let address = if flow.origin == Origin::Published {
@@ -152,7 +168,6 @@ impl Nat {
         }
         let (inside, inside_port, realm, protocol) = (own.source, own.source_port, own.realm, own.protocol);
         let (outside, outside_port) = (end.address, end.port);
-        let sandbox = flow.sandbox;
         let mapping = Mapping {
             inside,
             outside,

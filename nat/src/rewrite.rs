@@ -1,5 +1,6 @@
 //! Writes a translation into a frame, and keeps every checksum as right as it was.
 
+use vswitch_frame::checksum::Sum;
 use vswitch_frame::headers::be16;
 use vswitch_frame::{Checksum, Frame};
 
@@ -101,15 +102,24 @@ fn write_transport(bytes: &mut [u8], ip: &Ip, old: &Tuple, new: &Tuple, addresse
 }
 
 /// Translates an ICMP error and the packet it quotes, whose new name is `quoted`; the error is to go from
-/// `source` to whoever sent that packet. Its own checksum, which was right, is computed anew.
+/// `source` to whoever sent that packet. Its own checksum changes by what is rewritten and no more: of what
+/// an offload says is right nobody has looked at the bytes.
 pub(crate) fn translate_error(frame: &mut Frame, error: &Quoting, quoted: &Tuple, source: Address) {
+    /// Bytes of a transport header in which anything is rewritten.
+    const TRANSPORT: usize = 18;
     let bytes = frame.bytes_mut();
+    let rewritten = error.quoted.at..error.quoted.end.min(error.quoted.transport_at + TRANSPORT);
+    let old = Sum::ZERO.add_bytes(&bytes[rewritten.clone()]);
     let change = write_addresses(bytes, &error.quoted, quoted.source, quoted.target);
-    let old = error.answer.reversed();
-    write_transport(bytes, &error.quoted, &old, quoted, change, false);
-    let ip = Ip { source, target: quoted.source, ..error.ip };
-    write_addresses(bytes, &error.ip, ip.source, ip.target);
-    seal_icmp(bytes, &ip, error.protocol);
+    write_transport(bytes, &error.quoted, &error.answer.reversed(), quoted, change, false);
+    let new = Sum::ZERO.add_bytes(&bytes[rewritten]);
+    let mut change = Change::NONE.sums(old, new);
+    let addresses = write_addresses(bytes, &error.ip, source, quoted.source);
+    if error.protocol == Protocol::Icmp6 {
+        change = change.and(addresses);
+    }
+    let field = error.ip.transport_at + checksum_at(error.protocol);
+    put16(bytes, field, change.apply(be16(bytes, field)));
 }
 
 /// Computes the checksum of an ICMP message.

@@ -11,7 +11,7 @@
 //!   to refresh is to move to the end, to expire is to look at the front. All are of constant cost.
 //! * **Changes** are noted by the number of the record, if anybody wants to know them: each beginning, end
 //!   and change of state, and of a flow in use the time, now and then.
-//! * **At the limit** the flow longest unused of those that are not established makes room.
+//! * **At the limit** who has most flows makes room ([`Owners`]).
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use vswitch_frame::hash::SeededHash;
 use crate::flow::{Class, Flow, Side};
 use crate::index::Index;
 use crate::limits::Timeouts;
-use crate::owners::Owners;
+use crate::owners::{Owners, Payer, Rank};
 use crate::slab::{self, NONE};
 use crate::tick::Tick;
 use crate::tuple::Tuple;
@@ -53,7 +53,7 @@ pub(crate) struct Table {
     limit: usize,
     index: Index<u32>,
     queues: [Queue; Class::ALL.len()],
-    /// Sandboxes, each with the ring of its flows.
+    /// Who pays for flows, each with the rings of its own.
     pub(crate) owners: Owners,
     hash: SeededHash,
     /// Records that have changed; `None` while nobody wants to know.
@@ -116,13 +116,13 @@ impl Table {
         &mut self.records[id.0 as usize]
     }
 
-    /// Adds a flow whose tuples no flow has, to a table that is not full.
-    pub(crate) fn insert(&mut self, flow: Flow) -> FlowId {
+    /// Adds a flow whose tuples no flow has, to a table that is not full, and charges somebody with it.
+    pub(crate) fn insert(&mut self, flow: Flow, payer: Payer) -> FlowId {
         debug_assert!(!self.is_full() && flow.tuples.iter().all(|tuple| self.find(tuple).is_none()));
         let at = self.take_record(flow);
         self.index(at);
         self.append(at, flow.class);
-        self.owners.add(&mut self.records, at);
+        self.owners.add(&mut self.records, at, payer);
         self.len += 1;
         self.note(at);
         FlowId(at)
@@ -135,14 +135,15 @@ impl Table {
 
     /// Adds a flow whose tuples no flow has at a record that [has room](Self::has_room_at). The table is not
     /// to be used before all are [linked](Self::link_all).
-    pub(crate) fn place(&mut self, number: u32, flow: Flow) {
+    pub(crate) fn place(&mut self, number: u32, flow: Flow, payer: Payer) -> FlowId {
         let vacant = Flow { class: Class::Vacant, ..flow };
         let needed = number as usize + 1;
         self.records.resize(self.records.len().max(needed), vacant);
         self.records[number as usize] = flow;
         self.index(number);
-        self.owners.add(&mut self.records, number);
+        self.owners.add(&mut self.records, number, payer);
         self.len += 1;
+        FlowId(number)
     }
 
     /// Puts every flow in the queue of its class, in the order of use, and every other record among the
@@ -251,8 +252,20 @@ impl Table {
         flow.class = class;
         flow.used = now;
         self.append(id.0, class);
+        if self.get(id).rank == Rank::Opening {
+            self.owners.renew(&mut self.records, id.0);
+        }
         if !is_noted {
             self.note(id.0);
+        }
+    }
+
+    /// Puts a flow that has changed where it is looked for when room is needed.
+    #[inline]
+    pub(crate) fn rank(&mut self, id: FlowId) {
+        let flow = self.get(id);
+        if flow.rank != Rank::of(flow) {
+            self.owners.renew(&mut self.records, id.0);
         }
     }
 
@@ -286,21 +299,29 @@ impl Table {
         (oldest != NONE).then_some(FlowId(oldest))
     }
 
-    /// The flow that makes room: of those that are not established the one longest unused.
-    pub(crate) fn least_wanted(&self) -> Option<FlowId> {
-        let classes = Class::ALL.into_iter().filter(|class| !class.is_established());
-        classes.filter_map(|class| self.oldest(class)).min_by_key(|&id| self.get(id).used)
+    /// The flow of a payer that makes room: one that is spent, or else the opening one longest unused.
+    pub(crate) fn least_wanted_of(&self, payer: Payer) -> Option<FlowId> {
+        self.owners.least_wanted(payer).map(FlowId)
     }
 
-    /// The flow of a sandbox that makes room: one that is not established, rather one that is spent.
-    pub(crate) fn least_wanted_of(&mut self, sandbox: u32) -> Option<FlowId> {
-        let spent = self.find_of(sandbox, Flow::is_spent);
-        spent.or_else(|| self.find_of(sandbox, |flow| !flow.class.is_established()))
+    /// The established flow of a payer that was not used for longest, of a few.
+    pub(crate) fn least_used_of(&mut self, payer: Payer) -> Option<FlowId> {
+        self.owners.least_used(&self.records, payer).map(FlowId)
     }
 
-    /// A flow of a sandbox that fits, if there is one among a few.
-    pub(crate) fn find_of(&mut self, sandbox: u32, fits: impl Fn(&Flow) -> bool) -> Option<FlowId> {
-        self.owners.find(&self.records, sandbox, fits).map(FlowId)
+    /// A spent flow of a payer that fits, if there is one among a few.
+    pub(crate) fn find_spent_of(&mut self, payer: Payer, fits: impl Fn(&Flow) -> bool) -> Option<FlowId> {
+        self.owners.find_spent(&self.records, payer, fits).map(FlowId)
+    }
+
+    /// All flows that a payer is charged with.
+    pub(crate) fn all_of(&self, payer: Payer) -> Vec<FlowId> {
+        self.owners.all_of(&self.records, payer).into_iter().map(FlowId).collect()
+    }
+
+    /// The flows that others began and that cross to a sandbox.
+    pub(crate) fn crossing_to(&self, sandbox: u32) -> impl Iterator<Item = FlowId> {
+        self.owners.crossing_to(sandbox).map(FlowId)
     }
 
     /// A spent flow that fits, if there is one among a few of those longest unused.

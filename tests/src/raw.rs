@@ -49,6 +49,11 @@ impl Wire {
         self.sender.send_to(frame, None).expect("sent").expect("frame taken");
     }
 
+    /// Sends a frame, unless the interface's queue is full; says whether it was taken.
+    pub fn offer(&mut self, frame: &[u8]) -> bool {
+        matches!(self.sender.send_to(frame, None), Some(Ok(())))
+    }
+
     /// The next frame that satisfies `wanted`, or `None` when the wire is quiet for a tenth of a second.
     pub fn receive(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         while let Ok(frame) = self.receiver.next() {

@@ -96,7 +96,7 @@ fn apply(world: &mut World, step: Step) -> Vec<Out> {
         }
         Step::Publish(binding) => drop(world.nat.add_binding(binding)),
         Step::Unpublish(binding) => drop(world.nat.remove_binding(&binding)),
-        Step::Forget(address) => world.nat.forget(LAN, ip(address)),
+        Step::Forget(address) => world.forget(address),
         Step::Grant(protocol, port) => {
             world.nat.grant(protocol, ip(HOST_4), [port]);
             world.nat.grant(protocol, ip("192.0.2.2"), [port]);

@@ -40,7 +40,7 @@ fn fragment(frame: &[u8], from: usize, to: usize, more: bool) -> Vec<u8> {
 }
 
 /// A frame in three.
-fn three(frame: &[u8]) -> [Vec<u8>; 3] {
+pub(crate) fn three(frame: &[u8]) -> [Vec<u8>; 3] {
     let end = frame.len() - LINK - if frame[LINK] >> 4 == 4 { 20 } else { 40 };
     [fragment(frame, 0, 24, true), fragment(frame, 24, 64, true), fragment(frame, 64, end, false)]
 }

@@ -75,7 +75,7 @@ fn a_container_reaches_its_own_mapping() {
         assert_eq!((came.fate, came.packet().source), (Fate::Inside(LAN), left.source));
         assert_eq!(came.packet().target, end("10.1.0.2:5000"));
     }
-    world.nat.forget(LAN, ip("10.1.0.2"));
+    world.forget("10.1.0.2");
     assert_eq!((world.flows(), world.nat.stats().permits), (0, 0));
 }
 
@@ -86,7 +86,7 @@ fn an_attempt_to_reach_who_had_a_port_before_is_in_nobodys_way() {
     world.leaves(&udp("10.1.0.4:40001", "198.51.100.1:53"));
     let attempt = udp("10.1.0.4:40001", "192.0.2.1:40000");
     assert_eq!(world.out(&attempt).fate, Fate::Dropped(DropReason::NatFiltered));
-    world.nat.forget(LAN, ip("10.1.0.3"));
+    world.forget("10.1.0.3");
     let came = world.out(&udp("10.1.0.2:40000", "192.0.2.1:40001"));
     assert_eq!(came.fate, Fate::Inside(LAN));
     assert_eq!(came.packet(), udp("192.0.2.1:40000", "10.1.0.4:40001"));
@@ -129,7 +129,7 @@ proptest! {
                     world.seconds(minutes * 61);
                     world.poll();
                 }
-                Step::Forget(container) => world.nat.forget(LAN, end(CONTAINERS[container]).ip()),
+                Step::Forget(container) => world.forget(&end(CONTAINERS[container]).ip().to_string()),
             }
         }
         world.seconds(1000);

@@ -3,7 +3,9 @@
 
 mod adversary;
 mod churn;
+mod fairness;
 mod fragments;
+mod gone;
 mod hairpin;
 mod identity;
 mod limits;

@@ -47,16 +47,30 @@ struct Flow {
     port: u16,
     /// Through a port of its own, not one that others use.
     mapped: bool,
+    /// Outside began it, and strangers pay for it.
+    is_strangers: bool,
     inside_sent: bool,
     outside_sent: bool,
+    /// Outside has sent something after an answer.
+    goes_on: bool,
     used: u64,
-    /// Order of use.
-    turn: u64,
 }
 
 impl Flow {
     fn is_answered(&self) -> bool {
         self.inside_sent && self.outside_sent
+    }
+
+    fn is_established(&self) -> bool {
+        self.is_answered() && (self.goes_on || !self.is_strangers)
+    }
+
+    fn timeout(&self) -> u64 {
+        match (self.is_established(), self.is_answered()) {
+            (true, _) => 300,
+            (false, true) => 30,
+            (false, false) => 120,
+        }
     }
 }
 
@@ -65,7 +79,6 @@ struct Model {
     flows: Vec<Flow>,
     claimed: BTreeSet<u16>,
     now: u64,
-    turn: u64,
 }
 
 impl Model {
@@ -90,38 +103,61 @@ impl Model {
 
     /// Notes a packet of a flow.
     fn touch(&mut self, at: usize, from_inside: bool) {
-        self.turn += 1;
         let flow = &mut self.flows[at];
-        let before = flow.is_answered();
+        let before = flow.timeout();
+        flow.goes_on |= !from_inside && flow.inside_sent;
         flow.inside_sent |= from_inside;
         flow.outside_sent |= !from_inside;
-        let changed = flow.is_answered() != before;
-        if changed || from_inside && flow.used != self.now {
+        if from_inside || flow.timeout() != before {
             flow.used = self.now;
-            flow.turn = self.turn;
         }
     }
 
     fn add(&mut self, inside: Inside, remote: Remote, port: u16, mapped: bool, from_inside: bool) {
-        let (used, turn) = (self.now, self.turn + 1);
-        let flow = Flow { inside, remote, port, mapped, inside_sent: false, outside_sent: false, used, turn };
+        let (inside_sent, outside_sent, goes_on, used) = (false, false, false, self.now);
+        let is_strangers = !from_inside;
+        let flow =
+            Flow { inside, remote, port, mapped, is_strangers, inside_sent, outside_sent, goes_on, used };
         self.flows.push(flow);
         self.touch(self.flows.len() - 1, from_inside);
     }
 
-    /// Whether there is room, after somebody made some.
-    fn make_room(&mut self) -> bool {
-        if self.flows.len() < FLOWS {
-            return true;
+    /// Takes note of the flows that have made way for one of this payer's, and are there no more. Says
+    /// whether there is room now.
+    fn make_room(&mut self, world: &World, for_strangers: bool) -> Result<bool, TestCaseError> {
+        let there: BTreeSet<(String, String)> = world
+            .nat
+            .flows(world.now)
+            .map(|flow| {
+                let is_ours = |tuple: &vswitch_nat::Tuple| tuple.realm.inside().is_some();
+                let own = [flow.initiator, flow.target].into_iter().find(is_ours).expect("one end is inside");
+                let ends = [(own.source, own.source_port), (own.target, own.target_port)];
+                let [own, other] = ends.map(|(address, port)| format!("{address:?}:{port}"));
+                (own, other)
+            })
+            .collect();
+        let is_there = |flow: &Flow| there.contains(&(container(flow.inside), remote(flow.remote)));
+        let (stay, gone): (Vec<Flow>, Vec<Flow>) = self.flows.iter().copied().partition(is_there);
+        let count = |flows: &[Flow], strangers: bool| {
+            flows.iter().filter(|flow| flow.is_strangers == strangers).count()
+        };
+        for flow in &gone {
+            let theirs = count(&self.flows, flow.is_strangers);
+            // Who has less pays with what came to nothing, and for what is in the way, if at all.
+            let has_most = theirs >= count(&self.flows, !flow.is_strangers);
+            let is_least = flow.is_strangers && !flow.is_established();
+            prop_assert!(has_most || is_least, "{:?} makes way in {:?}", flow, self);
+            let is_own = flow.is_strangers == for_strangers && !for_strangers;
+            prop_assert!(!(is_own && flow.is_established()), "{:?} makes way for its own", flow);
         }
-        let open = (0..self.flows.len()).filter(|&at| !self.flows[at].is_answered());
-        let least = open.min_by_key(|&at| (self.flows[at].used, self.flows[at].turn));
-        least.map(|at| self.flows.remove(at)).is_some()
+        prop_assert!(gone.len() <= 2);
+        self.flows = stay;
+        Ok(self.flows.len() < FLOWS)
     }
 
     fn expire(&mut self) {
         let now = self.now;
-        self.flows.retain(|flow| now - flow.used < if flow.is_answered() { 300 } else { 120 });
+        self.flows.retain(|flow| now - flow.used < flow.timeout());
     }
 }
 
@@ -142,7 +178,7 @@ fn out(world: &mut World, model: &mut Model, inside: Inside, to: Remote) -> Resu
         model.touch(at, true);
         return Ok(());
     }
-    if !model.make_room() {
+    if !model.make_room(world, false)? {
         prop_assert_eq!(out.fate, Fate::Dropped(DropReason::NatTableFull));
         return Ok(());
     }
@@ -198,7 +234,7 @@ fn inn(world: &mut World, model: &mut Model, from: Remote, port: u16) -> Result<
         prop_assert_eq!(out.fate, Fate::Dropped(DropReason::NatFiltered));
         return Ok(());
     }
-    if !model.make_room() {
+    if !model.make_room(world, true)? {
         prop_assert_eq!(out.fate, Fate::Dropped(DropReason::NatTableFull));
         return Ok(());
     }
@@ -230,7 +266,7 @@ fn apply(world: &mut World, model: &mut Model, step: Step) -> Result<(), TestCas
             model.expire();
         }
         Step::Forget(container) => {
-            world.nat.forget(LAN, ip(&format!("10.1.0.{}", container + 2)));
+            world.forget(&format!("10.1.0.{}", container + 2));
             model.flows.retain(|flow| flow.inside.0 != container);
         }
         Step::Revoke(port) => {

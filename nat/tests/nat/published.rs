@@ -16,7 +16,7 @@ fn a_client_reaches_the_container_with_its_own_address() {
         world.leaving = Leaving::Refused;
         let left = world.leaves(&came.reply());
         assert_eq!((left.source, left.target), (end(host), end("198.51.100.1:999")));
-        world.nat.forget(LAN, ip("10.1.0.2"));
+        world.forget("10.1.0.2");
         assert_eq!(world.flows(), 0);
     }
     assert_eq!(world.inn(&udp("198.51.100.1:999", "192.0.2.1:8080")).fate, Fate::Host, "another protocol");
@@ -192,15 +192,16 @@ fn a_binding_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn flows_of_a_published_port_are_charged_to_its_container() {
+fn flows_of_a_published_port_are_charged_to_it() {
     let mut world = World::with(Limits { flows_per_sandbox: 2, ..World::limits() });
     world.nat.add_binding(binding(Protocol::Udp)).expect("a binding");
-    for port in 1..3 {
-        let came = world.enters(&udp(&format!("198.51.100.1:{port}"), "192.0.2.1:8080"));
-        world.leaves(&came.reply());
+    for port in 1..4 {
+        world.enters(&udp(&format!("198.51.100.1:{port}"), "192.0.2.1:8080"));
     }
-    let out = world.inn(&udp("198.51.100.1:3", "192.0.2.1:8080"));
-    assert_eq!(out.fate, Fate::Dropped(DropReason::NatSandboxFull));
+    let clients = world.nat.flows(world.now).map(|flow| (flow.sandbox, flow.initiator.source_port));
+    assert_eq!(clients.collect::<std::collections::BTreeSet<_>>(), [(1, 2), (1, 3)].into());
+    (1..3).for_each(|port| drop(world.leaves(&udp(&format!("10.1.0.2:{port}"), "198.51.100.1:53"))));
+    assert_eq!(world.flows(), 4, "and what the container begins is charged to itself");
 }
 
 #[test]
@@ -301,10 +302,22 @@ fn clients_that_are_hidden_share_the_ports_there_are() {
     let mut world = World::new();
     let hiding = Binding { keeps_client: false, ..binding(Protocol::Udp) };
     world.nat.add_binding(hiding).expect("a binding");
-    let refused = (0..200).filter(|number| {
-        let out = world.inn(&udp(&format!("198.51.100.{number}:999"), "192.0.2.1:8080"));
-        out.fate == Fate::Dropped(DropReason::NatNoPort)
+    let client = |number: u16| format!("198.51.100.{number}:999");
+    (0..200).for_each(|number| drop(world.enters(&udp(&client(number), "192.0.2.1:8080"))));
+    assert_eq!(world.flows(), 64, "64 ports lead to one port of a container, and who came last has one");
+    // Those that go on keep theirs.
+    let keeps = (0..64).map(|number| {
+        world.seconds(1);
+        for _ in 0..2 {
+            let came = world.inn(&udp(&client(number), "192.0.2.1:8080"));
+            if came.fate == Fate::Inside(LAN) {
+                world.leaves(&came.packet().reply());
+            }
+        }
     });
-    let refused = refused.count();
-    assert!((200 - 64..200).contains(&refused), "64 ports lead to one port of a container: {refused}");
+    assert_eq!(keeps.count(), 64);
+    let firm = world.nat.flows(world.now).filter(|flow| flow.class.is_established()).count();
+    assert_eq!(firm, 64);
+    let late = world.inn(&udp(&client(250), "192.0.2.1:8080"));
+    assert_eq!(late.fate, Fate::Dropped(DropReason::NatNoPort));
 }

@@ -138,7 +138,7 @@ fn an_end_is_noted_and_its_record_used_again() {
         world.leaves(&udp(&format!("10.1.0.2:{port}"), "198.51.100.1:53"));
     }
     world.restart(tell);
-    world.nat.forget(LAN, ip("10.1.0.2"));
+    world.forget("10.1.0.2");
     assert_eq!(world.nat.stats().flows, 0);
     world.leaves(&udp("10.1.0.3:3000", "198.51.100.1:53"));
     assert_eq!(world.nat.records(), 10, "the record of one that has ended");

@@ -119,8 +119,8 @@ fn rfc5508_req5_errors_from_inside_come_from_the_address_they_are_about() {
     assert_eq!((left.kind, left.source), (Kind::Error(3, 3), end("192.0.2.2")));
     assert_eq!((left.target, left.quoted()), (end("198.51.100.1"), (sent.source, sent.target)));
     assert_eq!(left.payload, sent.quote());
-    // A router inside has no address outside: the same.
-    let left = world.leaves(&error(3, 1, "10.1.0.77", "198.51.100.1", &came));
+    // The gateway has no address there that means anything: the same.
+    let left = world.leaves(&error(3, 1, "10.1.0.1", "198.51.100.1", &came));
     assert_eq!(left.source, end("192.0.2.2"));
     // About nothing we know.
     let stray = error(3, 3, "10.1.0.2", "198.51.100.7", &udp("198.51.100.7:1", "10.1.0.2:80"));
@@ -192,4 +192,69 @@ fn an_error_for_somebody_else_than_it_is_about_is_dropped() {
     let left = world.leaves(&tcp("10.1.0.2:5000", "198.51.100.1:80", "S", 1, 0));
     let forged = error(3, 3, "203.0.113.7", "192.0.2.2", &left);
     assert_eq!(world.inn(&forged).fate, Fate::Dropped(DropReason::NatMalformed));
+}
+
+#[test]
+fn an_error_about_what_was_never_sent_is_dropped() {
+    let mut world = World::new();
+    world.nat.add_binding(binding(Protocol::Udp)).expect("a binding");
+    // The container was asked and has not answered.
+    let asked = udp("198.51.100.1:999", "192.0.2.1:8080");
+    world.enters(&asked);
+    let forged = error(3, 3, "203.0.113.7", "192.0.2.1", &asked.reply());
+    assert_eq!(world.inn(&forged).fate, Fate::Dropped(DropReason::NatNoFlow));
+    world.leaves(&udp("10.1.0.2:80", "198.51.100.1:999"));
+    assert_eq!(world.inn(&forged).fate, Fate::Inside(LAN));
+    // The target of an outbound flow has said nothing that anybody could complain of.
+    let left = world.leaves(&udp("10.1.0.2:5000", "198.51.100.1:5353"));
+    let about_answer =
+        error(3, 3, "10.1.0.2", "198.51.100.1", &left.reply().between("198.51.100.1:5353", "10.1.0.2:5000"));
+    assert_eq!(world.out(&about_answer).fate, Fate::Dropped(DropReason::NatNoFlow));
+}
+
+#[test]
+fn a_container_complains_of_its_own_flows_only() {
+    let mut world = World::new();
+    world.nat.add_binding(binding(Protocol::Tcp)).expect("a binding");
+    let came = world.enters(&syn("198.51.100.1:999", "192.0.2.1:8080"));
+    let by = |source: &str| error(3, 3, source, "198.51.100.1", &came);
+    assert_eq!(world.out(&by("10.1.0.77")).fate, Fate::Dropped(DropReason::NatNoFlow), "a neighbour");
+    assert_eq!(world.out(&by("10.1.0.2")).fate, Fate::Outside);
+    assert_eq!(world.out(&by("10.1.0.1")).fate, Fate::Outside, "the gateway may say that it does not fit");
+}
+
+#[test]
+fn nobody_outside_complains_in_our_name() {
+    let mut world = World::new();
+    let left = world.leaves(&udp("10.1.0.2:5000", "198.51.100.1:53"));
+    for own in ["192.0.2.2", "10.1.0.1"] {
+        let forged = error(3, 4, own, "192.0.2.1", &left);
+        assert_eq!(world.inn(&forged).fate, Fate::Dropped(DropReason::NatBadAddress), "{own}");
+    }
+}
+
+#[test]
+fn an_error_that_is_corrupt_stays_corrupt() {
+    let cases = [
+        (udp("10.1.0.2:5000", "198.51.100.1:53"), "203.0.113.7", "192.0.2.1", (11, 0)),
+        (udp("[fd01::2]:5000", "[2001:db8:9::1]:53"), "2001:db8:7::7", "2001:db8::1", (2, 0)),
+    ];
+    // As if a device had found it right: who owns a TAP can say so of anything.
+    let believed = Offload { checksum: vswitch_frame::Checksum::Valid, gso: None };
+    for (sent, router, host, (kind, code)) in cases {
+        let mut world = World::new();
+        let left = world.leaves(&sent);
+        let good = error(kind, code, router, host, &left).frame();
+        let mut corrupt = good.clone();
+        *corrupt.last_mut().expect("a quote") ^= 0x55;
+        let [good, corrupt] = [good, corrupt].map(|frame| {
+            let outs = world.inbound(&frame, believed);
+            assert_eq!(outs[0].fate, Fate::Inside(LAN));
+            outs[0].bytes.clone()
+        });
+        Packet::read(&good);
+        let expected = corrupt.len() - 1;
+        assert_eq!(good[..expected], corrupt[..expected], "as wrong as it came");
+        assert_ne!(good[expected], corrupt[expected]);
+    }
 }

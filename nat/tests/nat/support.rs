@@ -492,6 +492,13 @@ impl World {
         copies
     }
 
+    /// A container of the first network is gone; all others, which share its sandbox here, are still there.
+    pub(crate) fn forget(&mut self, address: &str) {
+        let others = (0..=255).map(|last| ip(&format!("10.1.0.{last}")));
+        let others: Vec<IpAddr> = others.filter(|other| *other != ip(address)).collect();
+        self.nat.forget(LAN, u32::from(LAN.0), &[ip(address)], &others);
+    }
+
     pub(crate) fn flows(&self) -> usize {
         self.nat.stats().flows
     }

@@ -75,13 +75,20 @@ impl Datapath {
             Fact::Network(id, network) if is_there => return self.add_network(*id, network, before),
             Fact::Network(id, _) => {
                 self.switch.remove_network(*id);
+                self.forget_network(*id);
             }
             Fact::Name(network, mac, remote) => {
                 self.switch.name_remote(*network, *mac, is_there.then(|| remote.clone()));
             }
             Fact::Rules(rules) => self.switch.set_rules(if is_there { rules.clone() } else { Vec::new() }),
-            Fact::Port(id, spec) if is_there => return self.set_port(*id, spec, held, old),
-            Fact::Port(id, _) => self.remove_port(*id),
+            Fact::Port(id, spec) if is_there => {
+                self.set_port(*id, spec, held, old)?;
+                self.forget_departed(before, Some(spec));
+            }
+            Fact::Port(id, _) => {
+                self.remove_port(*id);
+                self.forget_departed(before, None);
+            }
             Fact::TunnelSocket(which) if is_there => return self.set_tunnel_socket(*which, held, old),
             Fact::TunnelSocket(which) => self.close_tunnel_socket(*which),
             Fact::Tunnel(network, spec) if is_there => return self.set_tunnel(*network, spec, before),

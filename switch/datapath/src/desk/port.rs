@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use vswitch_contract::fact::{Fact, Held};
 use vswitch_contract::port::PortSpec;
-use vswitch_engine::{Port, Station};
-use vswitch_frame::{Accepts, PortId};
+use vswitch_engine::{Endpoint, Port, Station};
+use vswitch_frame::{Accepts, NetworkId, PortId};
 use vswitch_sys::device::{Device, DeviceKind};
 use vswitch_sys::packet::Framing;
 use vswitch_vxlan::table::Origin;
@@ -15,6 +16,9 @@ use vswitch_vxlan::table::Origin;
 use super::apply::Refusal;
 use crate::ports::{self, Egress};
 use crate::turn::Datapath;
+
+/// The sandbox that stations of which nothing is known are charged as.
+const NOBODY: u32 = 0;
 
 impl Datapath {
     /// Makes a port as its fact says. A port of which only the station changes goes on as it is.
@@ -31,7 +35,6 @@ impl Datapath {
         };
         let restationed = PortSpec { station: spec.station.clone(), ..before.clone() };
         if restationed == *spec && old.has_fds_of(held) {
-            self.end_relays(id, &spec.station);
             self.switch.set_station(id, spec.station.clone());
             return Ok(());
         }
@@ -57,7 +60,6 @@ impl Datapath {
 
     /// Removes a port. A record of one of its addresses holds now: the container may have moved.
     pub(super) fn remove_port(&mut self, id: PortId) {
-        self.end_relays(id, &Station::Unknown);
         let was = self.switch.port(id).map(|port| (port.network, port.addresses.clone()));
         self.switch.remove_port(id);
         self.close(id);
@@ -73,14 +75,34 @@ impl Datapath {
         }
     }
 
-    /// Ends what clients have with those addresses of a port's station that the next one has not.
-    fn end_relays(&mut self, id: PortId, next: &Station) {
-        let Some(port) = self.switch.port(id) else { return };
-        let (network, before) = (port.network, addresses_of(&port.station));
-        let stay = addresses_of(next);
-        for address in before.into_iter().filter(|address| !stay.contains(address)) {
-            self.relays.forget(network, address, &mut self.worker.pool);
+    /// Ends all that the container which was behind a port has on the way out, and clients have with it, under
+    /// addresses that it has no more: before anybody else is told to have them, or its number.
+    pub(super) fn forget_departed(&mut self, before: Option<&Fact>, now: Option<&PortSpec>) {
+        let Some(Fact::Port(_, PortSpec { network, station: Station::Container(was), .. })) = before else {
+            return;
+        };
+        let is = match now {
+            Some(PortSpec { network: same, station: Station::Container(is), .. })
+                if same == network && is.sandbox == was.sandbox =>
+            {
+                Some(is)
+            }
+            _ => None,
+        };
+        let addresses = |of: &Endpoint| of.addresses.iter().map(IpNet::addr).collect::<Vec<_>>();
+        let stays = is.map(addresses).unwrap_or_default();
+        let gone: Vec<IpAddr> = addresses(was).into_iter().filter(|own| !stays.contains(own)).collect();
+        if is.is_none() || !gone.is_empty() {
+            self.nat.forget(*network, was.sandbox, &gone, &stays);
         }
+        for address in gone {
+            self.relays.forget(*network, address, &mut self.worker.pool);
+        }
+    }
+
+    /// Ends what stations of which nothing is known have on the way out of a network that is gone.
+    pub(super) fn forget_network(&mut self, network: NetworkId) {
+        self.nat.forget(network, NOBODY, &[], &[]);
     }
 
     /// Waits for the packet socket of an uplink, in place of the one before.
@@ -106,13 +128,5 @@ impl Datapath {
         if let Some(Egress::Device(port)) = self.worker.ports.remove(id) {
             let _ = self.poller.remove(port.device.as_fd());
         }
-    }
-}
-
-/// The addresses of a container; nobody else has any.
-fn addresses_of(station: &Station) -> Vec<IpAddr> {
-    match station {
-        Station::Container(endpoint) => endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
-        Station::Unknown | Station::Host | Station::Tunnel => Vec::new(),
     }
 }

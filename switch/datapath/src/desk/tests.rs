@@ -16,9 +16,9 @@ use vswitch_contract::port::PortSpec;
 use vswitch_contract::reserved::UPLINKS_MAX;
 use vswitch_contract::tunnel::{TunnelSpec, Vni};
 use vswitch_contract::uplink::UplinkSpec;
-use vswitch_engine::{Network, Station};
-use vswitch_frame::{Accepts, GroupId, Mac, NetworkId, PortId};
-use vswitch_nat::Protocol;
+use vswitch_engine::{Endpoint, Network, Station};
+use vswitch_frame::{Accepts, GroupId, Instant, Mac, NetworkId, PortId};
+use vswitch_nat::{Inside, Leaving, Protocol, Verdicts};
 use vswitch_sys::device::DeviceKind;
 use vswitch_sys::poll::Poller;
 use vswitch_sys::seqpacket::{Channel, DESCRIPTORS_MAX, Listener, MESSAGE_BYTES_MAX};
@@ -26,6 +26,7 @@ use vswitch_vxlan::Record;
 
 use super::line::Line;
 use super::memory::Desk;
+use crate::flows::tests::{HOST, datagram};
 use crate::ready::CHANNEL;
 use crate::turn::Datapath;
 
@@ -327,4 +328,62 @@ fn descriptors_are_recalled_no_more_at_once_than_ride_along() {
         found.extend(page.into_iter().map(|(fact, _)| Held::from(fact).fact));
     }
     assert_eq!(found, (1..=600).map(claim).collect::<Vec<_>>());
+}
+
+/// A container's address, and flows from it to the world, each of a port of its own.
+fn begin_flows(pair: &mut Pair, last: u8, count: u16) {
+    let nat = &mut pair.datapath.nat;
+    nat.set_uplink(vswitch_nat::Uplink { v4: Some(HOST.into()), mtu: 1500, ..Default::default() });
+    nat.grant(Protocol::Udp, HOST.into(), 40_000..40_100);
+    let (pool, mut verdicts) = (&mut pair.datapath.worker.pool, Verdicts::default());
+    for port in 0..count {
+        let leaving = Leaving::Masqueraded;
+        let (port_id, network, sandbox) = (PortId(5), NETWORK, u32::from(last));
+        let from = Inside { port: port_id, network, sandbox, leaving, address: None };
+        let frame = datagram(pool, [10, 0, 0, last], 1000 + port, [198, 51, 100, 1]);
+        nat.outbound(frame, from, Instant::from_nanos(1), &mut verdicts);
+    }
+    verdicts.outside.drain(..).for_each(|(_, frame)| pool.free(frame));
+}
+
+fn station(sandbox: u32, addresses: &[&str]) -> Station {
+    let addresses = addresses.iter().map(|text| text.parse().expect("a subnet")).collect();
+    Station::Container(Endpoint { sandbox, addresses, ..Endpoint::default() })
+}
+
+#[test]
+fn flows_end_with_the_port_or_the_address_of_their_container_and_with_nothing_else() {
+    let mut pair = Pair::new();
+    pair.must_take(vec![network(NETWORK)]);
+    let (socket, _other) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
+    let port = |station: Station| {
+        let spec = PortSpec {
+            network: NETWORK,
+            kind: DeviceKind::Packet(vswitch_sys::packet::Framing::Plain),
+            group: GroupId::own(PortId(5)),
+            mtu: 1500,
+            accepts: Accepts::ALL,
+            addresses: vec![Mac([2, 0, 0, 0, 0, 1])],
+            station,
+        };
+        Fact::Port(PortId(5), spec)
+    };
+    let first = port(station(2, &["10.0.0.2/24"]));
+    assert_eq!(pair.tell(vec![Step::Set(first.clone(), 1)], &[socket.into()]), []);
+    begin_flows(&mut pair, 2, 3);
+    begin_flows(&mut pair, 3, 4);
+    let flows = |pair: &Pair| pair.datapath.nat.stats().flows;
+    // Another name or address beside it, and the same again.
+    let more = port(station(2, &["10.0.0.2/24", "10.0.0.9/24"]));
+    assert_eq!(pair.tell(vec![Step::Set(more, 0), Step::Set(first.clone(), 0)], &[]), []);
+    assert_eq!(flows(&pair), 7);
+    let other = port(station(2, &["10.0.0.4/24"]));
+    assert_eq!(pair.tell(vec![Step::Set(other, 0)], &[]), []);
+    assert_eq!(flows(&pair), 4, "an address that it has no more");
+    let key = first.key();
+    assert_eq!(pair.tell(vec![Step::Set(first, 0)], &[]), []);
+    begin_flows(&mut pair, 2, 3);
+    assert_eq!(pair.tell(vec![Step::Remove(key)], &[]), []);
+    assert_eq!((flows(&pair), pair.datapath.nat.stats().mappings), (4, 4), "those of somebody else stay");
+    assert!(!pair.datapath.nat.has_changes(), "and the next datapath will find no others");
 }

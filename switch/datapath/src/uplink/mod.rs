@@ -37,7 +37,8 @@ use vswitch_contract::mirror::FLOWS;
 use vswitch_contract::reserved::{UPLINK, UPLINKS_MAX, is_uplink};
 use vswitch_contract::uplink::UplinkSpec;
 use vswitch_engine::{Entrance, MadeError, Outbound, PublishedAs, Route, Switch, Verdicts, WayOut};
-use vswitch_frame::{DropReason, Frame, Instant, Mac, NetworkId, Pool, PortId};
+use vswitch_frame::split::Splitter;
+use vswitch_frame::{Accepts, DropReason, Frame, Instant, Mac, NetworkId, Pool, PortId};
 use vswitch_nat::{CameBy, Inside, Leaving, Limits, Nat, Realm, too_big};
 use vswitch_sys::seqpacket::Channel;
 
@@ -313,8 +314,20 @@ impl Uplink<'_> {
         }
     }
 
+    /// Takes a packet into a network. One that may be fragmented is, if the port it goes to takes less: rules
+    /// were asked about the whole of it.
     fn enter(&mut self, port: PortId, by: Entrance, frame: Frame) -> usize {
-        self.switch.enter(port, by, frame, self.verdicts, self.pool, self.now)
+        let before = self.verdicts.forward.len();
+        let made = self.switch.enter(port, by, frame, self.verdicts, self.pool, self.now);
+        let entered = self.verdicts.forward.get(before).filter(|_| is_uplink(port));
+        let mtu = entered.and_then(|(egress, _)| Some(self.switch.port(*egress)?.mtu));
+        let narrow = mtu.zip(entered).filter(|(mtu, (_, frame))| frame.mtu_bytes() > *mtu);
+        if let Some(mtu) = narrow.and_then(|(mtu, _)| u16::try_from(mtu).ok())
+            && let Some((egress, frame)) = self.verdicts.forward.pop()
+        {
+            self.send_in_fragments(egress, frame, mtu);
+        }
+        made
     }
 
     /// Gives a fate to every frame that the translator or the switch made of those it was handed. Returns how
@@ -412,15 +425,48 @@ impl Uplink<'_> {
         }
     }
 
-    /// Sends a packet that may be fragmented in fragments: one that may not was answered before.
+    /// Sends a packet that may be fragmented in fragments: one that may not was answered before. Of a
+    /// super-frame that is each of the packets it stands for.
     fn send_in_fragments(&mut self, egress: PortId, frame: Frame, mtu: u16) {
+        let before = self.verdicts.forward.len() + self.verdicts.drop.len();
+        match self.split(frame) {
+            Ok(packets) => packets.into_iter().for_each(|packet| self.fragment(egress, packet, mtu)),
+            Err((reason, frame)) => self.drop(reason, egress, frame),
+        }
+        self.uplinks.made += self.verdicts.forward.len() + self.verdicts.drop.len() - before - 1;
+    }
+
+    /// The packets that a frame stands for, or the frame if they cannot be made of it.
+    fn split(&mut self, frame: Frame) -> Result<Vec<Frame>, (DropReason, Frame)> {
+        if frame.offload.gso.is_none() {
+            return Ok(vec![frame]);
+        }
+        let mut packets = Vec::new();
+        let mut splitter = Splitter::new(&frame, Accepts::NONE);
+        loop {
+            match splitter.next_batch(self.pool, &mut packets) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(reason) => {
+                    packets.into_iter().for_each(|packet| self.pool.free(packet));
+                    return Err((reason, frame));
+                }
+            }
+        }
+        self.pool.free(frame);
+        Ok(packets)
+    }
+
+    fn fragment(&mut self, egress: PortId, mut packet: Frame, mtu: u16) {
+        if let Err(reason) = packet.parse() {
+            return self.drop(reason, egress, packet);
+        }
         let mut fragments = Vec::new();
-        match too_big::fragment(frame, mtu, self.pool, &mut fragments) {
+        match too_big::fragment(packet, mtu, self.pool, &mut fragments) {
             Ok(()) => {
-                self.uplinks.made += fragments.len() - 1;
                 self.verdicts.forward.extend(fragments.into_iter().map(|fragment| (egress, fragment)));
             }
-            Err(frame) => self.drop(DropReason::TxTooBig, egress, frame),
+            Err(packet) => self.drop(DropReason::TxTooBig, egress, packet),
         }
     }
 

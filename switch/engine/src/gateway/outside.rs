@@ -232,7 +232,9 @@ impl Switch {
         if route::time_to_live(frame) <= 1 {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
         }
-        if frame.mtu_bytes() > to.mtu {
+        // What comes by an uplink and may be fragmented is, by who joins it to the networks.
+        let may_be_cut = || out.at(ingress).is_some() && packet::may_be_fragmented(frame);
+        if frame.mtu_bytes() > to.mtu && !may_be_cut() {
             let complaint = Some(Complaint::TooBig(to.mtu));
             return Err(Refused { port: Some(egress), complaint, ..DropReason::TxTooBig.into() });
         }

@@ -68,6 +68,12 @@ pub(crate) fn is_plain(frame: &Frame) -> bool {
     !frame.headers.is_fragment() && frame.offload.gso.is_none() && !partial
 }
 
+/// Whether a router may fragment an IP packet. The frame must have been parsed and be IP.
+pub(crate) fn may_be_fragmented(frame: &Frame) -> bool {
+    const DONT_FRAGMENT: u8 = 0x40;
+    frame.headers.is_ipv4() && frame.bytes()[frame.headers.network_offset() + 6] & DONT_FRAGMENT == 0
+}
+
 /// Checks the checksum of the IPv4 header.
 pub(crate) fn check_ipv4_header(frame: &Frame) -> Result<(), DropReason> {
     let header = &frame.bytes()[frame.headers.network_offset()..frame.headers.transport_offset()];

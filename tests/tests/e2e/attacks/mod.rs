@@ -2,4 +2,5 @@
 
 mod cage;
 mod fire;
+mod flows;
 mod relays;
