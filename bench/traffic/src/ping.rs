@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
+use nix::poll::{PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use serde::{Deserialize, Serialize};
 use vswitch_frame::Instant;
@@ -30,13 +31,7 @@ pub struct PingReport {
 
 /// Sends `count` requests to `target`, each after the answer to the one before, or after `wait`.
 pub(crate) fn ping(target: IpAddr, count: u16, wait: Duration) -> io::Result<PingReport> {
-    let IpAddr::V4(target) = target else {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{target} is not IPv4")));
-    };
-    let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
-    // The standard library has no raw sockets, but one behaves as a datagram socket does.
-    let socket = UdpSocket::from(raw);
-    socket.connect((target, 0))?;
+    let socket = connect(target)?;
     let identifier = (std::process::id() & 0xffff) as u16;
     let (mut answers, mut round_trips) = (0, Vec::new());
     for sequence in 0..count {
@@ -52,6 +47,57 @@ pub(crate) fn ping(target: IpAddr, count: u16, wait: Duration) -> io::Result<Pin
     round_trips.sort_unstable();
     let median_us = round_trips.get(round_trips.len() / 2).map_or(0.0, |&nanos| nanos as f64 / 1000.0);
     Ok(PingReport { sent: count, answered: answers, median_us })
+}
+
+/// A raw socket for messages to and from this address.
+fn connect(target: IpAddr) -> io::Result<UdpSocket> {
+    let IpAddr::V4(target) = target else {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{target} is not IPv4")));
+    };
+    let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
+    // The standard library has no raw sockets, but one behaves as a datagram socket does.
+    let socket = UdpSocket::from(raw);
+    socket.connect((target, 0))?;
+    Ok(socket)
+}
+
+/// Round trips of echo requests, one every two milliseconds. Those lost count as long as they were waited for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests that were not answered within half a second.
+    pub lost: u64,
+    /// The median round trip, in milliseconds.
+    pub p50_ms: f64,
+    /// The round trip that one in a hundred exceeds, in milliseconds.
+    pub p99_ms: f64,
+    /// The longest round trip, in milliseconds.
+    pub max_ms: f64,
+}
+
+/// Pings `target` for `duration`.
+pub(crate) fn probe(target: IpAddr, duration: Duration) -> io::Result<ProbeReport> {
+    const WAIT: Duration = Duration::from_millis(500);
+    const PAUSE_MS: u8 = 2;
+    let socket = connect(target)?;
+    let identifier = (std::process::id() & 0xffff) as u16;
+    let (mut sent, mut lost, mut millis) = (0_u64, 0, Vec::new());
+    let end = clock::now() + duration;
+    while clock::now() < end {
+        let (sequence, start) = ((sent & 0xffff) as u16, clock::now());
+        sent += 1;
+        let went = socket.send(&message(ECHO_REQUEST, identifier, sequence)).is_ok();
+        let came = went && answered(&socket, &message(ECHO_REPLY, identifier, sequence), start + WAIT)?;
+        lost += u64::from(!came);
+        millis.push(if came { clock::now().since(start).as_secs_f64() * 1000.0 } else { 500.0 });
+        // For no event: only the time passes.
+        let _ = poll(&mut [], PollTimeout::from(PAUSE_MS));
+    }
+    millis.sort_unstable_by(f64::total_cmp);
+    let at = |percent: usize| millis.get((millis.len() * percent / 100).min(millis.len() - 1)).copied();
+    let [p50_ms, p99_ms, max_ms] = [50, 99, 100].map(|percent| at(percent).unwrap_or(0.0));
+    Ok(ProbeReport { sent, lost, p50_ms, p99_ms, max_ms })
 }
 
 fn message(kind: u8, identifier: u16, sequence: u16) -> [u8; MESSAGE] {
