@@ -1,0 +1,3 @@
+//! What a container cannot do to others, whatever it sends.
+
+mod floods;
