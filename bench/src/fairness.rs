@@ -98,16 +98,12 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
 fn measure(options: &Options, crowds: &[Crowd]) -> Result<Samples, BenchError> {
     let kinds = if options.floods.is_empty() { &Flood::ALL[..] } else { &options.floods };
     let duration = Duration::from_secs_f64(options.seconds.clamp(0.1, 60.0));
-    for crowd in crowds {
-        for [from, to] in [[1, 2], [3, 4]] {
-            ping(&crowd.place(from), crowd.place(to).address, 1, Duration::from_secs(1))?;
-        }
-    }
     let mut samples = Samples::new();
     for round in 0..options.rounds {
         for &kind in kinds {
             eprint!("round {}/{}, {}:", round + 1, options.rounds, kind.name());
             for crowd in crowds {
+                introduce(crowd)?;
                 let both = [sample(crowd, kind, false, duration)?, sample(crowd, kind, true, duration)?];
                 eprint!("  {} {:.2}, {:.1} ms", crowd.who, share(&both), both[1].ping.p99_ms);
                 samples.entry((kind.name(), crowd.who)).or_default().push(both);
@@ -116,6 +112,21 @@ fn measure(options: &Options, crowds: &[Crowd]) -> Result<Samples, BenchError> {
         }
     }
     Ok(samples)
+}
+
+/// Waits until the ends of a crowd reach each other, for a while: the last flood may have told their kernels
+/// wrong addresses.
+fn introduce(crowd: &Crowd) -> Result<(), BenchError> {
+    const TRIES: u16 = 20;
+    for [from, to] in [[1, 2], [3, 4]] {
+        for _ in 0..TRIES {
+            let said = ping(&crowd.place(from), crowd.place(to).address, 1, Duration::from_millis(500))?;
+            if said.answered > 0 {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Measures a stream and a ping, both at once, while the first container floods.

@@ -239,7 +239,7 @@ mod tests {
     fn there_is_a_limit_for_a_port_and_for_all() {
         let (mut upstream, control) = connected();
         let mut taken = 0;
-        let mut ask = |upstream: &mut Upstream, port| {
+        let ask = |upstream: &mut Upstream, port| {
             let taken = upstream.ask(QUESTION, asker(port), NOW);
             let _ = control.receive(&mut [0; 100]);
             taken
