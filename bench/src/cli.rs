@@ -10,7 +10,7 @@ use crate::error::BenchError;
 use crate::measurement::Measurement;
 use crate::results::Results;
 use crate::road::Road;
-use crate::{attach, c2c, chart, endpoints, exhaustion, membership, names, ports, ratios};
+use crate::{attach, c2c, chart, endpoints, exhaustion, fairness, membership, names, ports, ratios};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
 ///
@@ -63,6 +63,10 @@ enum Command {
         #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
         count: u32,
     },
+    /// What others keep of throughput and round trip while one container floods, beside the kernel's bridge
+    ///
+    /// Example: vswitch-bench fairness --ports 10 --flood broadcast,macs
+    Fairness(fairness::Options),
     /// How long attaching a container takes through the control socket, the last like the first
     Attach {
         /// How many to attach, one after another
@@ -179,6 +183,7 @@ fn run(command: &Command) -> Result<(), BenchError> {
             rounds.run(&[Road::Proxy], measurements, |_| local::contenders(docker_proxy.as_deref()))
         }
         Command::PortsExhaustion { count } => exhaustion::run(*count as usize),
+        Command::Fairness(options) => fairness::run(options),
         Command::Attach { count, state_dir } => attach::latency(usize::from(*count), state_dir.as_deref()),
         Command::Footprint { count, seconds } => attach::footprint(usize::from(*count), *seconds),
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),

@@ -6,6 +6,7 @@
 //! | [`c2c`] | container to container: rounds of measurements |
 //! | [`attach`] | attaching, and the cost of many attached containers |
 //! | [`endpoints`], [`names`], [`ports`] | a large network; names answered; many published ports |
+//! | [`fairness`] | what others keep while one container floods |
 //! | [`contender`] | the switch and its peers, set up |
 //! | [`road`], [`measurement`], [`figure`] | the way of the traffic, what is measured, what that gives |
 //! | [`results`], [`summary`], [`report`], [`table`], [`chart`], [`ratios`] | from values to what a person reads |
@@ -22,6 +23,7 @@ pub mod contender;
 pub mod endpoints;
 pub mod error;
 pub mod exhaustion;
+pub mod fairness;
 pub mod figure;
 pub mod http;
 pub mod machine;

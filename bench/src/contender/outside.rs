@@ -74,6 +74,8 @@ pub struct Crowd {
     pub containers: Vec<NetNs>,
     /// The world.
     pub world: NetNs,
+    /// The address of the first container. The gateway's is the one before, and others follow.
+    pub first: Ipv4Addr,
     /// The world's address.
     pub target: Ipv4Addr,
     _programs: Vec<Process>,
@@ -91,7 +93,8 @@ pub fn crowd_of_switch(count: usize) -> Result<Crowd, BenchError> {
     let (containers, _) = attach(&switch, count)?;
     let Switch { host, process, .. } = switch;
     let who = Who::Switch(PortType::Tap);
-    Ok(Crowd { who, containers, world, target: WORLD, _programs: vec![process], _host: host })
+    let first = Ipv4Addr::new(10, 9, 0, 2);
+    Ok(Crowd { who, containers, world, first, target: WORLD, _programs: vec![process], _host: host })
 }
 
 /// A crowd behind the kernel's bridge and MASQUERADE.
@@ -99,6 +102,7 @@ pub fn crowd_of_switch(count: usize) -> Result<Crowd, BenchError> {
 /// # Errors
 /// When a program is not installed, or something cannot be made.
 pub fn crowd_of_kernel(count: usize) -> Result<Crowd, BenchError> {
+    const FIRST: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
     let (bridge, world) = masquerading(docker_rules::RULES.to_owned())?;
     let KernelBridge { host, containers, .. } = bridge;
     let mut containers: Vec<NetNs> = containers.into_iter().take(count).collect();
@@ -109,15 +113,32 @@ pub fn crowd_of_kernel(count: usize) -> Result<Crowd, BenchError> {
         netlink.create_veth(&port, VethPeer { name: "eth0", netns: Some(container.as_fd()) })?;
         let change = LinkChange { master: Some("docker0"), up: Some(true), ..LinkChange::default() };
         netlink.change(&port, change)?;
-        let last = u8::try_from(number + 2).map_err(std::io::Error::other)?;
-        plug_in(&container, Ipv4Addr::new(172, 17, 0, last).into())?;
+        plug_in(&container, nth(FIRST, number).into())?;
         containers.push(container);
     }
     for container in &containers {
         lead_out(container)?;
     }
     let who = Who::Peer(Peer::Kernel);
-    Ok(Crowd { who, containers, world, target: WORLD, _programs: Vec::new(), _host: host })
+    let programs = Vec::new();
+    Ok(Crowd { who, containers, world, first: FIRST, target: WORLD, _programs: programs, _host: host })
+}
+
+impl Crowd {
+    /// A container, by number, as an end of a measurement.
+    pub fn place(&self, number: usize) -> Place {
+        place(&self.containers[number], nth(self.first, number).into())
+    }
+
+    /// The address of the containers' gateway.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.first.to_bits() - 1)
+    }
+}
+
+/// The address so many behind another.
+fn nth(first: Ipv4Addr, number: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(first.to_bits() + u32::try_from(number).unwrap_or(0))
 }
 
 /// A number that no crowd before had.

@@ -24,6 +24,7 @@
 
 mod bridge;
 mod connections;
+mod flood;
 mod measure;
 mod pattern;
 mod ping;
@@ -42,8 +43,9 @@ mod worker;
 
 pub use bridge::{KernelBridge, plug_in};
 pub use connections::ConnectionsReport;
-pub use measure::{connections, ping, ping_pong, query, requests, tcp, udp};
-pub use ping::PingReport;
+pub use flood::{Flood, FloodReport};
+pub use measure::{Flooding, connections, flood, ping, ping_pong, probe, query, requests, tcp, udp};
+pub use ping::{PingReport, ProbeReport};
 pub use ping_pong::PingPongReport;
 pub use place::{Place, netns_path, place};
 pub use queries::QueryReport;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::connections::{Answered, ConnectionsReport};
-use crate::ping::PingReport;
+use crate::flood::{Flood, FloodReport};
+use crate::ping::{PingReport, ProbeReport};
 use crate::ping_pong::{PingPongReport, RoundTrips};
 use crate::place::Place;
 use crate::queries::QueryReport;
@@ -90,6 +91,44 @@ pub fn requests(from: &Place, to: &Place, duration: Duration) -> Result<Requests
 /// When the worker cannot be started or may not open a raw socket. Silence is no error but counted.
 pub fn ping(from: &Place, to: IpAddr, count: u16, wait: Duration) -> Result<PingReport, TrafficError> {
     Worker::start("source", &from.netns, Job::Ping { target: to, count, wait })?.finish()
+}
+
+/// Pings for `duration`, one request every two milliseconds or after the answer to the one before.
+///
+/// # Errors
+/// When the worker cannot be started or may not open a raw socket. Silence is no error but counted.
+pub fn probe(from: &Place, to: IpAddr, duration: Duration) -> Result<ProbeReport, TrafficError> {
+    Worker::start("source", &from.netns, Job::Probe { target: to, duration })?.finish()
+}
+
+/// Begins to send frames of a hostile kind by `eth0`, behind which this gateway is; without one into a TAP that
+/// nobody reads.
+///
+/// # Errors
+/// When the worker cannot be started, or the gateway does not say its MAC address.
+pub fn flood(from: &Place, kind: Flood, gateway: Option<Ipv4Addr>) -> Result<Flooding, TrafficError> {
+    let mut worker = Worker::start("source", &from.netns, Job::Flood { kind, gateway })?;
+    worker.hear::<()>()?;
+    Ok(Flooding(worker))
+}
+
+/// A flood that goes on until it is stopped or dropped.
+pub struct Flooding(Worker);
+
+impl std::fmt::Debug for Flooding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flooding").finish_non_exhaustive()
+    }
+}
+
+impl Flooding {
+    /// Ends the flood, and says what it was.
+    ///
+    /// # Errors
+    /// When the worker has failed meanwhile.
+    pub fn stop(self) -> Result<FloodReport, TrafficError> {
+        self.0.finish()
+    }
 }
 
 /// Asks a name server for the IPv4 address of `name`, which must be `expected`: first one question at a

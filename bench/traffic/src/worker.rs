@@ -14,7 +14,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::{connections, ping, ping_pong, queries, requests, tcp, udp};
+use crate::{connections, flood, ping, ping_pong, queries, requests, tcp, udp};
 
 /// The hidden subcommand; the one argument behind it is an [`Order`].
 pub(crate) const SUBCOMMAND: &str = "traffic-worker";
@@ -43,6 +43,8 @@ pub(crate) enum Job {
     Answer { address: IpAddr },
     Ask { target: SocketAddr, duration: Duration },
     Ping { target: IpAddr, count: u16, wait: Duration },
+    Probe { target: IpAddr, duration: Duration },
+    Flood { kind: flood::Flood, gateway: Option<Ipv4Addr> },
     Query { server: SocketAddr, name: String, expected: Ipv4Addr, duration: Duration },
     Program { program: OsString, name: OsString, arguments: Vec<OsString> },
 }
@@ -87,6 +89,8 @@ fn obey(order: &[u8]) -> io::Result<()> {
         Job::Answer { address } => say(&requests::serve(address, say_ports)?),
         Job::Ask { target, duration } => say(&requests::ask(target, duration)?),
         Job::Ping { target, count, wait } => say(&ping::ping(target, count, wait)?),
+        Job::Probe { target, duration } => say(&ping::probe(target, duration)?),
+        Job::Flood { kind, gateway } => say(&flood::flood(kind, gateway, || say(&()))?),
         Job::Query { server, name, expected, duration } => {
             say(&queries::ask(server, &name, expected, duration)?)
         }

@@ -15,8 +15,11 @@
 //! | [`turn`] | the loop: receive, decide, serve, transmit, rest |
 //! | [`serve`] | guests of the gateway, in their order |
 //! | [`worker`] | everything that one worker has to itself |
-//! | [`ports`] [`ready`] | the egress of each port, which ports are ready, and numbers of other descriptors |
+//! | [`ports`] [`ready`] | the egress of each port, and numbers of other descriptors |
+//! | [`share`] | the order in which ports are served |
 //! | [`transmit`] | coalesce, split and send what was decided |
+//! | [`sorter`] | frames by the port they leave by |
+//! | [`floods`] | frames for many, a piece at a time |
 //! | [`uplink`] | the way out: the switch, the translator and the uplinks |
 //! | [`tunnel`] | networks that span hosts: the switch, VXLAN and its sockets |
 //! | [`errand`] | sends of tunnels, and what becomes of refused ones |
@@ -32,6 +35,7 @@
 
 mod desk;
 mod errand;
+mod floods;
 mod flows;
 mod mirror;
 mod names;
@@ -40,6 +44,8 @@ mod ready;
 mod relay;
 mod rest;
 mod serve;
+mod share;
+mod sorter;
 mod speak;
 pub mod stepped;
 mod transmit;

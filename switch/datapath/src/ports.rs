@@ -1,9 +1,9 @@
-//! The egress of every port, and the ports that have something to read.
-
-use std::collections::VecDeque;
+//! The egress of every port.
 
 use vswitch_frame::{Accepts, PortId};
 use vswitch_sys::device::Device;
+
+use crate::share::Shares;
 
 /// The exit of frames for a port.
 #[derive(Debug)]
@@ -21,27 +21,27 @@ pub(crate) enum Egress {
 pub(crate) struct Port {
     pub(crate) device: Device,
     pub(crate) accepts: Accepts,
-    ready: bool,
 }
 
-/// The egress of every port, by identifier, and the queue of those with something to read.
+/// The egress of every port, by identifier, and the order in which those are served that have something to
+/// read, or to be copied.
 ///
-/// Readiness is reported once (edge-triggered), so a port stays in the queue until a read found nothing.
+/// Readiness is reported once (edge-triggered), so a port stays ready until a read found nothing.
 #[derive(Debug)]
 pub(crate) struct Ports {
     table: Vec<Option<Egress>>,
-    ready: VecDeque<PortId>,
+    pub(crate) shares: Shares,
 }
 
 impl Port {
     pub(crate) fn new(device: Device, accepts: Accepts) -> Self {
-        Self { device, accepts, ready: false }
+        Self { device, accepts }
     }
 }
 
 impl Ports {
     pub(crate) fn new() -> Self {
-        Self { table: Vec::new(), ready: VecDeque::with_capacity(PortId::LIMIT) }
+        Self { table: Vec::new(), shares: Shares::new() }
     }
 
     /// Sets the egress of a port; gives back the one it had.
@@ -53,7 +53,7 @@ impl Ports {
     }
 
     pub(crate) fn remove(&mut self, id: PortId) -> Option<Egress> {
-        self.ready.retain(|ready| *ready != id);
+        self.shares.remove(id);
         self.table.get_mut(id.index())?.take()
     }
 
@@ -69,24 +69,10 @@ impl Ports {
         }
     }
 
-    /// Queues a port, unless it is queued already.
+    /// Lets a port wait for its turn, unless it does already.
     pub(crate) fn set_ready(&mut self, id: PortId) {
-        if let Some(port) = self.get_mut(id)
-            && !std::mem::replace(&mut port.ready, true)
-        {
-            self.ready.push_back(id);
+        if self.egress(id).is_some() {
+            self.shares.set_ready(id);
         }
-    }
-
-    /// How many ports are queued.
-    pub(crate) fn ready_count(&self) -> usize {
-        self.ready.len()
-    }
-
-    /// Takes the port that has waited longest out of the queue.
-    pub(crate) fn next_ready(&mut self) -> Option<PortId> {
-        let id = self.ready.pop_front()?;
-        self.get_mut(id)?.ready = false;
-        Some(id)
     }
 }

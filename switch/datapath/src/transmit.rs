@@ -6,21 +6,21 @@
 //! frame handed in goes back to the pool before the call returns.
 
 use vswitch_contract::counters::{Counter, Counters};
-use vswitch_engine::Audience;
 use vswitch_frame::coalesce::Coalescer;
 use vswitch_frame::split::Splitter;
 use vswitch_frame::{Accepts, DropReason, Frame, Pool, PortId};
 use vswitch_sys::packet::Vectors;
 
 use super::ports::{Egress, Port, Ports};
+use super::sorter::Sorter;
 use super::tunnel::Tunnels;
 
 /// The state of transmission from burst to burst.
 #[derive(Debug)]
 pub(crate) struct Transmit {
     coalescer: Coalescer,
+    sorter: Sorter,
     queue: Vec<Frame>,
-    group: Vec<Frame>,
     pieces: Vec<Frame>,
 }
 
@@ -41,7 +41,7 @@ struct Out<'a> {
 
 impl Transmit {
     pub(crate) fn new(coalescer: Coalescer) -> Self {
-        Self { coalescer, queue: Vec::new(), group: Vec::new(), pieces: Vec::new() }
+        Self { coalescer, sorter: Sorter::default(), queue: Vec::new(), pieces: Vec::new() }
     }
 
     pub(crate) fn with<'a>(
@@ -59,10 +59,9 @@ impl Transmit {
 impl Transmission<'_> {
     /// Sends each frame to its port, in order per port.
     pub(crate) fn forward(&mut self, frames: &mut Vec<(PortId, Frame)>) {
-        let Transmit { coalescer, queue, pieces, .. } = &mut *self.state;
-        while let Some((egress, _)) = frames.first() {
-            let egress = *egress;
-            queue.extend(frames.extract_if(.., |(port, _)| *port == egress).map(|(_, frame)| frame));
+        let Transmit { coalescer, queue, pieces, sorter } = &mut *self.state;
+        sorter.sort(frames);
+        while let Some(egress) = sorter.next(queue) {
             match self.ports.egress(egress) {
                 Some(Egress::Device(port)) => {
                     if queue.len() > 1 && port.accepts.takes_any() {
@@ -81,6 +80,12 @@ impl Transmission<'_> {
 
     /// Sends every frame to every target whose MTU it fits.
     pub(crate) fn flood(&mut self, frames: &mut Vec<Frame>, targets: impl Iterator<Item = (PortId, usize)>) {
+        self.copy(frames, targets);
+        frames.drain(..).for_each(|frame| self.out.pool.free(frame));
+    }
+
+    /// Sends every frame to every target whose MTU it fits, and leaves the frames where they are.
+    pub(crate) fn copy(&mut self, frames: &mut [Frame], targets: impl Iterator<Item = (PortId, usize)>) {
         if frames.is_empty() {
             return;
         }
@@ -97,24 +102,6 @@ impl Transmission<'_> {
                     Some(Egress::Relay) | None => {}
                 }
             }
-        }
-        frames.drain(..).for_each(|frame| self.out.pool.free(frame));
-    }
-}
-
-impl Transmission<'_> {
-    /// Sends every frame to the targets of its audience whose MTU it fits, in order per audience.
-    pub(crate) fn multicast<T: Iterator<Item = (PortId, usize)>>(
-        &mut self,
-        frames: &mut Vec<(Audience, Frame)>,
-        targets: impl Fn(Audience) -> T,
-    ) {
-        while let Some((audience, _)) = frames.first() {
-            let audience = *audience;
-            let mut group = std::mem::take(&mut self.state.group);
-            group.extend(frames.extract_if(.., |(other, _)| *other == audience).map(|(_, frame)| frame));
-            self.flood(&mut group, targets(audience));
-            self.state.group = group;
         }
     }
 }

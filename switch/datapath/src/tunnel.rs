@@ -296,7 +296,7 @@ impl Tunnels {
         let Some(port) = switch.port(ingress) else { return };
         let Some(spec) = self.specs.get(&port.network).filter(|spec| spec.port != ingress) else { return };
         let Some(tunnel) = self.table.get(spec.vni) else { return };
-        if !switch.flood_targets(ingress).any(|(target, _)| target == spec.port) {
+        if !switch.reaches(ingress, spec.port) {
             return;
         }
         let reply = &mut self.reply;

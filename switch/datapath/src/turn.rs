@@ -21,6 +21,7 @@ use vswitch_sys::device::{Budget, Left};
 use vswitch_sys::poll::Poller;
 
 use crate::desk::memory::Desk;
+use crate::floods;
 use crate::mirror;
 use crate::names::Resolver;
 use crate::ready::{CHANNEL, LISTENER, RESOLVER, TUNNEL_SOCKET};
@@ -33,9 +34,12 @@ use crate::worker::Worker;
 /// second-level cache while they are copied in and out.
 const BUDGET: Budget = Budget { frames: 1024, bytes: 256 * 1024 };
 
-/// Slots of the pool: one burst, frames that the gateway makes over it, frames held on the way out, the
-/// pieces of the super-frame that is being split, and the frame being received.
-const SLOTS: usize = BUDGET.frames + FRAMES_MADE_MAX + HELD_MAX + vswitch_frame::split::PIECES_MAX + 1;
+/// Slots of the pool: one burst, frames that the gateway makes over it, frames held on the way out and for
+/// copying, the pieces of the super-frame that is being split, and the frame being received.
+const SLOTS: usize =
+    BUDGET.frames + FRAMES_MADE_MAX + HELD_MAX + floods::HELD_MAX + vswitch_frame::split::PIECES_MAX + 1;
+/// How long ports are served before everything else has its turn.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Everything the loop works on.
 #[derive(Debug)]
@@ -106,30 +110,50 @@ impl Datapath {
         worked
     }
 
-    /// Lets every port that is ready give one burst; says whether there was any frame. Until control has told
+    /// Lets the ports that are ready give bursts, in the order of their [shares](crate::share), as many as there
+    /// are ports, for no longer than [`TURN`]; says whether there was any frame. Until control has told
     /// everything none does: the kernel's queues hold what comes.
     fn turn(&mut self, now: Instant) -> bool {
         if !self.desk.has_begun() {
             return false;
         }
-        let mut worked = false;
-        for _ in 0..self.worker.ports.ready_count() {
-            let Some(ingress) = self.worker.ports.next_ready() else { break };
-            worked |= self.turn_of(ingress, now);
-        }
         if self.tunnels.is_ready() {
-            worked |= self.turn_of_tunnels(now);
+            self.worker.ports.set_ready(TUNNELS);
+        }
+        // Whoever turns says what time it is; how long bursts take is measured.
+        let began = clock::now();
+        let (mut worked, mut at) = (false, now);
+        for _ in 0..self.worker.ports.shares.ready_count() {
+            let Some(ingress) = self.worker.ports.shares.next_ready(at) else { break };
+            let received = self.turn_of(ingress, at);
+            worked |= received > 0;
+            let since = std::mem::replace(&mut at, now + clock::now().since(began));
+            self.worker.ports.shares.charge(ingress, at.since(since), received);
+            if at.since(now) >= TURN {
+                break;
+            }
         }
         worked
     }
 
-    /// Moves one burst of one port from its descriptor to those of its receivers.
-    fn turn_of(&mut self, ingress: PortId, now: Instant) -> bool {
+    /// Moves one burst of one port from its descriptor to those of its receivers, or goes on with the last. Says
+    /// how many frames it received.
+    fn turn_of(&mut self, ingress: PortId, now: Instant) -> usize {
+        if self.worker.floods.has(ingress) {
+            self.copy(ingress);
+            // Whatever has come meanwhile was reported once.
+            self.worker.ports.set_ready(ingress);
+            return 0;
+        }
+        if ingress == TUNNELS {
+            return self.turn_of_tunnels(now);
+        }
         let Worker { ports, vectors, pool, burst, .. } = &mut self.worker;
-        let Some(port) = ports.get_mut(ingress) else { return false };
+        let frames = ports.shares.frames(ingress, now, BUDGET.frames);
+        let Some(port) = ports.get_mut(ingress) else { return 0 };
 
         // 1 receive
-        let left = port.device.receive(vectors, BUDGET, pool, burst);
+        let left = port.device.receive(vectors, Budget { frames, ..BUDGET }, pool, burst);
         let received = burst.len();
         self.pass_on(ingress, now);
         match left {
@@ -139,7 +163,7 @@ impl Datapath {
             Left::Gone if is_uplink(ingress) => {}
             Left::Gone => self.counters.add(ingress, Counter::Gone, 1),
         }
-        received > 0
+        received
     }
 
     /// Does every part of a turn but the first with the burst that a port has received.
@@ -164,15 +188,23 @@ impl Datapath {
 
         // 4 drop, 5 transmit
         self.send_to_one();
-        let (mut to, verdicts) = self.worker.transmission(&mut self.tunnels, &self.counters);
-        to.flood(&mut verdicts.flood, self.switch.flood_targets(ingress));
-        to.multicast(&mut verdicts.multicast, |audience| self.switch.multicast_targets(ingress, audience));
+        let Worker { floods, verdicts, .. } = &mut self.worker;
+        floods.append(ingress, verdicts);
+        self.copy(ingress);
+    }
+
+    /// Makes copies of what a port has for many.
+    fn copy(&mut self, ingress: PortId) {
+        if self.worker.floods.has(ingress) {
+            self.worker.copy(ingress, &self.switch, &mut self.tunnels, &self.counters);
+        }
         self.check_slots();
     }
 
-    /// Moves a burst of the tunnels' socket: frames of one tunnel after the other, in the order they came.
-    fn turn_of_tunnels(&mut self, now: Instant) -> bool {
-        let Some((count, mut inbox)) = self.tunnels.receive() else { return false };
+    /// Moves a burst of the tunnels' socket: frames of one tunnel after the other, in the order they came. Says
+    /// how many messages they came in.
+    fn turn_of_tunnels(&mut self, now: Instant) -> usize {
+        let Some((count, mut inbox)) = self.tunnels.receive() else { return 0 };
         let mut ingress = TUNNELS;
         let mut bytes = 0;
         let mut first = 0;
@@ -197,7 +229,7 @@ impl Datapath {
         }
         self.pass_on(ingress, now);
         self.tunnels.give_back(inbox);
-        count > 0
+        count
     }
 
     /// Counts what came through tunnels and was no frame of theirs.
@@ -245,7 +277,11 @@ impl Datapath {
 
     /// Frames that are held; zero in release builds, where nobody checks.
     fn held_for_check(&self) -> usize {
-        if cfg!(debug_assertions) { self.uplinks.held(&self.nat) + self.relays.held() } else { 0 }
+        if cfg!(debug_assertions) {
+            self.uplinks.held(&self.nat) + self.relays.held() + self.worker.floods.held()
+        } else {
+            0
+        }
     }
 
     fn check_slots(&self) {
@@ -287,7 +323,7 @@ impl Datapath {
 
     /// 6 rest: spins or sleeps until something is ready, and notes what is.
     fn look(&mut self, worked: bool, now: Instant) -> io::Result<()> {
-        let pressing = self.worker.ports.ready_count() > 0
+        let pressing = self.worker.ports.shares.ready_count() > 0
             || self.tunnels.is_ready()
             || self.orders_waiting
             || self.relays.is_pressed(now);

@@ -232,6 +232,13 @@ impl Switch {
         self.ports.flood_targets(ingress)
     }
 
+    /// Whether a flooded frame of a port goes to another: one of [`flood_targets`](Self::flood_targets).
+    pub fn reaches(&self, ingress: PortId, other: PortId) -> bool {
+        let (from, to) = (self.ports.get(ingress), self.ports.get(other));
+        let both = from.zip(to).filter(|(from, to)| ingress != other && from.network == to.network);
+        both.is_some_and(|(from, to)| !to.is_apart_from(from))
+    }
+
     /// The forwarding table of a network, in no order.
     pub fn table(&self, network: NetworkId) -> impl Iterator<Item = Entry> {
         self.table.entries(network)

@@ -60,6 +60,8 @@ drop_reasons! {
     Isolated = "isolated",
     /// Nobody to flood to: no other port of the network may receive it.
     NoReceiver = "no-receiver",
+    /// Sent to many while as much of its port's waits to be copied as may.
+    FloodLimit = "flood-limit",
     /// An ARP packet for the gateway that is cut short or is not about IPv4 over Ethernet.
     MalformedArp = "malformed-arp",
     /// An ICMP or ICMPv6 message for the gateway that is cut short or breaks a rule of its kind.

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
 use vswitch_contract::names::NUMBER_BYTES;
 use vswitch_contract::names::message::{self, Query, Rcode};
 use vswitch_sys::clock;
@@ -35,6 +36,10 @@ use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
 
 use crate::resolver::cache::Cache;
 use crate::resolver::servers::Servers;
+
+/// Questions of one datapath that are worked on at once: as many as it keeps askers for. One that has more is
+/// told that the server failed.
+pub const QUESTIONS_MAX: usize = 1024;
 
 /// The resolver. Clones are the same.
 #[derive(Clone, Debug)]
@@ -66,18 +71,27 @@ impl Resolver {
     /// When the runtime cannot wait for the channel.
     pub fn serve(&self, channel: Channel) -> io::Result<()> {
         let channel = Arc::new(channel.into_async()?);
-        tokio::spawn(self.clone().receive(channel));
+        tokio::spawn(self.clone().receive(channel, Arc::new(Semaphore::new(QUESTIONS_MAX))));
         Ok(())
     }
 
-    async fn receive(self, channel: Arc<AsyncFd<Channel>>) {
+    /// Works on as many questions at once as there are places.
+    async fn receive(self, channel: Arc<AsyncFd<Channel>>, places: Arc<Semaphore>) {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         while let Ok(mut guard) = channel.readable().await {
             match channel.get_ref().receive(&mut buffer) {
                 Ok(Some((length, _))) => {
-                    let (resolver, channel) = (self.clone(), Arc::clone(&channel));
-                    // The datapath limits how many it has in flight.
-                    tokio::spawn(resolver.answer(channel, buffer[..length].to_vec()));
+                    let asked = &buffer[..length];
+                    // The datapath limits how many it has in flight, as long as it is what it was.
+                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                        refuse(&channel, asked);
+                        continue;
+                    };
+                    let (resolver, channel, asked) = (self.clone(), Arc::clone(&channel), asked.to_vec());
+                    tokio::spawn(async move {
+                        resolver.answer(channel, asked).await;
+                        drop(place);
+                    });
                 }
                 Ok(None) => guard.clear_ready(),
                 Err(_) => return,
@@ -112,15 +126,25 @@ impl Resolver {
                 break;
             }
         }
-        let mut answer = answer.unwrap_or_else(|| {
-            let mut failure = Vec::new();
-            message::empty(&query, Rcode::ServerFailure, &mut failure);
-            failure
-        });
+        let mut answer = answer.unwrap_or_else(|| failure(&query));
         message::set_id(&mut answer, query.id);
         lock(&self.shared.cache).keep(question, &query, &answer, clock::now());
         Some(answer)
     }
+}
+
+/// Answers a question by a server failure, at once.
+fn refuse(channel: &AsyncFd<Channel>, asked: &[u8]) {
+    let (number, question) = asked.split_at(asked.len().min(NUMBER_BYTES));
+    if let Ok(query) = Query::parse(question) {
+        let _ = channel.get_ref().send(&[number, &failure(&query)].concat(), &[]);
+    }
+}
+
+fn failure(query: &Query<'_>) -> Vec<u8> {
+    let mut failure = Vec::new();
+    message::empty(query, Rcode::ServerFailure, &mut failure);
+    failure
 }
 
 /// Locks for a moment that nothing waits in; what a panic left is as good as before.

@@ -213,3 +213,36 @@ fn the_cache_keeps_within_its_limit() {
     });
     assert_eq!(held.count(), 1024);
 }
+
+#[tokio::test]
+async fn a_datapath_that_asks_without_end_is_refused() {
+    const PLACES: usize = 4;
+    let silent = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    let local = silent.local_addr().expect("bound");
+    let resolver = Resolver::with_port(PathBuf::new(), local.port());
+    *lock(&resolver.shared.servers) = Servers::fixed(vec![local.ip()]);
+    let (datapath, channel) = Channel::pair().expect("a pair");
+    let channel = Arc::new(channel.into_async().expect("a runtime"));
+    tokio::spawn(resolver.receive(channel, Arc::new(Semaphore::new(PLACES))));
+    let datapath = datapath.into_async().expect("a runtime");
+    let numbers = 0..PLACES as u64 + 3;
+    for number in numbers.clone() {
+        let asked = [&number.to_be_bytes()[..], &question("example.com", 7)].concat();
+        datapath.get_ref().send(&asked, &[]).expect("sent");
+    }
+    // The server is silent for longer than it takes to refuse.
+    let mut refused = Vec::new();
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    while refused.len() < 3 {
+        let mut guard = datapath.readable().await.expect("open");
+        match datapath.get_ref().receive(&mut buffer).expect("open") {
+            None => guard.clear_ready(),
+            Some((length, _)) => {
+                let (number, answer) = buffer[..length].split_at(NUMBER_BYTES);
+                assert_eq!(told(answer), (7, RCODE::ServerFailure, 0));
+                refused.push(u64::from_be_bytes(number.try_into().expect("a number")));
+            }
+        }
+    }
+    assert_eq!(refused, numbers.skip(PLACES).collect::<Vec<_>>());
+}

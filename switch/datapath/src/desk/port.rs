@@ -125,6 +125,7 @@ impl Datapath {
     /// Closes a port's descriptor. Control has a duplicate, so it must leave the poller first.
     pub(super) fn close(&mut self, id: PortId) {
         self.resolver.forget_port(id);
+        self.worker.floods.forget(id, &mut self.worker.pool);
         if let Some(Egress::Device(port)) = self.worker.ports.remove(id) {
             let _ = self.poller.remove(port.device.as_fd());
         }

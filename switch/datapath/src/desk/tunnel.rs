@@ -81,6 +81,7 @@ impl Datapath {
     pub(super) fn remove_tunnel(&mut self, network: NetworkId) {
         if let Some(port) = self.tunnels.remove(network) {
             self.switch.remove_port(port);
+            self.worker.floods.forget(port, &mut self.worker.pool);
             self.worker.ports.remove(port);
         }
     }

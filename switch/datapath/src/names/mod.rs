@@ -122,7 +122,7 @@ impl Resolver {
         let asker = Asker::Datagram { ingress: origin.ingress, asked, road };
         let is_one = frame.offload.gso.is_none();
         for question in questions(frame) {
-            if !self.resolve(origin, question, road, asker) {
+            if self.resolve(origin, question, road, asker) != Resolution::Answered {
                 continue;
             }
             if is_one {
@@ -136,20 +136,16 @@ impl Resolver {
         Some(DropReason::Consumed)
     }
 
-    /// Answers a question into `self.answer`, or asks control; says whether there is an answer now.
-    fn resolve(&mut self, origin: Origin<'_>, question: &[u8], road: Road, asker: Asker) -> bool {
+    /// Answers a question into `self.answer`, or asks control; says which.
+    fn resolve(&mut self, origin: Origin<'_>, question: &[u8], road: Road, asker: Asker) -> Resolution {
         self.chance = self.chance.wrapping_add(1);
         let Origin { switch, ingress, now } = origin;
         match switch.resolve(ingress, question, road, self.chance, &mut self.answer) {
-            Resolution::Answered => true,
-            Resolution::Ignored => false,
-            Resolution::Forward => {
-                let refused = !self.upstream.ask(question, asker, now);
-                if refused {
-                    fail(question, &mut self.answer);
-                }
-                refused
+            Resolution::Forward if !self.upstream.ask(question, asker, now) => {
+                fail(question, &mut self.answer);
+                Resolution::Answered
             }
+            other @ (Resolution::Answered | Resolution::Ignored | Resolution::Forward) => other,
         }
     }
 
@@ -177,8 +173,10 @@ impl Resolver {
         while let Some((connection, question)) = self.asked.pop() {
             let asker = Asker::Stream(connection);
             let origin = Origin { switch, ingress: connection.port, now };
-            if self.resolve(origin, &question, Road::Stream, asker) {
-                self.streams.answer(connection, &self.answer);
+            match self.resolve(origin, &question, Road::Stream, asker) {
+                Resolution::Answered => self.streams.answer(connection, &self.answer),
+                Resolution::Ignored => self.streams.reset(connection),
+                Resolution::Forward => {}
             }
         }
         self.streams.send(now, pool, &mut self.scratch, forward);

@@ -9,8 +9,10 @@
 //!
 //! | limit | at the limit |
 //! |---|---|
-//! | [`CONNECTIONS_MAX`] in all, [`CONNECTIONS_PER_PORT_MAX`] of a port | refused by a reset |
-//! | [`IDLE`] without a message | closed |
+//! | [`CONNECTIONS_PER_PORT_MAX`] of a port | its oldest is reset |
+//! | [`CONNECTIONS_MAX`] in all | the oldest of the port that has most is reset, or the new one refused if no port has more than its own |
+//! | [`IDLE`] without a whole message, however much of one came | reset |
+//! | a message that is no question | reset |
 //! | [`QUESTION_BYTES_MAX`] for a question | reset |
 //! | [`PIPELINED_MAX`] questions without an answer | nothing more is read until one is answered |
 //! | [`PACKETS_MAX`] received packets in a turn | dropped; TCP sends them again |
@@ -91,8 +93,8 @@ impl Streams {
         }
         let packet = &bytes[headers.network_offset()..headers.end_offset()];
         let gateway = destination(packet).ok_or(DropReason::NotServed)?;
-        let of_port = self.connections_of(port);
-        let room = self.connections() < CONNECTIONS_MAX && of_port < CONNECTIONS_PER_PORT_MAX;
+        let first_of_connection = is_first(&bytes[headers.transport_offset()..]);
+        let room = first_of_connection && self.make_room(port, now);
         self.next += 1;
         let (number, seed) = (self.next, self.seed.wrapping_add(self.next));
         let stack = self
@@ -103,8 +105,7 @@ impl Streams {
         if stack.queue.received.len() >= PACKETS_MAX {
             return Err(DropReason::TxFull);
         }
-        let first_of_connection = is_first(&bytes[headers.transport_offset()..]);
-        if first_of_connection && room {
+        if room {
             stack.listen(number, now);
         }
         stack.queue.received.push_back(packet.to_vec());
@@ -112,12 +113,39 @@ impl Streams {
         Ok(())
     }
 
-    fn connections(&self) -> usize {
-        self.stacks.values().map(|stack| stack.talks.len()).sum()
+    /// Makes room for a connection of a port; says whether there is any.
+    fn make_room(&mut self, port: PortId, now: Instant) -> bool {
+        let mut counts: BTreeMap<PortId, usize> = BTreeMap::new();
+        for ((of, _), stack) in &self.stacks {
+            *counts.entry(*of).or_default() += stack.open().count();
+        }
+        let own = counts.get(&port).copied().unwrap_or(0);
+        let most = counts.iter().max_by_key(|(_, count)| **count);
+        let loser = if own >= CONNECTIONS_PER_PORT_MAX {
+            Some(port)
+        } else if counts.values().sum::<usize>() < CONNECTIONS_MAX {
+            return true;
+        } else {
+            most.filter(|(_, count)| **count > own).map(|(port, _)| *port)
+        };
+        let of_loser = self.stacks.iter_mut().filter(|((of, _), _)| Some(*of) == loser);
+        let stacks = of_loser.filter(|(_, stack)| stack.open().next().is_some());
+        let oldest = stacks.min_by_key(|(_, stack)| stack.open().map(|talk| talk.number).min());
+        let reset = oldest.and_then(|(_, stack)| {
+            let number = stack.open().map(|talk| talk.number).min()?;
+            stack.due = Some(now);
+            stack.reset(number);
+            Some(())
+        });
+        reset.is_some()
     }
 
-    fn connections_of(&self, port: PortId) -> usize {
-        self.stacks.iter().filter(|((of, _), _)| *of == port).map(|(_, stack)| stack.talks.len()).sum()
+    /// Resets a connection, if it is still there.
+    pub(super) fn reset(&mut self, connection: Connection) {
+        if let Some(stack) = self.stacks.get_mut(&(connection.port, connection.gateway)) {
+            stack.due = Some(Instant::ZERO);
+            stack.reset(connection.number);
+        }
     }
 
     /// Does what is due and appends the questions that came in.
@@ -192,6 +220,20 @@ impl Stack {
         }
     }
 
+    /// Connections that are not over.
+    fn open(&self) -> impl Iterator<Item = &Talk> {
+        self.talks
+            .iter()
+            .filter(|talk| self.sockets.get::<tcp::Socket<'_>>(talk.handle).state() != tcp::State::Closed)
+    }
+
+    /// Ends a connection at once. It is over with the next turn, when the reset has been sent.
+    fn reset(&mut self, number: u64) {
+        if let Some(talk) = self.talks.iter().find(|talk| talk.number == number) {
+            self.sockets.get_mut::<tcp::Socket<'_>>(talk.handle).abort();
+        }
+    }
+
     /// Makes a socket for the connection that is about to begin.
     fn listen(&mut self, number: u64, now: Instant) {
         let (receive, send) = (vec![0; RECEIVE_BYTES], vec![0; SEND_BYTES]);
@@ -211,9 +253,10 @@ impl Stack {
         self.interface.poll(tcp_instant(now), &mut self.queue, &mut self.sockets);
         for talk in &mut self.talks {
             let socket = self.sockets.get_mut::<tcp::Socket<'_>>(talk.handle);
-            talk.read(socket, now);
+            talk.read(socket);
             while let Some(question) = talk.next_question() {
                 talk.waiting += 1;
+                talk.active_at = now;
                 asked(talk.number, question);
             }
             if talk.is_too_long() || talk.idle_at().is_some_and(|at| at <= now) {
@@ -295,13 +338,12 @@ impl std::fmt::Debug for Stack {
 
 impl Talk {
     /// Takes what the socket received, unless there is enough to do.
-    fn read(&mut self, socket: &mut tcp::Socket<'_>, now: Instant) {
+    fn read(&mut self, socket: &mut tcp::Socket<'_>) {
         let mut part = [0; RECEIVE_BYTES];
         while self.has_room()
             && let Ok(length @ 1..) = socket.recv_slice(&mut part)
         {
             self.inbox.extend(&part[..length]);
-            self.active_at = now;
         }
     }
 
@@ -333,7 +375,9 @@ impl Talk {
             && let Ok(length @ 1..) = socket.send_slice(part)
         {
             self.outbox.drain(..length);
-            self.active_at = now;
+            if self.outbox.is_empty() {
+                self.active_at = now;
+            }
         }
     }
 }

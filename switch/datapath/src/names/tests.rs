@@ -310,3 +310,81 @@ fn connections_have_limits() {
     assert_eq!(open(&mut client), 0);
     assert_eq!(bench.resolver.poll_at(), None);
 }
+
+#[test]
+fn the_oldest_connection_of_a_port_makes_room_for_its_newest() {
+    let mut bench = Bench::new();
+    let mut client = Client::new(bench.now);
+    let mut handles = Vec::new();
+    for port in 4000..4020 {
+        handles.push(client.connect(port));
+        client.settle(&mut bench);
+    }
+    let states = handles.iter().map(|handle| client.socket(*handle).state() == tcp::State::Established);
+    let open: Vec<bool> = states.collect();
+    assert_eq!(open, [[false; 4].as_slice(), &[true; 16]].concat());
+}
+
+#[test]
+fn a_message_that_is_no_question_ends_its_connection() {
+    let mut bench = Bench::new();
+    let mut client = Client::new(bench.now);
+    let handle = client.connect(4000);
+    client.settle(&mut bench);
+    client.socket(handle).send_slice(&framed(&question("db")[..9])).expect("room");
+    client.settle(&mut bench);
+    client.settle(&mut bench);
+    assert_eq!(client.socket(handle).state(), tcp::State::Closed);
+    assert_eq!(bench.resolver.poll_at(), None);
+}
+
+#[test]
+fn a_question_that_never_ends_is_not_waited_for() {
+    let mut bench = Bench::new();
+    let mut client = Client::new(bench.now);
+    let handle = client.connect(4000);
+    client.settle(&mut bench);
+    for byte in framed(&question("db")).into_iter().take(6) {
+        client.socket(handle).send_slice(&[byte]).unwrap_or(0);
+        client.settle(&mut bench);
+        bench.now = bench.now + Duration::from_secs(3);
+        client.settle(&mut bench);
+    }
+    assert_eq!(client.socket(handle).state(), tcp::State::Closed);
+    assert_eq!(bench.resolver.poll_at(), None);
+}
+
+#[test]
+fn a_port_that_asks_much_leaves_connections_to_others() {
+    let mut streams = stream::Streams::new(7);
+    let bench = Bench::new();
+    let mut pool = Pool::new(SLOTS);
+    let now = bench.now;
+    let mut begin = |port: u16, from: u16| {
+        let mut client = Client::new(now);
+        client.connect(from);
+        client.interface.poll(tcp_instant(now), &mut client.queue, &mut client.sockets);
+        let packet = client.queue.sent.pop().expect("its first segment");
+        let mut frame = pool.take().expect("a slot");
+        frame.fill(&[&GATEWAY_MAC.0[..], &CLIENT_MAC.0, &ethertype::IPV4.to_be_bytes(), &packet].concat());
+        frame.parse().expect("well-formed");
+        let origin = Origin { switch: &bench.switch, ingress: PortId(port), now };
+        streams.take(origin, &frame).expect("taken");
+        pool.free(frame);
+        let mut forward = Vec::new();
+        streams.receive(now, &mut Vec::new());
+        streams.send(now, &mut pool, &mut Vec::new(), &mut forward);
+        // A SYN with an ACK, or a reset.
+        const SYN: u8 = 0x02;
+        let answers = forward.into_iter().map(|(to, frame)| {
+            let accepted = to == PortId(port) && frame.bytes()[47] & SYN != 0;
+            pool.free(frame);
+            accepted
+        });
+        answers.fold(false, |any, accepted| any | accepted)
+    };
+    for port in 0..4 {
+        assert!((4000..4016).all(|from| begin(port, from)));
+    }
+    assert!((4..20).all(|port| begin(port, 4000)), "each finds room");
+}

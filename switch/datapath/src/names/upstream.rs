@@ -15,7 +15,8 @@ use vswitch_sys::seqpacket::{Channel, MESSAGE_BYTES_MAX};
 
 use super::connection::Connection;
 
-/// Questions in flight at once; one more is answered by a server failure.
+/// Questions in flight at once. One more takes the place of the oldest of the port that has most, if that has
+/// more than its own; either is answered by a server failure.
 pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 /// Of these, questions of one port, so that no container takes the room of all.
 const IN_FLIGHT_PER_PORT_MAX: usize = 256;
@@ -59,6 +60,8 @@ pub(super) struct Upstream {
     /// Questions by number: the order they were asked in, which is that of their deadlines.
     waiting: BTreeMap<u64, Waiting>,
     per_port: BTreeMap<PortId, usize>,
+    /// Questions that lost their place.
+    displaced: Vec<Waiting>,
     buffer: Vec<u8>,
 }
 
@@ -81,8 +84,10 @@ impl Upstream {
     pub(super) fn ask(&mut self, question: &[u8], asker: Asker, now: Instant) -> bool {
         let port = asker.port();
         let of_port = self.per_port.get(&port).copied().unwrap_or(0);
-        let is_full = self.waiting.len() >= IN_FLIGHT_MAX || of_port >= IN_FLIGHT_PER_PORT_MAX;
-        if is_full || question.len() > QUESTION_BYTES_MAX {
+        if of_port >= IN_FLIGHT_PER_PORT_MAX || question.len() > QUESTION_BYTES_MAX {
+            return false;
+        }
+        if self.waiting.len() >= IN_FLIGHT_MAX && !self.displace(of_port) {
             return false;
         }
         let Some(channel) = &self.channel else { return false };
@@ -97,9 +102,22 @@ impl Upstream {
         true
     }
 
+    /// Takes the place of the oldest question of the port that has most, if that is more than `own`.
+    fn displace(&mut self, own: usize) -> bool {
+        let most = self.per_port.iter().max_by_key(|(_, count)| **count);
+        let Some((port, _)) = most.filter(|(_, count)| **count > own + 1) else { return false };
+        let oldest = self.waiting.iter().find(|(_, waiting)| waiting.asker.port() == *port);
+        let displaced = oldest.map(|(number, _)| *number).and_then(|number| self.remove(number));
+        self.displaced.extend(displaced);
+        true
+    }
+
     /// The next question that is over: with its answer in `answer`, or without one because it took too
     /// long, was answered by something else, or there is nobody left to answer.
     pub(super) fn next_answer(&mut self, now: Instant, answer: &mut Vec<u8>) -> Option<(Waiting, bool)> {
+        if let Some(displaced) = self.displaced.pop() {
+            return Some((displaced, false));
+        }
         while let Some(length) = self.receive() {
             let (number, message) = self.buffer[..length].split_at(length.min(NUMBER_BYTES));
             let number = <[u8; NUMBER_BYTES]>::try_from(number).map(u64::from_be_bytes);
@@ -149,13 +167,14 @@ impl Upstream {
     }
 
     pub(super) fn forget_port(&mut self, port: PortId) {
+        self.displaced.retain(|waiting| waiting.asker.port() != port);
         if self.per_port.remove(&port).is_some() {
             self.waiting.retain(|_, waiting| waiting.asker.port() != port);
         }
     }
 
     pub(super) fn poll_at(&self) -> Option<Instant> {
-        if self.ready && self.channel.is_some() {
+        if self.ready && self.channel.is_some() || !self.displaced.is_empty() {
             return Some(Instant::ZERO);
         }
         self.waiting.first_key_value().map(|(_, waiting)| waiting.deadline)
@@ -220,15 +239,30 @@ mod tests {
     fn there_is_a_limit_for_a_port_and_for_all() {
         let (mut upstream, control) = connected();
         let mut taken = 0;
-        for port in 0..6 {
+        let ask = |upstream: &mut Upstream, port| {
+            let taken = upstream.ask(QUESTION, asker(port), NOW);
+            let _ = control.receive(&mut [0; 100]);
+            taken
+        };
+        for port in 0..4 {
             for _ in 0..=IN_FLIGHT_PER_PORT_MAX {
-                taken += usize::from(upstream.ask(QUESTION, asker(port), NOW));
-                let _ = control.receive(&mut [0; 100]);
+                taken += usize::from(ask(&mut upstream, port));
             }
-            assert_eq!(taken, (IN_FLIGHT_PER_PORT_MAX * (usize::from(port) + 1)).min(IN_FLIGHT_MAX));
+            assert_eq!(taken, IN_FLIGHT_PER_PORT_MAX * (usize::from(port) + 1));
         }
+        assert_eq!(taken, IN_FLIGHT_MAX);
+        // Others come, until all have as many.
+        for port in 4..8 {
+            while ask(&mut upstream, port) {
+                let (lost, answered) = upstream.next_answer(NOW, &mut Vec::new()).expect("one is displaced");
+                assert!(lost.asker.port().0 < 8 && !answered);
+                assert_eq!(upstream.waiting.len(), IN_FLIGHT_MAX);
+            }
+        }
+        let counts: Vec<usize> = upstream.per_port.values().copied().collect();
+        assert!(counts.iter().all(|count| count.abs_diff(IN_FLIGHT_MAX / 8) <= 1), "{counts:?}");
         upstream.forget_port(PortId(1));
-        assert!(upstream.ask(QUESTION, asker(5), NOW));
+        assert!(ask(&mut upstream, 5));
     }
 
     #[test]

@@ -3,13 +3,21 @@
 //!
 //! # Theory of operation
 //! The host's stack has its own table, which is not ours to read here. A next hop is asked for when the first
-//! packet goes there; packets wait meanwhile, a few. An answer is believed only if it was asked for. A known
-//! address is asked for again once it is old and still used, and given up if nobody answers.
+//! packet goes there; packets wait meanwhile, a few. A known address is asked for again once it is old and
+//! still used: itself first, then everybody. It is given up if nobody answers.
 //!
-//! | state | a packet for it | when time passes |
-//! |---|---|---|
-//! | asked | waits, or is dropped if too many do | asked again, then forgotten; what waits is dropped |
-//! | known | goes; if it is old, the neighbour is asked again | forgotten once it is much too old and a place is needed |
+//! | state | a packet for it | an answer | when time passes |
+//! |---|---|---|---|
+//! | asked | waits, or is dropped if too many do | is believed: known | asked again, then forgotten; what waits is dropped |
+//! | known | goes; if it is old or doubted, the neighbour is asked again | is believed within [`RETRY`] of a question; otherwise another address raises doubt, no more | forgotten once it is much too old and a place is needed |
+//!
+//! Shares: absent neighbours cost who asks for them, and nobody else.
+//!
+//! | of | may have |
+//! |---|---|
+//! | a next hop | [`WAITING_PER_HOP_MAX`] packets that wait |
+//! | a port | [`WAITING_PER_PORT_MAX`] of them, and [`NEIGHBOURS_PER_PORT_MAX`] neighbours that it asked for first: its oldest goes |
+//! | routers | the last [`WAITING_FOR_ROUTERS`] of them, and their places in the table |
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,8 +29,16 @@ use vswitch_frame::{Frame, Instant, Mac, PortId};
 
 /// Packets that wait for answers at once.
 pub(super) const WAITING_MAX: usize = 64;
+/// Of these, packets to one next hop.
+const WAITING_PER_HOP_MAX: usize = 8;
+/// Packets that wait of one port: two absent neighbours' worth.
+const WAITING_PER_PORT_MAX: usize = 16;
+/// Packets for which there is room only if a router is their next hop.
+const WAITING_FOR_ROUTERS: usize = 16;
 /// Neighbours known or asked for at once.
 const NEIGHBOURS_MAX: usize = 1024;
+/// Of these, neighbours that one port was the first to need.
+const NEIGHBOURS_PER_PORT_MAX: usize = 256;
 /// The time between two questions for one neighbour (RFC 4861, 10: `RETRANS_TIMER`).
 const RETRY: Duration = Duration::from_secs(1);
 /// Questions without an answer after which a neighbour is given up (RFC 4861, 10: `MAX_MULTICAST_SOLICIT`).
@@ -41,9 +57,27 @@ pub(super) struct Own {
 }
 
 #[derive(Debug)]
-enum Neighbour {
-    Asked { at: Instant, tries: u8, waiting: Vec<(PortId, Frame)> },
-    Known { mac: Mac, told: Instant, asked: Instant },
+struct Neighbour {
+    /// The port that needed it first; `None` for a router, which all need.
+    owner: Option<PortId>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Asked {
+        at: Instant,
+        tries: u8,
+        waiting: Vec<(PortId, Frame)>,
+    },
+    Known {
+        mac: Mac,
+        told: Instant,
+        /// The last question since then.
+        asked: Option<Instant>,
+        /// Somebody else has claimed the address, unasked.
+        doubted: bool,
+    },
 }
 
 /// The next step of a packet.
@@ -63,7 +97,8 @@ pub(super) struct Neighbours {
     own: Own,
     table: BTreeMap<IpAddr, Neighbour>,
     waiting: usize,
-    questions: Vec<IpAddr>,
+    /// Each with the address that it goes to.
+    questions: Vec<(IpAddr, Mac)>,
     wake: Option<Instant>,
 }
 
@@ -76,7 +111,7 @@ impl Neighbours {
         }
         let table = std::mem::take(self).table;
         self.own = own;
-        table.into_values().flat_map(Neighbour::into_waiting).collect()
+        table.into_values().flat_map(|neighbour| neighbour.state.into_waiting()).collect()
     }
 
     /// How many packets wait.
@@ -86,40 +121,72 @@ impl Neighbours {
 
     /// Finds the address for a packet that came in at a port.
     pub(super) fn find(&mut self, hop: IpAddr, port: PortId, frame: Frame, now: Instant) -> Next {
-        match self.table.get_mut(&hop) {
-            Some(Neighbour::Known { mac, told, asked }) if now.since(*told) < STALE => {
-                if now.since(*told) >= OLD && now.since(*asked) >= RETRY {
-                    *asked = now;
-                    self.questions.push(hop);
-                }
-                return Next::Go(*mac, frame);
+        let is_router = super::target(&frame) != Some(hop);
+        if let Some(Neighbour { owner, state: State::Known { mac, told, asked, doubted } }) =
+            self.table.get_mut(&hop)
+            && now.since(*told) < STALE
+        {
+            if is_router {
+                *owner = None;
             }
-            Some(Neighbour::Asked { waiting, .. }) if self.waiting < WAITING_MAX => {
-                waiting.push((port, frame));
+            let is_due = asked.is_none_or(|asked| now.since(asked) >= RETRY);
+            if (*doubted || now.since(*told) >= OLD) && is_due {
+                let to = if asked.is_none() { *mac } else { Mac::BROADCAST };
+                *asked = Some(now);
+                self.questions.push((hop, to));
             }
-            Some(Neighbour::Asked { .. }) => return Next::Full(frame),
-            Some(Neighbour::Known { .. }) | None => {
-                if self.waiting >= WAITING_MAX || !self.has_room(hop, now) {
-                    return Next::Full(frame);
-                }
-                let waiting = vec![(port, frame)];
-                self.table.insert(hop, Neighbour::Asked { at: now, tries: 1, waiting });
-                self.questions.push(hop);
-                self.wake = Some(self.wake.map_or(now + RETRY, |wake| wake.min(now + RETRY)));
+            return Next::Go(*mac, frame);
+        }
+        if !self.may_wait(hop, port, is_router) {
+            return Next::Full(frame);
+        }
+        if let Some(Neighbour { state: State::Asked { waiting, .. }, .. }) = self.table.get_mut(&hop) {
+            waiting.push((port, frame));
+        } else {
+            if !self.has_room(hop, port, is_router) {
+                return Next::Full(frame);
             }
+            let state = State::Asked { at: now, tries: 1, waiting: vec![(port, frame)] };
+            let owner = (!is_router).then_some(port);
+            self.table.insert(hop, Neighbour { owner, state });
+            self.questions.push((hop, Mac::BROADCAST));
+            self.wake = Some(self.wake.map_or(now + RETRY, |wake| wake.min(now + RETRY)));
         }
         self.waiting += 1;
         Next::Wait
     }
 
-    fn has_room(&mut self, hop: IpAddr, now: Instant) -> bool {
-        if self.table.len() >= NEIGHBOURS_MAX && !self.table.contains_key(&hop) {
-            self.table.retain(|_, neighbour| match neighbour {
-                Neighbour::Asked { .. } => true,
-                Neighbour::Known { told, .. } => now.since(*told) < STALE,
-            });
+    /// Whether one more packet of a port may wait for a next hop.
+    fn may_wait(&self, hop: IpAddr, port: PortId, is_router: bool) -> bool {
+        let room = if is_router { WAITING_MAX } else { WAITING_MAX - WAITING_FOR_ROUTERS };
+        let of_hop = self.table.get(&hop).map_or(0, |neighbour| neighbour.waiting().len());
+        if self.waiting >= room || of_hop >= WAITING_PER_HOP_MAX {
+            return false;
         }
-        self.table.len() < NEIGHBOURS_MAX || self.table.contains_key(&hop)
+        // Few are asked for at once, since a packet waits for each.
+        let waiting = self.table.values().flat_map(Neighbour::waiting);
+        is_router || waiting.filter(|(of, _)| *of == port).count() < WAITING_PER_PORT_MAX
+    }
+
+    /// Makes room for a neighbour that a port needs: the oldest of its own goes, or the oldest of all, but no
+    /// router.
+    fn has_room(&mut self, hop: IpAddr, port: PortId, is_router: bool) -> bool {
+        if self.table.contains_key(&hop) {
+            return true;
+        }
+        let of_port = self.table.values().filter(|neighbour| neighbour.owner == Some(port)).count();
+        let has_share = is_router || of_port < NEIGHBOURS_PER_PORT_MAX;
+        if has_share && self.table.len() < NEIGHBOURS_MAX {
+            return true;
+        }
+        let known = self.table.iter().filter_map(|(hop, neighbour)| match neighbour {
+            Neighbour { owner: Some(owner), state: State::Known { told, .. } } => {
+                (has_share || *owner == port).then_some((*told, *hop))
+            }
+            Neighbour { .. } => None,
+        });
+        let oldest = known.min();
+        oldest.and_then(|(_, hop)| self.table.remove(&hop)).is_some()
     }
 
     /// Notes what a parsed frame says of a neighbour that was asked for, and gives back what waited for it.
@@ -127,8 +194,14 @@ impl Neighbours {
     pub(super) fn hear(&mut self, frame: &Frame, now: Instant) -> Option<(Mac, Vec<(PortId, Frame)>)> {
         let (hop, mac) = answer_of(frame)?;
         let neighbour = self.table.get_mut(&hop).filter(|_| mac.is_station())?;
-        let known = Neighbour::Known { mac, told: now, asked: now };
-        let waiting = std::mem::replace(neighbour, known).into_waiting();
+        if let State::Known { mac: known, asked, doubted, .. } = &mut neighbour.state
+            && asked.is_none_or(|asked| now.since(asked) >= RETRY)
+        {
+            *doubted |= *known != mac;
+            return None;
+        }
+        let known = State::Known { mac, told: now, asked: None, doubted: false };
+        let waiting = std::mem::replace(&mut neighbour.state, known).into_waiting();
         self.waiting -= waiting.len();
         Some((mac, waiting))
     }
@@ -147,14 +220,14 @@ impl Neighbours {
         let questions = &mut self.questions;
         let mut lost = Vec::new();
         self.table.retain(|hop, neighbour| {
-            let Neighbour::Asked { at, tries, waiting } = neighbour else { return true };
+            let State::Asked { at, tries, waiting } = &mut neighbour.state else { return true };
             if now.since(*at) >= RETRY {
                 if *tries >= TRIES {
                     lost.append(waiting);
                     return false;
                 }
                 (*at, *tries) = (now, *tries + 1);
-                questions.push(*hop);
+                questions.push((*hop, Mac::BROADCAST));
             }
             let due = *at + RETRY;
             wake = Some(wake.map_or(due, |wake: Instant| wake.min(due)));
@@ -169,9 +242,9 @@ impl Neighbours {
     pub(super) fn next_question(&mut self) -> Option<Vec<u8>> {
         loop {
             let question = match (self.questions.pop()?, self.own) {
-                (IpAddr::V4(hop), Own { mac, v4: Some(own), .. }) => arp_request(mac, own, hop),
-                (IpAddr::V6(hop), Own { mac, v6: Some(own), .. }) => solicitation(mac, own, hop),
-                (IpAddr::V4(_) | IpAddr::V6(_), _) => continue,
+                ((IpAddr::V4(hop), to), Own { mac, v4: Some(own), .. }) => arp_request(to, mac, own, hop),
+                ((IpAddr::V6(hop), to), Own { mac, v6: Some(own), .. }) => solicitation(to, mac, own, hop),
+                ((IpAddr::V4(_) | IpAddr::V6(_), _), _) => continue,
             };
             return Some(question);
         }
@@ -179,6 +252,16 @@ impl Neighbours {
 }
 
 impl Neighbour {
+    /// The packets that wait for it, each with the port it came in at.
+    fn waiting(&self) -> &[(PortId, Frame)] {
+        match &self.state {
+            State::Asked { waiting, .. } => waiting,
+            State::Known { .. } => &[],
+        }
+    }
+}
+
+impl State {
     fn into_waiting(self) -> Vec<(PortId, Frame)> {
         match self {
             Self::Asked { waiting, .. } => waiting,
@@ -193,9 +276,9 @@ const ARP_HEAD: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 
-fn arp_request(mac: Mac, own: Ipv4Addr, hop: Ipv4Addr) -> Vec<u8> {
+fn arp_request(to: Mac, mac: Mac, own: Ipv4Addr, hop: Ipv4Addr) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(ETHERNET_BYTES + ARP_BYTES);
-    bytes.extend(Mac::BROADCAST.0);
+    bytes.extend(to.0);
     bytes.extend(mac.0);
     bytes.extend(ethertype::ARP.to_be_bytes());
     bytes.extend(ARP_HEAD);
@@ -215,19 +298,22 @@ const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 const DISCOVERY_BYTES: usize = 24;
 const HOP_LIMIT: u8 = 255;
 
-fn solicitation(mac: Mac, own: Ipv6Addr, hop: Ipv6Addr) -> Vec<u8> {
+/// A question to a neighbour itself, or in place of the broadcast address to the group of its kind.
+fn solicitation(to: Mac, mac: Mac, own: Ipv6Addr, hop: Ipv6Addr) -> Vec<u8> {
     let [.., x, y, z] = hop.octets();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(x), u16::from_be_bytes([y, z]));
+    let (to, target) =
+        if to == Mac::BROADCAST { (Mac([0x33, 0x33, 0xff, x, y, z]), group) } else { (to, hop) };
     let mut message = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
     message.extend(hop.octets());
     message.extend([SOURCE_LINK_LAYER_ADDRESS, 1]);
     message.extend(mac.0);
     let length = u16::try_from(message.len()).unwrap_or(0).to_be_bytes();
-    let addresses = [own.octets(), group.octets()].concat();
+    let addresses = [own.octets(), target.octets()].concat();
     let sum = Sum::ZERO.add_bytes(&addresses).add_bytes(&length).add_word(u16::from(protocol::ICMPV6));
     let checksum = sum.add_bytes(&message).checksum();
     message[2..4].copy_from_slice(&checksum.to_be_bytes());
-    let mut bytes = vec![0x33, 0x33, 0xff, x, y, z];
+    let mut bytes = to.0.to_vec();
     bytes.extend(mac.0);
     bytes.extend(ethertype::IPV6.to_be_bytes());
     bytes.extend([0x60, 0, 0, 0]);
@@ -343,7 +429,11 @@ mod tests {
             assert_eq!(neighbours.next_question(), None);
             let packet = frame(&mut pool, &[1; 60]);
             assert!(matches!(neighbours.find(hop, PORT, packet, at(40)), Next::Go(ROUTER, _)));
-            assert_eq!(neighbours.next_question(), Some(question), "it is old");
+            let probe = neighbours.next_question().expect("it is old");
+            assert_eq!(probe[..6], ROUTER.0, "itself is asked");
+            let packet = frame(&mut pool, &[1; 60]);
+            assert!(matches!(neighbours.find(hop, PORT, packet, at(41)), Next::Go(ROUTER, _)));
+            assert_eq!(neighbours.next_question(), Some(question), "it does not answer: everybody is");
             let packet = frame(&mut pool, &[1; 60]);
             assert!(matches!(neighbours.find(hop, PORT, packet, at(90)), Next::Wait), "it is stale");
         }
@@ -365,17 +455,97 @@ mod tests {
         assert_eq!((neighbours.waiting(), neighbours.poll_at()), (0, None));
     }
 
+    /// A packet to this address.
+    fn to(pool: &mut Pool, target: Ipv4Addr) -> Frame {
+        let mut ip = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0, 10, 0, 0, 2, 0, 0, 0, 0];
+        ip[16..].copy_from_slice(&target.octets());
+        frame(pool, &[&[2; 12][..], &[8, 0], &ip].concat())
+    }
+
+    fn hop(number: usize) -> Ipv4Addr {
+        Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).expect("small"))
+    }
+
     #[test]
-    fn few_packets_wait_and_nobody_speaks_unasked() {
+    fn absent_neighbours_cost_who_asks_for_them() {
         let (mut neighbours, mut pool) = neighbours();
-        for number in 0..WAITING_MAX + 1 {
-            let hop = Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(number).expect("small"));
-            let packet = frame(&mut pool, &[1; 60]);
-            let next = neighbours.find(hop.into(), PORT, packet, at(1));
-            assert_eq!(matches!(next, Next::Full(_)), number == WAITING_MAX, "{number}");
+        let other = PortId(4);
+        let mut wait = |hop: Ipv4Addr, target: Ipv4Addr, port| {
+            let packet = to(&mut pool, target);
+            match neighbours.find(hop.into(), port, packet, at(1)) {
+                Next::Wait => true,
+                Next::Full(packet) | Next::Go(_, packet) => {
+                    pool.free(packet);
+                    false
+                }
+            }
+        };
+        let waits = (0..WAITING_MAX).filter(|number| wait(hop(*number), hop(*number), PORT)).count();
+        assert_eq!(waits, WAITING_PER_PORT_MAX);
+        assert!(wait(hop(200), hop(200), other), "another port has its share");
+        let waits = (0..WAITING_MAX).filter(|_| wait(hop(201), hop(201), other)).count();
+        assert_eq!(waits, WAITING_PER_HOP_MAX);
+        for number in 0..WAITING_MAX {
+            wait(hop(300 + number), hop(300 + number), PortId(u16::try_from(number).expect("small")));
         }
-        let unasked = answer(&arp_request(OWN.mac, Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 8)));
-        let unasked = frame(&mut pool, &unasked);
-        assert!(neighbours.hear(&unasked, at(1)).is_none());
+        let router = Ipv4Addr::new(192, 0, 2, 9);
+        let waits = (0..WAITING_MAX).filter(|_| wait(router, hop(1), PORT)).count();
+        assert_eq!(waits, WAITING_PER_HOP_MAX, "a router has room in any case");
+        assert!(neighbours.waiting() <= WAITING_MAX);
+    }
+
+    #[test]
+    fn a_router_keeps_its_place_and_a_port_its_share() {
+        let (mut neighbours, mut pool) = neighbours();
+        let router = Ipv4Addr::new(192, 0, 2, 9);
+        let mut know = |hop: Ipv4Addr, target, port, seconds| {
+            let packet = to(&mut pool, target);
+            match neighbours.find(hop.into(), port, packet, at(seconds)) {
+                Next::Go(_, packet) | Next::Full(packet) => pool.free(packet),
+                Next::Wait => {
+                    let question = neighbours.next_question().expect("a question");
+                    let said = frame(&mut pool, &answer(&question));
+                    let (_, waited) = neighbours.hear(&said, at(seconds)).expect("an answer");
+                    waited.into_iter().for_each(|(_, packet)| pool.free(packet));
+                    pool.free(said);
+                }
+            }
+            neighbours.table.len()
+        };
+        know(router, hop(1), PortId(9), 1);
+        know(hop(5000), hop(5000), PortId(9), 1);
+        let known =
+            (0..2 * NEIGHBOURS_PER_PORT_MAX).map(|number| know(hop(number), hop(number), PORT, 2)).max();
+        assert_eq!(known, Some(2 + NEIGHBOURS_PER_PORT_MAX));
+        for number in 0..2 * NEIGHBOURS_MAX {
+            let port = PortId(u16::try_from(number / 100).expect("small"));
+            assert!(know(hop(number), hop(number), port, 3) <= NEIGHBOURS_MAX);
+        }
+        assert!(neighbours.table.contains_key(&router.into()));
+    }
+
+    #[test]
+    fn nobody_is_believed_who_was_not_asked() {
+        let (mut neighbours, mut pool) = neighbours();
+        let router = Ipv4Addr::new(192, 0, 2, 9);
+        let question = arp_request(Mac::BROADCAST, OWN.mac, Ipv4Addr::new(192, 0, 2, 1), router);
+        let said = frame(&mut pool, &answer(&question));
+        assert!(neighbours.hear(&said, at(1)).is_none(), "of a stranger");
+        let packet = to(&mut pool, hop(1));
+        assert!(matches!(neighbours.find(router.into(), PORT, packet, at(1)), Next::Wait));
+        assert!(neighbours.hear(&said, at(1)).is_some());
+        let mut forged = answer(&question);
+        forged[22..28].copy_from_slice(&[2, 0, 0, 0, 0, 66]);
+        let forged = frame(&mut pool, &forged);
+        neighbours.questions.clear();
+        assert!(neighbours.hear(&forged, at(2)).is_none());
+        let packet = to(&mut pool, hop(1));
+        assert!(matches!(neighbours.find(router.into(), PORT, packet, at(3)), Next::Go(ROUTER, _)));
+        let probe = neighbours.next_question().expect("it is doubted, and asked itself");
+        assert_eq!(probe[..6], ROUTER.0);
+        assert!(neighbours.hear(&said, at(3)).is_some());
+        let packet = to(&mut pool, hop(1));
+        assert!(matches!(neighbours.find(router.into(), PORT, packet, at(5)), Next::Go(ROUTER, _)));
+        assert_eq!(neighbours.next_question(), None, "the doubt is over");
     }
 }

@@ -2,5 +2,6 @@
 
 mod cage;
 mod fire;
+mod floods;
 mod flows;
 mod relays;
