@@ -21,7 +21,7 @@ use super::packet;
 use super::site::Site;
 use crate::link_local::is_link_local;
 use crate::network::Station;
-use crate::policy::{Place, Published, Ruling};
+use crate::policy::{Ends, Passage, Place, Ruling};
 use crate::switch::Switch;
 use crate::verdicts::Verdict;
 
@@ -50,7 +50,7 @@ impl Switch {
             return Err(DropReason::Martian);
         }
         let Verdict::Forward { egress, .. } = verdict else { return Err(DropReason::Protected) };
-        let Self { ports, policy, out, .. } = self;
+        let Self { ports, policy, out, bindings, .. } = self;
         let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
         let network = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
         let interface = out.interface_towards(sender);
@@ -60,7 +60,9 @@ impl Switch {
         }
         let published = policy.published_to(frame, to.network, network);
         let from = Place::Outside { trusted: !heard && network.trusts(interface) };
-        match policy.rule(frame, from, Place::Network(to.network, network), published, now) {
+        let ends = Ends { ingress, from: Some(ingress), to: Some(egress), stranger: true };
+        let passage = Passage { from, to: Place::Network(to.network, network), ends, published };
+        match policy.rule(frame, passage, bindings, now) {
             Ruling::Accept => Ok(verdict),
             Ruling::Drop(reason) => Err(reason),
             Ruling::Reject => Err(DropReason::Rule),
@@ -87,12 +89,12 @@ impl Switch {
         now: Instant,
     ) -> Result<PortId, Refused> {
         let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
-        let Some(host) = site.host.filter(|_| self.policy.answers_directly(site.id(), frame)) else {
+        let Some(host) = site.host.filter(|_| self.policy.answers_directly(site.id(), ingress, frame)) else {
             let (_, target) = packet::addresses(frame);
             return Err(self.unknown(&site, target));
         };
-        let from = Place::Network(site.id(), site.network);
-        match self.policy.rule(frame, from, Place::Outside { trusted: false }, Published::No, now) {
+        let passage = Passage::out_of(&site, ingress);
+        match self.policy.rule(frame, passage, &self.bindings, now) {
             Ruling::Accept => Ok(host),
             Ruling::Drop(reason) => Err(reason.into()),
             Ruling::Reject => Err(DropReason::Rule.into()),

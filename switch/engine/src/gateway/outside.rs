@@ -26,15 +26,14 @@ use super::way_out::WayOut;
 use super::{packet, route};
 use crate::bindings::Owner;
 use crate::network::{Family, Station};
-use crate::policy::{Place, Published, Ruling, reject};
+use crate::policy::{Ends, Passage, Place, Published, Ruling, reject};
 use crate::switch::Switch;
 use crate::verdicts::{MadeError, Verdicts};
 
 impl Switch {
     /// Says where packets for outside go on. Without routes none leaves.
     pub fn set_way_out(&mut self, out: WayOut) {
-        self.out = out;
-        self.out.sort();
+        self.out = out.into();
     }
 
     /// The uplink by which a packet goes to an address, and the next hop on its link; `None` if it goes by
@@ -64,17 +63,16 @@ impl Switch {
         frame: &mut Frame,
         now: Instant,
     ) -> Result<Onward, Refused> {
-        let Self { ports, policy, out, .. } = self;
+        let Self { ports, policy, out, bindings, .. } = self;
         let site = Site::of(ports, ingress).ok_or(DropReason::NoReceiver)?;
         if frame.headers.is_ipv4() {
             packet::check_ipv4_header(frame)?;
         }
-        let from = Place::Network(site.id(), site.network);
-        match policy.rule(frame, from, Place::Outside { trusted: false }, Published::No, now) {
+        match policy.rule(frame, Passage::out_of(&site, ingress), bindings, now) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
             Ruling::Reject if reject::turn_round(frame, &site.gateway.addresses) => {
-                return Ok(Onward::To(ingress));
+                return Ok(Onward::Rejected);
             }
             Ruling::Reject => return Err(DropReason::Rule.into()),
         }
@@ -86,7 +84,7 @@ impl Switch {
         let (_, target) = packet::addresses(frame);
         let by = out.interface_towards(target).and_then(|interface| out.named(interface));
         let address = site.network.source(family).or_else(|| by?.address(target));
-        let direct = site.network.is_open(family) && policy.answers_directly(site.id(), frame);
+        let direct = site.network.is_open(family) && policy.answers_directly(site.id(), ingress, frame);
         let masqueraded = site.network.masquerades(family) && !direct;
         Ok(Onward::Outside { network: site.id(), sandbox: sandbox(&site), masqueraded, address })
     }
@@ -107,7 +105,8 @@ impl Switch {
         let mut made = 0;
         match self.entrance(ingress, network, &mut frame, now) {
             Ok(egress) => verdicts.forward.push((egress, frame)),
-            Err(Refused { rejected: true, .. }) if self.reject(network, &mut frame, now) => {
+            Err(Refused { rejected: true, reason, .. }) if self.reject(network, &mut frame, now) => {
+                verdicts.answered.push((reason, ingress));
                 verdicts.errors.push(MadeError { port: ingress, network, frame });
             }
             Err(Refused { reason, port, complaint, .. }) => {
@@ -182,7 +181,7 @@ impl Switch {
             return Err(DropReason::Martian.into());
         }
         let egress = self.behind(network, frame)?;
-        let Self { ports, policy, out, .. } = self;
+        let Self { ports, policy, out, bindings, .. } = self;
         let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
         let home = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
         let source = Site::of(ports, ingress);
@@ -196,7 +195,11 @@ impl Switch {
             Some(_) => Published::Translated,
             None => policy.published_to(frame, to.network, home),
         };
-        match policy.rule(frame, from, Place::Network(to.network, home), published, now) {
+        let (port, stranger) =
+            source.map_or((None, true), |site| (Some(ingress), site.from.is_edge()));
+        let ends = Ends { ingress, from: port, to: Some(egress), stranger };
+        let passage = Passage { from, to: Place::Network(to.network, home), ends, published };
+        match policy.rule(frame, passage, bindings, now) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
             Ruling::Reject => return Err(Refused::rejected()),
@@ -258,10 +261,6 @@ impl Switch {
         (!site.is_martian(source)).then(|| (site.id(), sandbox(&site)))
     }
 
-    /// The port by which the host is reached from the network of a port.
-    pub fn host_port(&self, ingress: PortId) -> Option<PortId> {
-        Site::of(&self.ports, ingress)?.host
-    }
 }
 
 /// The sandbox behind a port; zero, which is nobody's alone, for a station of which nothing is known.

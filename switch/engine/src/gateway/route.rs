@@ -6,12 +6,12 @@ use vswitch_frame::headers::be16;
 use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
 
 use super::error::Complaint;
-use super::fate::{Fate, Refused};
+use super::fate::{Fate, Onward, Refused};
 use super::packet;
 use super::site::Site;
 use crate::bindings::Owner;
 use crate::link_local::is_link_local;
-use crate::policy::{Place, Ruling, reject};
+use crate::policy::{Ends, Passage, Place, Ruling, reject};
 use crate::switch::Switch;
 
 impl Switch {
@@ -42,8 +42,8 @@ impl Switch {
         frame: &mut Frame,
         egress: PortId,
         now: Instant,
-    ) -> Result<PortId, Refused> {
-        let Self { ports, policy, .. } = self;
+    ) -> Result<Onward, Refused> {
+        let Self { ports, policy, bindings, .. } = self;
         let site = Site::of(ports, ingress).ok_or(DropReason::NoReceiver)?;
         let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
         let network = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
@@ -59,10 +59,13 @@ impl Switch {
         }
         let (from, place) = (Place::Network(site.id(), site.network), Place::Network(to.network, network));
         let published = policy.published_to(frame, to.network, network);
-        match policy.rule(frame, from, place, published, now) {
+        let ends = Ends { ingress, from: Some(ingress), to: Some(egress), stranger: site.from.is_edge() };
+        match policy.rule(frame, Passage { from, to: place, ends, published }, bindings, now) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
-            Ruling::Reject if reject::turn_round(frame, &site.gateway.addresses) => return Ok(ingress),
+            Ruling::Reject if reject::turn_round(frame, &site.gateway.addresses) => {
+                return Ok(Onward::Rejected);
+            }
             Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         let own = network.gateway.as_ref().filter(|gateway| !gateway.isolated).map(|gateway| gateway.mac);
@@ -78,7 +81,7 @@ impl Switch {
         }
         address(frame, own, *station);
         count_down(frame);
-        Ok(egress)
+        Ok(Onward::To(egress))
     }
 
     /// Why there is no way to an address.

@@ -171,10 +171,18 @@ impl Rule {
         let tuple = &packet.tuple;
         self.state.unwrap_or(State::New) == state
             && self.network.is_none_or(|network| [scope.from, scope.to].contains(&Some(network)))
-            && self.protocol.matches(tuple.protocol)
             && self.from.matches(scope.from, tuple.from.0)
             && self.to.matches(scope.to, tuple.to.0)
-            && self.matches_ports(packet)
+            && self.matches_load(packet)
+    }
+
+    /// A packet that may carry anything is whatever it must not be, and nothing that it would have to be.
+    fn matches_load(&self, packet: &Packet) -> bool {
+        if packet.is_hidden {
+            let asks = self.protocol != Protocol::Any || self.source_ports.is_some() || self.target_ports.is_some();
+            return self.action != Action::Accept || !asks;
+        }
+        self.protocol.matches(packet.tuple.protocol) && self.matches_ports(packet)
     }
 
     /// The ports of a fragment are not known: what lets through must not match it, what holds back must.
