@@ -228,6 +228,9 @@ impl Datapath {
     /// Drops frames that go nowhere, and sends those that go to one port each.
     pub(super) fn send_to_one(&mut self) {
         let Worker { verdicts, pool, .. } = &mut self.worker;
+        for (reason, port) in verdicts.answered.drain(..) {
+            self.counters.drop(port, reason, 1);
+        }
         for (reason, port, frame) in verdicts.drop.drain(..) {
             self.counters.drop(port, reason, 1);
             pool.free(frame);
