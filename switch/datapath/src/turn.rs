@@ -143,13 +143,16 @@ impl Datapath {
         self.counters.add(ingress, Counter::ReceivedBytes, bytes as u64);
 
         // 2 decide, 3 serve
-        let held = self.held_for_check();
+        let (held, before) = (self.held_for_check(), self.switch.stats());
         let made = if is_uplink(ingress) {
             self.arrive(ingress, now)
         } else {
             self.decide(ingress, now);
             self.serve(ingress, now)
         };
+        let after = self.switch.stats();
+        self.counters.add(ingress, Counter::NotLearned, after.unlearned - before.unlearned);
+        self.counters.add(ingress, Counter::FlowsDisplaced, after.displaced - before.displaced);
         let verdicts = &self.worker.verdicts;
         let unserved =
             verdicts.local.len() + verdicts.names.len() + verdicts.outbound.len() + verdicts.too_big.len();
@@ -205,9 +208,7 @@ impl Datapath {
     fn decide(&mut self, ingress: PortId, now: Instant) {
         let Worker { burst, verdicts, .. } = &mut self.worker;
         let received = burst.len();
-        let unlearned = self.switch.stats().unlearned;
         self.switch.process(ingress, burst, verdicts, now);
-        self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         debug_assert_eq!(received, self.worker.verdicts.len());
     }
 

@@ -134,7 +134,9 @@ impl<T> Prefixes<T> {
     pub(crate) fn longest(&self, address: IpAddr, wanted: impl Fn(&T) -> bool) -> Option<&T> {
         let (family, bits) = key(address);
         let (mut best, mut found) = (None, self.roots[family]);
-        while let Some(node) = found.map(|number| &self.nodes[number]).filter(|node| node.prefix.contains(bits)) {
+        while let Some(node) =
+            found.map(|number| &self.nodes[number]).filter(|node| node.prefix.contains(bits))
+        {
             best = node.values.iter().find(|value| wanted(value)).or(best);
             let is_whole = node.prefix.len == if family == 0 { 32 } else { 128 };
             found = if is_whole { None } else { node.next[node.prefix.next_bit(bits)] };
@@ -183,7 +185,8 @@ mod tests {
     #[test]
     fn a_look_up_takes_no_longer_among_many() {
         // 65,536 prefixes of 24 bits: no path is longer than the 16 bits that they differ in.
-        let net = |number: u32| IpNet::new(std::net::Ipv4Addr::from_bits(number << 8).into(), 24).expect("a net");
+        let net =
+            |number: u32| IpNet::new(std::net::Ipv4Addr::from_bits(number << 8).into(), 24).expect("a net");
         let prefixes: Prefixes<()> = (0..65_536).map(|number| (net(number), ())).collect();
         let mut depth = 0;
         let (_, bits) = key(net(0x1234).addr());

@@ -80,7 +80,8 @@ impl Switch {
     ) {
         let mut memo = Memo::default();
         let watch = self.watch(ingress);
-        let (ruled, hosted, gated) = (self.is_ruled(ingress), self.is_host(ingress), self.gated_host(ingress));
+        let (ruled, hosted, gated) =
+            (self.is_ruled(ingress), self.is_host(ingress), self.gated_host(ingress));
         for mut frame in burst.drain(..) {
             let mut verdict = self.decide(ingress, &mut frame, &watch, &mut memo, now);
             if let (Some(host), Ok(decided)) = (gated, verdict) {

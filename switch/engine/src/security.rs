@@ -206,7 +206,8 @@ const UDP_BYTES: usize = 8;
 #[inline]
 fn is_dhcp_server(datagram: &[u8]) -> bool {
     const REQUEST: u8 = 1;
-    word(datagram, 0) == Some(67) || word(datagram, 2) == Some(68) && datagram.get(UDP_BYTES) != Some(&REQUEST)
+    word(datagram, 0) == Some(67)
+        || word(datagram, 2) == Some(68) && datagram.get(UDP_BYTES) != Some(&REQUEST)
 }
 
 /// Whether a datagram is what only a DHCPv6 server or relay sends.

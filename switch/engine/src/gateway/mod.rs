@@ -136,7 +136,7 @@ impl Switch {
             Fate::Host => host(&site, frame)?,
             Fate::Route(egress) => match self.forward(ingress, frame, egress, now)? {
                 Onward::To(egress) => egress,
-                onward => return Ok(onward),
+                onward @ (Onward::Rejected | Onward::Names | Onward::Outside { .. }) => return Ok(onward),
             },
             Fate::Outside => return self.leave(ingress, frame, now),
             Fate::Elsewhere => {

@@ -195,8 +195,7 @@ impl Switch {
             Some(_) => Published::Translated,
             None => policy.published_to(frame, to.network, home),
         };
-        let (port, stranger) =
-            source.map_or((None, true), |site| (Some(ingress), site.from.is_edge()));
+        let (port, stranger) = source.map_or((None, true), |site| (Some(ingress), site.from.is_edge()));
         let ends = Ends { ingress, from: port, to: Some(egress), stranger };
         let passage = Passage { from, to: Place::Network(to.network, home), ends, published };
         match policy.rule(frame, passage, bindings, now) {
@@ -260,7 +259,6 @@ impl Switch {
         let (source, _) = packet::addresses(frame);
         (!site.is_martian(source)).then(|| (site.id(), sandbox(&site)))
     }
-
 }
 
 /// The sandbox behind a port; zero, which is nobody's alone, for a station of which nothing is known.

@@ -29,7 +29,9 @@ impl Switch {
             // Of what comes to nothing the relay is told only what a rule rejects; else its time-outs notice.
             match self.entrance(port, Some(network), &mut frame, now) {
                 Ok(egress) => verdicts.forward.push((egress, frame)),
-                Err(Refused { rejected: true, reason, .. }) if self.reject(Some(network), &mut frame, now) => {
+                Err(Refused { rejected: true, reason, .. })
+                    if self.reject(Some(network), &mut frame, now) =>
+                {
                     verdicts.answered.push((reason, port));
                     verdicts.errors.push(MadeError { port, network: Some(network), frame });
                 }

@@ -141,7 +141,13 @@ impl Policy {
 
     /// Rules on a packet that is routed from one place to another: flows, rules and walls. `frame` must
     /// have been parsed and carry IP.
-    pub(crate) fn rule(&mut self, frame: &Frame, passage: Passage<'_>, bindings: &Bindings, now: Instant) -> Ruling {
+    pub(crate) fn rule(
+        &mut self,
+        frame: &Frame,
+        passage: Passage<'_>,
+        bindings: &Bindings,
+        now: Instant,
+    ) -> Ruling {
         let Passage { from, to, ends, published } = passage;
         let Some(packet) = Packet::of(frame) else {
             let family = if frame.headers.is_ipv4() { Family::V4 } else { Family::V6 };

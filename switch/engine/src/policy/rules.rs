@@ -179,7 +179,8 @@ impl Rule {
     /// A packet that may carry anything is whatever it must not be, and nothing that it would have to be.
     fn matches_load(&self, packet: &Packet) -> bool {
         if packet.is_hidden {
-            let asks = self.protocol != Protocol::Any || self.source_ports.is_some() || self.target_ports.is_some();
+            let asks =
+                self.protocol != Protocol::Any || self.source_ports.is_some() || self.target_ports.is_some();
             return self.action != Action::Accept || !asks;
         }
         self.protocol.matches(packet.tuple.protocol) && self.matches_ports(packet)

@@ -37,7 +37,14 @@ fn reach(bench: &mut Bench, bytes: &[u8]) -> (Vec<PortId>, Vec<&'static str>) {
     frame.fill(bytes);
     switch.process(ALICE, &mut vec![frame], verdicts, *now);
     switch.serve(ALICE, verdicts, pool, *now);
-    let mut reached: Vec<PortId> = verdicts.forward.drain(..).map(|(port, frame)| { pool.free(frame); port }).collect();
+    let mut reached: Vec<PortId> = verdicts
+        .forward
+        .drain(..)
+        .map(|(port, frame)| {
+            pool.free(frame);
+            port
+        })
+        .collect();
     for frame in verdicts.flood.drain(..) {
         reached.extend(switch.flood_targets(ALICE).map(|(port, _)| port));
         pool.free(frame);
@@ -63,12 +70,18 @@ fn no_tag_leads_to_the_host() {
     for internal in [true, false] {
         let mut bench = bench(internal, true);
         for tag in [[0x81, 0, 0, 0], [0x81, 0, 0, 7], [0x88, 0xa8, 0, 0]] {
-            for (tags, target) in (1..5).flat_map(|tags| ["10.1.0.1", OF_HOST, "fd01::1"].map(|to| (tags, to))) {
+            for (tags, target) in
+                (1..5).flat_map(|tags| ["10.1.0.1", OF_HOST, "fd01::1"].map(|to| (tags, to)))
+            {
                 for link in [gateway_mac(RED), NOBODY, ALL, GROUP, NODES].map(to) {
                     let mut frame = hello(link, target);
                     frame.splice(12..12, tag.repeat(tags));
                     let (reached, reasons) = reach(&mut bench, &frame);
-                    let expected = if link.target == gateway_mac(RED) { (vec![], vec!["host-gate"]) } else { (vec![BOB], vec![]) };
+                    let expected = if link.target == gateway_mac(RED) {
+                        (vec![], vec!["host-gate"])
+                    } else {
+                        (vec![BOB], vec![])
+                    };
                     assert_eq!((reached, reasons), expected, "{tags} tags, {link:?}, {target}");
                 }
             }
@@ -110,7 +123,8 @@ fn the_host_hears_nobody_who_cannot_be_there() {
         let frame = craft::udp(to(GROUP), (from, 1000), ("224.0.0.251", 7), b"hello");
         assert_eq!(reach(&mut bench, &frame), others, "{from}");
     }
-    let frame = craft::arp(to(ALL), ArpOperation::Reply, (mac(ALICE), "198.51.100.1"), (Mac::ZERO, "10.1.0.77"));
+    let frame =
+        craft::arp(to(ALL), ArpOperation::Reply, (mac(ALICE), "198.51.100.1"), (Mac::ZERO, "10.1.0.77"));
     assert_eq!(reach(&mut bench, &frame), others);
     let frame = craft::udp(to(GROUP), ("0.0.0.0", 68), ("255.255.255.255", 69), b"hello");
     assert_eq!(reach(&mut bench, &frame), (vec![BOB, HOST], vec![]), "nobody yet");
@@ -119,7 +133,8 @@ fn the_host_hears_nobody_who_cannot_be_there() {
 /// An IPv6 packet of Alice's to the host's address, with this header between.
 fn with_header(link: Link, number: u8, header: &[u8]) -> Vec<u8> {
     let datagram = hello(link, "fd01::1").split_off(54);
-    let packet = Packet { source: ip("fd01::5"), target: ip("fd01::1"), ttl: 64, protocol: IpProtocol::from(number) };
+    let packet =
+        Packet { source: ip("fd01::5"), target: ip("fd01::1"), ttl: 64, protocol: IpProtocol::from(number) };
     craft::ip(link, packet, &[header, &datagram].concat())
 }
 

@@ -68,8 +68,12 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
 fn is_hosts(bytes: &[u8], internal: bool) -> bool {
     let (target, kind) = (Mac(bytes[..6].try_into().expect("a MAC")), [bytes[12], bytes[13]]);
     let (from, to) = match kind {
-        [8, 0] => (IpAddr::from(<[u8; 4]>::try_from(&bytes[26..30]).expect("it fits")), bytes[30..34].to_vec()),
-        [0x86, 0xdd] => (IpAddr::from(<[u8; 16]>::try_from(&bytes[22..38]).expect("it fits")), bytes[38..54].to_vec()),
+        [8, 0] => {
+            (IpAddr::from(<[u8; 4]>::try_from(&bytes[26..30]).expect("it fits")), bytes[30..34].to_vec())
+        }
+        [0x86, 0xdd] => {
+            (IpAddr::from(<[u8; 16]>::try_from(&bytes[22..38]).expect("it fits")), bytes[38..54].to_vec())
+        }
         _ => return false,
     };
     let is = |text: &str| match ip(text) {

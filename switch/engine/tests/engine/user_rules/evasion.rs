@@ -45,7 +45,8 @@ fn datagram(port: u8) -> Vec<u8> {
 /// A packet with so many destination options around a TCP segment to a port.
 fn chain(headers: usize, port: u16) -> Vec<u8> {
     let segment = tcp((a6(), 40_000), (b6(), port), SYN).split_off(54);
-    let options: Vec<u8> = (1..=headers).flat_map(|at| [if at == headers { 6 } else { 60 }, 0, 1, 4, 0, 0, 0, 0]).collect();
+    let options: Vec<u8> =
+        (1..=headers).flat_map(|at| [if at == headers { 6 } else { 60 }, 0, 1, 4, 0, 0, 0, 0]).collect();
     ip(a6(), b6(), 60, [options, segment].concat(), None)
 }
 
@@ -156,7 +157,11 @@ fn no_chain_of_headers_hides_a_packet_from_rules() {
         (9, vec![rule(1, Action::Accept), rule(2, Action::Drop)], None),
         (9, vec![elsewhere], None),
     ] {
-        assert_eq!(fate(&mut Bench::new(rules.clone()), 1, &chain(headers, 80)), expected, "{headers}: {rules:?}");
+        assert_eq!(
+            fate(&mut Bench::new(rules.clone()), 1, &chain(headers, 80)),
+            expected,
+            "{headers}: {rules:?}"
+        );
     }
     assert_eq!(fate(&mut Bench::new(vec![no_web(Action::Drop)]), 1, &chain(8, 81)), None);
 }
@@ -178,7 +183,8 @@ fn error(from: Host, to: Host, about: &[u8]) -> Vec<u8> {
 
 #[test]
 fn an_error_is_about_a_flow_of_its_sender() {
-    let only_asked = vec![Rule { from: subnet("10.0.0.1/32"), ..rule(1, Action::Accept) }, rule(2, Action::Drop)];
+    let only_asked =
+        vec![Rule { from: subnet("10.0.0.1/32"), ..rule(1, Action::Accept) }, rule(2, Action::Drop)];
     let mut bench = Bench::new(only_asked);
     let third = host(3, "10.0.0.3");
     let port = Port {
@@ -192,7 +198,11 @@ fn an_error_is_about_a_flow_of_its_sender() {
     let asked = udp((a(), 7), (b(), 9));
     assert_eq!(fate(&mut bench, 1, &asked), None);
     assert_eq!(fate(&mut bench, 3, &error(third, a(), &asked)), Some("rule"), "it has no part in it");
-    assert_eq!(fate(&mut bench, 3, &error(Host { ip: b().ip, ..third }, a(), &asked)), Some("rule"), "nor so");
+    assert_eq!(
+        fate(&mut bench, 3, &error(Host { ip: b().ip, ..third }, a(), &asked)),
+        Some("rule"),
+        "nor so"
+    );
     assert_eq!(fate(&mut bench, 2, &error(b(), third, &asked)), Some("rule"), "for somebody else");
     let answer = udp((b(), 9), (a(), 7));
     assert_eq!(fate(&mut bench, 2, &error(b(), a(), &answer)), Some("rule"), "about its own packet");
@@ -223,7 +233,11 @@ fn flows_end_with_their_port_on_either_side() {
         let again = bench.switch.port(PortId(port)).expect("it is there").clone();
         assert!(bench.switch.remove_port(PortId(port)));
         bench.switch.add_port(PortId(port), again).expect("it is gone");
-        assert_eq!(fate(&mut bench, 2, &udp((b(), 9), (a(), 7))), Some("rule"), "port {port} is another's now");
+        assert_eq!(
+            fate(&mut bench, 2, &udp((b(), 9), (a(), 7))),
+            Some("rule"),
+            "port {port} is another's now"
+        );
     }
 }
 
@@ -257,18 +271,30 @@ fn flows_end_with_their_network() {
 
 #[test]
 fn many_sources_are_one_owner() {
-    let mut bench = Bench::new(vec![Rule { from: subnet("fe80::/10"), to: subnet("fe80::1/128"), ..rule(1, Action::Drop) }]);
+    let mut bench = Bench::new(vec![Rule {
+        from: subnet("fe80::/10"),
+        to: subnet("fe80::1/128"),
+        ..rule(1, Action::Drop)
+    }]);
     let (kept, target) = (host(2, "fe80::2"), host(1, "fe80::1"));
     let first = host(1, "fe80::1");
     assert_eq!(fate(&mut bench, 2, &udp((kept, 7), (host(1, "fe80::5"), 9))), None);
     assert_eq!(fate(&mut bench, 1, &udp((first, 7), (kept, 9))), None, "the flooder's own first flow");
     // Every packet is from another address of the same port.
     for number in 0..70_000u32 {
-        let source = Host { ip: std::net::Ipv6Addr::from_bits(0xfe80 << 112 | 0x1_0000 + u128::from(number)).into(), ..target };
+        let source = Host {
+            ip: std::net::Ipv6Addr::from_bits((0xfe80 << 112) + 0x1_0000 + u128::from(number)).into(),
+            ..target
+        };
         assert_eq!(fate(&mut bench, 1, &udp((source, 7), (kept, 9))), None);
     }
-    let established = Rule { state: Some(State::Established), to: subnet("fe80::2/128"), ..rule(9, Action::Drop) };
-    assert_eq!(fate(&mut bench, 2, &udp((kept, 9), (first, 7))), Some("rule"), "the flooder's oldest made room");
+    let established =
+        Rule { state: Some(State::Established), to: subnet("fe80::2/128"), ..rule(9, Action::Drop) };
+    assert_eq!(
+        fate(&mut bench, 2, &udp((kept, 9), (first, 7))),
+        Some("rule"),
+        "the flooder's oldest made room"
+    );
     let rules = vec![established, Rule { state: None, ..rule(1, Action::Accept) }];
     bench.switch.set_rules(rules);
     assert_eq!(fate(&mut bench, 1, &udp((host(1, "fe80::5"), 9), (kept, 7))), Some("rule"), "no other's did");

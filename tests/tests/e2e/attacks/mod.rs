@@ -1,0 +1,3 @@
+//! Attacks of somebody who is root in a container and writes frames by hand.
+
+mod walls;
