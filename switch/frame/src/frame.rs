@@ -190,7 +190,7 @@ impl Frame {
     #[inline]
     pub fn parse(&mut self) -> Result<(), DropReason> {
         self.headers = Headers::parse(self.bytes())?;
-        if self.offload.check(&self.headers, self.len())? == Field::Payload {
+        if self.offload.field(&self.headers, self.len())? == Field::Payload {
             self.finish_checksum();
         }
         Ok(())

@@ -58,7 +58,7 @@ pub enum Checksum {
 
 /// The place of a frame's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
+pub(crate) enum Field {
     /// It is that of the TCP or UDP header that the parser found, or there is nothing to finish: nobody who
     /// decides about the frame looks at it.
     Own,
@@ -209,14 +209,18 @@ impl Offload {
 
     /// Checks the work against the headers of a frame of `len` bytes, so that doing it cannot fail.
     ///
-    /// Answers where the checksum is.
-    ///
     /// # Errors
     /// [`DropReason::BadOffload`] when the checksum is neither the transport header's own nor behind the
     /// headers of an IP packet, or a segmentation does not fit the transport protocol or makes more than
     /// [`SEGMENTS_MAX`] frames.
     #[inline]
-    pub fn check(&self, headers: &Headers, len: usize) -> Result<Field, DropReason> {
+    pub fn check(&self, headers: &Headers, len: usize) -> Result<(), DropReason> {
+        self.field(headers, len).map(drop)
+    }
+
+    /// As [`check`](Self::check); answers where the checksum is.
+    #[inline]
+    pub(crate) fn field(&self, headers: &Headers, len: usize) -> Result<Field, DropReason> {
         let Checksum::Partial { start, offset } = self.checksum else {
             return Ok(Field::Own);
         };
