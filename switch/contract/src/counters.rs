@@ -27,11 +27,13 @@ pub enum Counter {
     Split,
     /// Source addresses not learned because a limit was reached.
     NotLearned,
+    /// Flows of the port's, let through by rules and walls, that were forgotten since it had too many.
+    FlowsDisplaced,
     /// 1 once the port's interface has vanished under it.
     Gone,
 }
 
-const COUNTERS: usize = 8;
+const COUNTERS: usize = 9;
 const ROW: usize = COUNTERS + DropReason::COUNT;
 const CELLS: usize = PortId::LIMIT * ROW;
 
@@ -58,6 +60,8 @@ pub struct PortCounters {
     pub split: u64,
     /// [`Counter::NotLearned`].
     pub not_learned: u64,
+    /// [`Counter::FlowsDisplaced`].
+    pub flows_displaced: u64,
     /// [`Counter::Gone`].
     pub gone: bool,
     /// Drops, in the order of [`DropReason::ALL`].
@@ -75,6 +79,7 @@ impl Default for PortCounters {
             coalesced: 0,
             split: 0,
             not_learned: 0,
+            flows_displaced: 0,
             gone: false,
             drops: vec![0; DropReason::COUNT],
         }
@@ -134,6 +139,7 @@ impl Counters {
             coalesced: get(Counter::Coalesced),
             split: get(Counter::Split),
             not_learned: get(Counter::NotLearned),
+            flows_displaced: get(Counter::FlowsDisplaced),
             gone: get(Counter::Gone) != 0,
             drops: row[COUNTERS..].iter().map(|cell| cell.load(Relaxed)).collect(),
         }

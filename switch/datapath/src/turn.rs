@@ -174,13 +174,16 @@ impl Datapath {
         self.counters.add(ingress, Counter::ReceivedBytes, bytes as u64);
 
         // 2 decide, 3 serve
-        let held = self.held_for_check();
+        let (held, before) = (self.held_for_check(), self.switch.stats());
         let made = if is_uplink(ingress) {
             self.arrive(ingress, now)
         } else {
             self.decide(ingress, now);
             self.serve(ingress, now)
         };
+        let after = self.switch.stats();
+        self.counters.add(ingress, Counter::NotLearned, after.unlearned - before.unlearned);
+        self.counters.add(ingress, Counter::FlowsDisplaced, after.displaced - before.displaced);
         let verdicts = &self.worker.verdicts;
         let unserved =
             verdicts.local.len() + verdicts.names.len() + verdicts.outbound.len() + verdicts.too_big.len();
@@ -244,9 +247,7 @@ impl Datapath {
     fn decide(&mut self, ingress: PortId, now: Instant) {
         let Worker { burst, verdicts, .. } = &mut self.worker;
         let received = burst.len();
-        let unlearned = self.switch.stats().unlearned;
         self.switch.process(ingress, burst, verdicts, now);
-        self.counters.add(ingress, Counter::NotLearned, self.switch.stats().unlearned - unlearned);
         debug_assert_eq!(received, self.worker.verdicts.len());
     }
 
@@ -267,6 +268,9 @@ impl Datapath {
     /// Drops frames that go nowhere, and sends those that go to one port each.
     pub(super) fn send_to_one(&mut self) {
         let Worker { verdicts, pool, .. } = &mut self.worker;
+        for (reason, port) in verdicts.answered.drain(..) {
+            self.counters.drop(port, reason, 1);
+        }
         for (reason, port, frame) in verdicts.drop.drain(..) {
             self.counters.drop(port, reason, 1);
             pool.free(frame);
@@ -345,7 +349,7 @@ impl Datapath {
 
     /// Notes what is ready, without rest; says whether anything is.
     pub(crate) fn look_at_once(&mut self, now: Instant) -> io::Result<bool> {
-        let is_pressed = self.worker.ports.ready_count() > 0 || self.tunnels.is_ready();
+        let is_pressed = self.worker.ports.shares.ready_count() > 0 || self.tunnels.is_ready();
         Ok(self.wait(Some(Duration::ZERO), now)? || is_pressed)
     }
 

@@ -58,6 +58,14 @@ impl Bindings {
         self.owners.retain(|(_, of), _| *of != network);
     }
 
+    /// The port that has an address on a network.
+    pub(crate) fn port_of(&self, network: NetworkId, address: IpAddr) -> Option<PortId> {
+        match self.owners.get(&(address, network)) {
+            Some(Owner::Port(port)) => Some(*port),
+            Some(Owner::Gateway) | None => None,
+        }
+    }
+
     /// The owner of an address, seen from a network: on that one if it is there, otherwise on the first that
     /// has it.
     pub(crate) fn find(&self, from: NetworkId, address: IpAddr) -> Option<(NetworkId, Owner)> {

@@ -36,6 +36,7 @@
 //! | [`dns`] | what containers learn of names |
 //! | [`gateway`] | what a network's gateway answers, and what is routed through it |
 //! | `bindings` | whose an IP address is |
+//! | `prefixes` | which prefixes an address is in |
 //! | `link_local` | IPv6 addresses that hold on one link |
 //! | `remotes` | endpoints beyond tunnels |
 //! | `security` | whether a container speaks for itself |
@@ -55,6 +56,7 @@ mod link_local;
 pub mod network;
 pub mod policy;
 pub mod ports;
+mod prefixes;
 pub mod process;
 pub mod refusal;
 mod remotes;
@@ -75,7 +77,7 @@ pub use policy::{
 };
 pub use ports::Port;
 pub use refusal::Refusal;
-pub use snoop::{Audience, Query};
+pub use snoop::{Audience, Listeners, Query};
 pub use stats::Stats;
 pub use switch::Switch;
 pub use table::Entry;

@@ -14,6 +14,7 @@ use vswitch_frame::{GroupId, Mac, NetworkId, PortId};
 use crate::gateway::budget::Budget;
 use crate::gateway::schedule::Schedule;
 use crate::network::{Network, Station};
+use crate::prefixes::Prefixes;
 use crate::refusal::Refusal;
 use crate::security::Guard;
 
@@ -44,7 +45,7 @@ impl Port {
 
     /// Whether it is a tunnel or the host's port.
     #[inline]
-    fn is_edge(&self) -> bool {
+    pub(crate) fn is_edge(&self) -> bool {
         matches!(self.station, Station::Host | Station::Tunnel)
     }
 }
@@ -109,6 +110,8 @@ pub(crate) enum Reach {
 pub(crate) struct Ports {
     places: Vec<Option<Place>>,
     networks: Vec<Option<Segment>>,
+    /// The subnets of all networks.
+    subnets: Prefixes<()>,
 }
 
 impl Ports {
@@ -121,7 +124,13 @@ impl Ports {
             return Err(Refusal::NetworkExists(id));
         }
         *slot = Some(Segment::new(network));
+        self.gather_subnets();
         Ok(())
+    }
+
+    fn gather_subnets(&mut self) {
+        let networks = self.networks.iter().flatten().map(|segment| &segment.network);
+        self.subnets = networks.flat_map(|network| &network.subnets).map(|subnet| (*subnet, ())).collect();
     }
 
     /// Removes a network with its ports, and returns them.
@@ -131,6 +140,7 @@ impl Ports {
         for member in &members {
             self.places[member.port.index()] = None;
         }
+        self.gather_subnets();
         members.into_iter().map(|member| member.port).collect()
     }
 
@@ -250,8 +260,7 @@ impl Ports {
 
     /// Whether any network has a subnet that contains an address.
     pub(crate) fn any_subnet_contains(&self, address: IpAddr) -> bool {
-        let networks = self.networks.iter().flatten().map(|segment| &segment.network);
-        networks.flat_map(|network| &network.subnets).any(|subnet| subnet.contains(&address))
+        self.subnets.contain(address)
     }
 
     /// The other ports of the sender's network that it is not kept apart from, with their MTU.
@@ -265,6 +274,12 @@ impl Ports {
             member.port != sender && Some(member.group) != group && !apart
         });
         others.map(|member| (member.port, member.mtu))
+    }
+
+    /// Whether there are other ports on a network than these two.
+    pub(crate) fn has_others(&self, port: PortId, host: PortId) -> bool {
+        let members = self.get(port).and_then(|port| self.members(port.network)).unwrap_or_default();
+        members.iter().any(|member| ![port, host].contains(&member.port))
     }
 
     /// The reach of a frame of this sender that has to be flooded.

@@ -80,11 +80,15 @@ impl Switch {
     ) {
         let mut memo = Memo::default();
         let watch = self.watch(ingress);
-        let (ruled, hosted) = (self.is_ruled(ingress), self.is_host(ingress));
+        let (ruled, hosted, gated) =
+            (self.is_ruled(ingress), self.is_host(ingress), self.gated_host(ingress));
         for mut frame in burst.drain(..) {
             let mut verdict = self.decide(ingress, &mut frame, &watch, &mut memo, now);
+            if let (Some(host), Ok(decided)) = (gated, verdict) {
+                verdict = self.pass_gate(host, ingress, &frame, decided);
+            }
             if let (true, Ok(decided)) = (ruled, verdict) {
-                verdict = self.judge(ingress, &mut frame, decided, now);
+                verdict = self.judge(ingress, &mut frame, decided, &mut verdicts.answered, now);
             }
             if let (true, Ok(decided)) = (hosted, verdict) {
                 verdict = self.vet_forwarded(ingress, &frame, decided, now);

@@ -10,6 +10,7 @@
 //!
 //! An endpoint of this host outranks one beyond a tunnel: it is known first-hand.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -19,37 +20,48 @@ use vswitch_frame::hash::SeededHash;
 use crate::security::Guard;
 use crate::table::Key;
 
-/// The guards of endpoints beyond tunnels.
+/// An endpoint beyond a tunnel.
+#[derive(Debug)]
+struct Known {
+    key: Key,
+    addresses: Vec<IpAddr>,
+    guard: Option<Arc<Guard>>,
+}
+
+/// The endpoints beyond tunnels.
 #[derive(Debug)]
 pub(crate) struct Remotes {
-    guards: HashTable<(Key, Arc<Guard>)>,
+    known: HashTable<Known>,
     hash: SeededHash,
 }
 
 impl Remotes {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { guards: HashTable::new(), hash: SeededHash::new(seed) }
+        Self { known: HashTable::new(), hash: SeededHash::new(seed) }
     }
 
     /// The guard of an endpoint.
     pub(crate) fn guard(&self, key: Key) -> Option<&Arc<Guard>> {
-        self.guards.find(self.hash.of(&key), |(known, _)| *known == key).map(|(_, guard)| guard)
+        self.known.find(self.hash.of(&key), |known| known.key == key)?.guard.as_ref()
     }
 
-    /// Notes the guard of an endpoint, in place of the one it had.
-    pub(crate) fn set(&mut self, key: Key, guard: Guard) {
-        self.forget(key);
-        let hash = self.hash.of(&key);
-        self.guards.insert_unique(hash, (key, Arc::new(guard)), |(known, _)| self.hash.of(known));
+    /// Notes the addresses of an endpoint, and its guard, if it has one. Answers the addresses it had.
+    pub(crate) fn set(&mut self, key: Key, addresses: Vec<IpAddr>, guard: Option<Guard>) -> Vec<IpAddr> {
+        let before = self.forget(key);
+        let known = Known { key, addresses, guard: guard.map(Arc::new) };
+        self.known.insert_unique(self.hash.of(&key), known, |known| self.hash.of(&known.key));
+        before
     }
 
-    pub(crate) fn forget(&mut self, key: Key) {
-        if let Ok(found) = self.guards.find_entry(self.hash.of(&key), |(known, _)| *known == key) {
-            found.remove();
+    /// Forgets an endpoint; answers the addresses it had.
+    pub(crate) fn forget(&mut self, key: Key) -> Vec<IpAddr> {
+        match self.known.find_entry(self.hash.of(&key), |known| known.key == key) {
+            Ok(found) => found.remove().0.addresses,
+            Err(_) => Vec::new(),
         }
     }
 
     pub(crate) fn forget_network(&mut self, network: NetworkId) {
-        self.guards.retain(|(key, _)| key.network() != network);
+        self.known.retain(|known| known.key.network() != network);
     }
 }

@@ -5,7 +5,8 @@
 //! A port has a [`Guard`] if a container's endpoint is behind it and its network wants port security. The
 //! guard is made when control says who is behind the port. Per frame it compares bytes that parsing has just
 //! brought into cache with the few addresses of the endpoint: no table, no allocation. It looks before the
-//! switch learns, so a forged frame changes nothing. What is behind up to two VLAN tags is looked at alike.
+//! switch learns, so a forged frame changes nothing. What is behind up to two VLAN tags is looked at alike;
+//! with more than that a frame is refused, for its receiver might take off any number of them.
 //!
 //! | of a frame | must be |
 //! |---|---|
@@ -15,18 +16,20 @@
 //! | link-local IPv6 address | made of the own MAC (RFC 4291, appendix A), or of no MAC at all, as private addresses (RFC 7217) are |
 //! | ARP sender | the own MAC with an own address, or with 0.0.0.0 in a probe (RFC 5227, 2.1.1) |
 //! | ND target and link-layer options | own address, own MAC (RFC 4861) |
+//! | DHCP | nothing that a server says, by whatever port: no reply to a client's port (RFC 2131, 2; RFC 8415, 7.3) |
 //! | DHCP | not from a server's port: UDP 67 or 547 |
 //! | ICMP | no redirect, no router advertisement (RFC 6105) |
 //!
 //! A link-local address made of somebody else's MAC is refused because that is what gateways have.
 //!
-//! Fragments are told by their source. The first one of a datagram shows its ports; neighbour discovery in
-//! fragments is ignored by every host (RFC 6980). IPv6 extension headers beyond those the parser looks
+//! Fragments are told by their source. The first one of a datagram shows its ports, and what it does not show
+//! of a message to a DHCP client is taken for a server's; neighbour discovery in fragments is ignored by every
+//! host (RFC 6980). IPv6 extension headers beyond those the parser looks
 //! through hide what is behind them, so such a packet is refused like what it may hide (RFC 7113).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use vswitch_frame::headers::{be16, ethertype, is_extension, protocol};
+use vswitch_frame::headers::{be16, ethertype, protocol};
 use vswitch_frame::{DropReason, Frame, Mac};
 
 use crate::link_local::link_local;
@@ -77,6 +80,8 @@ impl Guard {
             self.check_ipv6(frame, packet)
         } else if headers.ether_type() == ethertype::ARP {
             self.check_arp(packet).ok_or(DropReason::SpoofedArp)
+        } else if headers.is_still_tagged() {
+            Err(DropReason::TooManyTags)
         } else {
             Ok(())
         }
@@ -87,10 +92,10 @@ impl Guard {
         const REDIRECT: u8 = 5;
         let source = ipv4_at(packet, 12).unwrap_or(Ipv4Addr::UNSPECIFIED);
         let segment = &frame.bytes()[frame.headers.transport_offset()..frame.headers.end_offset()];
-        let begins = be16(packet, 6) & 0x1fff == 0;
+        let begins = !frame.headers.is_later_fragment();
         match frame.headers.protocol() {
             protocol::UDP if begins => {
-                if word(segment, 0) == Some(67) {
+                if is_dhcp_server(segment) {
                     return Err(DropReason::RogueDhcp);
                 }
                 let asks_for_address = (word(segment, 0), word(segment, 2)) == (Some(68), Some(67));
@@ -103,6 +108,7 @@ impl Guard {
             }
             // A host that has no address yet joins groups from none (RFC 3376, 4.2.13).
             protocol::IGMP if source.is_unspecified() => return Ok(()),
+            _ if frame.headers.is_hidden() => return Err(DropReason::RogueRa),
             _ => {}
         }
         if self.ipv4.contains(&source) { Ok(()) } else { Err(DropReason::SpoofedIp) }
@@ -114,14 +120,11 @@ impl Guard {
         let (headers, bytes) = (&frame.headers, frame.bytes());
         let segment = &bytes[headers.transport_offset()..headers.end_offset()];
         match headers.protocol() {
-            protocol::UDP => {
-                let begins = !headers.is_fragment() || is_first_fragment(bytes, headers.transport_offset());
-                if begins && word(segment, 0) == Some(547) {
-                    return Err(DropReason::RogueDhcp);
-                }
+            _ if headers.is_hidden() => return Err(DropReason::RogueRa),
+            protocol::UDP if !headers.is_later_fragment() && is_dhcpv6_server(segment) => {
+                return Err(DropReason::RogueDhcp);
             }
             protocol::ICMPV6 if !headers.is_fragment() => return self.check_icmpv6(source, segment),
-            hidden if is_extension(hidden) => return Err(DropReason::RogueRa),
             _ => {}
         }
         if self.owns_ipv6(source) { Ok(()) } else { Err(DropReason::SpoofedIp) }
@@ -196,9 +199,27 @@ impl Guard {
     }
 }
 
-/// Whether a fragment of IPv6, whose fragment header ends at `transport`, is the first (RFC 8200, 4.5).
-fn is_first_fragment(bytes: &[u8], transport: usize) -> bool {
-    word(bytes, transport - 6).is_some_and(|offset| offset & 0xfff8 == 0)
+/// Bytes of a UDP header, behind which a message begins with its kind.
+const UDP_BYTES: usize = 8;
+
+/// Whether a datagram is what only a DHCP server sends: from its port, or a reply to a client's.
+#[inline]
+fn is_dhcp_server(datagram: &[u8]) -> bool {
+    const REQUEST: u8 = 1;
+    word(datagram, 0) == Some(67)
+        || word(datagram, 2) == Some(68) && datagram.get(UDP_BYTES) != Some(&REQUEST)
+}
+
+/// Whether a datagram is what only a DHCPv6 server or relay sends.
+#[inline]
+fn is_dhcpv6_server(datagram: &[u8]) -> bool {
+    const ADVERTISE: u8 = 2;
+    const REPLY: u8 = 7;
+    const RECONFIGURE: u8 = 10;
+    const RELAY_REPLY: u8 = 13;
+    let says = datagram.get(UDP_BYTES);
+    let serves = matches!(says, None | Some(&(ADVERTISE | REPLY | RECONFIGURE | RELAY_REPLY)));
+    word(datagram, 0) == Some(547) || word(datagram, 2) == Some(546) && serves
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {

@@ -9,7 +9,7 @@ use crate::bindings::{Bindings, Owner};
 use crate::dns::index::Index;
 use crate::gateway::budget::Budget;
 use crate::gateway::schedule::Due;
-use crate::gateway::way_out::WayOut;
+use crate::gateway::way_out::Ways;
 use crate::limits::Limits;
 use crate::network::{Network, Station};
 use crate::policy::{Count, Policy, PublishedPorts, Rule};
@@ -30,7 +30,7 @@ pub struct Switch {
     pub(crate) stats: Stats,
     pub(crate) bindings: Bindings,
     pub(crate) hosts: BTreeSet<IpAddr>,
-    pub(crate) out: WayOut,
+    pub(crate) out: Ways,
     /// Errors that may still be sent to senders outside.
     pub(crate) errors: Budget,
     pub(crate) advertise_at: Option<Instant>,
@@ -54,7 +54,7 @@ impl Switch {
             stats: Stats::default(),
             bindings: Bindings::default(),
             hosts: BTreeSet::new(),
-            out: WayOut::default(),
+            out: Ways::default(),
             errors: Budget::default(),
             advertise_at: None,
             advertisements: Vec::new(),
@@ -91,10 +91,13 @@ impl Switch {
         self.table.forget_network(id);
         self.names.remove_network(id);
         self.bindings.forget(id);
-        self.policy.forget_network(id);
         self.snoop.remove_network(id);
         self.remotes.forget_network(id);
-        self.ports.remove_network(id)
+        self.advertisements.retain(|due| due.network != id);
+        let ports = self.ports.remove_network(id);
+        ports.iter().for_each(|port| self.policy.forget_port(*port));
+        self.policy.forget_network(id);
+        ports
     }
 
     /// A network, as it was described when it was added.
@@ -124,7 +127,8 @@ impl Switch {
         }
         for &mac in &port.addresses {
             self.table.fix(Key::new(port.network, mac), id);
-            self.remotes.forget(Key::new(port.network, mac));
+            let before = self.remotes.forget(Key::new(port.network, mac));
+            self.end_flows_beyond(port.network, before);
         }
         let (network, station) = (port.network, port.station.clone());
         self.ports.add(id, port)?;
@@ -144,8 +148,18 @@ impl Switch {
         let Some(network) = self.ports.get(id).map(|port| port.network) else { return false };
         let Some(before) = self.ports.set_station(id, station.clone()) else { return false };
         self.advertise_soon(network);
-        self.bindings.release(network, Owner::Port(id), addresses_of(&before));
-        self.bindings.bind(network, Owner::Port(id), addresses_of(&station));
+        let (old, new) = (addresses_of(&before), addresses_of(&station));
+        // What others said to an address before it was somebody's, or after, was not said to that one.
+        let gone = old.iter().filter(|address| !new.contains(address));
+        let come = new.iter().filter(|address| !old.contains(address));
+        gone.chain(come).for_each(|address| self.policy.forget_address(id, *address));
+        if sandbox_of(&before) != sandbox_of(&station) {
+            self.policy.forget_port(id);
+            self.table.forget_port(id);
+            self.snoop.forget_memberships(id, network);
+        }
+        self.bindings.release(network, Owner::Port(id), old);
+        self.bindings.bind(network, Owner::Port(id), new);
         self.names.remove(network, id, &before);
         self.names.add(network, id, &station);
         true
@@ -163,7 +177,8 @@ impl Switch {
 
     /// Notes that they are published no longer; flows that were begun to them from elsewhere end.
     pub fn unpublish(&mut self, published: &PublishedPorts) {
-        self.policy.unpublish(published);
+        let port = self.bindings.port_of(published.network, published.address);
+        self.policy.unpublish(published, port);
     }
 
     /// Removes a port, its addresses and what was learned there. Returns whether there was one.
@@ -182,6 +197,7 @@ impl Switch {
         }
         self.table.forget_port(id);
         self.snoop.remove_port(id, port.network);
+        self.policy.forget_port(id);
         true
     }
 
@@ -198,12 +214,25 @@ impl Switch {
         }
         self.table.fix(key, tunnel);
         let secured = self.ports.network(port.network).is_some_and(|network| network.port_security);
-        if addresses.is_empty() || !secured {
-            self.remotes.forget(key);
-        } else {
-            self.remotes.set(key, Guard::of(vec![mac], addresses.iter().copied()));
-        }
+        let guarded = secured && !addresses.is_empty();
+        let guard = guarded.then(|| Guard::of(vec![mac], addresses.iter().copied()));
+        let before = self.remotes.set(key, addresses.to_vec(), guard);
+        let gone = before.iter().filter(|address| !addresses.contains(address));
+        let come = addresses.iter().filter(|address| !before.contains(address));
+        gone.chain(come).for_each(|address| self.policy.forget_address(tunnel, *address));
         true
+    }
+
+    /// Ends the flows of somebody beyond the tunnel of a network who had these addresses.
+    fn end_flows_beyond(&mut self, network: NetworkId, addresses: Vec<IpAddr>) {
+        if addresses.is_empty() {
+            return;
+        }
+        let tunnels = self.ports.members_where(network, |port| port.station == Station::Tunnel);
+        let tunnels: Vec<PortId> = tunnels.map(|(id, _)| id).collect();
+        for tunnel in tunnels {
+            addresses.iter().for_each(|address| self.policy.forget_address(tunnel, *address));
+        }
     }
 
     /// Says that an endpoint is not beyond a tunnel any more.
@@ -213,7 +242,8 @@ impl Switch {
         if self.table.fixed_at(key) == Some(tunnel) {
             self.table.unfix(key);
         }
-        self.remotes.forget(key);
+        let before = self.remotes.forget(key);
+        before.into_iter().for_each(|address| self.policy.forget_address(tunnel, address));
     }
 
     /// Whether a port is a tunnel.
@@ -246,7 +276,7 @@ impl Switch {
 
     /// The counters since the switch was made.
     pub fn stats(&self) -> Stats {
-        self.stats
+        Stats { displaced: self.policy.displaced(), ..self.stats }
     }
 
     /// When [`poll`](Self::poll) wants to be called; `None` if there is nothing to wait for.
@@ -274,6 +304,14 @@ impl Switch {
         self.policy.poll(now);
         self.snoop.poll(now);
         self.schedule_advertisements(now);
+    }
+}
+
+/// The sandbox of a container.
+fn sandbox_of(station: &Station) -> Option<u32> {
+    match station {
+        Station::Container(endpoint) => Some(endpoint.sandbox),
+        Station::Unknown | Station::Host | Station::Tunnel => None,
     }
 }
 

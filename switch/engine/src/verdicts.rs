@@ -70,6 +70,9 @@ pub struct Verdicts {
     pub too_big: Vec<(PortId, usize, Frame)>,
     /// ICMP errors made here for senders outside or behind a translator, for whoever has these.
     pub errors: Vec<MadeError>,
+    /// Why frames went nowhere that have become the answer to their sender, and the port at which that is
+    /// counted. The answers are in `forward` or `errors`.
+    pub answered: Vec<(DropReason, PortId)>,
     /// Frames that go nowhere, with the port at which that is counted: the one they came from, or the
     /// one they were meant for if the reason is named `Tx…`.
     pub drop: Vec<(DropReason, PortId, Frame)>,

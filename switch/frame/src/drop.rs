@@ -52,6 +52,8 @@ drop_reasons! {
     MalformedTcp = "malformed-tcp",
     /// A UDP header that is cut short or contradicts its own length.
     MalformedUdp = "malformed-udp",
+    /// More than two VLAN tags, behind which neither port security nor rules look.
+    TooManyTags = "too-many-tags",
     /// The source MAC belongs, by configuration, to another port.
     SourceTaken = "source-taken",
     /// The destination is behind the port the frame came from.
@@ -75,6 +77,9 @@ drop_reasons! {
     Martian = "martian",
     /// For the gateway, which does not serve this and has no host to hand it to.
     NotServed = "not-served",
+    /// For the host, in a shape that its stack gets from no container: with a VLAN tag, to many with an address
+    /// of one, with a route of its own, as a router's word, or of another protocol than IP and ARP.
+    HostGate = "host-gate",
     /// For the gateway, which took note of it: there is nothing to answer.
     Consumed = "consumed",
     /// To be routed to an address of no network, or of nobody on its network.
@@ -168,6 +173,12 @@ drop_reasons! {
 impl DropReason {
     /// The number of reasons.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// Whether something went wrong, or somebody did. The rest is how it should be: the frame came to its end
+    /// here, and is counted, but apart from faults.
+    pub const fn is_fault(self) -> bool {
+        !matches!(self, Self::Consumed | Self::ForHost | Self::AlreadyTaken | Self::Snooped)
+    }
 
     /// The reason as an index into a table of counters.
     pub const fn index(self) -> usize {

@@ -3,9 +3,10 @@
 use crate::addr::Mac;
 use crate::drop::DropReason;
 use crate::headers::{ETHERNET_BYTES, Headers, ethertype};
-use crate::offload::{Checksum, Offload, VNET_HEADER_BYTES};
+use crate::offload::{Checksum, Field, Offload, VNET_HEADER_BYTES};
 use crate::run::Segment;
 use crate::slot::{FRAME_BYTES_MAX, HEADROOM, Slot};
+use crate::split;
 
 /// The length of an Ethernet header, as offsets of checksums count it.
 const LINK: u16 = 14;
@@ -180,14 +181,26 @@ impl Frame {
         }
     }
 
-    /// Parses the headers, checks the offload against them, and remembers where they are.
+    /// Parses the headers, checks the offload against them, and remembers where they are. A partial checksum
+    /// anywhere but in the TCP or UDP header is finished now: whoever looks at the frame from here on sees the
+    /// bytes that its receiver gets.
     ///
     /// # Errors
     /// Why the frame must be dropped; the frame itself is unchanged.
     #[inline]
     pub fn parse(&mut self) -> Result<(), DropReason> {
         self.headers = Headers::parse(self.bytes())?;
-        self.offload.check(&self.headers, self.len())
+        if self.offload.field(&self.headers, self.len())? == Field::Payload {
+            self.finish_checksum();
+        }
+        Ok(())
+    }
+
+    /// Finishes a partial checksum that the offload's [`check`](Offload::check) has found behind the headers.
+    #[cold]
+    fn finish_checksum(&mut self) {
+        let offload = std::mem::take(&mut self.offload);
+        split::complete(self.bytes_mut(), &[], offload);
     }
 
     /// The destination MAC. The frame must have been parsed.

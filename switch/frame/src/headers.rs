@@ -3,9 +3,16 @@
 //! # Contract
 //! [`Headers::parse`] succeeds only when every header it names lies wholly inside the frame and agrees
 //! with its own lengths. Whoever holds `Headers` of a frame may index its bytes by these offsets.
-//! A frame without IP, or without TCP or UDP, is no error: a switch forwards it. A fragment has no transport.
+//! A frame without IP, or without TCP or UDP, is no error: a switch forwards it. A fragment has no transport,
+//! nor has a packet with an authentication header, which nobody on the way may change.
 //!
-//! Followed: IEEE 802.1Q (up to two tags), RFC 791, RFC 8200, RFC 9293, RFC 768.
+//! A receiver's kernel may look further than the parser does: through any number of VLAN tags, and through any
+//! chain of extension headers. What it might find there is unknown here, and whoever decides by what a frame
+//! carries must ask: [`Headers::is_still_tagged`], [`Headers::is_hidden`].
+//!
+//! Followed: IEEE 802.1Q (up to two tags), RFC 791, RFC 8200, RFC 4302, RFC 9293, RFC 768.
+
+use std::num::NonZeroU16;
 
 use crate::drop::DropReason;
 
@@ -42,6 +49,7 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     pub(crate) const ROUTING: u8 = 43;
     pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const AUTHENTICATION: u8 = 51;
     /// Internet control message protocol for IPv6.
     pub const ICMPV6: u8 = 58;
     pub(crate) const DESTINATION: u8 = 60;
@@ -51,8 +59,8 @@ pub mod protocol {
 /// [`Headers::parse`] there is none left, unless there were too many or a fragment begins with one.
 #[inline]
 pub fn is_extension(number: u8) -> bool {
-    use protocol::{DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING};
-    matches!(number, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+    use protocol::{AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING};
+    matches!(number, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION)
 }
 
 /// The network protocol of a frame.
@@ -76,6 +84,15 @@ pub enum Transport {
     Udp,
 }
 
+/// A packet's part in its datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Part {
+    #[default]
+    Whole,
+    First,
+    Later,
+}
+
 /// Offsets into a frame's bytes. See the [module](self) for what they promise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
@@ -87,7 +104,12 @@ pub struct Headers {
     network: Network,
     transport: Transport,
     protocol: u8,
-    fragment: bool,
+    part: Part,
+    /// The place of the fragment header of IPv6.
+    fragment_at: Option<NonZeroU16>,
+    hidden: bool,
+    authenticated: bool,
+    routed: bool,
 }
 
 impl Headers {
@@ -103,7 +125,7 @@ impl Headers {
         let mut network_at = ETHERNET_BYTES;
         let mut ether_type = be16(bytes, 12);
         for _ in 0..2 {
-            if !matches!(ether_type, ethertype::VLAN | ethertype::SERVICE_VLAN) {
+            if !is_tag(ether_type) {
                 break;
             }
             ether_type = bytes
@@ -137,9 +159,30 @@ impl Headers {
         self.transport_at = self.network_at + narrow(header);
         self.payload_at = self.transport_at;
         self.end = usize::from(self.network_at) + total;
-        const MORE_OR_OFFSET: u16 = 0x3fff;
-        self.fragment = be16(packet, 6) & MORE_OR_OFFSET != 0;
-        self.parse_transport(bytes, packet[9])
+        const MORE: u16 = 0x2000;
+        const OFFSET: u16 = 0x1fff;
+        let flags = be16(packet, 6);
+        self.part = match (flags & OFFSET, flags & MORE) {
+            (0, 0) => Part::Whole,
+            (0, _) => Part::First,
+            _ => Part::Later,
+        };
+        self.routed = header > 20 && has_source_route(&packet[20..header]);
+        let mut next = packet[9];
+        let mut at = header;
+        if next == protocol::AUTHENTICATION && self.part != Part::Later {
+            self.authenticated = true;
+            match extension(packet, next, at).filter(|length| *length <= total - at) {
+                Some(length) => (next, at) = (packet[at], at + length),
+                None if self.part == Part::Whole => return Err(DropReason::MalformedIpv4),
+                None => {}
+            }
+        }
+        // More than one, or one that is cut short.
+        self.hidden = next == protocol::AUTHENTICATION;
+        self.transport_at = self.network_at + narrow(at);
+        self.payload_at = self.transport_at;
+        self.parse_transport(bytes, next)
     }
 
     #[inline]
@@ -155,37 +198,55 @@ impl Headers {
         }
         self.network = Network::Ipv6;
         self.end = usize::from(self.network_at) + total;
-        let mut next = packet[6];
-        let mut at = HEADER;
-        for _ in 0..IPV6_EXTENSIONS_MAX {
-            let length = match next {
-                protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION => {
-                    packet.get(at + 1).map_or(usize::MAX, |&units| (usize::from(units) + 1) * 8)
-                }
-                protocol::FRAGMENT => 8,
-                _ => break,
-            };
-            if length > total - at {
-                return Err(DropReason::MalformedIpv6);
-            }
-            self.fragment |= next == protocol::FRAGMENT && be16(packet, at + 2) & 0xfff9 != 0;
-            next = packet[at];
-            at += length;
-            if self.fragment {
-                break;
-            }
+        let (mut next, mut at) = (packet[6], HEADER);
+        if is_extension(next) {
+            (next, at) = self.walk(&packet[..total], next)?;
         }
-        // Behind more extension headers than we look through there may be any flow, as behind a fragment.
-        self.fragment |= is_extension(next);
         self.transport_at = self.network_at + narrow(at);
         self.payload_at = self.transport_at;
         self.parse_transport(bytes, next)
     }
 
+    /// Walks the extension headers of an IPv6 packet, and answers what is behind them and where.
+    fn walk(&mut self, packet: &[u8], first: u8) -> Result<(u8, usize), DropReason> {
+        const SEGMENTS_LEFT_AT: usize = 3;
+        let (mut next, mut at) = (first, 40);
+        for _ in 0..IPV6_EXTENSIONS_MAX {
+            if !is_extension(next) || next == protocol::FRAGMENT && self.part != Part::Whole {
+                break;
+            }
+            let Some(length) = extension(packet, next, at).filter(|length| *length <= packet.len() - at)
+            else {
+                // The first fragment has to show all of them (RFC 7112).
+                if self.part == Part::Whole {
+                    return Err(DropReason::MalformedIpv6);
+                }
+                break;
+            };
+            self.authenticated |= next == protocol::AUTHENTICATION;
+            self.routed |= next == protocol::ROUTING && packet[at + SEGMENTS_LEFT_AT] > 0;
+            if next == protocol::FRAGMENT {
+                self.fragment_at = NonZeroU16::new(self.network_at + narrow(at));
+                self.part = match be16(packet, at + 2) & 0xfff9 {
+                    0 => Part::Whole,
+                    1 => Part::First,
+                    _ => Part::Later,
+                };
+            }
+            next = packet[at];
+            at += length;
+            if self.part == Part::Later {
+                break;
+            }
+        }
+        self.hidden = is_extension(next);
+        Ok((next, at))
+    }
+
     #[inline]
     fn parse_transport(mut self, bytes: &[u8], number: u8) -> Result<Self, DropReason> {
         self.protocol = number;
-        if self.fragment {
+        if self.is_fragment() || self.authenticated {
             return Ok(self);
         }
         let segment = &bytes[usize::from(self.transport_at)..self.end];
@@ -211,9 +272,16 @@ impl Headers {
         Ok(self)
     }
 
-    /// The EtherType behind any VLAN tags.
+    /// The EtherType behind the VLAN tags that are looked through.
     pub fn ether_type(&self) -> u16 {
         self.ether_type
+    }
+
+    /// Whether there is another VLAN tag behind those that are looked through. A receiver may take off any
+    /// number of them: Linux does, where their VLAN is 0.
+    #[inline]
+    pub fn is_still_tagged(&self) -> bool {
+        is_tag(self.ether_type)
     }
 
     /// The start of the network header: behind the Ethernet header and its VLAN tags.
@@ -267,11 +335,42 @@ impl Headers {
     /// it were.
     #[inline]
     pub fn is_fragment(&self) -> bool {
-        self.fragment
+        self.part != Part::Whole || self.hidden
     }
 
-    /// The IP protocol number of what is at [`transport_offset`](Self::transport_offset), in fragments, too;
-    /// 0 if it is not IP.
+    /// Whether it is the first of several fragments, which shows the transport's header.
+    #[inline]
+    pub fn is_first_fragment(&self) -> bool {
+        self.part == Part::First
+    }
+
+    /// Whether it is one of several fragments, and not the first of them: it shows nothing of the transport.
+    #[inline]
+    pub fn is_later_fragment(&self) -> bool {
+        self.part == Part::Later
+    }
+
+    /// The identification of a fragment of IPv6; `None` if it is none. `bytes` are those of its frame.
+    pub fn fragment_id(&self, bytes: &[u8]) -> Option<u32> {
+        let at = usize::from(self.fragment_at?.get());
+        bytes.get(at + 4..at + 8)?.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    /// Whether what the IP packet carries cannot be told: there are more extension headers than are looked
+    /// through, or a fragment ends among them.
+    #[inline]
+    pub fn is_hidden(&self) -> bool {
+        self.hidden
+    }
+
+    /// Whether the packet names further stations to be sent on to (RFC 791, 3.1; RFC 8200, 4.4).
+    #[inline]
+    pub fn is_source_routed(&self) -> bool {
+        self.routed
+    }
+
+    /// The IP protocol number of what is at [`transport_offset`](Self::transport_offset), in fragments and
+    /// behind an authentication header, too; 0 if it is not IP.
     #[inline]
     pub fn protocol(&self) -> u8 {
         self.protocol
@@ -282,6 +381,39 @@ impl Headers {
     pub fn transport(&self) -> Transport {
         self.transport
     }
+}
+
+/// Whether an EtherType is that of a VLAN tag.
+#[inline]
+fn is_tag(ether_type: u16) -> bool {
+    matches!(ether_type, ethertype::VLAN | ethertype::SERVICE_VLAN)
+}
+
+/// The length of an extension header; `None` when the packet ends before it says.
+fn extension(packet: &[u8], number: u8, at: usize) -> Option<usize> {
+    let units = usize::from(*packet.get(at + 1)?);
+    Some(match number {
+        protocol::FRAGMENT => 8,
+        protocol::AUTHENTICATION => (units + 2) * 4,
+        _ => (units + 1) * 8,
+    })
+}
+
+/// Whether options of IPv4 name a route, loose or strict.
+fn has_source_route(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const ROUTES: [u8; 2] = [131, 137];
+    while let [kind, ref rest @ ..] = *options {
+        match (kind, rest.first()) {
+            (END, _) => return false,
+            (NOTHING, _) => options = rest,
+            (kind, _) if ROUTES.contains(&kind) => return true,
+            (_, Some(length)) if *length >= 2 => options = options.get(usize::from(*length)..).unwrap_or(&[]),
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// A big-endian 16-bit field.

@@ -56,6 +56,17 @@ pub enum Checksum {
     },
 }
 
+/// The place of a frame's checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// It is that of the TCP or UDP header that the parser found, or there is nothing to finish: nobody who
+    /// decides about the frame looks at it.
+    Own,
+    /// It is among the bytes that such a header, or another protocol's, is followed by or made of: a kind of
+    /// ICMP message, a DHCP message, the ports of a fragment.
+    Payload,
+}
+
 /// The rule by which a super-frame is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gso {
@@ -200,12 +211,18 @@ impl Offload {
     ///
     /// # Errors
     /// [`DropReason::BadOffload`] when the checksum is neither the transport header's own nor behind the
-    /// headers of an IP packet (so that finishing it changes nothing that was looked at), or a segmentation
-    /// does not fit the transport protocol or makes more than [`SEGMENTS_MAX`] frames.
+    /// headers of an IP packet, or a segmentation does not fit the transport protocol or makes more than
+    /// [`SEGMENTS_MAX`] frames.
     #[inline]
     pub fn check(&self, headers: &Headers, len: usize) -> Result<(), DropReason> {
+        self.field(headers, len).map(drop)
+    }
+
+    /// As [`check`](Self::check); answers where the checksum is.
+    #[inline]
+    pub(crate) fn field(&self, headers: &Headers, len: usize) -> Result<Field, DropReason> {
         let Checksum::Partial { start, offset } = self.checksum else {
-            return Ok(());
+            return Ok(Field::Own);
         };
         let start_at = usize::from(start);
         let own_field = match headers.transport() {
@@ -219,7 +236,7 @@ impl Offload {
             return Err(DropReason::BadOffload);
         }
         let Some(gso) = self.gso else {
-            return Ok(());
+            return Ok(if own_field { Field::Own } else { Field::Payload });
         };
         let fits = match gso.kind {
             GsoKind::Tcp4 => headers.is_ipv4() && headers.transport() == Transport::Tcp,
@@ -229,7 +246,7 @@ impl Offload {
         let whole = headers.end_offset() == len;
         let segments = len.saturating_sub(headers.payload_offset()).div_ceil(usize::from(gso.size));
         if fits && own_field && whole && segments <= SEGMENTS_MAX {
-            Ok(())
+            Ok(Field::Own)
         } else {
             Err(DropReason::BadOffload)
         }

@@ -157,7 +157,7 @@ fn completed_head(frame: &Frame) -> usize {
 
 /// Finishes a partial checksum of the frame that is `head` and `rest`, as `skb_checksum_help` does: the
 /// sum runs to the end of the frame, and zero is written as its other form.
-fn complete(head: &mut [u8], rest: &[u8], offload: Offload) {
+pub(crate) fn complete(head: &mut [u8], rest: &[u8], offload: Offload) {
     if let Checksum::Partial { start, offset } = offload.checksum {
         let summed = &mut head[usize::from(start)..];
         let sum = Sum::ZERO.add_bytes(summed).add_bytes(rest).checksum();

@@ -243,18 +243,11 @@ fn networks() -> impl Iterator<Item = Fact> {
 }
 
 fn rules() -> Vec<Rule> {
-    let any = vswitch_engine::End::Any;
-    let forbidden = FORBIDDEN..=FORBIDDEN;
     vec![Rule {
-        id: 1,
         network: Some(vswitch_frame::NetworkId(1)),
-        from: any,
-        to: any,
         protocol: Protocol::Tcp,
-        source_ports: None,
-        target_ports: Some(forbidden),
-        state: None,
-        action: Action::Drop,
+        target_ports: vec![FORBIDDEN..=FORBIDDEN],
+        ..Rule::new(1, Action::Drop)
     }]
 }
 

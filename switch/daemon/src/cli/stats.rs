@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use vswitch_control::api::types::{self, PortStats};
+use vswitch_frame::DropReason;
 
 use super::client::Client;
 use super::outcome::Outcome;
@@ -68,6 +69,7 @@ fn render(stats: &types::Stats, before: Option<&types::Stats>) -> String {
         "SENT FRAMES",
         "SENT BYTES",
         "DROPS",
+        "NO FAULT",
     ];
     let rows: Vec<Vec<String>> = stats
         .ports
@@ -92,11 +94,15 @@ fn row(port: &PortStats, before: Option<&PortStats>) -> Vec<String> {
         let old = before.map_or(0, counter);
         counter(port).checked_sub(old).unwrap_or_else(|| counter(port)).to_string()
     };
-    let drops = port.drops.iter().filter_map(|(reason, count)| {
+    let gain = |(reason, count): (&String, &u64)| {
         let old = before.and_then(|before| before.drops.get(reason)).copied().unwrap_or(0);
         let gain = count.checked_sub(old).unwrap_or(*count);
         (gain > 0).then(|| format!("{reason} {gain}"))
-    });
+    };
+    let drops = |are_faults: bool| {
+        let shown = port.drops.iter().filter(move |(reason, _)| is_fault(reason) == are_faults);
+        shown.filter_map(gain).collect::<Vec<_>>().join(", ")
+    };
     vec![
         port.sandbox.clone(),
         port.network.clone(),
@@ -106,8 +112,14 @@ fn row(port: &PortStats, before: Option<&PortStats>) -> Vec<String> {
         gained(|port| port.received_bytes),
         gained(|port| port.sent_frames),
         gained(|port| port.sent_bytes),
-        drops.collect::<Vec<_>>().join(", "),
+        drops(true),
+        drops(false),
     ]
+}
+
+/// Whether the reason of this name is a fault; one that is not known here may be.
+fn is_fault(label: &str) -> bool {
+    DropReason::ALL.iter().find(|reason| reason.label() == label).is_none_or(|reason| reason.is_fault())
 }
 
 #[cfg(test)]
@@ -127,8 +139,9 @@ mod tests {
             coalesced: 0,
             split: 0,
             not_learned: 0,
+            flows_displaced: 0,
             gone: false,
-            drops: [("runt".to_owned(), drops)].into(),
+            drops: [("runt".to_owned(), drops), ("snooped".to_owned(), 2 * drops)].into(),
         };
         types::Stats { datapath: types::DatapathStats { pid: 7, restarts: 1 }, ports: vec![port] }
     }
@@ -138,9 +151,12 @@ mod tests {
         let words =
             |text: String| text.lines().nth(2).expect("row").split_whitespace().map(str::to_owned).collect();
         let total: Vec<String> = words(render(&stats(10, 2), None));
-        assert_eq!(total, ["web", "bridge", "eth0", "3", "10", "1000", "0", "0", "runt", "2"]);
+        assert_eq!(
+            total,
+            ["web", "bridge", "eth0", "3", "10", "1000", "0", "0", "runt", "2", "snooped", "4"]
+        );
         let gained: Vec<String> = words(render(&stats(10, 2), Some(&stats(4, 2))));
-        assert_eq!(gained, ["web", "bridge", "eth0", "3", "6", "600", "0", "0", "-"]);
+        assert_eq!(gained, ["web", "bridge", "eth0", "3", "6", "600", "0", "0", "-", "-"]);
         let anew: Vec<String> = words(render(&stats(3, 0), Some(&stats(10, 2))));
         assert_eq!(anew[4], "3");
     }

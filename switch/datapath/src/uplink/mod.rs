@@ -372,10 +372,10 @@ impl Uplink<'_> {
             made += self.enter(port, Entrance { network: Some(network), published_as }, frame);
         }
         for (port, frame) in fates.host.drain(..) {
-            match self.switch.host_port(port) {
-                Some(host) => self.verdicts.forward.push((host, frame)),
-                None if is_uplink(port) => self.drop(DropReason::ForHost, port, frame),
-                None => self.drop(DropReason::NotServed, port, frame),
+            match self.switch.host_for(port, &frame) {
+                Ok(host) => self.verdicts.forward.push((host, frame)),
+                Err(_) if is_uplink(port) => self.drop(DropReason::ForHost, port, frame),
+                Err(reason) => self.drop(reason, port, frame),
             }
         }
         for (port, reason, frame) in fates.dropped.drain(..) {

@@ -1,6 +1,6 @@
 //! ARP for the gateway's addresses (RFC 826, RFC 5227).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use vswitch_frame::headers::{be16, ethertype};
 use vswitch_frame::{DropReason, Frame, Mac};
@@ -44,6 +44,33 @@ pub(super) fn answer(site: &Site<'_>, frame: &mut Frame) -> Result<Fate, DropRea
     }
     reply(frame, site.gateway.mac);
     Ok(Fate::Answer)
+}
+
+/// An ARP packet, as far as it tells who speaks and who is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arp {
+    pub(super) sender: Ipv4Addr,
+    operation: u16,
+    target: Ipv4Addr,
+}
+
+impl Arp {
+    /// The address that is asked for, unless the sender announces it as its own.
+    pub(super) fn question(&self) -> Option<Ipv4Addr> {
+        (self.operation == REQUEST && self.sender != self.target).then_some(self.target)
+    }
+}
+
+/// Reads an ARP packet; `None` if it is cut short or not about IPv4 over Ethernet.
+pub(super) fn read(frame: &Frame) -> Option<Arp> {
+    let packet = packet(frame)?;
+    let (sender, target) = (v4_at(packet, SENDER_IP_AT), v4_at(packet, TARGET_IP_AT));
+    Some(Arp { sender, operation: be16(packet, OPERATION_AT), target })
+}
+
+/// Whether an ARP packet from a station of the network, or from nobody yet, is no question.
+pub(super) fn is_reply(frame: &Frame) -> bool {
+    packet(frame).is_some_and(|packet| be16(packet, OPERATION_AT) == REPLY)
 }
 
 fn packet(frame: &Frame) -> Option<&[u8]> {

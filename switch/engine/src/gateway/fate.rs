@@ -28,6 +28,8 @@ pub(super) enum Fate {
 pub(super) enum Onward {
     /// To a port.
     To(PortId),
+    /// Back to where it came from, for it has become the answer to its sender, whom a rule rejected.
+    Rejected,
     /// To whoever answers questions for names.
     Names,
     /// Out of the networks of this host; see [`Outbound`](crate::Outbound).

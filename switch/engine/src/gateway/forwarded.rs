@@ -22,7 +22,7 @@ use super::site::Site;
 use crate::link_local::is_link_local;
 use crate::network::Station;
 use crate::policy::rules::{Party, Way};
-use crate::policy::{Place, Published, Ruling};
+use crate::policy::{Course, Ends, Place, Published, Ruling};
 use crate::switch::Switch;
 use crate::verdicts::Verdict;
 
@@ -51,7 +51,7 @@ impl Switch {
             return Err(DropReason::Martian);
         }
         let Verdict::Forward { egress, .. } = verdict else { return Err(DropReason::Protected) };
-        let Self { ports, policy, out, .. } = self;
+        let Self { ports, policy, out, bindings, .. } = self;
         let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
         let network = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
         let interface = out.interface_towards(sender);
@@ -61,8 +61,10 @@ impl Switch {
         }
         let published = policy.published_to(frame, to.network, network);
         let from = Place::Outside { trusted: !heard && network.trusts(interface) };
+        let ends = Ends { ingress, from: Some(ingress), to: Some(egress), stranger: true };
         let way = Way::between(Party::behind(interface), Party::at(to));
-        match policy.rule(frame, [from, Place::Network(to.network, network)], published, &way, now) {
+        let places = [from, Place::Network(to.network, network)];
+        match policy.rule(frame, places, published, &Course { way, ends, bindings, now }) {
             Ruling::Accept => Ok(verdict),
             Ruling::Drop(reason) => Err(reason),
             Ruling::Reject => Err(DropReason::Rule),
@@ -89,15 +91,16 @@ impl Switch {
         now: Instant,
     ) -> Result<PortId, Refused> {
         let site = Site::of(&self.ports, ingress).ok_or(DropReason::NoReceiver)?;
-        let Some(host) = site.host.filter(|_| self.policy.answers_directly(site.id(), frame)) else {
+        let Some(host) = site.host.filter(|_| self.policy.answers_directly(site.id(), ingress, frame)) else {
             let (_, target) = packet::addresses(frame);
             return Err(self.unknown(&site, target));
         };
-        let Self { policy, out, .. } = self;
+        let Self { policy, out, bindings, .. } = self;
         let (_, target) = packet::addresses(frame);
         let way = Way::between(Party::at(site.from), Party::behind(out.interface_towards(target)));
         let places = [Place::Network(site.id(), site.network), Place::Outside { trusted: false }];
-        match policy.rule(frame, places, Published::No, &way, now) {
+        let course = Course { way, ends: Ends::out_of(&site, ingress), bindings, now };
+        match policy.rule(frame, places, Published::No, &course) {
             Ruling::Accept => Ok(host),
             Ruling::Drop(reason) => Err(reason.into()),
             Ruling::Reject => Err(DropReason::Rule.into()),

@@ -16,7 +16,7 @@
 //!  local ─────────┼► a gateway address ┬─► echo ─► answered ─────────────► the port it came from
 //!  (burst of      │                    ├─► names ─► the resolver, see [`dns`](crate::dns)
 //!   one port)     │                    └─► the rest, as it is ───────────► the host port
-//!                 ├► the host's address ─► as it is ─────────────────────► the host port
+//!                 ├► the host's address ─► as it is ─────────────────────► the host port ([`host_gate`])
 //!                 ├► another network's ──► route: policy, TTL, MTU, MACs ► an endpoint's port
 //!                 └► any other address ──► leave: policy, TTL ───────────► `outbound`, see [`outside`]
 //! ```
@@ -30,7 +30,8 @@
 //! * **Trust.** Who asks is known by the port, not by what the frame says. A source that is not of the
 //!   network is dropped ([`DropReason::Martian`]); checksums of what is answered are checked; what is
 //!   malformed is dropped and counted.
-//! * **Tags.** The gateway is on the untagged network: tagged frames to its MAC address are the host's.
+//! * **Tags.** The gateway is on the untagged network, and so is the host: a tagged frame to its MAC address
+//!   goes nowhere.
 //!
 //! Nothing here keeps state, but the budget of errors and the time of the next advertisement of each network.
 
@@ -42,6 +43,7 @@ mod echo;
 mod error;
 mod fate;
 mod forwarded;
+mod host_gate;
 mod ndp;
 pub(crate) mod outside;
 mod packet;
@@ -88,7 +90,7 @@ impl Switch {
         pool: &mut Pool,
         now: Instant,
     ) -> usize {
-        let Verdicts { local, names, outbound, too_big, forward, drop, .. } = verdicts;
+        let Verdicts { local, names, outbound, too_big, forward, drop, answered, .. } = verdicts;
         let mut made = 0;
         for (egress, mtu, frame) in too_big.drain(..) {
             // No station but the gateway would tell: within a network nobody expects packets to be too big.
@@ -102,6 +104,10 @@ impl Switch {
         for mut frame in local.drain(..) {
             match self.fate(ingress, &mut frame, now) {
                 Ok(Onward::To(egress)) => forward.push((egress, frame)),
+                Ok(Onward::Rejected) => {
+                    forward.push((ingress, frame));
+                    answered.push((DropReason::Rule, ingress));
+                }
                 Ok(Onward::Names) => names.push(frame),
                 Ok(Onward::Outside { network, sandbox, masqueraded, address }) => {
                     outbound.push(Outbound { network, sandbox, masqueraded, address, frame });
@@ -128,9 +134,15 @@ impl Switch {
             }
             Fate::Names => return Ok(Onward::Names),
             Fate::Host => host(&site, frame)?,
-            Fate::Route(egress) => self.forward(ingress, frame, egress, now)?,
+            Fate::Route(egress) => match self.forward(ingress, frame, egress, now)? {
+                Onward::To(egress) => egress,
+                onward @ (Onward::Rejected | Onward::Names | Onward::Outside { .. }) => return Ok(onward),
+            },
             Fate::Outside => return self.leave(ingress, frame, now),
-            Fate::Elsewhere => self.leave_by_host(ingress, frame, now)?,
+            Fate::Elsewhere => {
+                host_gate::admit(&site, frame)?;
+                self.leave_by_host(ingress, frame, now)?
+            }
         };
         let to = self.ports.get(egress).ok_or(DropReason::NoReceiver)?;
         if frame.mtu_bytes() > to.mtu {
@@ -142,7 +154,7 @@ impl Switch {
     fn answer(&self, site: &Site<'_>, frame: &mut Frame) -> Result<Fate, Refused> {
         let headers = frame.headers;
         if headers.network_offset() != ETHERNET_BYTES {
-            return Ok(Fate::Host);
+            return Err(DropReason::HostGate.into());
         }
         if headers.ether_type() == ethertype::ARP {
             return Ok(arp::answer(site, frame)?);
@@ -176,5 +188,7 @@ impl Switch {
 fn host(site: &Site<'_>, frame: &Frame) -> Result<PortId, Refused> {
     let tell = frame.headers.is_ip() && !site.gateway.isolated;
     let complaint = tell.then_some(Complaint::PortUnreachable);
-    site.host.ok_or(Refused { complaint, ..DropReason::NotServed.into() })
+    let host = site.host.ok_or(Refused { complaint, ..DropReason::NotServed.into() })?;
+    host_gate::admit(site, frame)?;
+    Ok(host)
 }

@@ -14,6 +14,9 @@ const ROUTER_SOLICITATION: u8 = 133;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
+/// Kinds of messages that only a router sends: advertisement and redirect.
+pub(super) const ROUTERS_WORD: [u8; 2] = [134, 137];
+
 /// The place of the address that solicitations and advertisements are about.
 const TARGET_AT: usize = 8;
 /// Bytes before the options of a solicitation or an advertisement.
@@ -42,6 +45,14 @@ pub(super) fn concerns(site: &Site<'_>, frame: &Frame) -> bool {
         }
         Some(_) | None => false,
     }
+}
+
+/// The address that a neighbour solicitation asks for.
+pub(super) fn question(frame: &Frame) -> Option<Ipv6Addr> {
+    let is_whole = frame.headers.protocol() == protocol::ICMPV6 && !frame.headers.is_fragment();
+    let message = packet::payload(frame);
+    let asks = is_whole && message.first() == Some(&SOLICITATION) && message.len() >= BYTES;
+    asks.then(|| v6_at(message, TARGET_AT))
 }
 
 /// Turns a solicitation into the advertisement. Nobody may advertise the gateway's address.

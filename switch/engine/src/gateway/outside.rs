@@ -27,7 +27,7 @@ use super::{packet, route};
 use crate::bindings::Owner;
 use crate::network::{Family, Station};
 use crate::policy::rules::{Party, Way};
-use crate::policy::{Place, Published, PublishedAs, Ruling, reject};
+use crate::policy::{Course, Ends, Place, Published, PublishedAs, Ruling, reject};
 use crate::switch::Switch;
 use crate::verdicts::{MadeError, Verdicts};
 
@@ -56,8 +56,7 @@ impl Switch {
 
     /// Says where packets for outside go on. Without routes none leaves.
     pub fn set_way_out(&mut self, out: WayOut) {
-        self.out = out;
-        self.out.sort();
+        self.out = out.into();
     }
 
     /// The uplink by which a packet goes to an address, and the next hop on its link; `None` if it goes by
@@ -87,7 +86,7 @@ impl Switch {
         frame: &mut Frame,
         now: Instant,
     ) -> Result<Onward, Refused> {
-        let Self { ports, policy, out, .. } = self;
+        let Self { ports, policy, out, bindings, .. } = self;
         let site = Site::of(ports, ingress).ok_or(DropReason::NoReceiver)?;
         if frame.headers.is_ipv4() {
             packet::check_ipv4_header(frame)?;
@@ -96,10 +95,11 @@ impl Switch {
         let interface = out.interface_from(target, site.network.source(family(frame)));
         let way = Way::between(Party::at(site.from), Party::behind(interface));
         let places = [Place::Network(site.id(), site.network), Place::Outside { trusted: false }];
-        match policy.rule(frame, places, Published::No, &way, now) {
+        let course = Course { way, ends: Ends::out_of(&site, ingress), bindings, now };
+        match policy.rule(frame, places, Published::No, &course) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
-            Ruling::Reject if self.turn_round(ingress, frame, now) => return Ok(Onward::To(ingress)),
+            Ruling::Reject if self.turn_round(ingress, frame, now) => return Ok(Onward::Rejected),
             Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         if route::time_to_live(frame) <= 1 {
@@ -110,7 +110,7 @@ impl Switch {
         let (_, target) = packet::addresses(frame);
         let by = out.interface_towards(target).and_then(|interface| out.named(interface));
         let address = site.network.source(family).or_else(|| by?.address(target));
-        let direct = site.network.is_open(family) && policy.answers_directly(site.id(), frame);
+        let direct = site.network.is_open(family) && policy.answers_directly(site.id(), ingress, frame);
         let masqueraded = site.network.masquerades(family) && !direct;
         Ok(Onward::Outside { network: site.id(), sandbox: sandbox(&site), masqueraded, address })
     }
@@ -131,7 +131,8 @@ impl Switch {
         let by @ Entrance { network, .. } = by.into();
         match self.entrance(ingress, by, &mut frame, now) {
             Ok(egress) => verdicts.forward.push((egress, frame)),
-            Err(Refused { rejected: true, .. }) if self.reject(network, &mut frame, now) => {
+            Err(Refused { rejected: true, reason, .. }) if self.reject(network, &mut frame, now) => {
+                verdicts.answered.push((reason, ingress));
                 verdicts.errors.push(MadeError { port: ingress, network, frame });
             }
             Err(Refused { reason, port, complaint, .. }) => {
@@ -206,7 +207,7 @@ impl Switch {
             return Err(DropReason::Martian.into());
         }
         let egress = self.behind(network, frame)?;
-        let Self { ports, policy, out, .. } = self;
+        let Self { ports, policy, out, bindings, .. } = self;
         let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
         let home = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
         let source = Site::of(ports, ingress);
@@ -224,7 +225,10 @@ impl Switch {
             Some(_) => Published::Translated,
             None => policy.published_to(frame, to.network, home),
         };
-        match policy.rule(frame, [from, Place::Network(to.network, home)], published, &way, now) {
+        let (port, stranger) = source.map_or((None, true), |site| (Some(ingress), site.from.is_edge()));
+        let ends = Ends { ingress, from: port, to: Some(egress), stranger };
+        let places = [from, Place::Network(to.network, home)];
+        match policy.rule(frame, places, published, &Course { way, ends, bindings, now }) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
             Ruling::Reject => return Err(Refused::rejected()),
@@ -286,11 +290,6 @@ impl Switch {
         }
         let (source, _) = packet::addresses(frame);
         (!site.is_martian(source)).then(|| (site.id(), sandbox(&site)))
-    }
-
-    /// The port by which the host is reached from the network of a port.
-    pub fn host_port(&self, ingress: PortId) -> Option<PortId> {
-        Site::of(&self.ports, ingress)?.host
     }
 }
 

@@ -37,7 +37,10 @@ impl Switch {
             let by = Entrance { network: Some(network), published_as };
             match self.entrance(port, by, &mut frame, now) {
                 Ok(egress) => verdicts.forward.push((egress, frame)),
-                Err(Refused { rejected: true, .. }) if self.reject(Some(network), &mut frame, now) => {
+                Err(Refused { rejected: true, reason, .. })
+                    if self.reject(Some(network), &mut frame, now) =>
+                {
+                    verdicts.answered.push((reason, port));
                     verdicts.errors.push(MadeError { port, network: Some(network), frame });
                 }
                 Err(refused) => verdicts.drop.push((refused.reason, refused.port.unwrap_or(port), frame)),

@@ -6,13 +6,13 @@ use vswitch_frame::headers::be16;
 use vswitch_frame::{DropReason, Frame, Instant, Mac, PortId};
 
 use super::error::Complaint;
-use super::fate::{Fate, Refused};
+use super::fate::{Fate, Onward, Refused};
 use super::packet;
 use super::site::Site;
 use crate::bindings::Owner;
 use crate::link_local::is_link_local;
 use crate::policy::rules::{Party, Way};
-use crate::policy::{Place, Ruling};
+use crate::policy::{Course, Ends, Place, Ruling};
 use crate::switch::Switch;
 
 impl Switch {
@@ -43,8 +43,8 @@ impl Switch {
         frame: &mut Frame,
         egress: PortId,
         now: Instant,
-    ) -> Result<PortId, Refused> {
-        let Self { ports, policy, .. } = self;
+    ) -> Result<Onward, Refused> {
+        let Self { ports, policy, bindings, .. } = self;
         let site = Site::of(ports, ingress).ok_or(DropReason::NoReceiver)?;
         let to = ports.get(egress).ok_or(DropReason::NoReceiver)?;
         let network = ports.network(to.network).ok_or(DropReason::NoReceiver)?;
@@ -60,11 +60,12 @@ impl Switch {
         }
         let (from, place) = (Place::Network(site.id(), site.network), Place::Network(to.network, network));
         let published = policy.published_to(frame, to.network, network);
+        let ends = Ends { ingress, from: Some(ingress), to: Some(egress), stranger: site.from.is_edge() };
         let way = Way::between(Party::at(site.from), Party::at(to));
-        match policy.rule(frame, [from, place], published, &way, now) {
+        match policy.rule(frame, [from, place], published, &Course { way, ends, bindings, now }) {
             Ruling::Accept => {}
             Ruling::Drop(reason) => return Err(reason.into()),
-            Ruling::Reject if self.turn_round(ingress, frame, now) => return Ok(ingress),
+            Ruling::Reject if self.turn_round(ingress, frame, now) => return Ok(Onward::Rejected),
             Ruling::Reject => return Err(DropReason::Rule.into()),
         }
         let own = network.gateway.as_ref().filter(|gateway| !gateway.isolated).map(|gateway| gateway.mac);
@@ -80,7 +81,7 @@ impl Switch {
         }
         address(frame, own, *station);
         count_down(frame);
-        Ok(egress)
+        Ok(Onward::To(egress))
     }
 
     /// Why there is no way to an address.

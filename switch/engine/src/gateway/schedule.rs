@@ -21,7 +21,7 @@ pub(crate) struct Schedule {
 /// An advertisement that is due: of which network, and whether for those whom its gateway leads further.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due {
-    pub(super) network: NetworkId,
+    pub(crate) network: NetworkId,
     pub(super) leads_further: bool,
 }
 

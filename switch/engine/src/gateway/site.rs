@@ -55,6 +55,12 @@ impl<'a> Site<'a> {
         near.or_else(|| own.iter().find(|own| own.is_ipv4() == station.is_ipv4())).copied()
     }
 
+    /// Whether an address is that of many here: a group's, or all stations'.
+    pub(crate) fn is_many(&self, target: IpAddr) -> bool {
+        let is_all = matches!(target, IpAddr::V4(target) if target.is_broadcast());
+        is_all || target.is_multicast() || self.network.subnets.iter().any(|net| is_broadcast(net, target))
+    }
+
     /// Whether no station of this network may send from an address: it is in none of its subnets, or is no
     /// station's, or is the gateway's own.
     pub(crate) fn is_martian(&self, source: IpAddr) -> bool {
@@ -64,6 +70,11 @@ impl<'a> Site<'a> {
         !self.network.subnets.iter().any(|net| net.contains(&source) && is_station(*net, source))
             || self.owns(source)
     }
+}
+
+/// Whether an address stands for all stations of a subnet.
+fn is_broadcast(net: &IpNet, address: IpAddr) -> bool {
+    matches!((net, address), (IpNet::V4(net), IpAddr::V4(address)) if address == net.broadcast() && net.prefix_len() < 31)
 }
 
 /// Whether an address of a subnet can be a station's: it is neither the network's nor the broadcast address

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use vswitch_frame::PortId;
 
+use crate::prefixes::Prefixes;
+
 /// A route of the host's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -45,28 +47,33 @@ pub struct Uplink {
 pub struct WayOut {
     /// The uplinks.
     pub uplinks: Vec<Uplink>,
-    /// The routes of the host.
+    /// The routes of the host. Of routes to one destination, the kernel lists the one it prefers first.
     pub routes: Vec<Route>,
 }
 
-impl WayOut {
-    /// Brings the routes in order, the longest prefixes first.
-    pub(crate) fn sort(&mut self) {
-        // Stable: of routes to one destination, the kernel lists the one it prefers first.
-        self.routes.sort_by_key(|route| std::cmp::Reverse(route.destination.prefix_len()));
-    }
+/// The ways out of the host, as packets are asked about.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    uplinks: Vec<Uplink>,
+    routes: Prefixes<Route>,
+}
 
+impl From<WayOut> for Ways {
+    fn from(WayOut { uplinks, routes }: WayOut) -> Self {
+        Self { uplinks, routes: routes.into_iter().map(|route| (route.destination, route)).collect() }
+    }
+}
+
+impl Ways {
     fn route(&self, target: IpAddr) -> Option<&Route> {
-        self.routes.iter().find(|route| route.destination.contains(&target))
+        self.routes.longest(target, |_| true)
     }
 
     /// The route to an address, of a packet from another one.
     fn route_from(&self, target: IpAddr, from: Option<IpAddr>) -> Option<&Route> {
         let own = from.and_then(|from| self.uplinks.iter().find(|uplink| uplink.addresses.contains(&from)));
-        let by_own = own.and_then(|own| {
-            let mut routes = self.routes.iter().filter(|route| route.destination.contains(&target));
-            routes.find(|route| route.interface == own.interface)
-        });
+        let by_own =
+            own.and_then(|own| self.routes.longest(target, |route| route.interface == own.interface));
         by_own.or_else(|| self.route(target))
     }
 
@@ -133,8 +140,8 @@ mod tests {
             addresses: vec![ip(address)],
         };
         let uplinks = vec![uplink(1, "eth0", "192.0.2.9"), uplink(2, "eth2", "203.0.113.9")];
-        let mut out = WayOut { uplinks, routes };
-        out.sort();
+        let mut routes = routes;
+        let out = Ways::from(WayOut { uplinks: uplinks.clone(), routes: routes.clone() });
         for (target, hop) in [
             ("198.51.100.1", Some("192.0.2.1")),
             ("192.0.2.77", Some("192.0.2.77")),
@@ -148,7 +155,8 @@ mod tests {
         // An answer goes the way the question came, if a route leads there.
         let second = Hop::Router(ip("203.0.113.1"));
         let default = "0.0.0.0/0".parse().expect("net");
-        out.routes.push(Route { destination: default, interface: "eth2".to_owned(), hop: second });
+        routes.push(Route { destination: default, interface: "eth2".to_owned(), hop: second });
+        let out = Ways::from(WayOut { uplinks, routes });
         for (from, target, expected) in [
             (None, "198.51.100.1", (1, "192.0.2.1")),
             (Some("192.0.2.9"), "198.51.100.1", (1, "192.0.2.1")),

@@ -5,6 +5,7 @@ use vswitch_frame::{DropReason, Frame, Instant, NetworkId, PortId};
 use super::packet::addresses;
 use super::reject;
 use super::rules::{Action, Party, Way};
+use super::{Course, Ends};
 use crate::bindings::Owner;
 use crate::network::Station;
 use crate::switch::Switch;
@@ -17,26 +18,34 @@ impl Switch {
     }
 
     /// The verdict on a frame that would have this one without rules. A rejected frame becomes the
-    /// answer to its sender.
+    /// answer to its sender, and why it went nowhere itself is in `answered`.
     pub(crate) fn judge(
         &mut self,
         ingress: PortId,
         frame: &mut Frame,
         verdict: Verdict,
+        answered: &mut Vec<(DropReason, PortId)>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         let Some(port) = self.ports.get(ingress) else { return Ok(verdict) };
         let to = match verdict {
             Verdict::Drop(_) | Verdict::Local => return Ok(verdict),
             Verdict::Forward { egress, .. } => Some(egress),
-            Verdict::Flood | Verdict::Multicast(_) => self.named_by(frame, port.network),
+            Verdict::Flood | Verdict::Multicast(_) => None,
         };
+        if frame.headers.is_still_tagged() {
+            return Err(DropReason::TooManyTags);
+        }
         let nobody = Party { network: Some(port.network), ..Party::default() };
-        let to = to.and_then(|to| self.ports.get(to)).map_or(nobody, Party::at);
-        match self.policy.judge(&Way::between(Party::at(port), to), frame, now) {
+        let named = to.or_else(|| self.named_by(frame, port.network)).and_then(|to| self.ports.get(to));
+        let way = Way::between(Party::at(port), named.map_or(nobody, Party::at));
+        let ends = Ends { ingress, from: Some(ingress), to, stranger: port.station == Station::Tunnel };
+        let course = Course { way, ends, bindings: &self.bindings, now };
+        match self.policy.judge(&course, frame) {
             Action::Accept => Ok(verdict),
             Action::Drop => Err(DropReason::Rule),
             Action::Reject if self.turn_round(ingress, frame, now) => {
+                answered.push((DropReason::Rule, ingress));
                 Ok(Verdict::Forward { egress: ingress, mtu: usize::MAX })
             }
             Action::Reject => Err(DropReason::Rule),

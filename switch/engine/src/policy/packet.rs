@@ -39,8 +39,14 @@ pub(crate) struct Packet {
     pub(crate) about: Option<Tuple>,
     /// TCP flags, or 0.
     pub(crate) flags: u8,
-    /// Whether it is a fragment: then its ports are not known.
+    /// Whether it is a fragment, and not the first of its datagram: then its ports are not known.
     pub(crate) is_fragment: bool,
+    /// Whether it is the first of several fragments.
+    pub(crate) is_first_fragment: bool,
+    /// The identification of its datagram, if it is a fragment.
+    pub(crate) datagram: u32,
+    /// Whether it does not show what it carries, and may carry anything.
+    pub(crate) is_hidden: bool,
 }
 
 impl Packet {
@@ -51,16 +57,26 @@ impl Packet {
         let (from, to) = addresses(bytes, &headers)?;
         let segment = bytes.get(headers.transport_offset()..headers.end_offset())?;
         let number = headers.protocol();
-        if is_link_upkeep(number, segment) {
+        let is_whole = !headers.is_fragment();
+        if is_whole && is_link_upkeep(number, segment) {
             return None;
         }
-        let is_fragment = headers.is_fragment();
-        let ports = if is_fragment { (0, 0) } else { ports(number, segment) };
+        let (is_fragment, is_first_fragment) = (headers.is_later_fragment(), headers.is_first_fragment());
+        let is_hidden = headers.is_hidden() || !is_whole && shows_too_little(bytes, &headers, segment);
+        let shows = !is_fragment && !is_hidden;
+        let ports = if shows { ports(number, segment) } else { (0, 0) };
         let tuple = Tuple { from: (from, ports.0), to: (to, ports.1), protocol: number };
-        let about = if is_fragment { None } else { quoted(number, segment) };
-        let is_tcp = number == protocol::TCP && !is_fragment;
+        let about = if is_whole { quoted(number, segment) } else { None };
+        let is_tcp = number == protocol::TCP && shows;
         let flags = if is_tcp { segment.get(13).copied().unwrap_or(0) } else { 0 };
-        Some(Self { tuple, about, flags, is_fragment })
+        let datagram = if is_whole { 0 } else { identification(bytes, &headers) };
+        Some(Self { tuple, about, flags, is_fragment, is_first_fragment, datagram, is_hidden })
+    }
+
+    /// The two ends without ports: what all fragments of a datagram share.
+    pub(super) fn bare_tuple(&self) -> Tuple {
+        let Tuple { from, to, protocol } = self.tuple;
+        Tuple { from: (from.0, 0), to: (to.0, 0), protocol }
     }
 
     pub(crate) fn family(&self) -> Family {
@@ -107,6 +123,36 @@ fn ipv6(bytes: &[u8]) -> Option<IpAddr> {
     Some(Ipv6Addr::from(octets).into())
 }
 
+/// Whether a fragment hides what rules look at: a first one without the whole header of its transport, or one
+/// that would write over the flags in that of TCP (RFC 1858, 3; RFC 3128).
+fn shows_too_little(bytes: &[u8], headers: &Headers, segment: &[u8]) -> bool {
+    let is_tcp = headers.protocol() == protocol::TCP;
+    if headers.is_first_fragment() {
+        let least = if is_tcp { 20 } else { 8 };
+        return segment.len() < least;
+    }
+    const TCP_BYTES: u16 = 20;
+    is_tcp && fragment_offset(bytes, headers) < TCP_BYTES
+}
+
+/// The place of a fragment in its datagram, in bytes.
+fn fragment_offset(bytes: &[u8], headers: &Headers) -> u16 {
+    if headers.is_ipv4() {
+        return (be16(bytes, headers.network_offset() + 6) & 0x1fff) << 3;
+    }
+    // Nothing is looked through behind the fragment header of a later fragment.
+    be16(bytes, headers.transport_offset() - 6) & 0xfff8
+}
+
+/// The identification that the fragments of a datagram share.
+fn identification(bytes: &[u8], headers: &Headers) -> u32 {
+    let network = headers.network_offset();
+    if headers.is_ipv4() {
+        return be16(bytes, network + 4).into();
+    }
+    headers.fragment_id(bytes).unwrap_or(0)
+}
+
 /// Neighbour discovery, MLD (RFC 4861, RFC 3810) and IGMP: without them no packet finds its way, as without
 /// ARP.
 fn is_link_upkeep(number: u8, segment: &[u8]) -> bool {
@@ -137,8 +183,12 @@ fn quoted(number: u8, segment: &[u8]) -> Option<Tuple> {
     const ERROR_BYTES: usize = 8;
     let kind = *segment.first()?;
     let packet = segment.get(ERROR_BYTES..)?;
+    const OFFSET: u16 = 0x1fff;
     let (from, to, inner, at) = match (number, kind) {
         (protocol::ICMP, 3 | 11 | 12) if packet.first()? >> 4 == 4 => {
+            if be16(packet.get(6..8)?, 0) & OFFSET != 0 {
+                return None;
+            }
             let header = usize::from(packet[0] & 0xf) * 4;
             (ipv4(packet.get(12..)?)?, ipv4(packet.get(16..)?)?, *packet.get(9)?, header)
         }

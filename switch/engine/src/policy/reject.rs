@@ -37,7 +37,7 @@ fn answer(frame: &Frame, gateway: &[IpAddr]) -> Option<Vec<u8>> {
     let (sender, receiver) = addresses(frame.bytes(), &frame.headers)?;
     let to_one = packet.has_one_receiver() && !frame.destination().is_multicast();
     let from_one = !sender.is_unspecified() && !sender.is_multicast();
-    if !to_one || !from_one || packet.is_fragment || packet.about.is_some() {
+    if !to_one || !from_one || frame.headers.is_fragment() || packet.about.is_some() {
         return None;
     }
     let segment = frame.bytes().get(frame.headers.transport_offset()..frame.headers.end_offset())?;

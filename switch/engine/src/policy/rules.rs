@@ -334,17 +334,20 @@ impl Rule {
 
     fn matches_protocol(&self, packet: &Packet) -> bool {
         self.protocol == Protocol::Any
-            || self.holds(Field::Protocol, Some(self.protocol.matches(packet.tuple.protocol)))
+            || self.holds(
+                Field::Protocol,
+                (!packet.is_hidden).then(|| self.protocol.matches(packet.tuple.protocol)),
+            )
     }
 
     fn matches_ports(&self, field: Field, ports: &[Ports], packet: &Packet, port: u16) -> bool {
         if ports.is_empty() {
             return true;
         }
-        if !has_ports(packet.tuple.protocol) {
+        if !packet.is_hidden && !has_ports(packet.tuple.protocol) {
             return false;
         }
-        let known = !packet.is_fragment;
+        let known = !packet.is_fragment && !packet.is_hidden;
         self.holds(field, known.then(|| is_in(ports, port)))
     }
 

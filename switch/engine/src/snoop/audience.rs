@@ -3,7 +3,7 @@
 use vswitch_frame::{DropReason, Frame, Instant, PortId};
 
 use super::messages::{self, Message};
-use super::{Asked, Audience, Query, ROUTER, is_snooped};
+use super::{Asked, Audience, Listeners, Query, ROUTER, is_snooped};
 use crate::network::Station;
 use crate::policy::packet::addresses;
 use crate::ports::Port;
@@ -39,20 +39,21 @@ impl Switch {
             }
             Some(Message::One(claim)) => {
                 self.snoop.note(network, ingress, claim, now);
-                self.to(ingress, Audience::Routers, DropReason::Snooped)
+                self.to(ingress, Listeners::Routers, DropReason::Snooped)
             }
             Some(Message::Records(records)) => {
                 records.flatten().for_each(|claim| self.snoop.note(network, ingress, claim, now));
-                self.to(ingress, Audience::Routers, DropReason::Snooped)
+                self.to(ingress, Listeners::Routers, DropReason::Snooped)
             }
             None if is_snooped(group) && !matches!(otherwise, Verdict::Drop(_)) => {
-                self.to(ingress, Audience::Group(group), DropReason::NoMember)
+                self.to(ingress, Listeners::Group(group), DropReason::NoMember)
             }
             None => otherwise,
         }
     }
 
-    fn to(&self, ingress: PortId, audience: Audience, if_none: DropReason) -> Verdict {
+    fn to(&self, ingress: PortId, of: Listeners, if_none: DropReason) -> Verdict {
+        let audience = Audience { of, host: true };
         let anybody = self.multicast_targets(ingress, audience).next().is_some();
         if anybody { Verdict::Multicast(audience) } else { Verdict::Drop(if_none) }
     }
@@ -65,11 +66,19 @@ impl Switch {
         audience: Audience,
     ) -> impl Iterator<Item = (PortId, usize)> {
         let from = self.ports.get(ingress);
-        let segment = from.and_then(|from| self.snoop.segments.get(&from.network));
-        let listeners = segment.into_iter().flat_map(move |segment| segment.members(audience));
+        let (all, group) = match audience.of {
+            Listeners::All => (true, None),
+            Listeners::Group(group) => (false, Some(group)),
+            Listeners::Routers => (false, None),
+        };
+        let everybody = all.then(|| self.ports.flood_targets(ingress)).into_iter().flatten();
+        let segment = from.filter(|_| !all).and_then(|from| self.snoop.segments.get(&from.network));
+        let listeners = segment.into_iter().flat_map(move |segment| segment.members(group));
         let ports = listeners.filter_map(move |id| Some((id, from?, self.ports.get(id)?)));
         let others = ports.filter(move |(id, from, to)| *id != ingress && !to.is_apart_from(from));
-        others.map(|(id, _, to)| (id, to.mtu))
+        let spared = from.filter(|_| !audience.host).and_then(|from| self.ports.host(from.network));
+        let targets = everybody.chain(others.map(|(id, _, to)| (id, to.mtu)));
+        targets.filter(move |(id, _)| Some(*id) != spared)
     }
 
     /// The next query of the switch's that is due; [`poll`](Self::poll) makes them due.

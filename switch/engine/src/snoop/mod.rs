@@ -61,9 +61,20 @@ const ROUTER: Duration = Duration::from_secs(2 * 125 + 5);
 /// Queries about one group that wait to be sent; at the limit a membership ends without one.
 const SPECIFIC_MAX: usize = 1024;
 
-/// The ports that get a multicast frame, among those that may.
+/// The ports that get a frame for many, among those that may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub struct Audience {
+    /// The listeners.
+    pub of: Listeners,
+    /// Whether the host is among them, if it listens.
+    pub host: bool,
+}
+
+/// The ports that listen to a frame for many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listeners {
+    /// Everybody.
+    All,
     /// The members of a group, and routers.
     Group(IpAddr),
     /// Routers.
@@ -156,11 +167,8 @@ impl Segment {
         if group.is_ipv4() { self.ipv4.is_some() } else { self.ipv6 }
     }
 
-    fn members(&self, audience: Audience) -> impl Iterator<Item = PortId> {
-        let group = match audience {
-            Audience::Group(group) => self.groups.get(&group),
-            Audience::Routers => None,
-        };
+    fn members(&self, group: Option<IpAddr>) -> impl Iterator<Item = PortId> {
+        let group = group.and_then(|group| self.groups.get(&group));
         let members = group.into_iter().flat_map(BTreeMap::keys);
         let members = members.filter(|port| !self.hear_all.contains_key(port)).chain(self.hear_all.keys());
         members.filter(|port| !self.tunnels.contains(port)).chain(&self.tunnels).copied()
@@ -248,6 +256,13 @@ impl Snoop {
         segment.fresh.retain(|port| *port != id);
         segment.tunnels.retain(|port| *port != id);
         segment.hear_all.remove(&id);
+        self.due.retain(|due| !matches!(due, Due::Specific { port, .. } if *port == id));
+        self.forget_memberships(id, network);
+    }
+
+    /// Forgets what somebody behind a port has joined.
+    pub(crate) fn forget_memberships(&mut self, id: PortId, network: NetworkId) {
+        let Some(segment) = self.segments.get_mut(&network) else { return };
         segment.groups.retain(|_, members| {
             members.remove(&id);
             !members.is_empty()

@@ -35,7 +35,8 @@ impl Bench {
         let addresses = ["10.0.0.254", "fd00::fe"].map(|text| text.parse().expect("an address"));
         let gateway =
             Gateway { mac: Mac([2, 0, 0, 0, 0, 254]), addresses: addresses.into(), isolated: false };
-        let network = Network { gateway: Some(gateway), ..Network::default() };
+        let subnets = ["10.0.0.0/24", "fd00::/64"].map(|text| text.parse().expect("a subnet")).into();
+        let network = Network { gateway: Some(gateway), subnets, ..Network::default() };
         switch.add_network(NETWORK, network).expect("new");
         let mut bench = Self { switch, pool: Pool::new(4), now: Instant::ZERO + Duration::from_secs(1000) };
         (1..=ports).for_each(|id| bench.port(id, GroupId::own(PortId(id)), Station::Unknown));

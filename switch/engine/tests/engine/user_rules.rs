@@ -1,5 +1,7 @@
 //! Rules of the user's on the way of frames within a network: what matches, what follows, what is counted.
 
+mod evasion;
+
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -123,8 +125,10 @@ impl Bench {
             None => (None, free(verdicts.flood.pop().expect("flooded"))),
         };
         if egress == Some(ingress) {
+            assert_eq!(verdicts.answered, [(DropReason::Rule, ingress)], "the frame itself went nowhere");
             return Fate::Answered(out);
         }
+        assert_eq!(verdicts.answered, []);
         assert_eq!(out, bytes);
         Passed
     }
@@ -336,8 +340,9 @@ fn one_initiator_cannot_use_up_the_table() {
         assert_eq!(bench.send(&udp((a(), port), (b(), 9))), Passed);
     }
     let reply = |port| udp((b(), 9), (a(), port));
-    assert_eq!(bench.send(&reply(8191)), Passed);
-    assert_eq!(bench.send(&reply(8192)), Dropped, "not remembered");
+    assert_eq!(bench.send(&reply(10_000 - 8192)), Passed);
+    assert_eq!(bench.send(&reply(10_000 - 8193)), Dropped, "the oldest made room");
+    assert_eq!(bench.switch.stats().displaced, 10_000 - 8192);
     let other = host(1, "10.0.0.9");
     assert_eq!(bench.send(&udp((other, 1), (b(), 9))), Passed);
     assert_eq!(bench.send(&udp((b(), 9), (other, 1))), Passed, "another one is");

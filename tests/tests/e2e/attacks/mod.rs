@@ -5,3 +5,4 @@ mod fire;
 mod floods;
 mod flows;
 mod relays;
+mod walls;

@@ -73,6 +73,8 @@ pub struct PortStats {
     pub split: u64,
     /// Source addresses not learned because a limit was reached.
     pub not_learned: u64,
+    /// Flows of the port's that rules and walls had let through, forgotten since it had too many.
+    pub flows_displaced: u64,
     /// Whether the interface has vanished.
     pub gone: bool,
     /// Dropped frames, by every reason there is.
@@ -102,6 +104,7 @@ impl PortStats {
             coalesced: counters.coalesced,
             split: counters.split,
             not_learned: counters.not_learned,
+            flows_displaced: counters.flows_displaced,
             gone: counters.gone,
             drops: drops.collect(),
         }

@@ -7,6 +7,7 @@ mod answers;
 mod craft;
 mod errors;
 mod garbage;
+mod gate;
 mod outside;
 mod routing;
 mod stack;

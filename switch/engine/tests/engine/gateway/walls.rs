@@ -47,20 +47,50 @@ fn ends() -> impl Strategy<Value = (&'static str, &'static str)> {
     prop_oneof![(select(&V4[..]), select(&V4[..])), (select(&V6[..]), select(&V6[..]))]
 }
 
-/// A datagram or an echo request of Alice's, to any of these by way of any of those.
+/// A datagram or an echo request of Alice's, to any of these by way of any of those, behind some tags.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let ports = select(vec![7u16, 53, 67, 80]);
-    (target_mac(), ends(), ports, any::<bool>(), 0..3u8).prop_map(|(target, (from, to), port, ping, ttl)| {
+    let tags = prop_oneof![2 => Just(0), 1 => 1..4usize];
+    let all = (target_mac(), ends(), ports, any::<bool>(), 0..3u8, tags);
+    all.prop_map(|(target, (from, to), port, ping, ttl, tags)| {
         let link = Link { source: mac(ALICE), target };
-        if ping {
+        let mut frame = if ping {
             craft::ping(link, from, to, ttl)
         } else {
             craft::udp(link, (from, 68), (to, port), b"hello")
-        }
+        };
+        frame.splice(12..12, [0x81, 0, 0, 0].repeat(tags));
+        frame
     })
 }
 
-/// Sends a burst of Alice's. All ports it reaches are hers or the host's. Answers how many packets leave.
+/// Whether the host may see a frame of Alice's, whose network is internal or not.
+fn is_hosts(bytes: &[u8], internal: bool) -> bool {
+    let (target, kind) = (Mac(bytes[..6].try_into().expect("a MAC")), [bytes[12], bytes[13]]);
+    let (from, to) = match kind {
+        [8, 0] => {
+            (IpAddr::from(<[u8; 4]>::try_from(&bytes[26..30]).expect("it fits")), bytes[30..34].to_vec())
+        }
+        [0x86, 0xdd] => {
+            (IpAddr::from(<[u8; 16]>::try_from(&bytes[22..38]).expect("it fits")), bytes[38..54].to_vec())
+        }
+        _ => return false,
+    };
+    let is = |text: &str| match ip(text) {
+        IpAddr::V4(address) => to == address.octets(),
+        IpAddr::V6(address) => to == address.octets(),
+    };
+    let mine = ["10.1.0.5", "10.1.0.2", "fd01::5", "fd01::2"].map(ip).contains(&from);
+    let own = is("10.1.0.1") || is("fd01::1");
+    let other = is("10.2.0.1") || is("fd02::1");
+    if target.is_multicast() {
+        return mine && (is("239.1.1.1") || is("ff0e::1"));
+    }
+    mine && target == gateway_mac(RED) && (own || other && !internal)
+}
+
+/// Sends a burst of Alice's. All ports it reaches are hers or the host's, and this gets only what it may.
+/// Answers how many packets leave.
 fn send(bench: &mut Bench, frames: &[Vec<u8>]) -> usize {
     let Bench { switch, pool, verdicts, now, .. } = bench;
     let mut burst: Vec<Frame> = Vec::new();
@@ -71,14 +101,18 @@ fn send(bench: &mut Bench, frames: &[Vec<u8>]) -> usize {
     }
     switch.process(ALICE, &mut burst, verdicts, *now);
     switch.serve(ALICE, verdicts, pool, *now);
-    let mut reached: Vec<PortId> = verdicts.forward.iter().map(|(port, _)| *port).collect();
-    if !verdicts.flood.is_empty() {
-        reached.extend(switch.flood_targets(ALICE).map(|(port, _)| port));
+    let internal = switch.network(RED).expect("it is there").internal;
+    let check = |port, frame: &Frame| {
+        assert!([ALICE, HOST].contains(&port), "{port:?}");
+        assert!(port != HOST || is_hosts(frame.bytes(), internal), "{:02x?}", frame.bytes());
+    };
+    verdicts.forward.iter().for_each(|(port, frame)| check(*port, frame));
+    for frame in &verdicts.flood {
+        switch.flood_targets(ALICE).for_each(|(port, _)| check(port, frame));
     }
-    for (audience, _) in &verdicts.multicast {
-        reached.extend(switch.multicast_targets(ALICE, *audience).map(|(port, _)| port));
+    for (audience, frame) in &verdicts.multicast {
+        switch.multicast_targets(ALICE, *audience).for_each(|(port, _)| check(port, frame));
     }
-    assert!(reached.iter().all(|port| [ALICE, HOST].contains(port)), "{reached:?}");
     verdicts.multicast.drain(..).for_each(|(_, frame)| pool.free(frame));
     bench.drain().outbound.len()
 }
