@@ -1,7 +1,8 @@
 //! A frame as a Linux host takes it in: what matters is what the receiver believes, not what was meant.
 //!
 //! The kernel takes any number of VLAN tags with identifier 0 off (`vlan_do_receive`), and a frame with another
-//! one is for nobody who has no such interface. It walks any number of IPv6 extension headers.
+//! one is for nobody who has no such interface. It walks any number of the IPv6 extension headers that it knows
+//! (`ipv6_ext_hdr`); a mobility header is not among them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -138,7 +139,7 @@ fn ipv6(packet: &[u8]) -> Option<Content> {
     let (mut at, mut next, mut fragment, mut first) = (40, *packet.get(6)?, false, true);
     while first {
         let length = match next {
-            0 | 43 | 60 | 135 | 139 | 140 => (usize::from(*packet.get(at + 1)?) + 1) * 8,
+            0 | 43 | 60 => (usize::from(*packet.get(at + 1)?) + 1) * 8,
             51 => (usize::from(*packet.get(at + 1)?) + 2) * 4,
             44 => {
                 let place = word(packet, at + 2)?;

@@ -189,7 +189,7 @@ fn obeys_rules(at: &Place, packet: &Packet) -> Result<(), &'static str> {
 
 /// What a container says of itself is true, and it poses as no router and no DHCP server.
 fn speaks_for_itself(from: &Place, seen: &Seen) -> Result<(), &'static str> {
-    let is_unknown = !PLACES.iter().any(|place| place.mac() == seen.source);
+    let is_unknown = !PLACES.iter().any(|place| place.network == from.network && place.mac() == seen.source);
     if from.role == Role::Beyond && is_unknown {
         // Of an endpoint without a record nothing is known, but that it is none of these.
         return Ok(());
