@@ -258,7 +258,7 @@ fn gateway_of(container: &Container) -> [u8; 6] {
 
 #[test]
 fn new_connections_of_others_go_on_while_one_floods_with_new_flows() {
-    const CONNECTIONS: usize = 300;
+    const CONNECTIONS: usize = 100;
     let (world, outside) = connected();
     let flooder = world.attach("flooder", &[]);
     world.network("net2", &[]);
