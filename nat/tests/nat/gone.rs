@@ -57,7 +57,7 @@ fn everything_of_a_container_ends_with_it_and_nothing_of_others() {
         let sandboxes: Vec<u32> = world.nat.flows(world.now).map(|flow| flow.sandbox).collect();
         assert_eq!(sandboxes, [2, 2]);
         let told: Vec<Fate> = world.poll().iter().map(|out| out.fate).collect();
-        assert_eq!(told, [Fate::Outside, Fate::Inside(LAN)], "both ends of what was established");
+        assert_eq!(told, [Fate::Inside(LAN), Fate::Outside], "both ends of what was established");
         assert_eq!(world.inn(&tcp("198.51.100.9:999", "192.0.2.1:8080", "A", 101, 501)).packet().kind, {
             crate::support::Kind::Tcp("R", 501, 0)
         });

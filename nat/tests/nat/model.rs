@@ -125,18 +125,19 @@ impl Model {
     /// Takes note of the flows that have made way for one of this payer's, and are there no more. Says
     /// whether there is room now.
     fn make_room(&mut self, world: &World, for_strangers: bool) -> Result<bool, TestCaseError> {
-        let there: BTreeSet<(String, String)> = world
-            .nat
-            .flows(world.now)
-            .map(|flow| {
-                let is_ours = |tuple: &vswitch_nat::Tuple| tuple.realm.inside().is_some();
-                let own = [flow.initiator, flow.target].into_iter().find(is_ours).expect("one end is inside");
-                let ends = [(own.source, own.source_port), (own.target, own.target_port)];
-                let [own, other] = ends.map(|(address, port)| format!("{address:?}:{port}"));
-                (own, other)
-            })
-            .collect();
-        let is_there = |flow: &Flow| there.contains(&(container(flow.inside), remote(flow.remote)));
+        let flows = world.nat.flows(world.now).map(|flow| {
+            let is_ours = |tuple: &vswitch_nat::Tuple| tuple.realm.inside().is_some();
+            let (own, outside) = match flow {
+                flow if is_ours(&flow.initiator) => (flow.initiator, flow.target),
+                flow => (flow.target, flow.initiator),
+            };
+            let ends = [(own.source, own.source_port), (own.target, own.target_port)];
+            let [own, other] = ends.map(|(address, port)| format!("{address:?}:{port}"));
+            (own, other, outside.target_port)
+        });
+        let there: BTreeSet<(String, String, u16)> = flows.collect();
+        let name = |flow: &Flow| (container(flow.inside), remote(flow.remote), flow.port);
+        let is_there = |flow: &Flow| there.contains(&name(flow));
         let (stay, gone): (Vec<Flow>, Vec<Flow>) = self.flows.iter().copied().partition(is_there);
         let count = |flows: &[Flow], strangers: bool| {
             flows.iter().filter(|flow| flow.is_strangers == strangers).count()

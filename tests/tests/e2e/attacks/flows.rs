@@ -132,8 +132,8 @@ fn who_gets_an_address_inherits_no_flow() {
             world.vswitch(&["network", "rm", "net1"]);
             world.network("net1", &NET);
         }
-        let next = world.sandbox("next", &["--network", "net1"]);
-        assert_eq!(next.ipv4(), own, "the address is given to the next");
+        let next = world.sandbox("next", &["--network", "net1", "--ip", &own.to_string()]);
+        assert_eq!(next.ipv4(), own);
         nothing_is_inherited(&outside, &old, &next);
     }
 }
@@ -258,7 +258,7 @@ fn gateway_of(container: &Container) -> [u8; 6] {
 
 #[test]
 fn new_connections_of_others_go_on_while_one_floods_with_new_flows() {
-    const CONNECTIONS: usize = 300;
+    const CONNECTIONS: usize = 100;
     let (world, outside) = connected();
     let flooder = world.attach("flooder", &[]);
     world.network("net2", &[]);
@@ -299,21 +299,25 @@ fn new_connections_of_others_go_on_while_one_floods_with_new_flows() {
 
 #[test]
 fn who_takes_every_port_to_a_destination_makes_way_for_others() {
-    const FLOWS: usize = 1000;
+    const FLOWS: usize = 800;
     let (world, outside) = connected();
     let [greedy, two, three] = ["greedy", "two", "three"].map(|name| world.attach(name, &[]));
     let beyond = answering(&outside.path(), far(7000));
     let mut wire = Wire::open(&greedy.path, &greedy.ifname());
     let gateway = gateway_of(&greedy);
     let own = octets(greedy.ipv4());
-    // Claims come as they are needed, so it takes a few rounds to have all there may be.
+    // Claims come as they are needed, so it takes a few rounds to have all that there will be.
+    let mut before = None;
     wait::until("every port is taken", || {
-        for port in 1024..30_000u16 {
+        for port in 1024..20_000u16 {
             let frame = datagram(&wire, gateway, (own, port), (octets(address(FAR[0])), 7000));
             wait::until("room in the queue", || wire.offer(&frame).then_some(()));
         }
         let count = world.json(&["flows", "--count"]);
-        (count["Count"].as_u64() > Some(14_000) && count["Refused"].as_u64() > Some(0)).then_some(())
+        let now = count["Count"].as_u64().filter(|_| count["Refused"].as_u64() > Some(0));
+        let is_all = now.is_some() && now == before;
+        before = now;
+        is_all.then_some(())
     });
     for container in [&two, &three] {
         assert_eq!(ask_from_each(container, FLOWS, far(7000)), FLOWS, "{}", container.name);
