@@ -49,6 +49,12 @@ impl Wire {
         self.sender.send_to(frame, None).expect("sent").expect("frame taken");
     }
 
+    /// Sends a frame, from the destination address on, unless the interface's queue is full.
+    pub fn offer(&mut self, frame: &[u8]) {
+        // As many as go: who floods minds none that is lost.
+        drop(self.sender.send_to(frame, None));
+    }
+
     /// The next frame that satisfies `wanted`, or `None` when the wire is quiet for a tenth of a second.
     pub fn receive(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         while let Ok(frame) = self.receiver.next() {
