@@ -153,3 +153,92 @@ impl Floods {
         backlog.reached = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOODER: PortId = PortId(7);
+    const OTHER: PortId = PortId(8);
+
+    fn burst(pool: &mut Pool, count: usize) -> Verdicts {
+        let frame = |number: usize| {
+            let mut frame = pool.take().expect("a slot");
+            frame.fill(&[u8::try_from(number % 256).expect("a byte"); 60]);
+            frame
+        };
+        Verdicts { flood: (0..count).map(frame).collect(), ..Verdicts::default() }
+    }
+
+    /// Makes a turn's copies for so many receivers. Appends which frame was copied to which of them, and says
+    /// how many copies were made.
+    fn turn(floods: &mut Floods, pool: &mut Pool, receivers: usize, log: &mut Vec<(u8, usize)>) -> usize {
+        let mut room = COPIES;
+        let mut copied = Vec::new();
+        while room > 0 && floods.audience(FLOODER).is_some() {
+            let piece = floods.piece(FLOODER, receivers, room).expect("it has some");
+            if piece.frames == 0 {
+                break;
+            }
+            floods.take(FLOODER, piece, &mut copied);
+            for frame in &copied {
+                log.extend((piece.from..piece.from + piece.receivers).map(|to| (frame.bytes()[0], to)));
+            }
+            floods.give_back(FLOODER, piece, receivers, &mut copied, pool);
+            room -= piece.frames * piece.receivers;
+        }
+        COPIES - room
+    }
+
+    #[test]
+    fn every_receiver_gets_every_frame_a_piece_at_a_time() {
+        for receivers in [1, 10, 255, 256, 257, 999] {
+            let mut pool = Pool::new(40);
+            let mut floods = Floods::default();
+            floods.append(FLOODER, &mut burst(&mut pool, 40));
+            assert!(floods.has(FLOODER) && !floods.has(OTHER));
+            let (mut log, mut turns) = (Vec::new(), 0);
+            while floods.has(FLOODER) {
+                assert!((1..=COPIES).contains(&turn(&mut floods, &mut pool, receivers, &mut log)));
+                turns += 1;
+            }
+            assert!(turns >= (40 * receivers).div_ceil(COPIES), "{receivers} receivers, {turns} turns");
+            assert_eq!(log.len(), 40 * receivers);
+            for to in 0..receivers {
+                let frames = log.iter().filter(|(_, other)| *other == to).map(|(frame, _)| *frame);
+                assert!(frames.eq(0..40), "in order");
+            }
+            assert_eq!((floods.held(), pool.available()), (0, 40));
+        }
+    }
+
+    #[test]
+    fn frames_for_nobody_go() {
+        let mut pool = Pool::new(4);
+        let mut floods = Floods::default();
+        floods.append(FLOODER, &mut burst(&mut pool, 4));
+        let piece = floods.piece(FLOODER, 0, COPIES).expect("it has some");
+        let mut copied = Vec::new();
+        floods.take(FLOODER, piece, &mut copied);
+        floods.give_back(FLOODER, piece, 0, &mut copied, &mut pool);
+        assert_eq!((floods.has(FLOODER), pool.available()), (false, 4));
+    }
+
+    #[test]
+    fn a_port_leaves_room_for_others_and_its_end_is_that_of_its_backlog() {
+        let counters = Counters::new().expect("memory");
+        let mut pool = Pool::new(HELD_MAX);
+        let mut floods = Floods::default();
+        floods.append(FLOODER, &mut burst(&mut pool, HELD_MAX / 2));
+        floods.trim(FLOODER, &mut pool, &counters);
+        assert_eq!(floods.held(), HELD_MAX / 2, "a whole burst of one port");
+        floods.append(OTHER, &mut burst(&mut pool, HELD_MAX / 2));
+        floods.trim(OTHER, &mut pool, &counters);
+        assert_eq!(floods.held(), HELD_MAX * 3 / 4, "of another half of the rest");
+        let dropped = |port| counters.read(port).drops[DropReason::FloodLimit.index()];
+        assert_eq!([dropped(FLOODER), dropped(OTHER)], [0, HELD_MAX as u64 / 4]);
+        floods.forget(FLOODER, &mut pool);
+        assert!(!floods.has(FLOODER) && floods.has(OTHER));
+        assert_eq!(pool.available() + floods.held(), HELD_MAX);
+    }
+}

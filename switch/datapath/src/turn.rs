@@ -1,10 +1,12 @@
 //! One turn of the poll loop: the road of every frame, on one screen.
 //!
 //! # Theory of operation
-//! Each ready port in turn gives one burst, and the burst goes all the way before the next port is looked at:
-//! its bytes are still in cache when they are sent, and its slots are free again. The laws at the end of a
-//! burst are checked in debug builds: every frame received got exactly one verdict, and every slot came back
-//! to the pool or is held ([`uplink`], [`relay`](crate::relay)).
+//! A ready port gives one burst, and the burst goes all the way before the next port is looked at: its bytes
+//! are still in cache when they are sent, and its slots are free again. The next is the one that had least of
+//! the loop's time ([`share`](crate::share)), and after [`TURN`] everything else has its turn: relays, names,
+//! orders, timers. The laws at the end of a burst are checked in debug builds: every frame received got exactly
+//! one verdict, and every slot came back to the pool or is held ([`uplink`], [`relay`](crate::relay),
+//! [`floods`]).
 
 use std::io;
 use std::time::Duration;

@@ -28,7 +28,7 @@ fn flooded(from: &Container, mut next: impl FnMut(u32, [u8; 6]) -> Vec<u8> + Sen
         scope.spawn(|| {
             let mut number = 0;
             while !over.load(Relaxed) {
-                wire.send(&next(number, wire.mac));
+                wire.offer(&next(number, wire.mac));
                 number = number.wrapping_add(1);
             }
         });
