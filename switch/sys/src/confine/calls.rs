@@ -15,8 +15,6 @@
 //! | the C library's allocator | `mmap`, `munmap`, `mremap`, `madvise`, `brk`, `futex` |
 //! | the C library's `abort` | `rt_sigprocmask`, `gettid`, `getpid`, `tgkill`; then the kernel ends the process |
 
-#![expect(clippy::cast_sign_loss, reason = "constants of C, compared as the kernel sees them")]
-
 use std::collections::BTreeMap;
 
 use seccompiler::{
