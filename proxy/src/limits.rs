@@ -2,14 +2,14 @@
 //!
 //! | limit | at the limit |
 //! |---|---|
-//! | [`Limits::relays`] | a relay of who has the most is reset, or the new connection ([`shares`](crate::shares)) |
+//! | [`Limits::relays`] | a relay of who has the most ([`shares`](crate::shares)), or a new one, is reset |
 //! | [`Limits::bytes`] | new relays have smaller buffers; if the smallest do not fit, as above |
 //! | [`Limits::sessions`] | a session of who has the most ends, or the datagram of a new client is dropped |
 //! | ports of the gateway's address to one container port | a new connection is reset, a datagram dropped |
 //!
 //! Buffers are big as long as there are few relays. For every relay that may still come, room for the
-//! smallest buffers is set aside; of what is left over, a new relay gets a small part, but no client gets more
-//! than it leaves to others, and no publication more than twice that.
+//! smallest buffers is set aside; of what is left over, a new relay gets a small part, but no client gets
+//! more than it leaves to others, and no publication more than twice that.
 
 use crate::shares::Part;
 

@@ -8,7 +8,7 @@
 //! | the container ends its direction | the same |
 //! | the client resets, or its connection fails | a reset |
 //! | the container resets, or does not listen | a reset |
-//! | the container resets or vanishes behind its end, and took all | the rest of what it sent, and an end; a reset once the client says more |
+//! | the container resets or vanishes behind its end, and took all | the rest, and an end; a reset once the client says more |
 //! | the container is silent while it is connected to, for [`CONNECT_MAX`] | a reset of the client |
 //! | the container is silent for [`SILENCE_MAX`], though it is asked every [`KEEP_ALIVE`] | a reset of both |
 //!
@@ -20,8 +20,8 @@
 //!
 //! Whoever reads late gets every byte, however late. The stack is not made for that, in two places:
 //!
-//! * At the end of TIME-WAIT it throws away what was received and not read yet. So its clock stands still from
-//!   the beginning of TIME-WAIT on; a relay ends when the last byte is passed on, and rests no longer.
+//! * At the end of TIME-WAIT it throws away what was received and not read yet. So its clock stands still
+//!   from the beginning of TIME-WAIT on; a relay ends when the last byte is passed on, and rests no longer.
 //! * In LAST-ACK it does not hear that the container's window has opened, nor that the container lives. So
 //!   after the container's end it is told of the client's once the container has acknowledged all bytes.
 

@@ -69,7 +69,7 @@ struct Entry {
 /// Holders by what they have, the largest last, and of those the one that was silent for longest.
 type Largest = BTreeSet<(u64, usize, Reverse<Instant>, IpAddr)>;
 
-/// What everybody has.
+/// All that is taken, and by whom.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     all: BTreeMap<Token, Entry>,

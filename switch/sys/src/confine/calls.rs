@@ -15,8 +15,6 @@
 //! | the C library's allocator | `mmap`, `munmap`, `mremap`, `madvise`, `brk`, `futex` |
 //! | the C library's `abort` | `rt_sigprocmask`, `gettid`, `getpid`, `tgkill`; then the kernel ends the process |
 
-#![expect(clippy::cast_sign_loss, reason = "constants of C, compared as the kernel sees them")]
-
 use std::collections::BTreeMap;
 
 use seccompiler::{
@@ -42,7 +40,7 @@ pub struct Call {
     combinations: &'static [&'static [Argument]],
 }
 
-/// What an argument must be.
+/// A condition of an argument.
 #[derive(Clone, Copy, Debug)]
 struct Argument {
     place: u8,
@@ -165,7 +163,7 @@ allowed! {
     sched_yield = libc::SYS_sched_yield, [], "let others run between two looks";
     clock_gettime = libc::SYS_clock_gettime, [], "the clock, where the vDSO has none";
     close = libc::SYS_close, [], "the descriptor of a removed port";
-    fcntl = libc::SYS_fcntl, [[is!(1, F_GETFD)]], "the check before a close, in debug builds of the standard library";
+    fcntl = libc::SYS_fcntl, [[is!(1, F_DUPFD_CLOEXEC)], [is!(1, F_GETFD)]], "the next control's descriptors of shared memory; the check before a close, in debug builds of the standard library";
     mmap = libc::SYS_mmap, [[without!(2, PROT_EXEC), with!(3, MAP_ANONYMOUS)]], "memory for a new port or network";
     munmap = libc::SYS_munmap, [], "memory given back";
     mremap = libc::SYS_mremap, [], "memory grown";

@@ -4,7 +4,7 @@
 use std::os::fd::AsRawFd;
 use std::process::Command;
 
-use nix::sys::socket::{LinkAddr, MsgFlags, getsockname, sendto};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, getsockname, sendto};
 use vswitch_sys::packet;
 use vswitch_tests::namespace::Namespace;
 use vswitch_tests::raw::{Wire, ethernet};
@@ -37,7 +37,7 @@ fn a_packet_socket_sends_by_the_interface_that_the_message_names() {
         far.ip(&["link", "set", its_far, "up"]);
     }
     let [bound, other] = ["one", "two"].map(|name| host.inside(|| packet::open(name)).expect("a socket"));
-    let elsewhere: LinkAddr = getsockname(other.as_raw_fd()).expect("its address");
+    let elsewhere: SockaddrStorage = getsockname(other.as_raw_fd()).expect("its address");
     let mut wire = Wire::open(&far.path(), "far2");
     const VNET_HEADER: [u8; 10] = [0; 10];
     let frame = ethernet(wire.mac, wire.mac, 0x88b5, b"forty-six bytes make a frame of sixty bytes....");
