@@ -32,7 +32,6 @@ fn refusals_are_one_line_that_names_the_thing_and_change_nothing() {
     let taken = world.attach("taken", &["--network", "net1", "--ip", "10.1.0.9"]);
     namespace.ip(&["tuntap", "add", "eth7", "mode", "tap"]);
     let free = namespace.name();
-    let before = state(&world, &[&namespace]);
     let attach = |rest: &[&'static str]| -> Vec<String> {
         ["attach", "x", "--netns", free].iter().chain(rest).map(|&word| word.to_owned()).collect()
     };
@@ -87,6 +86,29 @@ fn refusals_are_one_line_that_names_the_thing_and_change_nothing() {
         (attach(&["--network", "net1", "-p", "99999:80"]), "99999"),
         (attach(&["--network", "net1", "-p", "192.0.2.7:80:80"]), "192.0.2.7:80"),
         (words("sandbox create x --expose http"), "http"),
+    ];
+    refuse_each(&world, &namespace, cases);
+    drop(taken);
+}
+
+/// Has each of these commands refused, in one line that names something, with everything as it was.
+fn refuse_each(world: &World, namespace: &Namespace, cases: Vec<(Vec<String>, &str)>) {
+    let before = state(world, &[namespace]);
+    for (arguments, named) in cases {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let refusal = world.refused(&arguments);
+        assert_eq!(refusal.code, 1, "{arguments:?}: {}", refusal.message);
+        assert_eq!(refusal.message.lines().count(), 1, "{arguments:?}: {}", refusal.message);
+        assert!(refusal.message.contains(named), "{arguments:?} must name {named}: {}", refusal.message);
+        assert_eq!(state(world, &[namespace]), before, "{arguments:?} left something");
+    }
+}
+
+#[test]
+fn rules_that_make_no_sense_are_refused_in_a_line() {
+    let (world, namespace) = prepared();
+    let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+    let cases = vec![
         (words("rule add --from nowhere --action drop"), "nowhere"),
         (words("rule add --from sandbox:nobody --action drop"), "nobody"),
         (words("rule add --network !nowhere --action drop"), "nowhere"),
@@ -103,15 +125,7 @@ fn refusals_are_one_line_that_names_the_thing_and_change_nothing() {
         (words("rule import /dev/null"), "DOCKER-USER"),
         (words("rule import /nowhere"), "/nowhere"),
     ];
-    for (arguments, named) in cases {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let refusal = world.refused(&arguments);
-        assert_eq!(refusal.code, 1, "{arguments:?}: {}", refusal.message);
-        assert_eq!(refusal.message.lines().count(), 1, "{arguments:?}: {}", refusal.message);
-        assert!(refusal.message.contains(named), "{arguments:?} must name {named}: {}", refusal.message);
-        assert_eq!(state(&world, &[&namespace]), before, "{arguments:?} left something");
-    }
-    drop(taken);
+    refuse_each(&world, &namespace, cases);
 }
 
 #[test]

@@ -54,7 +54,8 @@ fn an_accept_that_names_both_ends_opens_a_way_until_it_goes() {
     let addressed = add(&world, "--from 10.1.0.0/24 --to 10.2.0.0/24 --action accept");
     a.cannot_ping(b.ipv4());
     remove(&world, &[&general, &addressed]);
-    for words in ["--from net1 --to net2 --action accept", "--from sandbox:a --to b --action accept"] {
+    let sandboxes = format!("--from sandbox:{} --to {} --action accept", a.name, b.name);
+    for words in ["--from net1 --to net2 --action accept", &sandboxes] {
         let rule = add(&world, words);
         for target in targets {
             a.pings(target);
@@ -76,8 +77,9 @@ fn an_internal_network_stays_closed_and_a_rule_for_it_is_refused() {
     let c = world.sandbox("c", &["--network", "shut"]);
     let refusal = world.refused(&["rule", "add", "--from", "net1", "--to", "shut", "--action", "accept"]);
     assert!(refusal.message.contains("network \"shut\" is internal"), "{}", refusal.message);
-    add(&world, "--from a --to c --action accept");
-    add(&world, "--from c --to a --action accept");
+    for (from, to) in [(&a, &c), (&c, &a)] {
+        add(&world, &format!("--from {} --to {} --action accept", from.name, to.name));
+    }
     a.cannot_ping(c.ipv4());
     c.ip(&["route", "add", "default", "via", "10.3.0.1"]);
     c.cannot_ping(a.ipv4());
@@ -87,15 +89,15 @@ fn an_internal_network_stays_closed_and_a_rule_for_it_is_refused() {
 fn a_rule_is_about_the_sandbox_of_a_name_whoever_has_its_number() {
     let world = world();
     let (a, b) = apart(&world);
-    add(&world, "--from a --to b --action accept");
+    add(&world, &format!("--from {} --to {} --action accept", a.name, b.name));
     a.pings(b.ipv4());
-    world.vswitch(&["sandbox", "rm", "a"]);
+    world.vswitch(&["sandbox", "rm", &a.name]);
     let other = world.sandbox("other", &["--network", "net1"]);
     other.cannot_ping(b.ipv4());
     let again = world.sandbox("a", &["--network", "net1"]);
     again.pings(b.ipv4());
     other.cannot_ping(b.ipv4());
-    assert_eq!(world.json(&["rule", "ls"])[0]["From"], "sandbox:a");
+    assert_eq!(world.json(&["rule", "ls"])[0]["From"], format!("sandbox:{}", a.name));
 }
 
 /// A network whose container publishes two ports of UDP, a neighbour, and the world.
@@ -130,10 +132,11 @@ fn published_ports_are_told_apart_and_from_the_containers_own() {
     client.send_to(b"hello", (web.ipv4(), 53)).expect("send");
     first.recv_from(&mut [0; 16]).expect("at its own port, from its own network");
     remove(&world, &[&subnet]);
-    let own = add(&world, "--to web --dport 54,100-200 --proto udp --action drop");
+    let web = &web.name;
+    let own = add(&world, &format!("--to {web} --dport 54,100-200 --proto udp --action drop"));
     assert!(arrives(&outside, near, 5353, &first) && !arrives(&outside, near, 5354, &second));
     remove(&world, &[&own]);
-    add(&world, "--to web --published-port !5354 --proto udp --action drop");
+    add(&world, &format!("--to {web} --published-port !5354 --proto udp --action drop"));
     assert!(!arrives(&outside, near, 5353, &first) && arrives(&outside, near, 5354, &second));
 }
 
@@ -146,7 +149,7 @@ fn an_uplink_is_matched_by_its_name_in_both_directions() {
     web.pings(address(FAR[0]));
     assert_eq!(world.json(&["rule", "ls"])[0]["Comment"], "nothing-from-there");
     remove(&world, &[&inwards]);
-    let outwards = add(&world, "-o up+ --from web --action drop");
+    let outwards = add(&world, &format!("-o up+ --from {} --action drop", web.name));
     web.cannot_ping(address(FAR[0]));
     neighbour.pings(address(FAR[0]));
     web.pings(neighbour.ipv4());
@@ -205,7 +208,8 @@ fn a_rejected_container_is_told_wherever_it_was_going() {
     for target in [other.ipv4(), address(FAR[0])] {
         let opening = add(&world, "--from net1 --to net2 --action accept");
         assert_eq!(attempt(&web.path, (target, 80).into()), Ok(()), "{target}");
-        let id = add(&world, &format!("--from web --to {target} --before {opening} --action reject"));
+        let id =
+            add(&world, &format!("--from {} --to {target} --before {opening} --action reject", web.name));
         assert_eq!(attempt(&web.path, (target, 80).into()), Err(ErrorKind::ConnectionRefused), "{target}");
         let socket = web.inside(|| UdpSocket::bind("0.0.0.0:0")).expect("bound");
         socket.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
