@@ -6,9 +6,9 @@
 //! A frame without IP, or without TCP or UDP, is no error: a switch forwards it. A fragment has no transport,
 //! nor has a packet with an authentication header, which nobody on the way may change.
 //!
-//! A receiver's kernel may look further than the parser does: through any number of VLAN tags, and through any
-//! chain of extension headers. What it might find there is unknown here, and whoever decides by what a frame
-//! carries must ask: [`Headers::is_still_tagged`], [`Headers::is_hidden`].
+//! A receiver's kernel may look further than the parser does: through any number of VLAN tags, and through
+//! any chain of extension headers. What it might find there is unknown here, and whoever decides by what a
+//! frame carries must ask: [`Headers::is_still_tagged`], [`Headers::is_hidden`].
 //!
 //! Followed: IEEE 802.1Q (up to two tags), RFC 791, RFC 8200, RFC 4302, RFC 9293, RFC 768.
 
