@@ -1,10 +1,10 @@
 //! Prefixes of addresses, and what is known of each: a trie whose paths are as short as the prefixes allow.
 //!
 //! # Theory of operation
-//! A node stands for a prefix and leads on by the first bit behind it. Bits that no two prefixes differ in have
-//! no node, so a look-up visits one node for each prefix that contains the address, and one for each place
-//! where prefixes part on the way there: at most as many as an address has bits, however many prefixes there
-//! are. A table is made in one go; there is nothing to remove from it.
+//! A node stands for a prefix and leads on by the first bit behind it. Bits that no two prefixes differ in
+//! have no node, so a look-up visits one node for each prefix that contains the address, and one for each
+//! place where prefixes part on the way there: at most as many as an address has bits, however many prefixes
+//! there are. A table is made in one go; there is nothing to remove from it.
 
 use std::net::IpAddr;
 
@@ -104,7 +104,8 @@ impl<T> Prefixes<T> {
         }
     }
 
-    /// Makes the node of a new prefix, above one that does not contain it, or beside it; answers the upper one.
+    /// Makes the node of a new prefix, above one that does not contain it, or beside it; answers the upper
+    /// one.
     fn put_above(&mut self, below: Option<usize>, prefix: Prefix, value: T) -> usize {
         let new = self.push(prefix, vec![value]);
         let Some(below) = below else { return new };

@@ -23,8 +23,8 @@
 //! A link-local address made of somebody else's MAC is refused because that is what gateways have.
 //!
 //! Fragments are told by their source. The first one of a datagram shows its ports, and what it does not show
-//! of a message to a DHCP client is taken for a server's; neighbour discovery in fragments is ignored by every
-//! host (RFC 6980). IPv6 extension headers beyond those the parser looks
+//! of a message to a DHCP client is taken for a server's; neighbour discovery in fragments is ignored by
+//! every host (RFC 6980). IPv6 extension headers beyond those the parser looks
 //! through hide what is behind them, so such a packet is refused like what it may hide (RFC 7113).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

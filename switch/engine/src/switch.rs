@@ -149,7 +149,7 @@ impl Switch {
         let Some(before) = self.ports.set_station(id, station.clone()) else { return false };
         self.advertise_soon(network);
         let (old, new) = (addresses_of(&before), addresses_of(&station));
-        // What others said to an address before it was somebody's, or after, was not said to that one.
+        // Of an address that was somebody else's, or will be, the flows are not its own.
         let gone = old.iter().filter(|address| !new.contains(address));
         let come = new.iter().filter(|address| !old.contains(address));
         gone.chain(come).for_each(|address| self.policy.forget_address(id, *address));

@@ -77,8 +77,8 @@ drop_reasons! {
     Martian = "martian",
     /// For the gateway, which does not serve this and has no host to hand it to.
     NotServed = "not-served",
-    /// For the host, in a shape that its stack gets from no container: with a VLAN tag, to many with an address
-    /// of one, with a route of its own, as a router's word, or of another protocol than IP and ARP.
+    /// For the host, in a shape that its stack gets from no container: with a VLAN tag, to many with an
+    /// address of one, with a route of its own, as a router's word, or of another protocol than IP and ARP.
     HostGate = "host-gate",
     /// For the gateway, which took note of it: there is nothing to answer.
     Consumed = "consumed",

@@ -6,7 +6,6 @@ use crate::headers::{ETHERNET_BYTES, Headers, ethertype};
 use crate::offload::{Checksum, Field, Offload, VNET_HEADER_BYTES};
 use crate::run::Segment;
 use crate::slot::{FRAME_BYTES_MAX, HEADROOM, Slot};
-use crate::split;
 
 /// The length of an Ethernet header, as offsets of checksums count it.
 const LINK: u16 = 14;
@@ -182,8 +181,8 @@ impl Frame {
     }
 
     /// Parses the headers, checks the offload against them, and remembers where they are. A partial checksum
-    /// anywhere but in the TCP or UDP header is finished now: whoever looks at the frame from here on sees the
-    /// bytes that its receiver gets.
+    /// anywhere but in the TCP or UDP header is finished now: whoever looks at the frame from here on sees
+    /// the bytes that its receiver gets.
     ///
     /// # Errors
     /// Why the frame must be dropped; the frame itself is unchanged.
@@ -200,7 +199,7 @@ impl Frame {
     #[cold]
     fn finish_checksum(&mut self) {
         let offload = std::mem::take(&mut self.offload);
-        split::complete(self.bytes_mut(), &[], offload);
+        offload.complete(self.bytes_mut(), &[]);
     }
 
     /// The destination MAC. The frame must have been parsed.

@@ -6,9 +6,9 @@
 //! A frame without IP, or without TCP or UDP, is no error: a switch forwards it. A fragment has no transport,
 //! nor has a packet with an authentication header, which nobody on the way may change.
 //!
-//! A receiver's kernel may look further than the parser does: through any number of VLAN tags, and through any
-//! chain of extension headers. What it might find there is unknown here, and whoever decides by what a frame
-//! carries must ask: [`Headers::is_still_tagged`], [`Headers::is_hidden`].
+//! A receiver's kernel may look further than the parser does: through any number of VLAN tags, and through
+//! any chain of extension headers. What it might find there is unknown here, and whoever decides by what a
+//! frame carries must ask: [`Headers::is_still_tagged`], [`Headers::is_hidden`].
 //!
 //! Followed: IEEE 802.1Q (up to two tags), RFC 791, RFC 8200, RFC 4302, RFC 9293, RFC 768.
 
@@ -156,8 +156,6 @@ impl Headers {
             return Err(DropReason::MalformedIpv4);
         }
         self.network = Network::Ipv4;
-        self.transport_at = self.network_at + narrow(header);
-        self.payload_at = self.transport_at;
         self.end = usize::from(self.network_at) + total;
         const MORE: u16 = 0x2000;
         const OFFSET: u16 = 0x1fff;
@@ -179,7 +177,7 @@ impl Headers {
             }
         }
         // More than one, or one that is cut short.
-        self.hidden = next == protocol::AUTHENTICATION;
+        self.hidden = next == protocol::AUTHENTICATION && self.part != Part::Later;
         self.transport_at = self.network_at + narrow(at);
         self.payload_at = self.transport_at;
         self.parse_transport(bytes, next)
@@ -457,6 +455,49 @@ mod tests {
         let headers = Headers::parse(&ethernet(0x88b5, b"anything")).expect("not IP");
         assert!(!headers.is_ip());
         assert_eq!(headers.end_offset(), 22);
+    }
+
+    /// An IPv6 packet that begins with the header of this number.
+    fn ipv6(next: u8, body: &[u8]) -> Headers {
+        let [high, low] = u16::try_from(body.len()).expect("short").to_be_bytes();
+        let packet = [&[0x60, 0, 0, 0, high, low, next, 64][..], &[0; 32], body].concat();
+        Headers::parse(&ethernet(ethertype::IPV6, &packet)).expect("a packet")
+    }
+
+    #[test]
+    fn what_is_behind_an_authentication_header_is_told_and_left_alone() {
+        let body = [&[protocol::UDP, 4, 0, 0][..], &[0; 20], &[0, 7, 0, 9, 0, 8, 0, 0]].concat();
+        let headers = ipv6(protocol::AUTHENTICATION, &body);
+        assert_eq!((headers.protocol(), headers.transport()), (protocol::UDP, Transport::Other));
+        assert_eq!(
+            (headers.transport_offset(), headers.is_hidden(), headers.is_fragment()),
+            (78, false, false)
+        );
+    }
+
+    #[test]
+    fn a_first_fragment_shows_what_it_carries_or_is_hidden() {
+        let first = [protocol::DESTINATION, 0, 0, 1, 0, 0, 0, 9];
+        let options = [protocol::UDP, 0, 1, 4, 0, 0, 0, 0];
+        let headers = ipv6(protocol::FRAGMENT, &[&first[..], &options, &[0; 8]].concat());
+        assert!(headers.is_first_fragment() && !headers.is_hidden());
+        assert_eq!((headers.protocol(), headers.transport_offset()), (protocol::UDP, 70));
+        let cut = ipv6(protocol::FRAGMENT, &first);
+        assert!(cut.is_first_fragment() && cut.is_hidden());
+        let frame = ethernet(ethertype::IPV6, &[&[0; 40][..], &first].concat());
+        assert_eq!(cut.fragment_id(&frame), Some(9));
+    }
+
+    #[test]
+    fn a_route_and_a_third_tag_are_seen() {
+        let route = |left| ipv6(protocol::ROUTING, &[59, 0, 4, left, 0, 0, 0, 0]);
+        assert!(route(1).is_source_routed() && !route(0).is_source_routed());
+        let tags = |count| [0x81, 0, 0, 0].repeat(count);
+        for count in 0..5 {
+            let frame = [&[2; 12][..], &tags(count), &[0x88, 0xb5]].concat();
+            let headers = Headers::parse(&frame).expect("a frame");
+            assert_eq!(headers.is_still_tagged(), count > 2);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! The header comes from the kernel, but a container can shape it with a packet socket of its own, so
 //! it is checked against the parsed headers before anyone relies on it.
 
+use crate::checksum::Sum;
 use crate::drop::DropReason;
 use crate::headers::{Headers, Transport};
 
@@ -205,6 +206,18 @@ impl Offload {
         let [start0, start1] = start.to_ne_bytes();
         let [offset0, offset1] = offset.to_ne_bytes();
         [flags, gso_type, len0, len1, size0, size1, start0, start1, offset0, offset1]
+    }
+
+    /// Finishes a partial checksum of the frame that is `head` and `rest`, as `skb_checksum_help` does: the
+    /// sum runs to the end of the frame, and zero is written as its other form.
+    pub(crate) fn complete(&self, head: &mut [u8], rest: &[u8]) {
+        if let Checksum::Partial { start, offset } = self.checksum {
+            let summed = &mut head[usize::from(start)..];
+            let sum = Sum::ZERO.add_bytes(summed).add_bytes(rest).checksum();
+            let at = usize::from(offset);
+            let written = if sum == 0 { 0xffff } else { sum };
+            summed[at..at + 2].copy_from_slice(&written.to_be_bytes());
+        }
     }
 
     /// Checks the work against the headers of a frame of `len` bytes, so that doing it cannot fail.

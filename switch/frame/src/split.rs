@@ -15,8 +15,8 @@ use crate::checksum::Sum;
 use crate::drop::DropReason;
 use crate::frame::Frame;
 use crate::headers::{Transport, be16};
-use crate::lengths::{self, Finish, put16};
-use crate::offload::{Accepts, Checksum, Gso, Offload};
+use crate::lengths::{self, Finish};
+use crate::offload::{Accepts, Checksum, Gso};
 use crate::pool::Pool;
 
 /// Frames in one batch of pieces, at most.
@@ -78,7 +78,7 @@ impl<'a> Splitter<'a> {
         let Some(gso) = self.frame.offload.gso else {
             let length = completed_head(self.frame);
             heads.extend_from_slice(&bytes[..length]);
-            complete(&mut heads[at..], &bytes[length..], self.frame.offload);
+            self.frame.offload.complete(&mut heads[at..], &bytes[length..]);
             return length..bytes.len();
         };
         let rest = self.payload_of(number, gso);
@@ -142,7 +142,7 @@ impl<'a> Splitter<'a> {
 fn copy_completed(frame: &Frame, piece: &mut Frame) {
     piece.fill(frame.bytes());
     piece.headers = frame.headers;
-    complete(piece.bytes_mut(), &[], frame.offload);
+    frame.offload.complete(piece.bytes_mut(), &[]);
 }
 
 /// The number of bytes of a frame that is not split which must be rewritten to finish its checksum: its
@@ -153,16 +153,6 @@ fn completed_head(frame: &Frame) -> usize {
     let start = usize::from(start);
     let end = headers.max(start + usize::from(offset) + 2);
     (end + (end - start) % 2).min(frame.len())
-}
-
-/// Finishes a partial checksum of the frame that is `head` and `rest`, as `skb_checksum_help` does: the
-/// sum runs to the end of the frame, and zero is written as its other form.
-pub(crate) fn complete(head: &mut [u8], rest: &[u8], offload: Offload) {
-    if let Checksum::Partial { start, offset } = offload.checksum {
-        let summed = &mut head[usize::from(start)..];
-        let sum = Sum::ZERO.add_bytes(summed).add_bytes(rest).checksum();
-        put16(summed, usize::from(offset), if sum == 0 { 0xffff } else { sum });
-    }
 }
 
 /// The low 16 bits, as counters of 16 bits wrap.

@@ -3,9 +3,9 @@
 //! # Theory of operation
 //! The host trusts what comes in by its interfaces, so its kernel must not be shown what the gateway has not
 //! looked at. Who makes frames by hand can say the same thing to it in many ways: Linux takes off any number
-//! of VLAN tags whose VLAN is 0, takes a packet for one of its addresses also from a frame to a group, and does
-//! what extension headers ask. So there is one way in for what is sent to one, and one for what is sent to
-//! many; whatever does not go by these, never goes to the host.
+//! of VLAN tags whose VLAN is 0, takes a packet for one of its addresses also from a frame to a group, and
+//! does what extension headers ask. So there is one way in for what is sent to one, and one for what is sent
+//! to many; whatever does not go by these, never goes to the host.
 //!
 //! | frame | reaches the host |
 //! |---|---|
@@ -21,8 +21,8 @@
 //! | anything else | never |
 //!
 //! [`HostGate`](DropReason::HostGate) is the reason where nobody else gets the frame. One to many that the
-//! host does not get goes to the others as ever. On a network without a host port, and for frames of the host,
-//! of tunnels and to other ports, there is nothing to ask.
+//! host does not get goes to the others as ever. On a network without a host port, and for frames of the
+//! host, of tunnels and to other ports, there is nothing to ask.
 
 use std::net::IpAddr;
 

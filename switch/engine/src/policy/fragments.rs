@@ -3,11 +3,12 @@
 //! # Theory of operation
 //! The first fragment of a datagram shows its ports and is judged like any packet. The others show none; they
 //! pass if the first of their datagram did, from the same port. [`FRAGMENTS_PER_PORT_MAX`] datagrams are
-//! remembered of each port, for [`LIFE`]; the port's oldest makes room. What comes before its first fragment is
-//! judged by itself, as a packet of which nothing is known but its addresses and protocol.
+//! remembered of each port, for [`LIFE`]; the port's oldest makes room. What comes before its first fragment
+//! is judged by itself, as a packet of which nothing is known but its addresses and protocol.
 //!
-//! A datagram whose first fragment did not pass is never whole at its receiver, so the others of it do no harm;
-//! nor do others of one that passed: its first fragment holds all that rules ask for (RFC 1858, RFC 3128).
+//! A datagram whose first fragment did not pass is never whole at its receiver, so the others of it do no
+//! harm; nor do others of one that passed: its first fragment holds all that rules ask for (RFC 1858, RFC
+//! 3128).
 
 use std::time::Duration;
 

@@ -18,10 +18,10 @@
 //! * **Fragments.** The first of a datagram shows its ports and is judged by them, the others pass with it
 //!   (`fragments`).
 //! * **Hidden.** A packet that does not show what it carries may carry anything: every rule that drops or
-//!   rejects matches it, whatever protocol and port the rule names, if the addresses do; one that accepts only
-//!   if it names neither. No flow is found or remembered for it.
-//! * **Errors.** An ICMP error belongs to the flow of the packet that it is about if it goes to who sent that,
-//!   and comes from where that went: a container tells of its own flows only.
+//!   rejects matches it, whatever protocol and port the rule names, if the addresses do; one that accepts
+//!   only if it names neither. No flow is found or remembered for it.
+//! * **Errors.** An ICMP error belongs to the flow of the packet that it is about if it goes to who sent
+//!   that, and comes from where that went: a container tells of its own flows only.
 //!
 //! | module | |
 //! |---|---|
@@ -278,8 +278,8 @@ impl Policy {
         }
     }
 
-    /// The standing of the flow that a packet belongs to, or is an ICMP error about; or of the datagram that a
-    /// fragment belongs to.
+    /// The standing of the flow that a packet belongs to, or is an ICMP error about; or of the datagram that
+    /// a fragment belongs to.
     fn find_flow(&mut self, course: &Course<'_>, packet: &Packet) -> Option<Standing> {
         let Self { rules, flows, fragments, interfaces, generation, .. } = self;
         let Course { way, ends, now, .. } = course;

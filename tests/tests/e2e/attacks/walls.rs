@@ -251,6 +251,11 @@ fn many_link_local_sources_take_no_flow_from_another() {
         let target = [&[0xfd][..], &[0; 14], &[3]].concat();
         let packet = [&[0x60, 0, 0, 0, 0, 8, 59, 64][..], &source, &target, &[0; 8]].concat();
         wire.send(&ethernet(to, from, 0x86dd, &packet));
+        if number % 400 == 399 {
+            let arrived =
+                || world.counters(&c)["ReceivedFrames"].as_u64().filter(|count| *count >= number.into());
+            wait::until("the switch has received them", arrived);
+        }
     }
     let (at_a, at_b) = (socket(&a.path, "10.0.0.2:7"), socket(&b.path, "10.0.0.3:2000"));
     at_a.send_to(b"question", "10.0.0.3:2000").expect("sent");

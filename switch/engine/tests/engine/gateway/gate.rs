@@ -186,7 +186,8 @@ fn of_arp_the_host_gets_answers_only() {
 #[test]
 fn an_answer_nobody_asked_for_changes_nothing_here() {
     let mut bench = bench(false, true);
-    // Alice says to the gateway that Bob's address is hers, though nobody has asked. Carol's packet goes to Bob.
+    // Alice says to the gateway that Bob's address is hers, though nobody has asked. Carol's packet goes to
+    // Bob.
     let link = to(gateway_mac(RED));
     let lie = craft::arp(link, ArpOperation::Reply, (mac(ALICE), "10.1.0.2"), (gateway_mac(RED), "10.1.0.1"));
     bench.send(ALICE, &lie);
