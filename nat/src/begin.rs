@@ -3,11 +3,11 @@
 use vswitch_frame::{DropReason, Frame, Instant, NetworkId};
 
 use crate::binding::Binding;
-use crate::flow::{Class, Flow, Origin, Side};
+use crate::flow::{Class, Flow, Origin, Rank, Side};
 use crate::limits::Filtering;
 use crate::mapping::{Mapping, MappingId};
 use crate::nat::Nat;
-use crate::owners::{Payer, Rank};
+use crate::owners::Payer;
 use crate::packet::Named;
 use crate::ports::Pool;
 use crate::slab::NONE;
@@ -425,9 +425,9 @@ impl Nat {
         Ok(target)
     }
 
-    /// Whether a flow that has the very ends which another one wants makes way for it: a spent one of the same
-    /// payer; one that outside began and that may come to nothing; and any of a sandbox that has more outside
-    /// ends than `least`.
+    /// Whether a flow that has the very ends which another one wants makes way for it: a spent one of the
+    /// same payer; one that outside began and that may come to nothing; and any of a sandbox that has more
+    /// outside ends than `least`.
     fn makes_way(&self, id: FlowId, payer: Payer, pool: (Protocol, Address), least: u32) -> bool {
         let flow = self.flows.get(id);
         let theirs = self.flows.owners.payer(flow);

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::limits::Timeouts;
 use crate::mapping::MappingId;
-use crate::owners::Rank;
 use crate::tick::Tick;
 use crate::tuple::Tuple;
 
@@ -139,6 +138,34 @@ impl Origin {
         [Self::Outbound, Self::Overloaded, Self::Published, Self::Inbound, Self::Hairpin, Self::Filtered];
 }
 
+/// The part of a payer's flows that one is of: those of the first go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Rank {
+    /// It has most likely said all it will.
+    Spent,
+    /// Nobody knows yet whether it will come to anything.
+    Opening,
+    /// It goes on.
+    Established,
+}
+
+impl Rank {
+    /// Every rank.
+    pub(crate) const ALL: [Self; 3] = [Self::Spent, Self::Opening, Self::Established];
+
+    /// The rank that a flow has as it is now.
+    pub(crate) fn of(flow: &Flow) -> Self {
+        if flow.is_spent() {
+            Self::Spent
+        } else if flow.class.is_established() {
+            Self::Established
+        } else {
+            Self::Opening
+        }
+    }
+}
+
 /// A flow as it is remembered: plain data, indices instead of pointers.
 ///
 /// A packet of one side is translated into the reverse of the other side's tuple.
@@ -155,7 +182,7 @@ pub struct Flow {
     pub(crate) acked: [u32; 2],
     /// The mappings the two sides are behind.
     pub(crate) mappings: [MappingId; 2],
-    /// Who it is charged to, by its number.
+    /// The party that it is charged to, by its number.
     pub(crate) owner: u32,
     pub(crate) born: Tick,
     /// When it was last refreshed.

@@ -89,7 +89,7 @@ pub(crate) struct Fragments {
     known: BTreeMap<Datagram, Known>,
     /// In the order of their age; some may be forgotten already.
     ages: VecDeque<(Tick, Datagram)>,
-    /// Those of each port that has any, in the same way, and how many there are.
+    /// Ages by the port they came in at, in the same way, and how many there are.
     by_port: BTreeMap<PortId, (usize, VecDeque<(Tick, Datagram)>)>,
     /// The datagram of each fragment that waits, in the order of their coming.
     queue: VecDeque<(PortId, Datagram)>,
@@ -223,7 +223,7 @@ impl Fragments {
         *count += 1;
         for ages in [ages, own] {
             ages.push_back((since, datagram));
-            // Those of datagrams that were seen as a whole go when there are more of them than of others.
+            // Ages of datagrams that were seen as a whole go when there are more of them than of others.
             if ages.len() > 2 * *datagrams_max {
                 ages.retain(|(since, datagram)| is_since(known, *since, datagram));
             }

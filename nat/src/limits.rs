@@ -18,7 +18,8 @@ pub struct Limits {
     /// Free claimed ports below which more are asked for, until there are twice as many. If a quarter of
     /// those in use is more, it is that.
     pub claims_ahead: usize,
-    /// Fragmented datagrams remembered at once. At the limit the oldest of the port that has most is forgotten.
+    /// Fragmented datagrams remembered at once. At the limit the oldest of the port that has most is
+    /// forgotten.
     pub datagrams: usize,
     /// Fragments that wait for the first of their datagram. At the limit those of the oldest datagram of the
     /// port that has most are dropped as `nat-fragment-lost`, or the new one, if it is of that port.

@@ -434,8 +434,8 @@ impl Nat {
         least_used.filter(|id| self.flows.get(*id).class != Class::Tcp)
     }
 
-    /// Adds a flow, for which there is room, and charges it to somebody. It takes the place of the initiator's
-    /// attempts that were filtered.
+    /// Adds a flow, for which there is room, and charges it to somebody. It takes the place of the
+    /// initiator's attempts that were filtered.
     pub(crate) fn add(&mut self, flow: Flow, payer: Payer) -> FlowId {
         for mapping in flow.mappings.into_iter().filter(|mapping| mapping.is_some()) {
             self.mappings.use_by(mapping);

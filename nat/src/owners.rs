@@ -1,4 +1,4 @@
-//! Who flows are charged to: each payer's flows in the order in which they go when room is needed.
+//! Payers of flows: the flows of each, in the order in which they go when room is needed.
 //!
 //! # Theory of operation
 //!
@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::binding::{self, Binding};
-use crate::flow::Flow;
+use crate::flow::{Flow, Rank};
 use crate::slab::{self, NONE};
 
 /// Flows of a ring that one look passes at most.
@@ -30,14 +30,14 @@ pub(crate) struct Payer {
     account: Account,
 }
 
-/// What a sandbox is charged for.
+/// The account of a sandbox that is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Account {
-    /// What it begins.
+    /// Flows that it begins.
     Own,
-    /// What outside begins to its mappings.
+    /// Flows that outside begins to its mappings.
     Strangers,
-    /// What outside begins to one of its publications.
+    /// Flows that outside begins to one of its publications.
     Publication(binding::Key),
 }
 
@@ -60,32 +60,6 @@ impl Payer {
     /// Whether it is a sandbox that pays for what it begins itself.
     pub(crate) fn is_own(self) -> bool {
         self.account == Account::Own
-    }
-}
-
-/// The part of a payer's flows that one is of: those of the first go first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Rank {
-    /// It has most likely said all it will.
-    Spent,
-    /// Nobody knows yet whether it will come to anything.
-    Opening,
-    /// It goes on.
-    Established,
-}
-
-impl Rank {
-    const ALL: [Self; 3] = [Self::Spent, Self::Opening, Self::Established];
-
-    pub(crate) fn of(flow: &Flow) -> Self {
-        if flow.is_spent() {
-            Self::Spent
-        } else if flow.class.is_established() {
-            Self::Established
-        } else {
-            Self::Opening
-        }
     }
 }
 

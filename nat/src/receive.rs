@@ -213,7 +213,7 @@ impl Nat {
             }
             Arrival::Outside(_) | Arrival::Inside(_) => {}
         }
-        // Who sent nothing is told nothing about it.
+        // Nobody is told about what it has not sent.
         if flow.seen & side.other().bit() == 0 {
             return Fate::Dropped(DropReason::NatNoFlow);
         }

@@ -18,9 +18,8 @@
 
 use vswitch_frame::hash::spread;
 
-use crate::flow::{Class, Flow, Origin, Side};
+use crate::flow::{Class, Flow, Origin, Rank, Side};
 use crate::mapping::MappingId;
-use crate::owners::Rank;
 use crate::slab::NONE;
 use crate::tick::Tick;
 use crate::tuple::{Address, Protocol, Realm, Tuple, reply_kind};

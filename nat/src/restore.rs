@@ -102,7 +102,7 @@ impl Nat {
         Some(())
     }
 
-    /// Who pays for a flow that a sandbox is charged with.
+    /// The payer of a flow that a sandbox is charged with.
     fn payer_of(&self, flow: &Flow, sandbox: u32) -> Payer {
         let initiator = flow.tuple(Side::Initiator);
         let binding = self.bindings.find(&initiator.target_end());

@@ -19,10 +19,10 @@ use std::ops::Range;
 use vswitch_frame::Instant;
 use vswitch_frame::hash::SeededHash;
 
-use crate::flow::{Class, Flow, Side};
+use crate::flow::{Class, Flow, Rank, Side};
 use crate::index::Index;
 use crate::limits::Timeouts;
-use crate::owners::{Owners, Payer, Rank};
+use crate::owners::{Owners, Payer};
 use crate::slab::{self, NONE};
 use crate::tick::Tick;
 use crate::tuple::Tuple;
@@ -53,7 +53,7 @@ pub(crate) struct Table {
     limit: usize,
     index: Index<u32>,
     queues: [Queue; Class::ALL.len()],
-    /// Who pays for flows, each with the rings of its own.
+    /// Payers of flows, each with the rings of its own.
     pub(crate) owners: Owners,
     hash: SeededHash,
     /// Records that have changed; `None` while nobody wants to know.

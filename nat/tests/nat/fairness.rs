@@ -62,7 +62,7 @@ fn forged_sources_take_a_service_neither_from_its_clients_nor_from_itself() {
     flood(&mut world, 0..500);
     converse(&mut world, "198.51.100.8:1000");
     flood(&mut world, 500..520);
-    // Those who were there go on, with what the container sends on its own account, too.
+    // Clients that were there go on, with what the container sends on its own account, too.
     for client in ["198.51.100.7:1000", "198.51.100.8:1000"] {
         assert_eq!(world.leaves(&udp("10.1.0.2:80", client)).source.to_string(), SERVICE);
     }
@@ -208,7 +208,7 @@ fn a_full_table_costs_who_has_most() {
     }
     let of_second = world.nat.flows(world.now).filter(|flow| flow.sandbox == 2).count();
     assert_eq!(of_second, 30, "none of its own went");
-    // What it has beyond its share ends, and both ends hear of it.
+    // Flows beyond its share end, and both ends hear of it.
     assert_eq!(world.nat.stats().evicted, 10);
     assert!(!world.poll().is_empty());
 }

@@ -144,7 +144,7 @@ impl Model {
         };
         for flow in &gone {
             let theirs = count(&self.flows, flow.is_strangers);
-            // Who has less pays with what came to nothing, and for what is in the way, if at all.
+            // A payer with less pays with what came to nothing, and for what is in the way, if at all.
             let has_most = theirs >= count(&self.flows, !flow.is_strangers);
             let is_least = flow.is_strangers && !flow.is_established();
             prop_assert!(has_most || is_least, "{:?} makes way in {:?}", flow, self);

@@ -305,7 +305,7 @@ fn clients_that_are_hidden_share_the_ports_there_are() {
     let client = |number: u16| format!("198.51.100.{number}:999");
     (0..200).for_each(|number| drop(world.enters(&udp(&client(number), "192.0.2.1:8080"))));
     assert_eq!(world.flows(), 64, "64 ports lead to one port of a container, and who came last has one");
-    // Those that go on keep theirs.
+    // Clients that go on keep theirs.
     let keeps = (0..64).map(|number| {
         world.seconds(1);
         for _ in 0..2 {

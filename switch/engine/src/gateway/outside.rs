@@ -236,7 +236,7 @@ impl Switch {
         if route::time_to_live(frame) <= 1 {
             return Err(Refused::told(DropReason::TtlExceeded, Complaint::TimeExceeded));
         }
-        // What comes by an uplink and may be fragmented is, by who joins it to the networks.
+        // A packet of an uplink that may be fragmented is, by whoever joins the uplink to the networks.
         let may_be_cut = || out.at(ingress).is_some() && packet::may_be_fragmented(frame);
         if frame.mtu_bytes() > to.mtu && !may_be_cut() {
             let complaint = Some(Complaint::TooBig(to.mtu));

@@ -95,13 +95,13 @@ fn begin(outside: &Outside, container: &Container) -> Old {
     Old { server: (server, mapped), client, connection: [incoming, connection] }
 }
 
-/// What is said to the old owner of an address reaches nobody else.
+/// Datagrams for the old owner of an address reach nobody else.
 fn nothing_is_inherited(outside: &Outside, old: &Old, next: &Container) {
     let ports = [4000, CONTAINER_UDP].map(|port| socket(&next.path, any(port)));
     let (server, mapped) = &old.server;
     server.send_to(b"late", mapped).expect("send");
     old.client.send_to(b"late", host(HOST_UDP)).expect("send");
-    // What was sent before this answer has come before it, if at all.
+    // Anything that was sent before this answer has come before it, if at all.
     let fresh = socket(&outside.path(), far(7002));
     let own = socket(&next.path, any(4001));
     own.send_to(b"asks", far(7002)).expect("send");
@@ -193,10 +193,7 @@ fn answering(namespace: &Path, at: SocketAddr) -> thread::JoinHandle<u32> {
             if length == 0 {
                 break;
             }
-            // Who is asked to be silent is.
-            if &buffer[..length] != b"quiet" && socket.send_to(&buffer[..length], from).is_ok() {
-                answered += 1;
-            }
+            answered += u32::from(socket.send_to(&buffer[..length], from).is_ok());
         }
         answered
     })
