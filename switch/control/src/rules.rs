@@ -10,6 +10,7 @@
 //!
 //! | module | |
 //! |---|---|
+//! | `known` | the words that clients and we have for the same thing |
 //! | `read` | a rule as a client writes it, and what makes no sense |
 //! | `tell` | a rule as the datapath is told it |
 //! | `show` | a rule as clients see it |
@@ -17,6 +18,7 @@
 //! | `words` | the words of an `iptables-save` line |
 
 mod iptables;
+mod known;
 mod read;
 mod show;
 mod tell;
@@ -32,25 +34,6 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::state::rules::{Rule, Rules};
 use show::show;
-
-const PROTOCOLS: [(&str, engine::Protocol); 6] = [
-    ("any", engine::Protocol::Any),
-    ("tcp", engine::Protocol::Tcp),
-    ("udp", engine::Protocol::Udp),
-    ("sctp", engine::Protocol::Sctp),
-    ("icmp", engine::Protocol::Icmp),
-    ("icmpv6", engine::Protocol::Icmpv6),
-];
-const STATES: [(&str, engine::State); 2] =
-    [("new", engine::State::New), ("established", engine::State::Established)];
-const ACTIONS: [(&str, engine::Action); 3] =
-    [("accept", engine::Action::Accept), ("drop", engine::Action::Drop), ("reject", engine::Action::Reject)];
-const PERIODS: [(&str, engine::Period); 4] = [
-    ("second", engine::Period::Second),
-    ("minute", engine::Period::Minute),
-    ("hour", engine::Period::Hour),
-    ("day", engine::Period::Day),
-];
 
 /// Rules there may be: each packet that begins a flow is compared with all.
 const RULES_MAX: usize = 1000;
@@ -140,8 +123,8 @@ impl Control {
     }
 
     /// Tells the datapath the rules as they are for the networks and sandboxes there are now, if it was told
-    /// them otherwise. Numbers are given again: whoever gets one is not who had it before, so this comes before
-    /// a new port, and before a number is given back.
+    /// them otherwise. Numbers are given again, to others than those who had them: so this comes before a new
+    /// port, and before a number is given back.
     pub(crate) async fn tell_rules(&self) -> Result<()> {
         let table = self.state.rules.rules.iter().filter_map(|rule| tell::translate(&self.state, rule));
         let wanted = Fact::Rules(table.collect());
@@ -163,8 +146,4 @@ impl Control {
         let told = tell::translate(&self.state, rule);
         show(rule, told.is_some_and(|rule| rule.opens()), count)
     }
-}
-
-fn invalid(message: impl Into<String>) -> Error {
-    Error::new(Code::InvalidArgument, message)
 }

@@ -2,15 +2,15 @@
 //!
 //! # Theory of operation
 //! Each line of the chain becomes a rule, or two; if one cannot be expressed nothing is imported, and every
-//! such line is named with its reason. It must not hold back less than it did:
+//! such line is named with its reason.
 //!
 //! * **Families.** A chain is of one. A line that says nothing of it becomes a rule for all addresses of it.
-//! * **States.** Rules judge what begins a flow, and so does a line without `--ctstate`: replies pass, as they
-//!   do behind the line that most chains begin with.
+//! * **States.** Rules judge what begins a flow, and so does a line without `--ctstate`: replies pass, as
+//!   they do behind the line that most chains begin with.
 //! * **`RETURN`** leaves the chain, which is what an accept does here. Behind one without a match nothing is
 //!   looked at. In iptables it opens no way between networks, so a rule must not be made of it that does.
 
-use super::invalid;
+use super::known::invalid;
 use super::words::words;
 use crate::api::types::RuleCreate;
 use crate::error::Result;

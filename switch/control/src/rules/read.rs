@@ -7,7 +7,8 @@ use vswitch_cluster::family::Family;
 use vswitch_contract::network as engine;
 use vswitch_contract::network::Field;
 
-use super::{ACTIONS, PERIODS, PROTOCOLS, STATES, invalid};
+use super::known::{ACTIONS, PERIODS, PROTOCOLS, STATES, invalid};
+use super::tell::translate;
 use crate::api::types;
 use crate::error::Result;
 use crate::state::State;
@@ -158,7 +159,7 @@ fn check_networks(rule: &Rule) -> Result<()> {
 /// Refuses a rule that would open a way which nothing opens.
 fn check_way(state: &State, rule: &Rule) -> Result<()> {
     let (Some(End::Network(from)), Some(End::Network(to))) = (&rule.from, &rule.to) else { return Ok(()) };
-    let opens = super::tell::translate(state, rule).is_some_and(|rule| rule.opens());
+    let opens = translate(state, rule).is_some_and(|rule| rule.opens());
     let internal = |name: &&String| state.networks.get(*name).is_some_and(|network| network.internal);
     match [from, to].into_iter().find(internal) {
         Some(name) if opens && from != to => Err(invalid(format!(

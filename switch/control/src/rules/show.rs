@@ -3,7 +3,7 @@
 use vswitch_contract::network as engine;
 use vswitch_contract::network::Field;
 
-use super::{ACTIONS, PERIODS, PROTOCOLS, STATES};
+use super::known::{ACTIONS, PERIODS, PROTOCOLS, STATES};
 use crate::api::types;
 use crate::state::rules::{End, Rule};
 

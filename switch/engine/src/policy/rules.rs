@@ -1,8 +1,8 @@
 //! Rules of the user's: an ordered table, of which the first rule that matches decides.
 //!
 //! # Theory of operation
-//! A rule is a list of *matches*, each about one [`Field`], and an action. A match may be negated. What a rule
-//! does not say, it does not look at. All of it is about the packet that begins a flow; see [`State`].
+//! A rule is a list of *matches*, each about one [`Field`], and an action. A match may be negated. What a
+//! rule does not say, it does not look at. It is about the packet that begins a flow; see [`State`].
 //!
 //! * **What cannot be known** of a packet, the ports of a fragment for one, neither matches nor fails to: a
 //!   rule that lets through does not match it, a rule that holds back does, negated or not.

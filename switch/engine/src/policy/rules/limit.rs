@@ -1,5 +1,5 @@
-//! Limits of rules: so many flows at once, and one more from time to time (a token bucket, as the `limit` match
-//! of iptables is).
+//! Limits of rules: so many flows at once, and one more from time to time. A limit is a bucket of tokens, as
+//! the `limit` match of iptables is.
 
 use std::time::Duration;
 
