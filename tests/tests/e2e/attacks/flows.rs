@@ -272,9 +272,9 @@ fn new_connections_of_others_go_on_while_one_floods_with_new_flows() {
                 let [high, middle, low, last] = number.wrapping_mul(0x9e37_79b1).to_be_bytes();
                 let port = u16::from_be_bytes([low, last]).max(1);
                 // Many ends at one address, and one at many.
-                let to = if number % 2 == 0 { octets(address(FAR[0])) } else { [198, 18, high, middle] };
+                let to = if number.is_multiple_of(2) { octets(address(FAR[0])) } else { [198, 18, high, middle] };
                 let mut frame = datagram(&wire, gateway, (own, port), (to, 80));
-                if number % 5 == 0 {
+                if number.is_multiple_of(5) {
                     frame[14 + usize::from(high % 28)] ^= middle;
                 }
                 wire.offer(&frame);
