@@ -222,7 +222,7 @@ fn forged_sources_do_not_take_down_a_published_service() {
         let [_, high, middle, low] = number.to_be_bytes();
         let from = ([198, 18 + high, middle, low], 1234);
         wire.send(&datagram(&wire, gateway, from, (octets(address(HOST[0])), HOST_UDP)));
-        if number % AT_ONCE == 0 {
+        if number.is_multiple_of(AT_ONCE) {
             // A client that goes on all the while; and what came before it is answered by now.
             assert!(is_answered(&client, host(HOST_UDP)), "after {number}");
         }
@@ -272,7 +272,8 @@ fn new_connections_of_others_go_on_while_one_floods_with_new_flows() {
                 let [high, middle, low, last] = number.wrapping_mul(0x9e37_79b1).to_be_bytes();
                 let port = u16::from_be_bytes([low, last]).max(1);
                 // Many ends at one address, and one at many.
-                let to = if number.is_multiple_of(2) { octets(address(FAR[0])) } else { [198, 18, high, middle] };
+                let to =
+                    if number.is_multiple_of(2) { octets(address(FAR[0])) } else { [198, 18, high, middle] };
                 let mut frame = datagram(&wire, gateway, (own, port), (to, 80));
                 if number.is_multiple_of(5) {
                     frame[14 + usize::from(high % 28)] ^= middle;
