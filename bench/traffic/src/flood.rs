@@ -81,9 +81,9 @@ pub(crate) fn flood(
     }
     let link = netlink.find_link(interface)?.ok_or(io::ErrorKind::NotFound)?;
     let addresses = netlink.addresses()?;
-    let own = addresses.iter().find_map(|one| match one.net.addr() {
-        std::net::IpAddr::V4(address) if one.index == link.index => Some(address),
-        _ => None,
+    let own = addresses.iter().find_map(|one| {
+        let std::net::IpAddr::V4(address) = one.net.addr() else { return None };
+        (one.index == link.index).then_some(address)
     });
     let mut writer = FrameWriter {
         kind,

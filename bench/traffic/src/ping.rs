@@ -147,9 +147,9 @@ fn answer_at(socket: &UdpSocket, answer: &[u8; MESSAGE], deadline: Instant) -> i
             let Ok(message) = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), none) else {
                 continue;
             };
-            let at = message.cmsgs().into_iter().flatten().find_map(|said| match said {
-                ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
-                _ => None,
+            let at = message.cmsgs().into_iter().flatten().find_map(|said| {
+                let ControlMessageOwned::ScmTimestampns(at) = said else { return None };
+                Some(Duration::from(at))
             });
             (message.bytes, at)
         };

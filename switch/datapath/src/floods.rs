@@ -2,12 +2,12 @@
 //!
 //! # Theory of operation
 //! A frame to a thousand receivers is more work than a thousand frames to one. What a burst has for many goes
-//! behind its port's *backlog*, and each turn of the port makes [`COPIES`] copies from the front of it; the port
-//! is not read before the backlog is empty. So order is kept, the port's own kernel queue is what grows
-//! full, and nothing is dropped that the port could have sent alone. A turn with fewer copies, which is nearly
-//! every one, leaves nothing behind.
+//! behind its port's *backlog*, and each turn of the port makes [`COPIES`] copies from the front of it; the
+//! port is not read before the backlog is empty. So order is kept, the port's own kernel queue is what grows
+//! full, and nothing is dropped that the port could have sent alone. A turn with fewer copies, which is
+//! nearly every one, leaves nothing behind.
 //!
-//! * **Frames held** are [`HELD_MAX`] at most. A port may have half of what others leave, so that some is always
+//! * **Frames held** are [`HELD_MAX`] at most. A port may have half of what others leave, so some is always
 //!   left for one more: what exceeds that is dropped at the port that it came from (`flood-limit`).
 //! * **Receivers** of a frame that more than one piece is needed for are counted off in their order. Who comes
 //!   or goes meanwhile may shift them by one: a copy is missing then, or there is one too many.

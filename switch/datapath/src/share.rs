@@ -7,9 +7,9 @@
 //! are, and has saved nothing. So a port that is ready all the time has the time that others leave, and never
 //! more than they while they want any; alone it has all.
 //!
-//! A burst is not interrupted, so it must be short while others come: a port is asked for as many frames as took
-//! [`SHARED`] lately, or [`ALONE`] if no other was served for [`QUIET`]. Long bursts coalesce better, and of
-//! super-frames even a short one has enough.
+//! A burst is not interrupted, so it must be short while others come: a port is asked for as many frames as
+//! took [`SHARED`] lately, or [`ALONE`] if no other was served for [`QUIET`]. Long bursts coalesce better,
+//! and of super-frames even a short one has enough.
 //!
 //! * **The time** of a burst may be another process's, to which the kernel gave the core meanwhile: it hits
 //!   all in proportion, and no burst is charged more than [`CHARGE_MAX`].

@@ -112,8 +112,8 @@ impl Datapath {
         worked
     }
 
-    /// Lets the ports that are ready give bursts, in the order of their [shares](crate::share), as many as there
-    /// are ports, for no longer than [`TURN`]; says whether there was any frame. Until control has told
+    /// Lets the ports that are ready give bursts, in the order of their [shares](crate::share), as many as
+    /// there are ports, for no longer than [`TURN`]; says whether there was any frame. Until control has told
     /// everything none does: the kernel's queues hold what comes.
     fn turn(&mut self, now: Instant) -> bool {
         if !self.desk.has_begun() {
@@ -138,8 +138,8 @@ impl Datapath {
         worked
     }
 
-    /// Moves one burst of one port from its descriptor to those of its receivers, or goes on with the last. Says
-    /// how many frames it received.
+    /// Moves one burst of one port from its descriptor to those of its receivers, or goes on with the last.
+    /// Says how many frames it received.
     fn turn_of(&mut self, ingress: PortId, now: Instant) -> usize {
         if self.worker.floods.has(ingress) {
             self.copy(ingress);
