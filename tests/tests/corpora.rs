@@ -55,6 +55,11 @@ fn translation() {
     replay("translation", translation::translate);
 }
 
+#[test]
+fn walls() {
+    replay("walls", attacker::walls);
+}
+
 /// A virtio-net header that is nearly right for a TCP or UDP frame.
 fn vnet_headers() -> impl Strategy<Value = Vec<u8>> {
     let kind = prop_oneof![Just(0u8), Just(1), Just(4), Just(5), any::<u8>()];
