@@ -15,7 +15,8 @@
 //!
 //! | of | may have |
 //! |---|---|
-//! | a next hop | [`WAITING_PER_HOP_MAX`] packets that wait |
+//! | a station on the link | [`WAITING_PER_HOP_MAX`] packets that wait |
+//! | a router | [`WAITING_FOR_ROUTERS`] of them |
 //! | a port | [`WAITING_PER_PORT_MAX`] of them, and [`NEIGHBOURS_PER_PORT_MAX`] neighbours that it asked for first: its oldest goes |
 //! | routers | the last [`WAITING_FOR_ROUTERS`] of them, and their places in the table |
 
@@ -28,13 +29,14 @@ use vswitch_frame::headers::{ETHERNET_BYTES, be16, ethertype, protocol};
 use vswitch_frame::{Frame, Instant, Mac, PortId};
 
 /// Packets that wait for answers at once.
-pub(super) const WAITING_MAX: usize = 64;
-/// Of these, packets to one next hop.
-const WAITING_PER_HOP_MAX: usize = 8;
+pub(super) const WAITING_MAX: usize = 256;
+/// Of these, packets to one station on the link.
+const WAITING_PER_HOP_MAX: usize = 32;
 /// Packets that wait of one port: two absent neighbours' worth.
-const WAITING_PER_PORT_MAX: usize = 16;
-/// Packets for which there is room only if a router is their next hop.
-const WAITING_FOR_ROUTERS: usize = 16;
+const WAITING_PER_PORT_MAX: usize = 64;
+/// Packets for which there is room only if a router is their next hop. To one router there may be as many: all
+/// containers begin there at once.
+const WAITING_FOR_ROUTERS: usize = 128;
 /// Neighbours known or asked for at once.
 const NEIGHBOURS_MAX: usize = 1024;
 /// Of these, neighbours that one port was the first to need.
@@ -160,7 +162,8 @@ impl Neighbours {
     fn may_wait(&self, hop: IpAddr, port: PortId, is_router: bool) -> bool {
         let room = if is_router { WAITING_MAX } else { WAITING_MAX - WAITING_FOR_ROUTERS };
         let of_hop = self.table.get(&hop).map_or(0, |neighbour| neighbour.waiting().len());
-        if self.waiting >= room || of_hop >= WAITING_PER_HOP_MAX {
+        let most = if is_router { WAITING_FOR_ROUTERS } else { WAITING_PER_HOP_MAX };
+        if self.waiting >= room || of_hop >= most {
             return false;
         }
         // Few are asked for at once, since a packet waits for each.
@@ -490,7 +493,7 @@ mod tests {
         }
         let router = Ipv4Addr::new(192, 0, 2, 9);
         let waits = (0..WAITING_MAX).filter(|_| wait(router, hop(1), PORT)).count();
-        assert_eq!(waits, WAITING_PER_HOP_MAX, "a router has room in any case");
+        assert_eq!(waits, WAITING_FOR_ROUTERS, "a router has room in any case");
         assert!(neighbours.waiting() <= WAITING_MAX);
     }
 
