@@ -65,13 +65,11 @@ struct Segment {
     members: Vec<Member>,
     host: Option<PortId>,
     schedule: Schedule,
-    budget: Budget,
 }
 
 impl Segment {
     fn new(network: Network) -> Self {
-        let (schedule, budget) = (Schedule::default(), Budget::default());
-        Self { network, members: Vec::new(), host: None, schedule, budget }
+        Self { network, members: Vec::new(), host: None, schedule: Schedule::default() }
     }
 
     /// Notes whether the host is behind a port.
@@ -92,6 +90,8 @@ struct Place {
     port: Port,
     member: usize,
     guard: Option<Arc<Guard>>,
+    /// Errors that may still be told there.
+    budget: Budget,
 }
 
 /// The reach of a frame that has to be flooded.
@@ -168,7 +168,7 @@ impl Ports {
         let member = segment.members.len();
         segment.members.push(Member { port: id, group: port.group, mtu: port.mtu });
         let guard = Guard::new(&segment.network, &port.addresses, &port.station).map(Arc::new);
-        *slot(&mut self.places, id.index()) = Some(Place { port, member, guard });
+        *slot(&mut self.places, id.index()) = Some(Place { port, member, guard, budget: Budget::default() });
         Ok(())
     }
 
@@ -234,9 +234,9 @@ impl Ports {
         self.networks.get(network.index())?.as_ref()?.host
     }
 
-    /// The budget of errors of a network's gateway.
-    pub(crate) fn budget(&mut self, network: NetworkId) -> Option<&mut Budget> {
-        self.networks.get_mut(network.index())?.as_mut().map(|segment| &mut segment.budget)
+    /// The budget of errors that a port is told.
+    pub(crate) fn budget(&mut self, id: PortId) -> Option<&mut Budget> {
+        self.places.get_mut(id.index())?.as_mut().map(|place| &mut place.budget)
     }
 
     /// The schedule of each network with a router, by which it is told of it.

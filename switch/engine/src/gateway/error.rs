@@ -104,15 +104,14 @@ impl Switch {
         let spoken_for = matches!(complaint, Complaint::TooBig(_)).then_some(target);
         let own = site.own_address(source).or(spoken_for)?;
         let link = Link { source: site.gateway.mac, target: about.source() };
-        let network = site.id();
-        if !self.ports.budget(network)?.take(now) {
+        if !self.ports.budget(ingress)?.take(now) {
             return None;
         }
         make(link, [own, source], about, complaint, pool)
     }
 
     /// The error for somebody outside, or behind the translator, from `own`; its MAC addresses are zero. The
-    /// budget is one for all of them, so that they cannot use up a network's.
+    /// budget is one for all of them, so that they cannot use up a port's.
     pub(super) fn complain_outside(
         &mut self,
         own: IpAddr,

@@ -53,10 +53,10 @@ impl Switch {
     }
 
     /// Makes of a frame that a rule rejected the answer to its sender at a port, within the budget of errors
-    /// of the port's network. Returns whether there is an answer; if not, the frame is as it was.
+    /// of the port. Returns whether there is an answer; if not, the frame is as it was.
     pub(crate) fn turn_round(&mut self, ingress: PortId, frame: &mut Frame, now: Instant) -> bool {
         let Some(network) = self.ports.get(ingress).map(|port| port.network) else { return false };
-        if !self.ports.budget(network).is_some_and(|budget| budget.take(now)) {
+        if !self.ports.budget(ingress).is_some_and(|budget| budget.take(now)) {
             return false;
         }
         let gateway = self.ports.network(network).and_then(|network| network.gateway.as_ref());

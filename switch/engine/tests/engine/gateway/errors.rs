@@ -122,6 +122,8 @@ fn errors_have_a_budget() {
     assert_eq!(told(&mut bench), FRAMES_MADE_MAX);
     bench.now = bench.now + Duration::from_millis(50);
     assert_eq!(told(&mut bench), 5);
+    let near = craft::ping(Link { source: mac(BOB), ..TO_GATEWAY }, "10.1.0.6", "192.0.2.1", 64);
+    assert_eq!(bench.send(BOB, &near).forward.len(), 1, "another port has its own");
     let blue = Link { source: mac(CAROL), target: gateway_mac(BLUE) };
     let other = craft::ping(blue, "10.2.0.3", "192.0.2.1", 64);
     assert_eq!(bench.send(CAROL, &other).forward.len(), 1, "another network has its own");
