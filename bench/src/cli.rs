@@ -63,7 +63,7 @@ enum Command {
         #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
         count: u32,
     },
-    /// What others keep of throughput and round trip while one container floods, beside the kernel's bridge
+    /// Measure what others keep of throughput and round trip while one floods, beside the kernel's bridge
     ///
     /// Example: vswitch-bench fairness --ports 10 --flood broadcast,macs
     Fairness(fairness::Options),

@@ -1,13 +1,13 @@
 //! Fairness: what others keep while one container sends frames of a hostile kind as fast as it can.
 //!
 //! # Method
-//! A crowd of containers, of which one floods, two have a TCP stream and two a ping. The switch and the kernel
-//! (bridge, routing, the rules Docker installs) are measured in turn in one run. Twice each time:
+//! A crowd of containers, of which one floods, two have a TCP stream and two a ping. The switch and the
+//! kernel (bridge, routing, the rules Docker installs) are measured in turn in one run. Twice each time:
 //!
 //! * **Idle**: the flood goes into a TAP that nobody reads. It takes the processor time that sending takes,
 //!   but reaches nobody. What the stream moves now is all that it can have beside such a neighbour.
-//! * **Flooded**: the same flood goes to the switch or bridge, which then has two senders. An *equal share* is
-//!   half of what the stream moved idle; a *share* is what it moves divided by that.
+//! * **Flooded**: the same flood goes to the switch or bridge, which then has two senders. An *equal share*
+//!   is half of what the stream moved idle; a *share* is what it moves divided by that.
 //!
 //! Broadcasts reach every container, whose kernels look into each: with a thousand that is the most work a
 //! frame can make.
@@ -150,7 +150,7 @@ fn sample(crowd: &Crowd, kind: Flood, goes_out: bool, duration: Duration) -> Res
     Ok(Sample { gigabits, ping: round_trips?, flood: flood.sent as f64 / flood.seconds / 1000.0 })
 }
 
-/// What a stream moves under a flood, as a part of an equal share.
+/// The part of an equal share that a stream moves under a flood.
 fn share([idle, flooded]: &[Sample; 2]) -> f64 {
     if idle.gigabits > 0.0 { flooded.gigabits / (idle.gigabits / 2.0) } else { 0.0 }
 }

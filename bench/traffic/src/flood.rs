@@ -64,8 +64,8 @@ pub struct FloodReport {
     pub seconds: f64,
 }
 
-/// Sends frames until the caller has heard enough. With `gateway` into `eth0`, which leads there; without into
-/// a TAP that nobody reads, which costs the sender the same and nobody else anything. `ready` is called
+/// Sends frames until the caller has heard enough. With `gateway` into `eth0`, which leads there; without
+/// into a TAP that nobody reads, which costs the sender the same and nobody else anything. `ready` is called
 /// before the first.
 pub(crate) fn flood(
     kind: Flood,

@@ -101,8 +101,8 @@ pub fn probe(from: &Place, to: IpAddr, duration: Duration) -> Result<ProbeReport
     Worker::start("source", &from.netns, Job::Probe { target: to, duration })?.finish()
 }
 
-/// Begins to send frames of a hostile kind by `eth0`, behind which this gateway is; without one into a TAP that
-/// nobody reads.
+/// Begins to send frames of a hostile kind by `eth0`, behind which this gateway is; without one into a TAP
+/// that nobody reads.
 ///
 /// # Errors
 /// When the worker cannot be started, or the gateway does not say its MAC address.

@@ -129,8 +129,8 @@ fn answered(socket: &UdpSocket, answer: &[u8; MESSAGE], deadline: Instant) -> io
     Ok(answer_at(socket, answer, deadline)?.is_some())
 }
 
-/// When `answer` came, if it does before the deadline: as the kernel has it if the socket asks for that, since
-/// 1970. Whatever else comes is passed over.
+/// When `answer` came, if it does before the deadline: as the kernel has it if the socket asks for that,
+/// since 1970. Whatever else comes is passed over.
 fn answer_at(socket: &UdpSocket, answer: &[u8; MESSAGE], deadline: Instant) -> io::Result<Option<Duration>> {
     loop {
         let left = deadline.since(clock::now());

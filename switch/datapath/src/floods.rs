@@ -9,8 +9,8 @@
 //!
 //! * **Frames held** are [`HELD_MAX`] at most. A port may have half of what others leave, so some is always
 //!   left for one more: what exceeds that is dropped at the port that it came from (`flood-limit`).
-//! * **Receivers** of a frame that more than one piece is needed for are counted off in their order. Who comes
-//!   or goes meanwhile may shift them by one: a copy is missing then, or there is one too many.
+//! * **Receivers** of a frame that more than one piece is needed for are counted off in their order. Who
+//!   comes or goes meanwhile may shift them by one: a copy is missing then, or there is one too many.
 //! * **The end of a port** is the end of its backlog.
 
 use std::collections::VecDeque;

@@ -102,7 +102,8 @@ impl Shares {
         usize::try_from(affordable.max(FRAMES_MIN)).unwrap_or(most).min(most)
     }
 
-    /// Charges a port the time that a burst took, or the copies left from one, and the frames that it received.
+    /// Charges a port the time that a burst took, or the copies left from one, and the frames that it
+    /// received.
     pub(crate) fn charge(&mut self, id: PortId, time: Duration, frames: usize) {
         let Some(account) = self.accounts.get_mut(id.index()) else { return };
         let nanos = nanos_of(time.min(CHARGE_MAX));

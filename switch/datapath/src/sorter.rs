@@ -1,8 +1,8 @@
 //! Frames by the port they leave by, in order per port.
 //!
 //! # Theory of operation
-//! A burst may be for as many ports as it has frames. So it is gone through once: each frame is chained to the
-//! one before it for the same port, by place, and ports are remembered in the order in which they came up.
+//! A burst may be for as many ports as it has frames. So it is gone through once: each frame is chained to
+//! the one before it for the same port, by place, and ports are remembered in the order they came up.
 //! No step looks at more than one frame, whatever the number of ports.
 
 use vswitch_frame::{Frame, PortId};

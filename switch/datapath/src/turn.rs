@@ -4,8 +4,8 @@
 //! A ready port gives one burst, and the burst goes all the way before the next port is looked at: its bytes
 //! are still in cache when they are sent, and its slots are free again. The next is the one that had least of
 //! the loop's time ([`share`](crate::share)), and after [`TURN`] everything else has its turn: relays, names,
-//! orders, timers. The laws at the end of a burst are checked in debug builds: every frame received got exactly
-//! one verdict, and every slot came back to the pool or is held ([`uplink`], [`relay`](crate::relay),
+//! orders, timers. The laws at the end of a burst are checked in debug builds: every frame received got
+//! exactly one verdict, and every slot came back to the pool or is held ([`uplink`], [`relay`](crate::relay),
 //! [`floods`]).
 
 use std::io;
@@ -122,7 +122,7 @@ impl Datapath {
         if self.tunnels.is_ready() {
             self.worker.ports.set_ready(TUNNELS);
         }
-        // Whoever turns says what time it is; how long bursts take is measured.
+        // The caller says what time it is; how long bursts take is measured.
         let began = clock::now();
         let (mut worked, mut at) = (false, now);
         for _ in 0..self.worker.ports.shares.ready_count() {
@@ -143,7 +143,7 @@ impl Datapath {
     fn turn_of(&mut self, ingress: PortId, now: Instant) -> usize {
         if self.worker.floods.has(ingress) {
             self.copy(ingress);
-            // Whatever has come meanwhile was reported once.
+            // Frames that have come meanwhile were reported once.
             self.worker.ports.set_ready(ingress);
             return 0;
         }
@@ -206,8 +206,8 @@ impl Datapath {
         self.check_slots();
     }
 
-    /// Moves a burst of the tunnels' socket: frames of one tunnel after the other, in the order they came. Says
-    /// how many messages they came in.
+    /// Moves a burst of the tunnels' socket: frames of one tunnel after the other, in the order they came.
+    /// Says how many messages they came in.
     fn turn_of_tunnels(&mut self, now: Instant) -> usize {
         let Some((count, mut inbox)) = self.tunnels.receive() else { return 0 };
         let mut ingress = TUNNELS;

@@ -64,7 +64,8 @@ impl Worker {
         transmit.with(ports, tunnels, pool, vectors, counters).flood(burst, targets.iter().copied());
     }
 
-    /// Makes the next copies of what a port has for many. If some are left, the port is ready for another turn.
+    /// Makes the next copies of what a port has for many. If some are left, the port is ready for another
+    /// turn.
     pub(crate) fn copy(
         &mut self,
         ingress: PortId,

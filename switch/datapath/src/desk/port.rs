@@ -75,8 +75,8 @@ impl Datapath {
         }
     }
 
-    /// Ends all that the container which was behind a port has on the way out, and clients have with it, under
-    /// addresses that it has no more: before anybody else is told to have them, or its number.
+    /// Ends all that the container which was behind a port has on the way out, and clients have with it,
+    /// under addresses that it has no more: before anybody else is told to have them, or its number.
     pub(super) fn forget_departed(&mut self, before: Option<&Fact>, now: Option<&PortSpec>) {
         let Some(Fact::Port(_, PortSpec { network, station: Station::Container(was), .. })) = before else {
             return;

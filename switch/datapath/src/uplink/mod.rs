@@ -25,6 +25,7 @@
 //! * **Claims** are asked for over a channel of their own as soon as the translator wants more, and asked for
 //!   again if they do not come.
 
+mod addresses;
 mod neighbours;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,7 @@ use vswitch_frame::{Accepts, DropReason, Frame, Instant, Mac, NetworkId, Pool, P
 use vswitch_nat::{CameBy, Inside, Leaving, Limits, Nat, Realm, too_big};
 use vswitch_sys::seqpacket::Channel;
 
+use addresses::{source, target};
 use neighbours::{Neighbours, Next, Own, WAITING_MAX};
 
 /// Frames held at most at the end of a burst.
@@ -517,32 +519,4 @@ impl Uplink<'_> {
     fn drop(&mut self, reason: DropReason, port: PortId, frame: Frame) {
         self.verdicts.drop.push((reason, port, frame));
     }
-}
-
-/// The address that an IP packet without VLAN tags is for.
-fn target(frame: &Frame) -> Option<IpAddr> {
-    address(frame, 16, 24)
-}
-
-/// The address that it is from.
-fn source(frame: &Frame) -> Option<IpAddr> {
-    address(frame, 12, 8)
-}
-
-/// The address at an offset of an IPv4 or IPv6 header.
-fn address(frame: &Frame, v4: usize, v6: usize) -> Option<IpAddr> {
-    const ETHERNET: usize = vswitch_frame::headers::ETHERNET_BYTES;
-    if frame.headers.network_offset() != ETHERNET {
-        return None;
-    }
-    let packet = &frame.bytes()[ETHERNET..];
-    if frame.headers.is_ipv4() {
-        let bytes: [u8; 4] = packet.get(v4..v4 + 4)?.try_into().ok()?;
-        return Some(bytes.into());
-    }
-    if !frame.headers.is_ipv6() {
-        return None;
-    }
-    let bytes: [u8; 16] = packet.get(v6..v6 + 16)?.try_into().ok()?;
-    Some(bytes.into())
 }

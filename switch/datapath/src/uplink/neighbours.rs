@@ -28,14 +28,16 @@ use vswitch_frame::checksum::Sum;
 use vswitch_frame::headers::{ETHERNET_BYTES, be16, ethertype, protocol};
 use vswitch_frame::{Frame, Instant, Mac, PortId};
 
+use super::addresses::target;
+
 /// Packets that wait for answers at once.
 pub(super) const WAITING_MAX: usize = 256;
 /// Of these, packets to one station on the link.
 const WAITING_PER_HOP_MAX: usize = 32;
 /// Packets that wait of one port: two absent neighbours' worth.
 const WAITING_PER_PORT_MAX: usize = 64;
-/// Packets for which there is room only if a router is their next hop. To one router there may be as many: all
-/// containers begin there at once.
+/// Packets for which there is room only if a router is their next hop. To one router there may be as many:
+/// all containers begin there at once.
 const WAITING_FOR_ROUTERS: usize = 128;
 /// Neighbours known or asked for at once.
 const NEIGHBOURS_MAX: usize = 1024;
@@ -123,7 +125,7 @@ impl Neighbours {
 
     /// Finds the address for a packet that came in at a port.
     pub(super) fn find(&mut self, hop: IpAddr, port: PortId, frame: Frame, now: Instant) -> Next {
-        let is_router = super::target(&frame) != Some(hop);
+        let is_router = target(&frame) != Some(hop);
         if let Some(Neighbour { owner, state: State::Known { mac, told, asked, doubted } }) =
             self.table.get_mut(&hop)
             && now.since(*told) < STALE
