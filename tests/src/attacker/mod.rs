@@ -1,9 +1,9 @@
 //! The standing attacker: whoever writes frames, and may mean harm.
 //!
-//! It is root in a container, owns its interface, sends any frame with any virtio-net header, and has friends on
-//! other networks, in the world and on other hosts. [`walls`] drives a whole datapath, from descriptor to
-//! descriptor, with what it sends, and checks what arrives where against the walls, as a receiver's kernel would
-//! read it.
+//! It is root in a container, owns its interface, sends any frame with any virtio-net header, and has friends
+//! on other networks, in the world and on other hosts. [`walls`] drives a whole datapath, from descriptor to
+//! descriptor, with what it sends, and checks what arrives where against the walls, as a receiver's kernel
+//! would read it.
 //!
 //! | module | |
 //! |---|---|

@@ -5,7 +5,7 @@
 pub struct Numbers(u64);
 
 impl Numbers {
-    /// Those of a seed.
+    /// The numbers of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }

@@ -87,7 +87,7 @@ fn is_for_many(address: IpAddr, network: u16) -> bool {
     }
 }
 
-/// What is for one station arrives at that station.
+/// A frame for one station arrives at that station.
 fn addressee(at: &Place, seen: &Seen) -> Result<(), &'static str> {
     let somebody = PLACES.iter().find(|place| place.network == at.network && place.mac() == seen.target);
     let router = at.role == Role::World;
@@ -124,7 +124,7 @@ fn host(from: &Place, at: &Place, seen: &Seen) -> Result<(), &'static str> {
     speaks_for_itself(from, seen)
 }
 
-/// What goes out into the world has an address of the host's, and is from no internal network.
+/// A packet that goes out into the world has an address of the host's, and is from no internal network.
 fn world(from: &Place, seen: &Seen, contacted: &mut BTreeSet<IpAddr>) -> Result<(), &'static str> {
     demand(from.role == Role::Container, "only containers reach the world")?;
     demand(!seen.tagged, "a tagged frame reached the world")?;
@@ -187,7 +187,7 @@ fn obeys_rules(at: &Place, packet: &Packet) -> Result<(), &'static str> {
     demand(!forbidden, "past a rule")
 }
 
-/// What a container says of itself is true, and it poses as no router and no DHCP server.
+/// A container says what is true of itself, and poses as no router and no DHCP server.
 fn speaks_for_itself(from: &Place, seen: &Seen) -> Result<(), &'static str> {
     let is_unknown = !PLACES.iter().any(|place| place.network == from.network && place.mac() == seen.source);
     if from.role == Role::Beyond && is_unknown {

@@ -1,5 +1,5 @@
-//! A long attack on the walls: `attack EXECUTIONS [FIRST-SEED]` drives that many houses with bytes made of one
-//! seed after another, and says which walls were passed, each with the shortest bytes that did it.
+//! A long attack on the walls: `attack EXECUTIONS [FIRST-SEED]` drives that many houses with bytes made of
+//! one seed after another, and says which walls were passed, each with the shortest bytes that did it.
 
 #![forbid(unsafe_code)]
 
@@ -51,7 +51,8 @@ fn attack(bytes: &[u8]) -> Option<String> {
     Some(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
 }
 
-/// The same attack with as few bytes as a few tries find, and its story; the bytes if they do not pass that wall.
+/// An attack with as few bytes as a few tries find, and its story; the bytes if they do not pass that
+/// wall.
 fn shortened(bytes: Vec<u8>, wall: &str) -> Result<(Vec<u8>, String), Vec<u8>> {
     let passes = |bytes: &[u8]| attack(bytes).filter(|story| story.split(':').next() == Some(wall));
     let Some(mut story) = passes(&bytes) else { return Err(bytes) };

@@ -37,8 +37,8 @@ fn container(world: &World, place: &Place, port_type: &str) -> Container {
     world.attach(&place.name.to_string(), &[&own[..], &["--port-type", port_type]].concat())
 }
 
-/// Neighbours that somebody knows are who they are: each line of `ip neigh` with an address of a place has the
-/// MAC address of that place, or none.
+/// Neighbours that somebody knows are who they are: each line of `ip neigh` with an address of a place has
+/// the MAC address of that place, or none.
 fn believes_the_truth(neighbours: &str, network: u16, real_gateway: Mac) {
     for line in neighbours.lines() {
         let mut words = line.split_whitespace();

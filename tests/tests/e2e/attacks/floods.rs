@@ -58,8 +58,8 @@ fn own_drops(world: &World, container: &Container) -> u64 {
     drops.filter_map(counted).sum()
 }
 
-/// Two containers exchange while a third floods and a crowd hears it: the flood is counted at who sends it, and
-/// the datapath lives.
+/// Two containers exchange while a third floods and a crowd hears it: the flood is counted at who sends it,
+/// and the datapath lives.
 fn others_go_on(options: &[&str], next: impl FnMut(u32, [u8; 6]) -> Vec<u8> + Send) {
     let world = world();
     world.network("net1", options);

@@ -1,4 +1,4 @@
-//! Whoever writes frames, and means harm.
+//! Attacks: somebody writes frames, and means harm.
 
 mod cage;
 mod fire;
