@@ -1,8 +1,8 @@
 //! A frame as a Linux host takes it in: what matters is what the receiver believes, not what was meant.
 //!
 //! The kernel takes any number of VLAN tags with identifier 0 off (`vlan_do_receive`), and a frame with
-//! another one is for nobody who has no such interface. It walks any number of the IPv6 extension headers that it
-//! knows (`ipv6_ext_hdr`); a mobility header is not among them.
+//! another one is for nobody who has no such interface. It walks any number of the IPv6 extension headers
+//! that it knows (`ipv6_ext_hdr`); a mobility header is not among them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
