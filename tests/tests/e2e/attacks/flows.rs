@@ -365,3 +365,46 @@ fn what_may_be_fragmented_and_does_not_fit_arrives_both_ways() {
         }
     }
 }
+
+/// An IPv4 packet.
+fn ipv4(ends: [IpAddr; 2], protocol: u8, segment: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + segment.len()).expect("short").to_be_bytes();
+    let mut header = vec![0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, protocol, 0, 0];
+    header.extend(ends.map(octets).concat());
+    let sum = rfc1071(&header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    [&header, segment].concat()
+}
+
+#[test]
+fn a_corrupt_error_is_made_right_by_nobody() {
+    const UNREACHABLE: u8 = 3;
+    const CORRUPT: u8 = 13;
+    const SOUND: u8 = 1;
+    let (world, outside) = connected();
+    let one = world.attach("one", &[]);
+    let server = socket(&outside.path(), far(7000));
+    socket(&one.path, any(4000)).send_to(b"asks", far(7000)).expect("send");
+    let mapped = hear(&server);
+    let mut at_container = Wire::open(&one.path, &one.ifname());
+    let uplink = Wire::open(&world.host().path(), UPLINK).mac;
+    let mut wire = Wire::open(&outside.path(), "down0");
+    let quoted = [mapped.port().to_be_bytes(), 7000u16.to_be_bytes(), [0, 12], [0, 0]].concat();
+    let quoted = ipv4([address(HOST[0]), address(FAR[0])], 17, &quoted);
+    for code in [CORRUPT, SOUND] {
+        let mut error = [&[UNREACHABLE, code, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+        let sum = rfc1071(&error) ^ u16::from(code == CORRUPT);
+        error[2..4].copy_from_slice(&sum.to_be_bytes());
+        let packet = ipv4([address(FAR[0]), address(HOST[0])], 1, &error);
+        wire.send(&ethernet(uplink, wire.mac, 0x0800, &packet));
+    }
+    loop {
+        let is_error = |frame: &[u8]| frame.len() >= 42 && frame[23] == 1 && frame[34] == UNREACHABLE;
+        let frame = wait::until("the sound error", || at_container.receive(is_error));
+        let error = &frame[34..14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]))];
+        assert_eq!(rfc1071(error) == 0, error[1] == SOUND, "{error:02x?}");
+        if error[1] == SOUND {
+            break;
+        }
+    }
+}
