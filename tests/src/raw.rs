@@ -8,6 +8,7 @@ use std::time::Duration;
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
 
 use crate::namespace::inside;
+use crate::packets::rfc1071;
 
 /// A packet socket on one interface.
 pub struct Wire {
@@ -117,4 +118,27 @@ impl Drop for Capture {
 /// An Ethernet frame.
 pub fn ethernet(target: [u8; 6], initiator: [u8; 6], ether_type: u16, payload: &[u8]) -> Vec<u8> {
     [&target[..], &initiator, &ether_type.to_be_bytes(), payload].concat()
+}
+
+/// An IPv4 packet with its header's checksum. `fragment` is the place in units of eight bytes, with the flags.
+///
+/// # Panics
+/// When it is longer than a packet may be.
+pub fn ipv4(from: [u8; 4], to: [u8; 4], protocol: u8, (id, fragment): (u8, u16), body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + body.len()).expect("short").to_be_bytes();
+    let [flags, place] = fragment.to_be_bytes();
+    let mut header =
+        [&[0x45, 0][..], &length, &[0, id, flags, place, 64, protocol, 0, 0], &from, &to].concat();
+    let sum = rfc1071(&header).to_be_bytes();
+    header[10..12].copy_from_slice(&sum);
+    [&header[..], body].concat()
+}
+
+/// A UDP datagram over IPv4, without a checksum.
+///
+/// # Panics
+/// When it is longer than a packet may be.
+pub fn datagram(ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).expect("short").to_be_bytes();
+    [&ports.0.to_be_bytes()[..], &ports.1.to_be_bytes(), &length, &[0, 0], payload].concat()
 }

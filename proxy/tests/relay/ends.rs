@@ -104,14 +104,20 @@ fn a_client_that_reads_late_gets_every_byte_though_the_container_has_forgotten_i
     client.write_all(b"for nobody").expect_err("reset");
 }
 
-#[test]
-fn a_container_that_has_ended_and_reads_late_gets_every_byte() {
+/// A client of a container with little room, which has said a word and ended.
+fn greeted() -> (World, TcpStream, SocketAddr) {
     let mut world = World::new(Limits::default());
     world.window = 8192;
     let (mut client, _) = connect_small(&mut world, &listen_small());
     let source = accepted(&mut world);
     answer(&mut world, source, b"greeting");
     assert_eq!(rest(&mut world, &mut client).expect("an end"), b"greeting");
+    (world, client, source)
+}
+
+#[test]
+fn a_container_that_has_ended_and_reads_late_gets_every_byte() {
+    let (mut world, mut client, source) = greeted();
     let question = pattern(150_000);
     let mut sent = 0;
     world.until(|_| {
@@ -133,12 +139,7 @@ fn a_container_that_has_ended_and_reads_late_gets_every_byte() {
 
 #[test]
 fn bytes_that_a_container_did_not_take_are_no_clean_end() {
-    let mut world = World::new(Limits::default());
-    world.window = 8192;
-    let (mut client, _) = connect_small(&mut world, &listen_small());
-    let source = accepted(&mut world);
-    answer(&mut world, source, b"greeting");
-    assert_eq!(rest(&mut world, &mut client).expect("an end"), b"greeting");
+    let (mut world, mut client, source) = greeted();
     client.write_all(&pattern(60_000)[..20_000]).expect("write");
     client.shutdown(Shutdown::Write).expect("end");
     (0..1000).for_each(|_| drop(world.step()));

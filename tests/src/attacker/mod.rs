@@ -13,12 +13,10 @@
 //! | [`seen`] | a frame as a Linux host takes it in |
 //! | [`walls`](mod@walls) | the walls |
 //! | [`wire`] | the same frames into a real interface |
-//! | [`numbers`] | numbers for whom no fuzzer chooses bytes |
 
 mod bytes;
 mod frames;
 pub mod house;
-pub mod numbers;
 pub mod places;
 pub mod seen;
 pub mod walls;

@@ -7,9 +7,9 @@ use vswitch_sys::packet;
 
 use super::bytes::Bytes;
 use super::frames;
-use super::numbers::Numbers;
 use super::places::Place;
 use crate::namespace::inside;
+use crate::talk::Stream;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -37,6 +37,10 @@ impl Wire {
 pub fn frames(from: &Place, seed: u64, count: usize) -> impl Iterator<Item = Vec<u8>> {
     /// More than any frame is made of.
     const BYTES_EACH: usize = 600;
-    let mut numbers = Numbers::new(seed);
-    (0..count).map(move |_| frames::frame(&mut Bytes::new(&numbers.bytes(BYTES_EACH)), from))
+    let mut stream = Stream::new(seed);
+    (0..count).map(move |_| {
+        let mut bytes = [0; BYTES_EACH];
+        stream.fill(&mut bytes);
+        frames::frame(&mut Bytes::new(&bytes), from)
+    })
 }

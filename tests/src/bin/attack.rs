@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
-use vswitch_tests::attacker::{self, numbers::Numbers};
+use vswitch_tests::attacker;
+use vswitch_tests::talk::Stream;
 
 /// Bytes of an attack, at most.
 const BYTES_MAX: usize = 3000;
@@ -21,9 +22,10 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|_| {}));
     let mut found: BTreeMap<String, (usize, Vec<u8>, String)> = BTreeMap::new();
     for seed in first..first + executions {
-        let mut numbers = Numbers::new(seed);
-        let length = usize::from(numbers.draw().to_le_bytes()[0]) * BYTES_MAX / 256;
-        let bytes = numbers.bytes(length);
+        let (mut stream, mut length) = (Stream::new(seed), [0; 8]);
+        stream.fill(&mut length);
+        let mut bytes = vec![0; usize::from(length[0]) * BYTES_MAX / 256];
+        stream.fill(&mut bytes);
         let Some(story) = attack(&bytes) else { continue };
         let wall = story.split(':').next().unwrap_or_default().to_owned();
         let (bytes, story) = shortened(bytes, &wall).unwrap_or_else(|bytes| (bytes, story));

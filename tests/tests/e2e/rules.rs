@@ -1,7 +1,7 @@
 //! Rules of the user's between real containers.
 
 use std::io::{ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -62,20 +62,25 @@ fn a_rule_drops_rejects_or_accepts_and_counts() {
     assert_eq!(world.json(&["rule", "ls"]), serde_json::json!([]));
 }
 
+/// The sender of a datagram is told that a rule rejects it.
+pub(super) fn is_told_of_a_datagram(from: &Container, target: IpAddr) {
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = from.inside(|| UdpSocket::bind(any)).expect("bound");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+    socket.connect((target, 9)).expect("connected");
+    socket.send(b"hello").expect("sent");
+    let error = socket.recv(&mut [0; 8]).expect_err("nobody answers");
+    let kinds = [ErrorKind::HostUnreachable, ErrorKind::PermissionDenied];
+    assert!(kinds.contains(&error.kind()), "{target}: {error}");
+}
+
 #[test]
 fn a_rejected_datagram_is_told_of() {
     let world = world();
     let (a, b) = pair(&world);
     add(&world, "--proto udp --dport 9 --action reject");
     for target in [b.ipv4(), b.ipv6()] {
-        let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = a.inside(|| UdpSocket::bind(any)).expect("bound");
-        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
-        socket.connect((target, 9)).expect("connected");
-        socket.send(b"hello").expect("sent");
-        let error = socket.recv(&mut [0; 8]).expect_err("nobody answers");
-        let kinds = [ErrorKind::HostUnreachable, ErrorKind::PermissionDenied];
-        assert!(kinds.contains(&error.kind()), "{target}: {error}");
+        is_told_of_a_datagram(&a, target);
     }
 }
 

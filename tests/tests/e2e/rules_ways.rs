@@ -11,6 +11,7 @@ use vswitch_tests::raw::{Wire, ethernet};
 use vswitch_tests::talk;
 use vswitch_tests::world::{Container, World};
 
+use super::rules::is_told_of_a_datagram;
 use super::{VSWITCH, world};
 
 /// Time after which something is not coming.
@@ -211,13 +212,7 @@ fn a_rejected_container_is_told_wherever_it_was_going() {
         let id =
             add(&world, &format!("--from {} --to {target} --before {opening} --action reject", web.name));
         assert_eq!(attempt(&web.path, (target, 80).into()), Err(ErrorKind::ConnectionRefused), "{target}");
-        let socket = web.inside(|| UdpSocket::bind("0.0.0.0:0")).expect("bound");
-        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
-        socket.connect((target, 9)).expect("connected");
-        socket.send(b"hello").expect("sent");
-        let error = socket.recv(&mut [0; 8]).expect_err("nobody answers");
-        let kinds = [ErrorKind::HostUnreachable, ErrorKind::PermissionDenied];
-        assert!(kinds.contains(&error.kind()), "{target}: {error}");
+        is_told_of_a_datagram(&web, target);
         remove(&world, &[&id, &opening]);
     }
 }

@@ -250,20 +250,25 @@ fn three_thousand_records_and_names_are_recalled_page_by_page() {
     assert!(pair.keys().is_empty());
 }
 
-#[test]
-fn a_port_that_cannot_change_goes_on_as_it_was() {
-    let mut pair = Pair::new();
-    pair.must_take(vec![network(NETWORK)]);
-    let (socket, _other) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
-    let spec = PortSpec {
+/// A port of a packet socket, with this station behind it.
+fn port_of(station: Station) -> PortSpec {
+    PortSpec {
         network: NETWORK,
         kind: DeviceKind::Packet(vswitch_sys::packet::Framing::Plain),
         group: GroupId::own(PortId(5)),
         mtu: 1500,
         accepts: Accepts::ALL,
         addresses: vec![Mac([2, 0, 0, 0, 0, 1])],
-        station: Station::Unknown,
-    };
+        station,
+    }
+}
+
+#[test]
+fn a_port_that_cannot_change_goes_on_as_it_was() {
+    let mut pair = Pair::new();
+    pair.must_take(vec![network(NETWORK)]);
+    let (socket, _other) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
+    let spec = port_of(Station::Unknown);
     let port = |spec: &PortSpec| Fact::Port(PortId(5), spec.clone());
     assert_eq!(pair.tell(vec![Step::Set(port(&spec), 1)], &[socket.into()]), []);
     let elsewhere = PortSpec { network: NetworkId(9), ..spec.clone() };
@@ -356,18 +361,7 @@ fn flows_end_with_the_port_or_the_address_of_their_container_and_with_nothing_el
     let mut pair = Pair::new();
     pair.must_take(vec![network(NETWORK)]);
     let (socket, _other) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
-    let port = |station: Station| {
-        let spec = PortSpec {
-            network: NETWORK,
-            kind: DeviceKind::Packet(vswitch_sys::packet::Framing::Plain),
-            group: GroupId::own(PortId(5)),
-            mtu: 1500,
-            accepts: Accepts::ALL,
-            addresses: vec![Mac([2, 0, 0, 0, 0, 1])],
-            station,
-        };
-        Fact::Port(PortId(5), spec)
-    };
+    let port = |station| Fact::Port(PortId(5), port_of(station));
     let first = port(station(2, &["10.0.0.2/24"]));
     assert_eq!(pair.tell(vec![Step::Set(first.clone(), 1)], &[socket.into()]), []);
     begin_flows(&mut pair, 2, 3);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use vswitch_tests::namespace::{inside, must};
 use vswitch_tests::outside::{FAR, HOST, Outside, UPLINK};
 use vswitch_tests::packets::rfc1071;
-use vswitch_tests::raw::{Wire, ethernet};
+use vswitch_tests::raw::{self, Wire, ethernet, ipv4};
 use vswitch_tests::world::{Container, World};
 use vswitch_tests::{talk, wait};
 
@@ -163,15 +163,8 @@ fn who_is_still_there_keeps_its_flows_when_another_goes() {
 
 /// A datagram from anywhere to anywhere, without a UDP checksum.
 fn datagram(wire: &Wire, gateway: [u8; 6], from: ([u8; 4], u16), to: ([u8; 4], u16)) -> Vec<u8> {
-    let payload = b"forged";
-    let length = u16::try_from(8 + payload.len()).expect("short");
-    let total = (20 + length).to_be_bytes();
-    let mut ip = vec![0x45, 0, total[0], total[1], 0, 1, 0, 0, 64, 17, 0, 0];
-    ip.extend([from.0, to.0].concat());
-    let sum = rfc1071(&ip).to_be_bytes();
-    ip[10..12].copy_from_slice(&sum);
-    let udp = [from.1.to_be_bytes(), to.1.to_be_bytes(), length.to_be_bytes(), [0; 2]].concat();
-    ethernet(gateway, wire.mac, 0x0800, &[&ip[..], &udp, payload].concat())
+    let udp = raw::datagram((from.1, to.1), b"forged");
+    ethernet(gateway, wire.mac, 0x0800, &ipv4(from.0, to.0, 17, (1, 0), &udp))
 }
 
 fn octets(address: IpAddr) -> [u8; 4] {
@@ -366,16 +359,6 @@ fn what_may_be_fragmented_and_does_not_fit_arrives_both_ways() {
     }
 }
 
-/// An IPv4 packet.
-fn ipv4(ends: [IpAddr; 2], protocol: u8, segment: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(20 + segment.len()).expect("short").to_be_bytes();
-    let mut header = vec![0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, protocol, 0, 0];
-    header.extend(ends.map(octets).concat());
-    let sum = rfc1071(&header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
-    [&header, segment].concat()
-}
-
 #[test]
 fn a_corrupt_error_is_made_right_by_nobody() {
     const UNREACHABLE: u8 = 3;
@@ -389,14 +372,13 @@ fn a_corrupt_error_is_made_right_by_nobody() {
     let mut at_container = Wire::open(&one.path, &one.ifname());
     let uplink = Wire::open(&world.host().path(), UPLINK).mac;
     let mut wire = Wire::open(&outside.path(), "down0");
-    let quoted = [mapped.port().to_be_bytes(), 7000u16.to_be_bytes(), [0, 12], [0, 0]].concat();
-    let quoted = ipv4([address(HOST[0]), address(FAR[0])], 17, &quoted);
+    let [ours, theirs] = [HOST[0], FAR[0]].map(|text| octets(address(text)));
+    let quoted = ipv4(ours, theirs, 17, (1, 0), &raw::datagram((mapped.port(), 7000), b"asks"));
     for code in [CORRUPT, SOUND] {
         let mut error = [&[UNREACHABLE, code, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
         let sum = rfc1071(&error) ^ u16::from(code == CORRUPT);
         error[2..4].copy_from_slice(&sum.to_be_bytes());
-        let packet = ipv4([address(FAR[0]), address(HOST[0])], 1, &error);
-        wire.send(&ethernet(uplink, wire.mac, 0x0800, &packet));
+        wire.send(&ethernet(uplink, wire.mac, 0x0800, &ipv4(theirs, ours, 1, (1, 0), &error)));
     }
     loop {
         let is_error = |frame: &[u8]| frame.len() >= 42 && frame[23] == 1 && frame[34] == UNREACHABLE;

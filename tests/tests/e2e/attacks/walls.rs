@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use vswitch_tests::packets::rfc1071;
-use vswitch_tests::raw::{Wire, ethernet};
+use vswitch_tests::raw::{Wire, datagram, ethernet, ipv4};
 use vswitch_tests::world::{Container, World};
 use vswitch_tests::{talk, wait};
 
@@ -39,23 +39,6 @@ fn gateway(container: &Container) -> [u8; 6] {
     let found: serde_json::Value = serde_json::from_str(&found).expect("JSON");
     let mac: vswitch_frame::Mac = found[0]["lladdr"].as_str().expect("known").parse().expect("a MAC");
     mac.0
-}
-
-/// An IPv4 packet. `fragment` is the place in units of eight bytes, with the flag for more.
-fn ipv4(from: [u8; 4], to: [u8; 4], protocol: u8, (id, fragment): (u8, u16), body: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(20 + body.len()).expect("short").to_be_bytes();
-    let [flags, place] = fragment.to_be_bytes();
-    let mut header =
-        [&[0x45, 0][..], &length, &[0, id, flags, place, 64, protocol, 0, 0], &from, &to].concat();
-    let sum = rfc1071(&header).to_be_bytes();
-    header[10..12].copy_from_slice(&sum);
-    [&header[..], body].concat()
-}
-
-/// A UDP datagram over IPv4, without a checksum.
-fn datagram(ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(8 + payload.len()).expect("short").to_be_bytes();
-    [&ports.0.to_be_bytes()[..], &ports.1.to_be_bytes(), &length, &[0, 0], payload].concat()
 }
 
 fn udp(from: [u8; 4], to: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
