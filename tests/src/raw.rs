@@ -120,7 +120,8 @@ pub fn ethernet(target: [u8; 6], initiator: [u8; 6], ether_type: u16, payload: &
     [&target[..], &initiator, &ether_type.to_be_bytes(), payload].concat()
 }
 
-/// An IPv4 packet with its header's checksum. `fragment` is the place in units of eight bytes, with the flags.
+/// An IPv4 packet with its header's checksum. `fragment` is the place in units of eight bytes, with the
+/// flags.
 ///
 /// # Panics
 /// When it is longer than a packet may be.
