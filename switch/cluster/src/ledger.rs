@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use vswitch_frame::Mac;
 
+use super::id::Id;
 use super::record::{HostId, Key, Record, Version};
 
 /// The time that a tombstone stays.
@@ -72,18 +73,18 @@ impl Ledger {
     }
 
     /// The ranges of a network's addresses, by its identifier; tombstones, too.
-    pub fn spaces(&self, network: &str) -> impl Iterator<Item = &Record> {
-        let first = Key::Space(network.to_owned(), Ipv4Addr::UNSPECIFIED.into());
+    pub fn spaces(&self, network: Id) -> impl Iterator<Item = &Record> {
+        let first = Key::Space(network, Ipv4Addr::UNSPECIFIED.into());
         self.of_network(first, network).take_while(|record| matches!(record.key, Key::Space(..)))
     }
 
     /// The endpoints of a network, by its identifier; tombstones, too.
-    pub fn endpoints(&self, network: &str) -> impl Iterator<Item = &Record> {
-        let first = Key::Endpoint(network.to_owned(), Mac::default());
+    pub fn endpoints(&self, network: Id) -> impl Iterator<Item = &Record> {
+        let first = Key::Endpoint(network, Mac::default());
         self.of_network(first, network).take_while(|record| matches!(record.key, Key::Endpoint(..)))
     }
 
-    fn of_network(&self, first: Key, network: &str) -> impl Iterator<Item = &Record> {
+    fn of_network(&self, first: Key, network: Id) -> impl Iterator<Item = &Record> {
         let records = self.records.range(first..).map(|(_, record)| record);
         records.take_while(move |record| record.key.network() == Some(network))
     }
@@ -123,8 +124,7 @@ impl Ledger {
 
     /// Forgets tombstones that are old enough at this time of day.
     pub fn sweep(&mut self, since_epoch: Duration) {
-        let old = since_epoch.saturating_sub(TOMBSTONE_AGE);
-        let old = Version(u64::try_from(old.as_millis()).unwrap_or(0) << 16);
+        let old = Version::at(since_epoch.saturating_sub(TOMBSTONE_AGE));
         let Self { records, mark: sum } = self;
         records.retain(|_, record| {
             let stays = record.value.is_some() || record.version > old;

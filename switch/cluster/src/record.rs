@@ -13,7 +13,11 @@
 //! | `network/NAME` | [`Value::Network`] | who made or removes it |
 //! | `vni/NUMBER` | [`Value::Vni`] | who made the network |
 //! | `space/NETWORK/FIRST` | [`Value::Space`] | who owns the addresses, and gives them away |
+//! | `subscription/NETWORK/HOST` | [`Value::Subscription`] | that host, while it has endpoints on the network |
 //! | `endpoint/NETWORK/MAC` | [`Value::Endpoint`] | the host it lives on |
+//!
+//! Endpoints are known to the hosts that have a live subscription to their network; everything else is known
+//! to every host of the cluster.
 //!
 //! Kinds and fields of a newer vswitch are kept as they are and passed on, so hosts may be brought up to date
 //! one after the other. A service (a name with several members and a virtual address) will be a kind of
@@ -90,6 +94,22 @@ impl FromStr for HostId {
 #[serde(transparent)]
 pub struct Version(pub u64);
 
+/// The time by which a version may be ahead of the time of day. One that is further ahead is not believed, or
+/// a single record could take every version there is.
+pub const AHEAD_MAX: Duration = Duration::from_secs(60 * 60);
+
+impl Version {
+    /// The first version of a time of day.
+    pub fn at(since_epoch: Duration) -> Self {
+        Self(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX >> 16) << 16)
+    }
+
+    /// Whether it is further ahead of this time of day than [`AHEAD_MAX`].
+    pub fn is_ahead(self, since_epoch: Duration) -> bool {
+        self > Self::at(since_epoch + AHEAD_MAX)
+    }
+}
+
 /// The clock that versions come from: a hybrid of the time of day and of a logical clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
@@ -104,8 +124,7 @@ impl Clock {
 
     /// A version above all that were seen; `since_epoch` is the time of day.
     pub fn next(&mut self, since_epoch: Duration) -> Version {
-        let now = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX >> 16) << 16;
-        self.last = Version(now.max(self.last.0.saturating_add(1)));
+        self.last = Version::at(since_epoch).max(Version(self.last.0.saturating_add(1)));
         self.last
     }
 }
@@ -121,10 +140,12 @@ pub enum Key {
     /// The number of a network on the wire.
     Vni(u32),
     /// A range of addresses of a network, by the first of them.
-    Space(String, IpAddr),
+    Space(Id, IpAddr),
+    /// A host's wish to hear of a network's endpoints.
+    Subscription(Id, HostId),
     /// An endpoint of a network, by its MAC address. Networks are named by their identifiers here, so that
     /// nothing of one outlives it in another of its name.
-    Endpoint(String, Mac),
+    Endpoint(Id, Mac),
     /// Something a newer vswitch knows.
     Other(String),
 }
@@ -136,6 +157,7 @@ impl fmt::Display for Key {
             Self::Network(name) => write!(f, "network/{name}"),
             Self::Vni(vni) => write!(f, "vni/{vni}"),
             Self::Space(network, first) => write!(f, "space/{network}/{first}"),
+            Self::Subscription(network, host) => write!(f, "subscription/{network}/{host}"),
             Self::Endpoint(network, mac) => write!(f, "endpoint/{network}/{mac}"),
             Self::Other(text) => f.write_str(text),
         }
@@ -157,14 +179,20 @@ impl From<Key> for String {
 impl From<String> for Key {
     fn from(text: String) -> Self {
         let words: Vec<&str> = text.splitn(3, '/').collect();
+        let id = |text: &str| Id::try_from(text.to_owned()).ok();
         let known = match *words.as_slice() {
             ["host", host] => host.parse().ok().map(Self::Host),
             ["network", name] => Some(Self::Network(name.to_owned())),
             ["vni", number] => number.parse().ok().map(Self::Vni),
             ["space", network, first] => {
-                first.parse().ok().map(|first| Self::Space(network.to_owned(), first))
+                id(network).and_then(|network| Some(Self::Space(network, first.parse().ok()?)))
             }
-            ["endpoint", network, mac] => mac.parse().ok().map(|mac| Self::Endpoint(network.to_owned(), mac)),
+            ["subscription", network, host] => {
+                id(network).and_then(|network| Some(Self::Subscription(network, host.parse().ok()?)))
+            }
+            ["endpoint", network, mac] => {
+                id(network).and_then(|network| Some(Self::Endpoint(network, mac.parse().ok()?)))
+            }
             _ => None,
         };
         // A key that is written in another way than ours would come back as another key.
@@ -174,9 +202,11 @@ impl From<String> for Key {
 
 impl Key {
     /// The identifier of the network that a key belongs to, if to one.
-    pub fn network(&self) -> Option<&str> {
+    pub fn network(&self) -> Option<Id> {
         match self {
-            Self::Space(network, _) | Self::Endpoint(network, _) => Some(network),
+            Self::Space(network, _) | Self::Subscription(network, _) | Self::Endpoint(network, _) => {
+                Some(*network)
+            }
             Self::Host(_) | Self::Network(_) | Self::Vni(_) | Self::Other(_) => None,
         }
     }
@@ -197,6 +227,8 @@ pub enum Value {
     },
     /// The owner of a range of addresses.
     Space(Space),
+    /// A host's wish to hear of a network's endpoints.
+    Subscription(Subscription),
     /// An endpoint.
     Endpoint(Endpoint),
     /// Something a newer vswitch knows.
@@ -271,6 +303,14 @@ pub struct Space {
     pub owner: Option<HostId>,
 }
 
+/// A host's wish to hear of a network's endpoints. The key says it all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Further fields.
+    #[serde(flatten)]
+    pub more: More,
+}
+
 /// An endpoint, as other hosts know it. It lives on the host that wrote the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -321,13 +361,14 @@ mod tests {
 
     #[test]
     fn keys_are_read_as_they_are_written() {
-        let network = "ab".repeat(32);
+        let network = Id::new([0xab; 32]);
         let keys = [
             Key::Host(HOST),
             Key::Network("front".to_owned()),
             Key::Vni(4097),
-            Key::Space(network.clone(), "10.0.9.1".parse().expect("address")),
-            Key::Space(network.clone(), "fd00::1".parse().expect("address")),
+            Key::Space(network, "10.0.9.1".parse().expect("address")),
+            Key::Space(network, "fd00::1".parse().expect("address")),
+            Key::Subscription(network, HOST),
             Key::Endpoint(network, Mac([2, 0x42, 10, 0, 9, 5])),
             Key::Other("service/x".to_owned()),
         ];
@@ -362,5 +403,13 @@ mod tests {
         clock.see(Version(9 << 16));
         assert_eq!(clock.next(Duration::from_millis(6)), Version((9 << 16) + 1));
         assert_eq!(clock.next(Duration::from_millis(10)), Version(10 << 16));
+    }
+
+    #[test]
+    fn a_version_of_tomorrow_is_ahead() {
+        let now = Duration::from_secs(1_000_000);
+        assert!(!Version::at(now).is_ahead(now) && !Version::at(now + AHEAD_MAX).is_ahead(now));
+        assert!(Version::at(now + AHEAD_MAX + Duration::from_millis(1)).is_ahead(now));
+        assert!(Version(u64::MAX).is_ahead(now));
     }
 }

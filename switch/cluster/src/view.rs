@@ -30,13 +30,14 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::id::Id;
 use super::record::{HostId, Record};
 
 /// A question for addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// The identifier of the network.
-    pub network: String,
+    pub network: Id,
     /// The name of the network, for people.
     pub name: String,
     /// The host that asks.

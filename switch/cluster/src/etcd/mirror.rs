@@ -282,7 +282,7 @@ impl News {
 /// Whether a record goes with its host.
 fn is_leased(record: &Record) -> bool {
     match record.key {
-        Key::Host(_) | Key::Endpoint(..) => record.value.is_some(),
+        Key::Host(_) | Key::Subscription(..) | Key::Endpoint(..) => record.value.is_some(),
         Key::Network(_) | Key::Vni(_) | Key::Space(..) | Key::Other(_) => false,
     }
 }

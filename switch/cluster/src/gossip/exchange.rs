@@ -197,7 +197,7 @@ async fn ask_owner(node: &Arc<Node>, address: SocketAddr, ask: &Ask) -> Result<A
 fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
     let machine = node.machine();
     let mut ranges: Vec<(bool, u128, HostId)> = machine
-        .spaces(&ask.network)
+        .spaces(ask.network)
         .filter_map(|record| match (record.key, record.value) {
             (Key::Space(_, first), Some(Value::Space(space))) => Some((first, space)),
             _ => None,

@@ -25,6 +25,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use vswitch_frame::Instant;
 
+use super::super::id::Id;
 use super::super::ledger::{Difference, Digest, Ledger};
 use super::super::record::{HostId, Key, Record, Version};
 use super::super::view::{Event, Presence, Refused};
@@ -263,7 +264,7 @@ impl Machine {
     }
 
     /// The records of who owns the addresses of a network, by its identifier.
-    pub fn spaces(&self, network: &str) -> impl Iterator<Item = Record> + use<> {
+    pub fn spaces(&self, network: Id) -> impl Iterator<Item = Record> + use<> {
         lock(&self.shared).ledger.spaces(network).cloned().collect::<Vec<_>>().into_iter()
     }
 

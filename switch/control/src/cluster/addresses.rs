@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use vswitch_cluster::id::Id;
 use vswitch_cluster::record::{Key, Record, Space, Value};
 use vswitch_cluster::space::{Gift, Range, give, owned};
 use vswitch_cluster::view::{Answer, Ask, Wish};
@@ -57,7 +58,7 @@ impl Control {
         let Some(network) = self.state.networks.get(name).filter(|network| network.is_shared()) else {
             return Ok(());
         };
-        let id = network.id.to_string();
+        let id = network.id;
         let Some(cluster) = &mut self.cluster else {
             let message = format!(
                 "network {name:?} is the cluster's, and this host is in none: start the daemon with --advertise and --join"
@@ -65,7 +66,7 @@ impl Control {
             return Err(Error::new(Code::AddressElsewhere, message));
         };
         cluster.wanted = None;
-        if let Some((record, address)) = taken_elsewhere(cluster, &id, addresses) {
+        if let Some((record, address)) = taken_elsewhere(cluster, id, addresses) {
             let Some(Value::Endpoint(endpoint)) = &record.value else { return Ok(()) };
             let message = format!(
                 "address {address} is taken by {} on host {}: choose another one, or none for the next free one",
@@ -74,7 +75,7 @@ impl Control {
             );
             return Err(Error::new(Code::AddressInUse, message));
         }
-        let same_mac = mac.and_then(|mac| cluster.known.get(&Key::Endpoint(id.clone(), mac)));
+        let same_mac = mac.and_then(|mac| cluster.known.get(&Key::Endpoint(id, mac)));
         if let Some(record) = same_mac.filter(|record| record.host != cluster.me) {
             let message = format!(
                 "MAC address {} is in use on network {name:?}, on host {}: choose another one, or none",
@@ -95,28 +96,28 @@ impl Control {
 
     /// Gives addresses of this host's to another one.
     pub(crate) fn give(&mut self, ask: &Ask) -> Answer {
-        let Some(name) = self.shared_network(&ask.network) else {
+        let Some(name) = self.shared_network(ask.network) else {
             return Err(format!("network {:?} is not there: see \"vswitch network ls\"", ask.name));
         };
         let Some(cluster) = &self.cluster else { return Err("this host is in no cluster".to_owned()) };
-        let mine = owned(cluster.known.spaces(&ask.network), &ask.network, Some(cluster.me));
+        let mine = owned(cluster.known.spaces(ask.network), ask.network, Some(cluster.me));
         let mut used = self.state.networks[&name].pools.unavailable();
-        for record in cluster.known.endpoints(&ask.network) {
+        for record in cluster.known.endpoints(ask.network) {
             if let Some(Value::Endpoint(endpoint)) = &record.value {
                 used.extend(&endpoint.addresses);
             }
         }
         let Some(gift) = give(&mine, &used, ask.wish) else { return Err(self.why_not(&name, &mine, ask)) };
-        self.hand_over_space(&ask.network, gift, ask)
+        self.hand_over_space(ask.network, gift, ask)
     }
 
     /// Says whose a range is now, and what is left of it.
-    fn hand_over_space(&mut self, network: &str, gift: Gift, ask: &Ask) -> Answer {
+    fn hand_over_space(&mut self, network: Id, gift: Gift, ask: &Ask) -> Answer {
         let me = self.cluster.as_ref().map(|cluster| cluster.me);
         let parts = [(gift.below, me), (Some(gift.given), Some(ask.host)), (gift.above, me)];
         let mut keys = Vec::new();
         for (range, owner) in parts.into_iter().filter_map(|(range, owner)| Some((range?, owner))) {
-            let key = Key::Space(network.to_owned(), range.first);
+            let key = Key::Space(network, range.first);
             keys.push(key.clone());
             self.say(key, Some(Value::Space(Space { last: range.last, owner })));
         }
@@ -156,7 +157,7 @@ impl Control {
 /// The endpoint of another host that has one of these addresses, as far as is known.
 fn taken_elsewhere<'a>(
     cluster: &'a crate::cluster::member::Cluster,
-    network: &str,
+    network: Id,
     addresses: &[IpAddr],
 ) -> Option<(&'a Record, IpAddr)> {
     let others = cluster.known.endpoints(network).filter(|record| record.host != cluster.me);

@@ -6,6 +6,7 @@
 //! looked for after a restart.
 
 use tokio::sync::mpsc;
+use vswitch_cluster::id::Id;
 use vswitch_cluster::record::{Host, HostId, Key, More, Record, Value};
 use vswitch_cluster::view::{Event, Presence, View};
 use vswitch_cluster::{Options, space};
@@ -60,12 +61,12 @@ impl Control {
             self.state.said.remove(&key);
         }
         if let Key::Space(network, _) = &record.key {
-            self.follow_space(network);
+            self.follow_space(*network);
         }
     }
 
     /// Makes the pools of a network give what this host owns.
-    fn follow_space(&mut self, id: &str) {
+    fn follow_space(&mut self, id: Id) {
         let Some(cluster) = &self.cluster else { return };
         let owned = space::owned(cluster.known.spaces(id), id, Some(cluster.me));
         if let Some(name) = self.shared_network(id) {
@@ -75,9 +76,9 @@ impl Control {
     }
 
     /// The name of a network of the cluster by its identifier, if this host has it.
-    pub(crate) fn shared_network(&self, id: &str) -> Option<String> {
+    pub(crate) fn shared_network(&self, id: Id) -> Option<String> {
         let mut networks = self.state.networks.iter();
-        let found = networks.find(|(_, network)| network.is_shared() && network.id.to_string() == id);
+        let found = networks.find(|(_, network)| network.is_shared() && network.id == id);
         found.map(|(name, _)| name.clone())
     }
 
@@ -102,7 +103,7 @@ impl Control {
         if changed {
             // Names of its endpoints are answered or no longer.
             let networks = self.state.networks.values().filter(|network| network.is_shared());
-            cluster.touched.extend(networks.map(|network| network.id.to_string()));
+            cluster.touched.extend(networks.map(|network| network.id));
         }
     }
 

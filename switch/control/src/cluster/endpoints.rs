@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use vswitch_cluster::id::Id;
 use vswitch_cluster::record::{Endpoint, Key, More, Record, Value};
 
 use crate::cluster::member::Cluster;
@@ -18,12 +19,11 @@ impl Control {
     pub(crate) fn say_endpoints(&mut self) {
         let Some(cluster) = &self.cluster else { return };
         let wanted = self.own_endpoints(cluster);
-        let networks: BTreeSet<&str> = wanted.keys().filter_map(Key::network).collect();
-        let said: BTreeSet<&str> =
-            self.state.said.values().filter_map(|record| record.key.network()).collect();
+        let networks: BTreeSet<Id> = wanted.keys().filter_map(Key::network).collect();
+        let said: BTreeSet<Id> = self.state.said.values().filter_map(|record| record.key.network()).collect();
         let mut news: Vec<(Key, Option<Value>)> = Vec::new();
         let mut complaints = Vec::new();
-        for record in networks.union(&said).flat_map(|network| cluster.known.endpoints(network)) {
+        for record in networks.union(&said).flat_map(|network| cluster.known.endpoints(*network)) {
             if record.host == cluster.me && record.value.is_some() && !wanted.contains_key(&record.key) {
                 news.push((record.key.clone(), None));
             }
@@ -64,7 +64,7 @@ impl Control {
                     names: describe::names_of(name, sandbox, endpoint),
                     more: More::new(),
                 };
-                wanted.insert(Key::Endpoint(network.id.to_string(), endpoint.mac), said);
+                wanted.insert(Key::Endpoint(network.id, endpoint.mac), said);
             }
         }
         wanted

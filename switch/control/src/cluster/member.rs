@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use vswitch_cluster::Options;
+use vswitch_cluster::id::Id;
 use vswitch_cluster::ledger::Ledger;
 use vswitch_cluster::record::{Clock, Host, HostId, Key, Record, Value};
 use vswitch_cluster::view::{Ask, View};
@@ -32,7 +33,7 @@ pub struct Cluster {
     /// Records that are to go out when they are written down.
     pub(crate) outbox: Vec<Record>,
     /// Networks, by their identifiers, of which something has changed since the datapath was told.
-    pub(crate) touched: BTreeSet<String>,
+    pub(crate) touched: BTreeSet<Id>,
     /// Whether a network has come, gone or changed.
     pub(crate) networks_touched: bool,
     /// Complaints made so far, so that each is made once.
@@ -72,7 +73,7 @@ impl Cluster {
     /// Merges a record; says whether it was news.
     pub(crate) fn take_in(&mut self, record: Record) -> bool {
         self.clock.see(record.version);
-        let (network, key) = (record.key.network().map(str::to_owned), record.key.clone());
+        let (network, key) = (record.key.network(), record.key.clone());
         if !self.known.merge(record) {
             return false;
         }
@@ -103,7 +104,7 @@ impl Cluster {
             None => false,
             Some(Value::Space(space)) => record.host == self.me || space.owner == Some(self.me),
             Some(Value::Host(_) | Value::Network(_) | Value::Vni { .. }) => true,
-            Some(Value::Endpoint(_) | Value::Other(_)) => record.host == self.me,
+            Some(Value::Subscription(_) | Value::Endpoint(_) | Value::Other(_)) => record.host == self.me,
         }
     }
 

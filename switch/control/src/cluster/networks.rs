@@ -65,12 +65,15 @@ fn refusal(name: &str, refused: Refused) -> Error {
                     format!("number {vni} on the wire is another network's: give another one, or none");
                 Error::new(Code::NameInUse, message)
             }
-            Key::Host(_) | Key::Network(_) | Key::Space(..) | Key::Endpoint(..) | Key::Other(_) => {
-                Error::new(
-                    Code::NameInUse,
-                    format!("network with name {name} already exists: choose another name"),
-                )
-            }
+            Key::Host(_)
+            | Key::Network(_)
+            | Key::Space(..)
+            | Key::Subscription(..)
+            | Key::Endpoint(..)
+            | Key::Other(_) => Error::new(
+                Code::NameInUse,
+                format!("network with name {name} already exists: choose another name"),
+            ),
         },
         Refused::Unsure(why) => Error::new(Code::AddressElsewhere, format!("network {name:?}: {why}")),
     }
@@ -119,7 +122,7 @@ impl Control {
 
     fn describe_shared(&mut self, name: &str, network: &state::Network, vni: u32) -> Vec<Record> {
         let Some(cluster) = &mut self.cluster else { return Vec::new() };
-        let id = network.id.to_string();
+        let id = network.id;
         let value = Value::Network(Box::new(Network {
             id: network.id,
             created: network.created.clone(),
@@ -134,11 +137,11 @@ impl Control {
         }));
         let mut records = vec![
             cluster.draft(Key::Network(name.to_owned()), Some(value)),
-            cluster.draft(Key::Vni(vni), Some(Value::Vni { network: id.clone() })),
+            cluster.draft(Key::Vni(vni), Some(Value::Vni { network: id.to_string() })),
         ];
         for subnet in network.pools.iter().map(Pool::subnet) {
             let space = Space { last: subnet.broadcast(), owner: cluster.view.first_owner(cluster.me) };
-            records.push(cluster.draft(Key::Space(id.clone(), subnet.network()), Some(Value::Space(space))));
+            records.push(cluster.draft(Key::Space(id, subnet.network()), Some(Value::Space(space))));
         }
         records
     }
@@ -239,7 +242,7 @@ impl Control {
         }
         let vni = Vni::new(vni).map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
         let network = self.state.network(name)?;
-        let id = network.id.to_string();
+        let id = network.id;
         if let Some(overlay) = &mut network.overlay {
             overlay.vni = vni;
         }
@@ -258,8 +261,8 @@ impl Control {
         let vni =
             Vni::new(wanted.vni).map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
         let plan = overlay::Plan::shared(vni, cluster.vtep)?;
-        let (id, me) = (wanted.id.to_string(), cluster.me);
-        let owned = vswitch_cluster::space::owned(cluster.known.spaces(&id), &id, Some(me));
+        let (id, me) = (wanted.id, cluster.me);
+        let owned = vswitch_cluster::space::owned(cluster.known.spaces(id), id, Some(me));
         let options = NetworkOptions::parse(&wanted.options, plan.mtu)?;
         plan.check(&options)?;
         let mut pools = wanted.pools.iter().map(plan_of).map(Pool::new).collect::<Result<Vec<_>>>();
@@ -313,8 +316,8 @@ impl Control {
         if self.state.networks.get(name).is_some_and(|local| local.id != network.id) {
             return Ok(());
         }
-        let id = network.id.to_string();
-        let others = cluster.known.endpoints(&id).filter(|record| record.host != cluster.me);
+        let id = network.id;
+        let others = cluster.known.endpoints(id).filter(|record| record.host != cluster.me);
         let user = others.into_iter().find_map(|record| match &record.value {
             Some(Value::Endpoint(endpoint)) => Some((endpoint.sandbox.clone(), cluster.name_of(record.host))),
             _ => None,
@@ -323,7 +326,7 @@ impl Control {
             let message = format!("network {name} has active endpoints: disconnect {sandbox} on host {host}");
             return Err(Error::new(Code::NetworkInUse, message));
         }
-        let spaces: Vec<Key> = cluster.known.spaces(&id).map(|record| record.key.clone()).collect();
+        let spaces: Vec<Key> = cluster.known.spaces(id).map(|record| record.key.clone()).collect();
         let vni = Key::Vni(network.vni);
         for key in [key, vni].into_iter().chain(spaces) {
             self.say(key, None);

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use vswitch_cluster::id::Id;
 use vswitch_cluster::record::{Key, Value};
 use vswitch_contract::fact::Fact;
 use vswitch_contract::network::Remote;
@@ -32,10 +33,10 @@ impl Control {
         self.follow_networks().await;
         let Some(cluster) = &mut self.cluster else { return };
         for id in std::mem::take(&mut cluster.touched) {
-            let Some(name) = self.shared_network(&id) else { continue };
+            let Some(name) = self.shared_network(id) else { continue };
             let number = self.state.networks[&name].number;
             let Some(cluster) = &self.cluster else { return };
-            let wanted = wanted(cluster, &id);
+            let wanted = wanted(cluster, id);
             match self.tunnels.set_beyond(number, wanted.facts(number)).await {
                 Ok(refused) => {
                     let cluster = self.cluster.as_mut();
@@ -60,7 +61,7 @@ impl Wanted {
 }
 
 /// Facts that follow from the records of a network.
-fn wanted(cluster: &Cluster, id: &str) -> Wanted {
+fn wanted(cluster: &Cluster, id: Id) -> Wanted {
     let mut wanted = Wanted::default();
     for record in cluster.known.endpoints(id) {
         let Key::Endpoint(_, mac) = record.key else { continue };
@@ -79,8 +80,6 @@ fn wanted(cluster: &Cluster, id: &str) -> Wanted {
 
 #[cfg(test)]
 mod tests {
-
-    use vswitch_cluster::id::Id;
     use vswitch_cluster::record::{Endpoint, HostId, More, Record, Version};
     use vswitch_cluster::{Options, SourceOptions, gossip, view};
 
@@ -88,6 +87,7 @@ mod tests {
 
     const ME: HostId = HostId::new([1; 16]);
     const OTHER: HostId = HostId::new([2; 16]);
+    const NETWORK: Id = Id::new([3; 32]);
 
     fn ip(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
@@ -107,7 +107,7 @@ mod tests {
             more: More::new(),
         };
         let value = (!gone).then_some(Value::Endpoint(endpoint));
-        Record { key: Key::Endpoint("net".to_owned(), mac(last)), version: Version(version), host, value }
+        Record { key: Key::Endpoint(NETWORK, mac(last)), version: Version(version), host, value }
     }
 
     fn cluster(records: &[Record]) -> Cluster {
@@ -122,13 +122,13 @@ mod tests {
     fn hosts_with_endpoints_are_peers_and_names_are_of_those_that_are_up() {
         let mut cluster =
             cluster(&[endpoint(ME, 1, 1, false), endpoint(OTHER, 2, 2, false), endpoint(OTHER, 3, 3, true)]);
-        let down = wanted(&cluster, "net");
+        let down = wanted(&cluster, NETWORK);
         assert_eq!(down.peers, [ip(2)].into());
         assert_eq!(down.records.keys().copied().collect::<Vec<_>>(), [mac(1), mac(2)]);
         assert_eq!(down.names, BTreeMap::new());
         cluster.up.insert(OTHER);
-        let up = wanted(&cluster, "net");
+        let up = wanted(&cluster, NETWORK);
         assert_eq!(up.names.keys().copied().collect::<Vec<_>>(), [mac(2)]);
-        assert_eq!(wanted(&cluster, "other"), Wanted::default());
+        assert_eq!(wanted(&cluster, Id::new([4; 32])), Wanted::default());
     }
 }

@@ -206,7 +206,7 @@ impl State {
             let own = || endpoints().filter(|endpoint| endpoint.network == *name);
             network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
             if network.is_shared() {
-                network.pools.set_owned(&space::owned(said.values(), &network.id.to_string(), host));
+                network.pools.set_owned(&space::owned(said.values(), network.id, host));
             }
             network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
         }
