@@ -146,11 +146,10 @@ pub fn heal(stage: &mut Stage, faults: &[Fault]) {
             }
         }
     }
-    for etcd in &mut stage.etcd {
-        if etcd.runs() {
-            etcd.signal(Signal::SIGCONT);
-        } else {
-            etcd.start_again();
-        }
+    let Some(etcd) = &mut stage.etcd else { return };
+    if etcd.runs() {
+        etcd.signal(Signal::SIGCONT);
+    } else {
+        etcd.start_again();
     }
 }
