@@ -33,6 +33,7 @@ mod masquerade;
 mod modes;
 mod mounts;
 mod multicast;
+mod multipath;
 mod names;
 mod networks;
 mod overlay;
