@@ -5,6 +5,8 @@
 //! forgotten are written down, too: the addresses that this host owns, networks, and other hosts, which are
 //! looked for after a restart.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 use vswitch_cluster::id::Id;
 use vswitch_cluster::record::{Host, HostId, Key, More, Record, Value};
@@ -49,14 +51,15 @@ impl Control {
     }
 
     /// Takes a record in, and writes it down if it must not be forgotten.
-    pub(crate) fn take_in(&mut self, record: Record) {
+    pub(crate) fn take_in(&mut self, record: impl Into<Arc<Record>>) {
         let Some(cluster) = &mut self.cluster else { return };
+        let record = record.into();
         let (key, is_kept) = (record.key.to_string(), cluster.is_kept(&record));
         if !cluster.take_in(record.clone()) {
             return;
         }
         if is_kept {
-            self.state.said.insert(key, record.clone());
+            self.state.said.insert(key, Record::clone(&record));
         } else {
             self.state.said.remove(&key);
         }

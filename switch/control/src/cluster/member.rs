@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use vswitch_cluster::Options;
 use vswitch_cluster::id::Id;
@@ -54,7 +55,7 @@ impl Cluster {
             name: options.name.clone(),
             vtep: options.vtep,
             view,
-            known: Ledger::default(),
+            known: Ledger::of(me),
             up: BTreeSet::new(),
             wanted: None,
             clock: Clock::default(),
@@ -71,12 +72,17 @@ impl Cluster {
     }
 
     /// Merges a record; says whether it was news.
-    pub(crate) fn take_in(&mut self, record: Record) -> bool {
-        self.clock.see(record.version);
-        let (network, key) = (record.key.network(), record.key.clone());
-        if !self.known.merge(record) {
+    pub(crate) fn take_in(&mut self, record: impl Into<Arc<Record>>) -> bool {
+        let record = record.into();
+        let (version, network, key) = (record.version, record.key.network(), record.key.clone());
+        let is_news = match record.host == self.me {
+            true => self.known.say(record),
+            false => self.known.merge(record, wallclock::since_epoch()).is_news(),
+        };
+        if !is_news {
             return false;
         }
+        self.clock.see(version);
         self.touched.extend(network);
         self.networks_touched |= matches!(key, Key::Network(_) | Key::Vni(_));
         true
