@@ -5,6 +5,7 @@
 //! | [`api`] | requests to a control socket |
 //! | [`attacker`] | whoever writes frames and may mean harm |
 //! | [`bursts`] | bursts of several flows, some frames out of the ordinary |
+//! | [`disk`] | disks that are full, may only be read, or stall |
 //! | [`etcd`] | a real etcd, and certificates for it |
 //! | [`fuzz`] | what must hold of any bytes |
 //! | [`names`] | questions for names, and a name server |
@@ -26,6 +27,7 @@
 pub mod api;
 pub mod attacker;
 pub mod bursts;
+pub mod disk;
 pub mod etcd;
 pub mod fuzz;
 pub mod names;

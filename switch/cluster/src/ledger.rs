@@ -143,6 +143,13 @@ impl Ledger {
         is_news
     }
 
+    /// Puts back what was known of a key before something was drafted that nobody else was told.
+    pub fn put_back(&mut self, key: &Key, record: Option<Record>) {
+        let drafted = self.records.remove(key);
+        self.mark = self.mark.wrapping_sub(drafted.as_ref().map_or(0, mark));
+        record.into_iter().for_each(|record| _ = self.merge(record));
+    }
+
     /// A record that is not a tombstone.
     pub fn get(&self, key: &Key) -> Option<&Record> {
         self.find(key).filter(|record| record.value.is_some())

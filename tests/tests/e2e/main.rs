@@ -11,6 +11,7 @@ mod confinement;
 mod connect;
 mod demo;
 mod direct;
+mod disk;
 mod documents;
 mod durability;
 mod etcd;
