@@ -144,10 +144,10 @@ impl Ledger {
     }
 
     /// Puts back what was known of a key before something was drafted that nobody else was told.
-    pub fn put_back(&mut self, key: &Key, record: Option<Record>) {
-        let drafted = self.records.remove(key);
-        self.mark = self.mark.wrapping_sub(drafted.as_ref().map_or(0, mark));
-        record.into_iter().for_each(|record| _ = self.merge(record));
+    pub fn put_back(&mut self, key: &Key, record: Option<impl Into<Arc<Record>>>) {
+        let at = (key.scope(), key.position());
+        self.remove(at);
+        record.into_iter().for_each(|record| self.insert(at, record.into()));
     }
 
     /// A record that is not a tombstone.

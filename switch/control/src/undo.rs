@@ -44,7 +44,7 @@ impl Control {
         let said: BTreeMap<&String, &Record> = self.state.said.iter().collect();
         for Record { key, .. } in unsent {
             cluster.known.put_back(&key, said.get(&key.to_string()).map(|record| (*record).clone()));
-            cluster.touched.extend(key.network().map(str::to_owned));
+            cluster.touched.extend(key.network());
             cluster.networks_touched |= matches!(key, Key::Network(_) | Key::Vni(_));
         }
         // Others' records were heard all the same.
