@@ -78,10 +78,25 @@ impl Ledger {
         self.of_network(first, network).take_while(|record| matches!(record.key, Key::Space(..)))
     }
 
+    /// The subscriptions to a network, by its identifier; tombstones, too.
+    pub fn subscriptions(&self, network: Id) -> impl Iterator<Item = &Record> {
+        let first = Key::Subscription(network, HostId::new([0; 16]));
+        self.of_network(first, network).take_while(|record| matches!(record.key, Key::Subscription(..)))
+    }
+
     /// The endpoints of a network, by its identifier; tombstones, too.
     pub fn endpoints(&self, network: Id) -> impl Iterator<Item = &Record> {
         let first = Key::Endpoint(network, Mac::default());
         self.of_network(first, network).take_while(|record| matches!(record.key, Key::Endpoint(..)))
+    }
+
+    /// Forgets the endpoints of a network, tombstones, too, but for those that a host wrote.
+    pub fn forget_endpoints(&mut self, network: Id, but: HostId) {
+        let others = self.endpoints(network).filter(|record| record.host != but);
+        for key in others.map(|record| record.key.clone()).collect::<Vec<_>>() {
+            let forgotten = self.records.remove(&key);
+            self.mark = self.mark.wrapping_sub(forgotten.as_ref().map_or(0, mark));
+        }
     }
 
     fn of_network(&self, first: Key, network: Id) -> impl Iterator<Item = &Record> {

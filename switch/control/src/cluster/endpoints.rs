@@ -1,4 +1,7 @@
-//! Records of this host's endpoints.
+//! Records of this host's endpoints, and of the networks that it has some on.
+//!
+//! A host subscribes to a network while it has endpoints there. Only then it hears of those of others, and
+//! what it heard is forgotten when it ends.
 //!
 //! Records follow from the state after every job: whatever made or removed an endpoint, nobody can forget to
 //! say so. An endpoint whose addresses another host's has, too, is not said: who was there first is not
@@ -8,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use vswitch_cluster::id::Id;
-use vswitch_cluster::record::{Endpoint, Key, More, Record, Value};
+use vswitch_cluster::record::{Endpoint, Key, More, Record, Subscription, Value};
 
 use crate::cluster::member::Cluster;
 use crate::control::Control;
@@ -46,6 +49,26 @@ impl Control {
         news.into_iter().for_each(|(key, value)| self.say(key, value));
         if let Some(cluster) = &mut self.cluster {
             complaints.into_iter().for_each(|line| cluster.complain(line));
+        }
+    }
+
+    /// Says which networks this host has endpoints on, and forgets what is known of others.
+    pub(crate) fn say_subscriptions(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        let me = cluster.me;
+        let used: BTreeSet<&str> =
+            self.state.endpoints().map(|(_, endpoint)| endpoint.network.as_str()).collect();
+        let networks = used.into_iter().filter_map(|name| self.state.networks.get(name));
+        let wanted: BTreeSet<Id> = networks.filter(|one| one.is_shared()).map(|one| one.id).collect();
+        let said: BTreeSet<Id> = cluster.subscribed().collect();
+        for network in wanted.difference(&said) {
+            self.say(Key::Subscription(*network, me), Some(Value::Subscription(Subscription::default())));
+        }
+        for network in said.difference(&wanted) {
+            self.say(Key::Subscription(*network, me), None);
+            if let Some(cluster) = &mut self.cluster {
+                cluster.known.forget_endpoints(*network, me);
+            }
         }
     }
 

@@ -25,7 +25,9 @@ impl Control {
                 let mine = Value::Space(Space { last: space.last, owner: Some(me) });
                 Some((record.key.clone(), Some(mine)))
             }
-            (Key::Endpoint(..), Some(_)) if record.host == host => Some((record.key.clone(), None)),
+            (Key::Endpoint(..) | Key::Subscription(..), Some(_)) if record.host == host => {
+                Some((record.key.clone(), None))
+            }
             _ => None,
         });
         let mut news: Vec<(Key, Option<Value>)> = news.collect();

@@ -32,6 +32,8 @@ pub struct Cluster {
     pub(crate) clock: Clock,
     /// Records that are to go out when they are written down.
     pub(crate) outbox: Vec<Record>,
+    /// Networks that this host has said to have endpoints on.
+    subscribed: BTreeSet<Id>,
     /// Networks, by their identifiers, of which something has changed since the datapath was told.
     pub(crate) touched: BTreeSet<Id>,
     /// Whether a network has come, gone or changed.
@@ -59,6 +61,7 @@ impl Cluster {
             wanted: None,
             clock: Clock::default(),
             outbox: Vec::new(),
+            subscribed: BTreeSet::new(),
             touched: BTreeSet::new(),
             networks_touched: true,
             complaints: BTreeSet::new(),
@@ -70,14 +73,36 @@ impl Cluster {
         cluster
     }
 
-    /// Merges a record; says whether it was news.
+    /// Merges a record; says whether it was news. What another host says of a network that this one has no
+    /// endpoints on is none.
     pub(crate) fn take_in(&mut self, record: Record) -> bool {
         self.clock.see(record.version);
+        if let Key::Endpoint(network, _) = record.key
+            && record.host != self.me
+            && !self.subscribed.contains(&network)
+        {
+            return false;
+        }
         let (network, key) = (record.key.network(), record.key.clone());
         if !self.known.merge(record) {
             return false;
         }
         self.touched.extend(network);
+        if let Key::Subscription(network, host) = key
+            && host == self.me
+        {
+            match self.known.get(&key) {
+                Some(_) => self.subscribed.insert(network),
+                None => self.subscribed.remove(&network),
+            };
+        }
+        if let Key::Host(host) = key {
+            let subscribed = self.known.iter().filter_map(|record| match record.key {
+                Key::Subscription(network, of) if of == host => Some(network),
+                _ => None,
+            });
+            self.touched.extend(subscribed);
+        }
         self.networks_touched |= matches!(key, Key::Network(_) | Key::Vni(_));
         true
     }
@@ -86,6 +111,19 @@ impl Cluster {
     pub fn draft(&mut self, key: Key, value: Option<Value>) -> Record {
         let version = self.clock.next(wallclock::since_epoch());
         Record { key, version, host: self.me, value }
+    }
+
+    /// Networks that this host has said to have endpoints on.
+    pub(crate) fn subscribed(&self) -> impl Iterator<Item = Id> {
+        self.subscribed.iter().copied()
+    }
+
+    /// The address that the tunnels of a host end at, if it is known.
+    pub(crate) fn vtep_of(&self, host: HostId) -> Option<IpAddr> {
+        match self.known.get(&Key::Host(host)).and_then(|record| record.value.as_ref()) {
+            Some(Value::Host(host)) => Some(host.vtep),
+            _ => None,
+        }
     }
 
     /// The addresses at which the tunnels of the other hosts end.

@@ -63,12 +63,14 @@ impl Wanted {
 /// Facts that follow from the records of a network.
 fn wanted(cluster: &Cluster, id: Id) -> Wanted {
     let mut wanted = Wanted::default();
+    let subscribers = cluster.known.subscriptions(id).filter(|record| record.value.is_some());
+    let others = subscribers.map(|record| record.host).filter(|host| *host != cluster.me);
+    wanted.peers.extend(others.filter_map(|host| cluster.vtep_of(host)));
     for record in cluster.known.endpoints(id) {
         let Key::Endpoint(_, mac) = record.key else { continue };
         let Some(Value::Endpoint(endpoint)) = &record.value else { continue };
         let is_here = record.host == cluster.me;
         let (addresses, vtep) = (endpoint.addresses.clone(), endpoint.vtep);
-        wanted.peers.extend((!is_here).then_some(vtep));
         if !is_here && cluster.up.contains(&record.host) {
             let remote = Remote { addresses: addresses.clone(), names: endpoint.names.clone() };
             wanted.names.insert(mac, remote);
@@ -80,7 +82,7 @@ fn wanted(cluster: &Cluster, id: Id) -> Wanted {
 
 #[cfg(test)]
 mod tests {
-    use vswitch_cluster::record::{Endpoint, HostId, More, Record, Version};
+    use vswitch_cluster::record::{Endpoint, Host, HostId, More, Record, Subscription, Version};
     use vswitch_cluster::{Options, SourceOptions, gossip, view};
 
     use super::*;
@@ -118,10 +120,36 @@ mod tests {
         Cluster::new(ME, &options, view::channel().0, records.iter())
     }
 
+    /// Both hosts, and that both have endpoints on the network.
+    fn hosts() -> Vec<Record> {
+        let of = |key, host, value| Record { key, version: Version(1), host, value: Some(value) };
+        let host = |id, last| Host { name: format!("host{id:?}"), vtep: ip(last), more: More::new() };
+        let hosts =
+            [(ME, 1), (OTHER, 2)].map(|(id, last)| of(Key::Host(id), id, Value::Host(host(id, last))));
+        let subscribed =
+            |id| of(Key::Subscription(NETWORK, id), id, Value::Subscription(Subscription::default()));
+        hosts.into_iter().chain([ME, OTHER].map(subscribed)).collect()
+    }
+
+    #[test]
+    fn what_others_say_of_a_network_is_known_while_this_host_has_endpoints_there() {
+        let theirs = || endpoint(OTHER, 2, 2, false);
+        let mut cluster = cluster(&[theirs()]);
+        assert!(cluster.known.get(&theirs().key).is_none());
+        hosts().into_iter().for_each(|record| assert!(cluster.take_in(record)));
+        assert_eq!(cluster.subscribed().collect::<Vec<_>>(), [NETWORK]);
+        assert!(cluster.take_in(theirs()));
+        let over = cluster.draft(Key::Subscription(NETWORK, ME), None);
+        assert!(cluster.take_in(over));
+        assert_eq!(cluster.subscribed().count(), 0);
+        assert!(!cluster.take_in(endpoint(OTHER, 3, 3, false)));
+    }
+
     #[test]
     fn hosts_with_endpoints_are_peers_and_names_are_of_those_that_are_up() {
-        let mut cluster =
-            cluster(&[endpoint(ME, 1, 1, false), endpoint(OTHER, 2, 2, false), endpoint(OTHER, 3, 3, true)]);
+        let endpoints =
+            [endpoint(ME, 1, 1, false), endpoint(OTHER, 2, 2, false), endpoint(OTHER, 3, 3, true)];
+        let mut cluster = cluster(&[hosts(), endpoints.to_vec()].concat());
         let down = wanted(&cluster, NETWORK);
         assert_eq!(down.peers, [ip(2)].into());
         assert_eq!(down.records.keys().copied().collect::<Vec<_>>(), [mac(1), mac(2)]);
