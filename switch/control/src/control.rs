@@ -41,7 +41,6 @@ impl Control {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn commit(&mut self) -> Result<()> {
-        self.say_subscriptions();
         self.say_endpoints();
         self.store.commit(&mut self.state)?;
         if let Some(cluster) = &mut self.cluster {

@@ -1,6 +1,6 @@
 //! A host's part in its cluster: all that was said, and its own word on the way out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use vswitch_cluster::Options;
@@ -8,7 +8,13 @@ use vswitch_cluster::id::Id;
 use vswitch_cluster::ledger::Ledger;
 use vswitch_cluster::record::{Clock, Host, HostId, Key, Record, Value};
 use vswitch_cluster::view::{Ask, View};
+use vswitch_frame::{Instant, Mac};
 use vswitch_sys::wallclock;
+
+use crate::cluster::index::{Index, Touched};
+
+/// Complaints that are remembered so that each is made once; past that many they may be made again.
+const COMPLAINTS_MAX: usize = 1000;
 
 /// This host in its cluster.
 #[derive(Debug)]
@@ -32,14 +38,29 @@ pub struct Cluster {
     pub(crate) clock: Clock,
     /// Records that are to go out when they are written down.
     pub(crate) outbox: Vec<Record>,
-    /// Networks that this host has said to have endpoints on.
-    subscribed: BTreeSet<Id>,
-    /// Networks, by their identifiers, of which something has changed since the datapath was told.
-    pub(crate) touched: BTreeSet<Id>,
-    /// Whether a network has come, gone or changed.
-    pub(crate) networks_touched: bool,
+    /// Everything that follows from records.
+    pub(crate) index: Index,
+    /// Everything that has changed since the datapath was told.
+    pub(crate) touched: Touched,
+    /// Facts that the datapath had no room for, by network: told when there may be some.
+    pub(crate) late: BTreeMap<Id, BTreeSet<Late>>,
+    /// Networks that are made on this host, by their identifiers.
+    pub(crate) here: BTreeMap<Id, String>,
+    /// Networks that have gone while this host owns addresses of them, and since when.
+    pub(crate) orphans: BTreeMap<Id, Instant>,
+    /// Endpoints of this host whose addresses another host's have, too, one line for each, by network.
+    pub(crate) problems: BTreeMap<Id, Vec<String>>,
     /// Complaints made so far, so that each is made once.
     complaints: BTreeSet<String>,
+}
+
+/// A thing of a network that the datapath was not told, for it had no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Late {
+    /// A peer.
+    Peer(IpAddr),
+    /// An endpoint.
+    Endpoint(Mac),
 }
 
 impl Cluster {
@@ -61,9 +82,12 @@ impl Cluster {
             wanted: None,
             clock: Clock::default(),
             outbox: Vec::new(),
-            subscribed: BTreeSet::new(),
-            touched: BTreeSet::new(),
-            networks_touched: true,
+            index: Index::new(me),
+            touched: Touched::default(),
+            late: BTreeMap::new(),
+            here: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            problems: BTreeMap::new(),
             complaints: BTreeSet::new(),
         };
         for record in said {
@@ -73,57 +97,62 @@ impl Cluster {
         cluster
     }
 
-    /// Merges a record; says whether it was news. What another host says of a network that this one has no
-    /// endpoints on is none.
+    /// Merges a record; says whether it was news. What another host says of endpoints on a network that this
+    /// one has none on is none.
     pub(crate) fn take_in(&mut self, record: Record) -> bool {
         self.clock.see(record.version);
         if let Key::Endpoint(network, _) = record.key
             && record.host != self.me
-            && !self.subscribed.contains(&network)
+            && !self.here.contains_key(&network)
         {
             return false;
         }
-        let (network, key) = (record.key.network(), record.key.clone());
+        let (key, before) = (record.key.clone(), self.known.find(&record.key).cloned());
         if !self.known.merge(record) {
             return false;
         }
-        self.touched.extend(network);
-        if let Key::Subscription(network, host) = key
-            && host == self.me
-        {
-            match self.known.get(&key) {
-                Some(_) => self.subscribed.insert(network),
-                None => self.subscribed.remove(&network),
-            };
-        }
-        if let Key::Host(host) = key {
-            let subscribed = self.known.iter().filter_map(|record| match record.key {
-                Key::Subscription(network, of) if of == host => Some(network),
-                _ => None,
-            });
-            self.touched.extend(subscribed);
-        }
-        self.networks_touched |= matches!(key, Key::Network(_) | Key::Vni(_));
+        let after = self.known.find(&key);
+        self.index.follow(before.as_ref(), after, &mut self.touched);
         true
+    }
+
+    /// Forgets what others say of the endpoints of a network.
+    pub(crate) fn forget_endpoints(&mut self, network: Id) {
+        let others = self.known.endpoints(network).filter(|record| record.host != self.me);
+        let others: Vec<Record> = others.cloned().collect();
+        for record in &others {
+            self.index.follow(Some(record), None, &mut self.touched);
+        }
+        self.known.forget_endpoints(network, self.me);
+    }
+
+    /// A host can be reached, or no longer: then names of its endpoints are answered or no longer.
+    pub(crate) fn follow_presence(&mut self, host: HostId, is_up: bool) {
+        let changed = if is_up { self.up.insert(host) } else { self.up.remove(&host) };
+        if !changed {
+            return;
+        }
+        for network in self.index.subscriptions(host).filter(|network| self.here.contains_key(network)) {
+            let endpoints = self.index.endpoints(host, network);
+            self.touched.endpoints.extend(endpoints.map(|mac| (network, mac)));
+        }
+    }
+
+    /// A network is made on this host: all that is known of it is to be told.
+    pub(crate) fn touch(&mut self, network: Id) {
+        self.touched.peers.extend(self.index.peers(network).map(|vtep| (network, vtep)));
+        let endpoints = self.known.endpoints(network).filter_map(|record| match record.key {
+            Key::Endpoint(_, mac) => Some((network, mac)),
+            _ => None,
+        });
+        self.touched.endpoints.extend(endpoints);
+        self.touched.spaces.insert(network);
     }
 
     /// A new record of this host's, as it would be said now.
     pub fn draft(&mut self, key: Key, value: Option<Value>) -> Record {
         let version = self.clock.next(wallclock::since_epoch());
         Record { key, version, host: self.me, value }
-    }
-
-    /// Networks that this host has said to have endpoints on.
-    pub(crate) fn subscribed(&self) -> impl Iterator<Item = Id> {
-        self.subscribed.iter().copied()
-    }
-
-    /// The address that the tunnels of a host end at, if it is known.
-    pub(crate) fn vtep_of(&self, host: HostId) -> Option<IpAddr> {
-        match self.known.get(&Key::Host(host)).and_then(|record| record.value.as_ref()) {
-            Some(Value::Host(host)) => Some(host.vtep),
-            _ => None,
-        }
     }
 
     /// The addresses at which the tunnels of the other hosts end.
@@ -161,6 +190,9 @@ impl Cluster {
 
     /// Says something in the log, once.
     pub(crate) fn complain(&mut self, line: String) {
+        if self.complaints.len() >= COMPLAINTS_MAX {
+            self.complaints.clear();
+        }
         if self.complaints.insert(line.clone()) {
             tracing::warn!("{line}");
         }
