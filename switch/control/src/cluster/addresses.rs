@@ -94,8 +94,8 @@ impl Control {
             );
             return Err(Error::new(Code::AddressInUse, message));
         }
-        let same_mac = mac.and_then(|mac| cluster.known.get(&Key::Endpoint(id, mac)));
-        if let Some(record) = same_mac.filter(|record| record.host != cluster.me) {
+        let same_mac = mac.and_then(|mac| cluster.endpoint(id, mac));
+        if let Some((record, _)) = same_mac.filter(|(record, _)| record.host != cluster.me) {
             let message = format!(
                 "MAC address {} is in use on network {name:?}, on host {}: choose another one, or none",
                 mac.unwrap_or_default(),
@@ -126,7 +126,7 @@ impl Control {
             Some(network) => network.pools.unavailable(),
             None => self.known_network(&name).map_err(|error| error.message)?.pools.unavailable(),
         };
-        used.extend(cluster.index.addresses(id).map(|(address, _)| address));
+        used.extend(cluster.index.addresses(id));
         used.extend(cluster.index.held(id).map(|(_, held)| held.address));
         let Some(gift) = give(&mine, &used, ask.wish) else { return Err(self.why_not(&name, &mine, ask)) };
         self.hand_over_space(id, gift, ask)
@@ -177,12 +177,10 @@ impl Control {
 
 /// The sandbox on another host that has one of these addresses, as far as is known.
 fn taken_elsewhere(cluster: &Cluster, network: Id, addresses: &[IpAddr]) -> Option<(IpAddr, String, HostId)> {
-    let known = |mac| cluster.known.get(&Key::Endpoint(network, mac));
     addresses.iter().find_map(|address| {
-        let said = cluster.index.at(network, *address).filter_map(known).find_map(|record| {
-            let Some(Value::Endpoint(endpoint)) = &record.value else { return None };
-            (record.host != cluster.me).then(|| (*address, endpoint.sandbox.clone(), record.host))
-        });
+        let said = cluster.index.at(network, *address).filter_map(|mac| cluster.endpoint(network, mac));
+        let said = said.filter(|(record, _)| record.host != cluster.me);
+        let said = said.map(|(record, endpoint)| (*address, endpoint.sandbox.clone(), record.host)).next();
         let held = || cluster.index.held(network).find(|(_, held)| held.address == *address);
         said.or_else(|| held().map(|(host, held)| (*address, held.sandbox.clone(), host)))
     })

@@ -108,11 +108,11 @@ impl Control {
         let (now, today) = (clock::now(), wallclock::since_epoch());
         let Some(cluster) = &mut self.cluster else { return };
         cluster.known.sweep(today);
+        let mut over = cluster.take_forgotten();
         let said = cluster.index.spaces_said();
         let known =
             |network: &Id| cluster.index.name(*network).is_some() || cluster.here.contains_key(network);
         cluster.orphans.retain(|network, _| said.contains_key(network) && !known(network));
-        let mut over = Vec::new();
         for (network, ranges) in said.into_iter().filter(|(network, _)| !known(network)) {
             let since = *cluster.orphans.entry(network).or_insert(now);
             if now.since(since) >= TOMBSTONE_AGE {

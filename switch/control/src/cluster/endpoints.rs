@@ -124,21 +124,15 @@ struct Rival<'a> {
 }
 
 fn rival<'a>(cluster: &'a Cluster, network: Id, key: &Key, addresses: &[IpAddr]) -> Option<Rival<'a>> {
-    let of = |record: &'a Record, address: String| match &record.value {
-        Some(Value::Endpoint(other)) if record.host != cluster.me => {
-            Some(Rival { address, sandbox: &other.sandbox, host: record.host, record: Some(record) })
-        }
-        _ => None,
+    let of = |mac, address: String| {
+        let (record, other) =
+            cluster.endpoint(network, mac).filter(|(record, _)| record.host != cluster.me)?;
+        Some(Rival { address, sandbox: &other.sandbox, host: record.host, record: Some(record) })
     };
-    let known = |key: &Key| cluster.known.get(key);
-    let by_address = addresses.iter().find_map(|address| {
-        let macs = cluster.index.at(network, *address);
-        macs.filter_map(|mac| of(known(&Key::Endpoint(network, mac))?, address.to_string())).next()
-    });
-    let by_mac = || {
-        let Key::Endpoint(_, mac) = key else { return None };
-        of(known(key)?, mac.to_string())
-    };
+    let by_address = addresses
+        .iter()
+        .find_map(|address| cluster.index.at(network, *address).find_map(|mac| of(mac, address.to_string())));
+    let by_mac = || if let Key::Endpoint(_, mac) = key { of(*mac, mac.to_string()) } else { None };
     let held = || {
         let (host, held) = cluster.index.held(network).find(|(_, held)| addresses.contains(&held.address))?;
         Some(Rival { address: held.address.to_string(), sandbox: &held.sandbox, host, record: None })

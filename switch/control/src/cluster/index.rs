@@ -50,6 +50,8 @@ pub(crate) struct Touched {
     pub(crate) peers: BTreeSet<(Id, IpAddr)>,
     /// Names of networks.
     pub(crate) networks: BTreeSet<String>,
+    /// Hosts that came, or were given up.
+    pub(crate) hosts: BTreeSet<HostId>,
     /// Networks whose addresses this host may give have changed.
     pub(crate) spaces: BTreeSet<Id>,
 }
@@ -74,15 +76,20 @@ impl Index {
 
     /// Follows a record that takes the place of another one of its key, or of none.
     pub(crate) fn follow(&mut self, old: Option<&Record>, new: Option<&Record>, touched: &mut Touched) {
+        if let Some(Key::Host(host)) = old.or(new).map(|record| &record.key) {
+            let vtep = |record: Option<&Record>| match record?.value.as_ref()? {
+                Value::Host(host) => Some(host.vtep),
+                _ => None,
+            };
+            self.set_vtep(*host, vtep(old), vtep(new), touched);
+            return;
+        }
         for (record, is_there) in [(old, false), (new, true)] {
             let Some(record) = record else { continue };
             let Some(value) = &record.value else { continue };
             match (&record.key, value) {
                 (Key::Endpoint(network, mac), Value::Endpoint(endpoint)) => {
                     self.set_endpoint(record.host, (*network, *mac), &endpoint.addresses, is_there, touched);
-                }
-                (Key::Host(host), Value::Host(value)) => {
-                    self.set_vtep(*host, is_there.then_some(value.vtep), touched);
                 }
                 (Key::Subscription(network, host), Value::Subscription(value)) => {
                     let held = is_there.then(|| Held::read(&value.more));
@@ -137,7 +144,18 @@ impl Index {
         }
     }
 
-    fn set_vtep(&mut self, host: HostId, vtep: Option<IpAddr>, touched: &mut Touched) {
+    fn set_vtep(
+        &mut self,
+        host: HostId,
+        before: Option<IpAddr>,
+        vtep: Option<IpAddr>,
+        touched: &mut Touched,
+    ) {
+        if before.is_some() != vtep.is_some() {
+            // Its endpoints count while it is one of the cluster.
+            touched.endpoints.extend(self.all_endpoints(host));
+            touched.hosts.insert(host);
+        }
         let networks: Vec<Id> = self.subscriptions.get(&host).into_iter().flatten().copied().collect();
         networks.iter().for_each(|network| self.set_peer(*network, host, false, touched));
         match vtep {
@@ -216,6 +234,11 @@ impl Index {
         self.names.get(&network).map(String::as_str)
     }
 
+    /// Whether a host is one of the cluster, and was not given up.
+    pub(crate) fn is_host(&self, host: HostId) -> bool {
+        self.vteps.contains_key(&host)
+    }
+
     /// Every network of the cluster with its name.
     pub(crate) fn networks(&self) -> impl Iterator<Item = (&str, Id)> {
         self.names.iter().map(|(id, name)| (name.as_str(), *id))
@@ -229,8 +252,8 @@ impl Index {
     }
 
     /// The addresses of a network that endpoints have, as far as this host hears of them.
-    pub(crate) fn addresses(&self, network: Id) -> impl Iterator<Item = (IpAddr, Mac)> {
-        self.addresses.get(&network).into_iter().flatten().copied()
+    pub(crate) fn addresses(&self, network: Id) -> impl Iterator<Item = IpAddr> {
+        self.addresses.get(&network).into_iter().flatten().map(|(address, _)| *address)
     }
 
     /// Networks that a host has endpoints on.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use vswitch_cluster::Options;
 use vswitch_cluster::id::Id;
 use vswitch_cluster::ledger::Ledger;
-use vswitch_cluster::record::{Clock, Host, HostId, Key, Record, Value};
+use vswitch_cluster::record::{Clock, Endpoint, Host, HostId, Key, Record, Value};
 use vswitch_cluster::view::{Ask, View};
 use vswitch_frame::{Instant, Mac};
 use vswitch_sys::wallclock;
@@ -114,6 +114,34 @@ impl Cluster {
         let after = self.known.find(&key);
         self.index.follow(before.as_ref(), after, &mut self.touched);
         true
+    }
+
+    /// An endpoint, unless its host was given up.
+    pub(crate) fn endpoint(&self, network: Id, mac: Mac) -> Option<(&Record, &Endpoint)> {
+        let record = self.known.get(&Key::Endpoint(network, mac))?;
+        match &record.value {
+            Some(Value::Endpoint(endpoint)) if self.index.is_host(record.host) => Some((record, endpoint)),
+            _ => None,
+        }
+    }
+
+    /// The endpoints, on networks here, of hosts that were given up, if this host is the one to say that they
+    /// are gone: the first of those on a network that can be reached. Who gave a host up may be on none.
+    pub(crate) fn take_forgotten(&mut self) -> Vec<Key> {
+        let mut gone = Vec::new();
+        for host in std::mem::take(&mut self.touched.hosts) {
+            if self.index.is_host(host) {
+                continue;
+            }
+            for (network, mac) in self.index.all_endpoints(host) {
+                let subscribers = self.known.subscriptions(network).filter(|record| record.value.is_some());
+                let mut others = subscribers.map(|record| record.host).filter(|host| self.up.contains(host));
+                if others.all(|other| other > self.me) {
+                    gone.push(Key::Endpoint(network, mac));
+                }
+            }
+        }
+        gone
     }
 
     /// Forgets what others say of the endpoints of a network.

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vswitch_cluster::id::Id;
-use vswitch_cluster::record::{Endpoint, Key as RecordKey, Record, Value};
+use vswitch_cluster::record::{Endpoint, Key as RecordKey, Record};
 use vswitch_contract::fact::{Change, Fact, Key};
 use vswitch_contract::network::Remote;
 use vswitch_contract::tunnel as vxlan;
@@ -132,11 +132,10 @@ impl Cluster {
 
     /// The endpoint of a MAC address, unless one that was said before has an address of it.
     fn told_of(&self, network: Id, mac: Mac) -> Option<(&Record, &Endpoint)> {
-        let find = |mac| self.known.get(&RecordKey::Endpoint(network, mac));
-        let record = find(mac)?;
-        let Some(Value::Endpoint(endpoint)) = &record.value else { return None };
+        let (record, endpoint) = self.endpoint(network, mac)?;
         let mut rivals = endpoint.addresses.iter().flat_map(|address| self.index.at(network, *address));
-        let is_first = |rival: Mac| find(rival).is_none_or(|rival| record.rank() <= rival.rank());
+        let is_first =
+            |rival: Mac| self.endpoint(network, rival).is_none_or(|(rival, _)| record.rank() <= rival.rank());
         rivals.all(is_first).then_some((record, endpoint))
     }
 }
@@ -186,7 +185,7 @@ fn changes(cluster: &Cluster, (id, number): (Id, NetworkId), touched: &BTreeSet<
 mod tests {
     use std::net::IpAddr;
 
-    use vswitch_cluster::record::{Host, HostId, More, Subscription, Version};
+    use vswitch_cluster::record::{Host, HostId, More, Subscription, Value, Version};
     use vswitch_cluster::{Options, SourceOptions, gossip, view};
 
     use super::*;
@@ -307,6 +306,10 @@ mod tests {
         assert!(cluster.take_in(is_at(HostId::new([9; 16]), moved, 2)));
         let before = Key::Peer(NUMBER, IpAddr::from([192, 0, 2, 9]));
         assert_eq!(told(&mut cluster), [(false, before), (true, Key::Peer(NUMBER, moved))]);
+        // An endpoint counts while its host is one of the cluster.
+        cluster.take_in(gone(is_at(HostId::new([9; 16]), moved, 2), 3));
+        let expected = [(false, record(9)), (false, Key::Peer(NUMBER, moved)), (false, name(9))];
+        assert_eq!(told(&mut cluster), expected);
         // Networks that are not made here are none of this host's business.
         let nobody = HostId::new([251; 16]);
         assert!(cluster.take_in(subscribes(nobody, Id::new([99; 32]))));
