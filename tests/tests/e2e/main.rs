@@ -7,6 +7,8 @@
 mod attacks;
 mod bad_input;
 mod cluster;
+mod cluster_faults;
+mod cluster_networks;
 mod confinement;
 mod connect;
 mod demo;

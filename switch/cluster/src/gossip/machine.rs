@@ -296,6 +296,12 @@ impl Machine {
         }
     }
 
+    /// Endpoints of a network that other hosts have said.
+    pub fn endpoints(&self, network: Id) -> Vec<Record> {
+        let (shared, me) = (lock(&self.shared), self.me().host);
+        shared.ledger.endpoints(network).filter(|record| record.host != me).cloned().collect()
+    }
+
     /// The records of who owns the addresses of a network, by its identifier.
     pub fn spaces(&self, network: Id) -> impl Iterator<Item = Record> + use<> {
         lock(&self.shared).ledger.spaces(network).cloned().collect::<Vec<_>>().into_iter()

@@ -27,8 +27,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use vswitch_sys::{clock, random, wallclock};
 
-use super::record::HostId;
-use super::view::{Request, Source};
+use super::record::{HostId, Key};
+use super::view::{Event, Request, Source};
 use machine::{Machine, Now};
 use member::Member;
 use node::Node;
@@ -151,7 +151,26 @@ async fn work(
 
 fn serve(node: &Arc<Node>, request: Request) {
     match request {
-        Request::Publish(records) => node.act(|machine| machine.publish(records, now())),
+        Request::Publish(records) => {
+            let subscribed = records.iter().filter(|record| record.value.is_some());
+            let subscribed: Vec<_> = subscribed
+                .filter_map(|record| match record.key {
+                    Key::Subscription(network, _) => Some(network),
+                    _ => None,
+                })
+                .collect();
+            node.act(|machine| machine.publish(records, now()));
+            let known: Vec<_> = {
+                let machine = node.machine();
+                subscribed
+                    .into_iter()
+                    .flat_map(|network| machine.endpoints(network))
+                    .map(std::sync::Arc::new)
+                    .collect()
+            };
+            // Control is gone when the daemon stops.
+            let _ = node.events.send(Event::Records(known));
+        }
         Request::Claim(records, answer) => {
             let outcome = node.act(|machine| machine.claim(records, now()));
             // The task that asked may have gone.

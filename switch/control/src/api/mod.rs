@@ -211,8 +211,12 @@ async fn cluster(State(handle): State<Handle>) -> Answer<types::Cluster> {
     handle.see(async |control| control.show_cluster()).await.map(Json)
 }
 
-async fn forget_host(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
-    handle.run(async move |control| control.forget_host(&id)).await?;
+async fn forget_host(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+    query: Asked<types::ForgetQuery>,
+) -> Result<StatusCode> {
+    handle.run(async move |control| control.forget_host(&id, query.0.force)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

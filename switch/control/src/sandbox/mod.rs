@@ -83,8 +83,10 @@ impl Control {
         networks: Vec<types::NetworkWish>,
     ) -> Result<Vec<String>> {
         // Before anything is made: most refusals are for a name that is misspelt.
-        networks.iter().try_for_each(|network| self.state.network_name(&network.network).map(drop))?;
-
+        for network in &networks {
+            self.need_network(&network.network).await?;
+            self.state.network_name(&network.network)?;
+        }
         let netns = self.make_namespace(name).await?;
         let place = Place { path: named_path(name), identity: identity(&netns)? };
         self.note_mounts(&place);
@@ -146,7 +148,9 @@ impl Control {
             self.refuse_taken(&wish.name)?;
         }
         let wishes = Wishes::parse(&wish.publish, &wish.expose, wish.publish_all)?;
-        let network = self.state.network_name(wish.network.as_deref().unwrap_or(DEFAULT_NETWORK))?;
+        let network = wish.network.as_deref().unwrap_or(DEFAULT_NETWORK);
+        self.need_network(network).await?;
+        let network = self.state.network_name(network)?;
         let (place, source) = find_source(&wish)?;
         if is_away {
             let (found, config) = ((place, source), wish.endpoint_config);

@@ -208,7 +208,7 @@ impl State {
             let own = || endpoints().filter(|endpoint| endpoint.network == *name);
             network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
             if network.is_shared() {
-                network.pools.set_owned(&space::owned(said.values(), network.id, host));
+                network.pools.set_owned(&space::owned(said.values(), network.id, host), &[]);
             }
             network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
         }
@@ -263,8 +263,21 @@ impl State {
     /// # Errors
     /// When there is none, or more than one begins so.
     pub fn any_network_name(&self, key: &str) -> Result<String> {
+        self.network_name_among(key, std::iter::empty())
+    }
+
+    /// As [`any_network_name`](Self::any_network_name), and among others that are not here.
+    ///
+    /// # Errors
+    /// When there is none, or more than one begins so.
+    pub fn network_name_among<'a>(
+        &'a self,
+        key: &str,
+        others: impl Iterator<Item = (&'a str, Id)>,
+    ) -> Result<String> {
         let ids = self.networks.iter().map(|(name, network)| (name.as_str(), network.id));
         let ids = ids.chain(PREDEFINED.iter().map(|predefined| (predefined.name, predefined.id)));
+        let ids = ids.chain(others);
         let mend = "see \"vswitch network ls\"";
         let is_name = self.networks.contains_key(key) || predefined::find(key).is_some();
         resolve("network", key, is_name, ids, Code::NetworkNotFound, mend)
