@@ -20,6 +20,7 @@
 //! | [`cluster`] | the cluster the host is in |
 //! | [`link`] | the datapath, seen from here |
 //! | [`reconcile`] | after a start: datapath, kernel and state are made to agree |
+//! | `missing` | what a start could not make: tried again |
 //! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`error`] [`names`] [`calendar`] | refusals; names and identifiers; moments as people write them |
 #![forbid(unsafe_code)]
@@ -34,6 +35,7 @@ pub mod error;
 pub mod flows;
 pub mod host;
 pub mod link;
+mod missing;
 pub mod names;
 pub mod network;
 pub mod observe;

@@ -349,7 +349,7 @@ mod tests {
         fn filled(&self) -> String {
             let (mut store, mut state) = self.open().expect("open");
             for (name, inode) in [("a", 1), ("b", 2), ("c", 3)] {
-                state.namespaces.insert(name.to_owned(), (4, inode));
+                state.namespaces.insert(name.to_owned(), (4, inode).into());
                 store.commit(&mut state).expect("commit");
             }
             state.namespaces.remove("b");
@@ -380,7 +380,7 @@ mod tests {
             fs::write(directory.journal(), &text[..cut]).expect("write");
             let (mut store, mut state) = directory.open().expect("torn");
             assert_eq!(names(&state), ["a", "b", "c"], "cut at {cut}");
-            state.namespaces.insert("d".to_owned(), (5, 6));
+            state.namespaces.insert("d".to_owned(), (5, 6).into());
             store.commit(&mut state).expect("commit");
             drop(store);
             assert_eq!(names(&directory.open().expect("open").1), ["a", "b", "c", "d"], "cut at {cut}");
@@ -436,10 +436,10 @@ mod tests {
     fn a_long_journal_is_written_anew() {
         let directory = Directory::new("long");
         let (mut store, mut state) = directory.open().expect("open");
-        state.namespaces.insert("a".to_owned(), (1, 1));
+        state.namespaces.insert("a".to_owned(), (1, 1).into());
         store.commit(&mut state).expect("commit");
         store.bytes = REWRITE_BYTES_MIN + 1;
-        state.namespaces.insert("b".to_owned(), (2, 2));
+        state.namespaces.insert("b".to_owned(), (2, 2).into());
         store.commit(&mut state).expect("commit");
         assert_eq!(fs::read_to_string(directory.journal()).expect("text").lines().count(), 2);
         state.namespaces.remove("a");
