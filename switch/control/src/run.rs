@@ -25,6 +25,7 @@ use crate::host::tunnels::Tunnels;
 use crate::host::uplink::Uplink;
 use crate::host::ways_out::Choice;
 use crate::link::{Link, LinkOptions};
+use crate::missing;
 use crate::network::predefined::DEFAULT_NETWORK;
 use crate::publish;
 use crate::publish::claims::Claims;
@@ -97,9 +98,10 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let cluster = control.join_cluster(options.cluster.as_ref(), source, &handle).await?;
     let vanished = tokio::spawn(sandbox::gone::follow(handle.clone()));
     let drained = tokio::spawn(publish::drain::follow(handle.clone()));
+    let missing = tokio::spawn(missing::follow(handle.clone(), control.link.clone()));
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
-    let uplink = uplink.map_err(|error| failed("follow the uplink", &error))?;
+    let uplink = uplink.map_err(|error| failed("take up the uplink", &error))?;
     // Who started the daemon may have closed its standard error.
     let _ = writeln!(io::stderr(), "vswitch: ready on {}", options.socket.display());
     let follower = tokio::spawn(addresses::follow(control.link.clone()));
@@ -109,6 +111,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     server.abort();
     vanished.abort();
     drained.abort();
+    missing.abort();
     follower.abort();
     uplink.abort();
     tunnels.abort();

@@ -6,6 +6,7 @@
 
 mod attacks;
 mod bad_input;
+mod boot;
 mod cluster;
 mod cluster_faults;
 mod cluster_networks;

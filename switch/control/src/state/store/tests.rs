@@ -65,7 +65,7 @@ fn open(directory: &Directory) -> (Store, State, Arc<Ills>) {
 }
 
 fn insert(state: &mut State, name: &str) {
-    state.namespaces.insert(name.to_owned(), (1, 2));
+    state.namespaces.insert(name.to_owned(), (1, 2).into());
 }
 
 fn names(state: &State) -> Vec<String> {
