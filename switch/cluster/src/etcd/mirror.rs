@@ -7,6 +7,7 @@
 //! * What others say goes through a [`Ledger`], which takes in what it may and keeps its limits; what it
 //!   refuses is written over by who has something better to say of the key.
 //! * Endpoints are known of the networks that this host subscribes to; its own of all.
+//! * Records that an earlier start of this host has left are its own again, and go with its lease.
 //! * Live records of hosts and endpoints go with their host's lease. When they go, nothing is said about
 //!   them: the host is down, and when it is back it writes them again.
 //! * Tombstones are written, so that all hear which version they have, and go with a lease of their own,
@@ -52,6 +53,8 @@ pub(super) struct Mirror {
     stored: Table,
     /// Networks that this host subscribes to.
     networks: BTreeSet<Id>,
+    /// Those that it has subscribed to, or does no longer, since this was asked for.
+    turned: Vec<(Id, bool)>,
     /// This host's live records that go with its lease.
     own: BTreeMap<Key, Arc<Record>>,
     /// Records to be written.
@@ -81,6 +84,7 @@ impl Mirror {
             ledger: Ledger::of(me),
             stored: Table::default(),
             networks: BTreeSet::new(),
+            turned: Vec::new(),
             own: BTreeMap::new(),
             pending: BTreeMap::new(),
             ahead: None,
@@ -93,6 +97,7 @@ impl Mirror {
         if self.ledger.find(&record.key).is_some_and(|known| known.rank() > record.rank()) {
             return;
         }
+        self.heed(&record);
         let (key, record) = (record.key.clone(), Arc::new(record));
         self.ledger.say(Arc::clone(&record));
         if is_leased(&record) {
@@ -103,16 +108,28 @@ impl Mirror {
         self.pending.insert(key, record);
     }
 
-    /// Takes in a network's endpoints from now on; says whether it did not before.
-    pub(super) fn subscribe(&mut self, network: Id) -> bool {
-        self.networks.insert(network)
+    /// Takes in a network's endpoints if this host subscribes to it, and forgets those of other hosts if it
+    /// does no longer.
+    fn heed(&mut self, record: &Record) {
+        let Key::Subscription(network, host) = record.key else { return };
+        if (host, record.host) != (self.me, self.me) {
+            return;
+        }
+        let is_wanted = record.value.is_some();
+        let has_turned =
+            if is_wanted { self.networks.insert(network) } else { self.networks.remove(&network) };
+        if !is_wanted {
+            self.stored.forget(network);
+            self.ledger.forget_endpoints(network);
+        }
+        if has_turned {
+            self.turned.push((network, is_wanted));
+        }
     }
 
-    /// Takes in a network's endpoints no longer, and forgets those of other hosts; says whether it did.
-    pub(super) fn unsubscribe(&mut self, network: Id) -> bool {
-        self.stored.forget(network);
-        self.ledger.forget_endpoints(network);
-        self.networks.remove(&network)
+    /// The networks whose endpoints are to be followed, or no longer, since this was asked last.
+    pub(super) fn turned(&mut self) -> Vec<(Id, bool)> {
+        std::mem::take(&mut self.turned)
     }
 
     /// Has everything that goes with the lease written again: there is a new one.
@@ -327,6 +344,12 @@ impl Mirror {
         match self.ledger.merge(Arc::clone(&record), time) {
             Merge::News => {
                 self.own.remove(key);
+                if record.host == self.me && is_leased(&record) {
+                    // Of an earlier start; control takes back what is no longer so.
+                    self.heed(&record);
+                    self.own.insert(key.clone(), Arc::clone(&record));
+                    self.pending.insert(key.clone(), Arc::clone(&record));
+                }
                 news.records.push(Arc::clone(&record));
             }
             Merge::Known => {

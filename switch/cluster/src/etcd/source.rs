@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use vswitch_sys::wallclock;
 
-use super::super::record::{Clock, HostId, Key, Record};
+use super::super::record::{Clock, HostId, Record};
 use super::super::view::{Answer, Ask, Event, Refused, Request};
 use super::client::Client;
 use super::error::{Error, Result};
@@ -154,13 +154,17 @@ impl Keeper {
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
-                    Some(request) => self.serve(request, &feed).await,
+                    Some(request) => self.serve(request).await,
                     None => break,
                 },
                 update = feed.next() => self.take(update).await,
                 // This keeps an end of the channel, so there is always one.
                 Some((to, number, answer)) = arriving.recv() => self.reply(to, &number, &answer).await,
                 _ = beat.tick() => self.beat(&feed).await,
+            }
+            for (network, is_wanted) in self.mirror.turned() {
+                let range = self.layout.endpoints(network);
+                if is_wanted { feed.follow(range) } else { feed.leave(range) }
             }
             self.flush().await;
         }
@@ -169,33 +173,17 @@ impl Keeper {
         }
     }
 
-    async fn serve(&mut self, request: Request, feed: &Feed) {
+    async fn serve(&mut self, request: Request) {
         match request {
             Request::Publish(records) => {
                 for record in records {
                     self.clock.see(record.version);
-                    self.follow(&record, feed);
                     self.mirror.publish(record);
                 }
             }
             // The task that asked may have gone.
             Request::Claim(records, answer) => drop(answer.send(self.claim(records).await)),
             Request::Acquire(ask, answer) => self.acquire(ask, answer).await,
-        }
-    }
-
-    /// Follows a network's endpoints, or no longer, if a record is this host's subscription.
-    fn follow(&mut self, record: &Record, feed: &Feed) {
-        let Key::Subscription(network, host) = record.key else { return };
-        if host != self.me {
-            return;
-        }
-        if record.value.is_none() {
-            if self.mirror.unsubscribe(network) {
-                feed.leave(self.layout.endpoints(network));
-            }
-        } else if self.mirror.subscribe(network) {
-            feed.follow(self.layout.endpoints(network));
         }
     }
 

@@ -92,15 +92,22 @@ fn endpoints_are_taken_in_for_as_long_as_their_network_is_subscribed_to() {
     let theirs = record(Key::Endpoint(NETWORK, Mac([2; 6])), OTHER, NOW);
     let mine = record(Key::Endpoint(NETWORK, Mac([4; 6])), ME, NOW);
     assert_eq!(told(&mirror.follow(&[change(found(&theirs, 3))], NOW)), []);
-    assert!(mirror.subscribe(NETWORK) && !mirror.subscribe(NETWORK));
+    let subscription = record(Key::Subscription(NETWORK, ME), ME, NOW);
+    mirror.publish(subscription.clone());
+    assert_eq!((mirror.turned(), mirror.turned()), (vec![(NETWORK, true)], vec![]));
     mirror.publish(mine.clone());
     let batch = mirror.batch(LEASES);
+    assert_eq!(batch.len(), 2);
     mirror.wrote(batch, LEASES, 4);
     let all = [found(&theirs, 3), found(&mine, 4)];
     assert_eq!(told(&mirror.page(&range, &all, (true, true), NOW)), std::slice::from_ref(&theirs.key));
     assert_eq!(mirror.get(&theirs.key), Some(&theirs));
 
-    assert!(mirror.unsubscribe(NETWORK) && !mirror.unsubscribe(NETWORK));
+    let over = Record { value: None, ..record(subscription.key, ME, NOW + Duration::from_secs(1)) };
+    mirror.publish(over);
+    assert_eq!((mirror.turned(), mirror.turned()), (vec![(NETWORK, false)], vec![]));
+    let batch = mirror.batch(LEASES);
+    mirror.wrote(batch, LEASES, 5);
     assert_eq!((mirror.get(&theirs.key), mirror.ledger.find(&mine.key)), (None, Some(&mine)));
     // What was on its way is late.
     assert_eq!(told(&mirror.follow(&[change(found(&theirs, 5))], NOW)), []);
@@ -134,4 +141,20 @@ fn what_an_etcd_has_lost_is_written_again() {
     assert!(told(&events).is_empty());
     let batch = mirror.batch(LEASES);
     assert_eq!((batch.len(), mirror.conditions(&batch)[0].mod_revision), (1, 0));
+}
+
+#[test]
+fn what_an_earlier_start_has_left_goes_with_the_lease_of_this_one() {
+    let mut mirror = mirror();
+    let subscription = record(Key::Subscription(NETWORK, ME), ME, NOW);
+    assert_eq!(told(&mirror.follow(&[change(found(&subscription, 3))], NOW)), [subscription.key]);
+    assert_eq!(mirror.turned(), [(NETWORK, true)]);
+    let batch = mirror.batch(LEASES);
+    assert_eq!((batch.len(), mirror.conditions(&batch)[0].mod_revision), (1, 3));
+    mirror.wrote(batch, LEASES, 4);
+    assert!(mirror.is_settled());
+    // Nobody subscribes for somebody else.
+    let foreign = Record { value: None, ..record(Key::Subscription(NETWORK, ME), OTHER, NOW * 2) };
+    mirror.follow(&[change(found(&foreign, 5))], NOW * 2);
+    assert_eq!(mirror.turned(), []);
 }
