@@ -165,7 +165,15 @@ impl Etcd {
     /// # Panics
     /// When there is none.
     pub fn ask(&self, path: &str, body: &Value) -> Value {
-        self.curl(path, Some(body)).unwrap_or_else(|| panic!("no answer to {path}"))
+        self.ask_as(path, body, "")
+    }
+
+    /// One request with a token.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn ask_as(&self, path: &str, body: &Value, token: &str) -> Value {
+        self.curl(path, Some((body, token))).unwrap_or_else(|| panic!("no answer to {path}"))
     }
 
     /// The identifiers of all leases.
@@ -188,19 +196,11 @@ impl Etcd {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// The log so far.
-    ///
-    /// # Panics
-    /// When it cannot be read.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).expect("its log")
+    fn curl(&self, path: &str, question: Option<(&Value, &str)>) -> Option<Value> {
+        serde_json::from_str(&self.fetch(path, question)?).ok()
     }
 
-    fn curl(&self, path: &str, body: Option<&Value>) -> Option<Value> {
-        serde_json::from_str(&self.fetch(path, body)?).ok()
-    }
-
-    fn fetch(&self, path: &str, body: Option<&Value>) -> Option<String> {
+    fn fetch(&self, path: &str, question: Option<(&Value, &str)>) -> Option<String> {
         let mut command = Command::new("curl");
         command.args(["-sS", "--max-time", "5"]);
         if let Some(folder) = &self.authority {
@@ -208,8 +208,8 @@ impl Etcd {
             command.arg("--cacert").arg(file("ca.pem"));
             command.arg("--cert").arg(file("etcd.pem")).arg("--key").arg(file("etcd.key"));
         }
-        if let Some(body) = body {
-            command.arg("-d").arg(body.to_string());
+        if let Some((body, token)) = question {
+            command.arg("-H").arg(format!("Authorization: {token}")).arg("-d").arg(body.to_string());
         }
         let scheme = if self.authority.is_some() { "https" } else { "http" };
         command.arg(format!("{scheme}://{}:2379{path}", self.address));

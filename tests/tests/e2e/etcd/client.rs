@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::time::timeout;
 use vswitch_cluster::etcd::error::Error;
@@ -22,7 +23,7 @@ fn all() -> KeyRange {
 }
 
 /// The next changes.
-async fn changes(watch: &mut Watch) -> Vec<Event> {
+async fn heard(watch: &mut Watch) -> Vec<Event> {
     loop {
         let news = timeout(Duration::from_secs(30), watch.next()).await.expect("soon").expect("a watch");
         if let News::Changes(_, events, _) = news {
@@ -82,13 +83,13 @@ fn what_goes_with_a_lease_goes_when_it_ends() {
         client.keep_alive(long).await.expect("kept");
         let range = Create { id: 1, range: all(), from: from + 1 };
         let mut watch = client.watch(&[range]).await.expect("watch");
-        let events = changes(&mut watch).await;
+        let events = heard(&mut watch).await;
         assert_eq!((events[0].kv.key.as_str(), events[0].is_delete()), ("/a/short", true));
         assert_eq!(client.keep_alive(short).await, Err(Error::LeaseEnded));
         let late = client.commit(&[], &[put("/a/short", "", Some(short))]).await;
         assert_eq!(late, Err(Error::LeaseEnded));
         client.revoke(long).await.expect("revoked");
-        let events = changes(&mut watch).await;
+        let events = heard(&mut watch).await;
         assert_eq!((events[0].kv.key.as_str(), events[0].is_delete()), ("/a/long", true));
     });
 }
@@ -131,6 +132,24 @@ fn members_stand_in_for_each_other_until_there_is_no_quorum() {
 }
 
 #[test]
+fn a_member_that_stops_without_a_word_is_left() {
+    let host = Namespace::new();
+    let members = Etcd::start_three(&host, ["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
+    run(&host, async || {
+        let all_members = "etcd://127.0.0.1,127.0.0.2,127.0.0.3";
+        let mut feed = Feed::start(client(all_members), [all()]);
+        assert_eq!(keys(next(&mut feed).await), ("all", vec![]));
+        // Its connections stay open, and nothing comes from them.
+        members[0].signal(Signal::SIGSTOP);
+        let writer = client("etcd://127.0.0.2,127.0.0.3");
+        while writer.commit(&[], &[put("/a/1", "v", None)]).await.is_err() {}
+        let mut heard = keys(next(&mut feed).await);
+        heard.1.dedup();
+        assert_eq!(heard, ("changed", vec!["/a/1".to_owned()]));
+    });
+}
+
+#[test]
 fn what_is_no_etcd_is_told() {
     let host = Namespace::new();
     run(&host, async || {
@@ -141,7 +160,8 @@ fn what_is_no_etcd_is_told() {
                 drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\n\r\nhello").await);
             }
         });
-        let refusal = client("etcd://127.0.0.1").grant(LeaseId(7), 60).await.expect_err("it is something else");
+        let refusal =
+            client("etcd://127.0.0.1").grant(LeaseId(7), 60).await.expect_err("it is something else");
         let line = refusal.to_string();
         assert!(!refusal.is_passing(), "{line}");
         assert!(

@@ -18,12 +18,12 @@ use super::{Folder, access, run};
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
-fn ours() -> KeyRange {
+fn everything() -> KeyRange {
     KeyRange::prefix("/vswitch/")
 }
 
 fn watched() -> [Create; 1] {
-    [Create { id: 1, range: ours(), from: 1 }]
+    [Create { id: 1, range: everything(), from: 1 }]
 }
 
 fn with_tls(ca: PathBuf, identity: Option<(PathBuf, PathBuf)>) -> Access {
@@ -34,7 +34,7 @@ fn with_tls(ca: PathBuf, identity: Option<(PathBuf, PathBuf)>) -> Access {
 async fn refusal(access: &Access) -> String {
     const TRIES: usize = 50;
     for _ in 0..TRIES {
-        let refusal = Client::new(access).expect("a client").read(&ours()).await.expect_err("refused");
+        let refusal = Client::new(access).expect("a client").read(&everything()).await.expect_err("refused");
         // A reset may overtake etcd's last words; then the next try tells.
         if !refusal.is_passing() {
             return refusal.to_string();
@@ -76,7 +76,7 @@ fn tls_lets_in_whom_the_authority_knows() {
             let line = refusal(&access).await;
             assert!(line.starts_with(&format!("{start}{expected}")), "{line}");
         }
-        let plain = Client::new(&access("etcd://127.0.0.1")).expect("a client").read(&ours()).await;
+        let plain = Client::new(&access("etcd://127.0.0.1")).expect("a client").read(&everything()).await;
         let line = plain.expect_err("it wants TLS").to_string();
         assert!(line.contains("if it wants TLS, give --cluster-ca FILE"), "{line}");
     });
@@ -158,10 +158,19 @@ fn a_token_that_ends_under_a_stream_is_exchanged() {
         let client = Client::new(&user(&folder, "switch", "s")).expect("a client");
         let mut feed = Feed::start(client.clone(), [KeyRange::prefix("/vswitch/a/")]);
         assert!(matches!(feed.next().await, Update::Page(_)));
-        // Nothing is asked for until the token has ended; then one more range is.
-        let ended = || etcd.log().contains("deleting token");
-        while !ended() {
-            tokio::time::sleep(TOKEN / 10).await;
+        // Nothing is asked for until the token has ended, and younger ones have; then one more range is.
+        let who = json!({ "name": "switch", "password": "s" });
+        let token =
+            || etcd.ask("/v3/auth/authenticate", &who)["token"].as_str().unwrap_or_default().to_owned();
+        // Each look gives a token its whole time again, so each is at another one.
+        let tokens: [String; 8] = std::array::from_fn(|_| token());
+        let mut looks = tokens.iter();
+        let is_good = |token: &String| {
+            let key = json!({ "key": "L3Zzd2l0Y2gv" });
+            etcd.ask_as("/v3/kv/range", &key, token).get("error").is_none()
+        };
+        while is_good(looks.next().expect("a token ends")) {
+            tokio::time::sleep(TOKEN).await;
         }
         let other = Client::new(&user(&folder, "switch", "s")).expect("a client");
         let put = |key: &str| Change::Put { key: key.to_owned(), value: b"x".to_vec(), lease: None };
@@ -185,7 +194,7 @@ fn a_password_opens_and_a_wrong_one_is_told() {
     let user = |name: &str, password: &str| user(&folder, name, password);
     run(&host, async || {
         let client = Client::new(&user("switch", "s")).expect("a client");
-        client.read(&ours()).await.expect("let in");
+        client.read(&everything()).await.expect("let in");
         client.watch(&watched()).await.expect("let in");
         let lease = LeaseId(7);
         client.grant(lease, 60).await.expect("lease");
