@@ -143,6 +143,13 @@ impl Ledger {
         is_news
     }
 
+    /// Puts back what was known of a key before something was drafted that nobody else was told.
+    pub fn put_back(&mut self, key: &Key, record: Option<impl Into<Arc<Record>>>) {
+        let at = (key.scope(), key.position());
+        self.remove(at);
+        record.into_iter().for_each(|record| self.insert(at, record.into()));
+    }
+
     /// A record that is not a tombstone.
     pub fn get(&self, key: &Key) -> Option<&Record> {
         self.find(key).filter(|record| record.value.is_some())

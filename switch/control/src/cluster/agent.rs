@@ -31,7 +31,9 @@ impl Control {
             None => HostId::new(random::bytes().map_err(|error| failed("draw an identifier", &error))?),
         };
         self.state.host = Some(me);
-        let cluster = Cluster::new(me, options, view, self.state.said.values());
+        let mut cluster = Cluster::new(me, options, view, self.state.said.values());
+        // It is written down already.
+        cluster.send();
         let host = Value::Host(Host { name: options.host.clone(), vtep: options.vtep, more: More::new() });
         let is_said =
             cluster.known.get(&Key::Host(me)).and_then(|record| record.value.as_ref()) == Some(&host);
@@ -134,10 +136,7 @@ pub async fn follow(handle: Handle, mut events: mpsc::UnboundedReceiver<Event>) 
             });
         }
         let events = std::mem::take(&mut batch);
-        let heard = handle.run(async move |control| {
-            control.hear(events).await;
-            Ok(())
-        });
+        let heard = handle.note(async move |control| control.hear(events).await);
         if let Err(error) = heard.await {
             tracing::warn!("what the cluster says was not taken in: {error}");
         }
