@@ -194,7 +194,7 @@ impl Agenda {
             Talk::Compare(scopes) => scopes.clone(),
             Talk::Fetch(_) => return,
         };
-        self.talks -= 1;
+        self.talks = self.talks.saturating_sub(1);
         for scope in scopes {
             self.busy.remove(&scope);
             if well {

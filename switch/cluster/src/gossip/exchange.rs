@@ -246,3 +246,6 @@ fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
     // Unreachable owners come last, so that their mend is said only when nobody else could help.
     owners
 }
+
+#[cfg(test)]
+mod tests;
