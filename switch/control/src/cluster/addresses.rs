@@ -105,6 +105,7 @@ impl Control {
         }
         if let Some(wish) = network.pools.missing(addresses) {
             let host = cluster.me;
+            cluster.awaited.insert(id);
             cluster.wanted = Some(Ask { network: id, name: name.to_owned(), host, wish });
             let message =
                 format!("no address of network {name:?} is this host's: another host must give some");

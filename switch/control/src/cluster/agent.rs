@@ -40,13 +40,12 @@ impl Control {
             None => HostId::new(random::bytes().map_err(|error| failed("draw an identifier", &error))?),
         };
         self.state.host = Some(me);
-        let mut cluster = Cluster::new(me, options, view, self.state.said.values());
+        let cluster = Cluster::new(me, options, view, self.state.said.values());
         let host = Value::Host(Host { name: options.host.clone(), vtep: options.vtep, more: More::new() });
         let is_said =
             cluster.known.get(&Key::Host(me)).and_then(|record| record.value.as_ref()) == Some(&host);
-        let here = self.state.networks.iter().filter(|(_, network)| network.is_shared());
-        cluster.here = here.map(|(name, network)| (network.id, name.clone())).collect();
         self.cluster = Some(cluster);
+        self.resume_networks();
         if !is_said {
             self.say(Key::Host(me), Some(host));
         }
@@ -108,6 +107,8 @@ impl Control {
         let (now, today) = (clock::now(), wallclock::since_epoch());
         let Some(cluster) = &mut self.cluster else { return };
         cluster.known.sweep(today);
+        // Who waits for longer begins again.
+        cluster.awaited.clear();
         let mut over = cluster.take_forgotten();
         let said = cluster.index.spaces_said();
         let known =

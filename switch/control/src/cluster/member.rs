@@ -46,6 +46,8 @@ pub struct Cluster {
     pub(crate) late: BTreeMap<Id, BTreeSet<Late>>,
     /// Networks that are made on this host, by their identifiers.
     pub(crate) here: BTreeMap<Id, String>,
+    /// Networks that are made here for a container that waits for addresses of another host.
+    pub(crate) awaited: BTreeSet<Id>,
     /// Networks that have gone while this host owns addresses of them, and since when.
     pub(crate) orphans: BTreeMap<Id, Instant>,
     /// Endpoints of this host whose addresses another host's have, too, one line for each, by network.
@@ -86,6 +88,7 @@ impl Cluster {
             touched: Touched::default(),
             late: BTreeMap::new(),
             here: BTreeMap::new(),
+            awaited: BTreeSet::new(),
             orphans: BTreeMap::new(),
             problems: BTreeMap::new(),
             complaints: BTreeSet::new(),
@@ -111,8 +114,7 @@ impl Cluster {
         if !self.known.merge(record) {
             return false;
         }
-        let after = self.known.find(&key);
-        self.index.follow(before.as_ref(), after, &mut self.touched);
+        self.refollow(&key, before.as_ref());
         true
     }
 
@@ -142,6 +144,11 @@ impl Cluster {
             }
         }
         gone
+    }
+
+    /// Follows a key whose record was changed otherwise than by news; `before` is what it was.
+    pub(crate) fn refollow(&mut self, key: &Key, before: Option<&Record>) {
+        self.index.follow(before, self.known.find(key), &mut self.touched);
     }
 
     /// Forgets what others say of the endpoints of a network.
