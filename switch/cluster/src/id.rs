@@ -15,6 +15,11 @@ impl Id {
         Self(bytes)
     }
 
+    /// Its bytes.
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Whether `text` is the beginning of the identifier.
     pub fn starts_with(&self, text: &str) -> bool {
         !text.is_empty() && self.to_string().starts_with(text)

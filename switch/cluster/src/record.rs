@@ -17,7 +17,7 @@
 //! | `endpoint/NETWORK/MAC` | [`Value::Endpoint`] | the host it lives on |
 //!
 //! Endpoints are known to the hosts that have a live subscription to their network; everything else is known
-//! to every host of the cluster.
+//! to every host of the cluster. So a record is of one [`Scope`].
 //!
 //! Kinds and fields of a newer vswitch are kept as they are and passed on, so hosts may be brought up to date
 //! one after the other. A service (a name with several members and a virtual address) will be a kind of
@@ -38,23 +38,28 @@ use crate::id::Id;
 /// The identifier of a host: 32 hexadecimal digits that no other has, drawn once and kept with its state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct HostId(u128);
+pub struct HostId([u8; 16]);
 
 impl HostId {
     /// An identifier of these bytes, which should be random.
     pub const fn new(bytes: [u8; 16]) -> Self {
-        Self(u128::from_be_bytes(bytes))
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn bytes(&self) -> &[u8; 16] {
+        &self.0
     }
 
     /// The part that people are shown.
     pub fn short(self) -> String {
-        format!("{:012x}", self.0 >> 80)
+        format!("{:012x}", u128::from_be_bytes(self.0) >> 80)
     }
 }
 
 impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
@@ -83,7 +88,7 @@ impl FromStr for HostId {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no identifier of a host");
-        let id = u128::from_str_radix(text, 16).map(Self).map_err(|_| wrong())?;
+        let id = u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| wrong())?;
         if id.to_string() == text { Ok(id) } else { Err(wrong()) }
     }
 }
@@ -209,6 +214,73 @@ impl Key {
             }
             Self::Host(_) | Self::Network(_) | Self::Vni(_) | Self::Other(_) => None,
         }
+    }
+
+    /// The hosts that know it.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::Endpoint(network, _) => Scope::Network(*network),
+            Self::Host(_)
+            | Self::Network(_)
+            | Self::Vni(_)
+            | Self::Space(..)
+            | Self::Subscription(..)
+            | Self::Other(_) => Scope::Global,
+        }
+    }
+
+    /// The place of a key among those of its scope: a number that is hardly ever another key's. All hosts
+    /// compute the same, and places are spread evenly.
+    pub fn position(&self) -> u64 {
+        let mut hash = Fnv::default();
+        match self {
+            Self::Host(host) => hash.feed(b"h").feed(&host.0),
+            Self::Network(name) => hash.feed(b"n").feed(name.as_bytes()),
+            Self::Vni(vni) => hash.feed(b"v").feed(&vni.to_be_bytes()),
+            Self::Space(network, IpAddr::V4(first)) => {
+                hash.feed(b"4").feed(network.bytes()).feed(&first.octets())
+            }
+            Self::Space(network, IpAddr::V6(first)) => {
+                hash.feed(b"6").feed(network.bytes()).feed(&first.octets())
+            }
+            Self::Subscription(network, host) => hash.feed(b"s").feed(network.bytes()).feed(&host.0),
+            Self::Endpoint(network, mac) => hash.feed(b"e").feed(network.bytes()).feed(&mac.0),
+            Self::Other(text) => hash.feed(b"o").feed(text.as_bytes()),
+        };
+        hash.finish()
+    }
+}
+
+/// The hosts that know a record, by their choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Scope {
+    /// Every host.
+    Global,
+    /// The hosts that subscribe to a network.
+    Network(Id),
+}
+
+/// FNV-1a, with the last step of MurmurHash3, so that the upper bits depend on all of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> &mut Self {
+        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        self.0 = bytes.iter().fold(self.0, step);
+        self
+    }
+
+    pub(crate) fn finish(self) -> u64 {
+        let hash = (self.0 ^ (self.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        hash ^ (hash >> 33)
     }
 }
 
@@ -346,6 +418,12 @@ impl Record {
     /// The rank, which decides between records of one key: the greater wins.
     pub fn rank(&self) -> (Version, HostId) {
         (self.version, self.host)
+    }
+
+    /// A number that is another one for every other key and rank.
+    pub fn mark(&self) -> u64 {
+        let (position, version) = (self.key.position().to_be_bytes(), self.version.0.to_be_bytes());
+        Fnv::default().feed(&position).feed(&version).feed(&self.host.0).finish()
     }
 }
 

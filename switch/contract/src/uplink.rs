@@ -20,6 +20,9 @@ pub struct UplinkSpec {
     pub v4: Option<Ipv4Addr>,
     /// The address that IPv6 flows leave with.
     pub v6: Option<Ipv6Addr>,
+    /// The address with which routers on its link are asked for theirs that have one of the link only.
+    #[serde(default)]
+    pub link_local: Option<Ipv6Addr>,
     /// The host's routes; of those to one destination the preferred one first.
     pub routes: Vec<Route>,
 }

@@ -13,6 +13,7 @@
 //! * The far end of a veth pair can be born inside another namespace: `IFLA_NET_NS_FD` in the peer's
 //!   own attributes (`veth_newlink` in `drivers/net/veth.c`). Nothing is moved, which would wait for RCU.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -33,9 +34,12 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use vswitch_frame::Mac;
 
 mod conversation;
+mod next_hops;
+mod routes;
 pub mod watch;
 
 use conversation::{Conversation, Refusal};
+pub use routes::Route;
 
 /// Longest name of an interface, in bytes: `IFNAMSIZ` less its zero.
 pub const INTERFACE_NAME_BYTES_MAX: usize = 15;
@@ -144,20 +148,6 @@ pub struct Address {
     pub index: u32,
     /// The address and the length of its prefix.
     pub net: IpNet,
-}
-
-/// A route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The destination; a prefix of length zero is the default route.
-    pub destination: IpNet,
-    /// The next hop, or `None` when the destination is on the link.
-    pub gateway: Option<IpAddr>,
-    /// The index of the interface, or `None` for a route without one, such as a blackhole.
-    pub index: Option<u32>,
-    /// Whether it is marked as a static one, as those of [`Netlink::add_route`] are: those of `ip route` and
-    /// of the kernel itself are not.
-    pub is_static: bool,
 }
 
 /// A route netlink socket. See the [module](self) for how it works.
@@ -345,16 +335,21 @@ impl Netlink {
         Ok(message)
     }
 
-    /// Every route of the namespace's main table.
+    /// Every route of the namespace's main table, by each of its next hops: IPv4 before IPv6.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
-        let mut routes = Vec::new();
+        let mut answers = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
-            let answers = self.dump(RouteNetlinkMessage::GetRoute(message), "routes")?;
-            routes.extend(answers.into_iter().filter_map(route_of));
+            answers.extend(self.dump(RouteNetlinkMessage::GetRoute(message), "routes")?);
         }
-        Ok(routes)
+        let mut objects = BTreeMap::new();
+        if answers.iter().any(|answer| routes::object_of(answer).is_some()) {
+            let listed = self.conversation.ask(next_hops::Message::GetAll, NLM_F_DUMP);
+            let refused = |refusal| NetlinkError::new("list next hops".to_owned(), refusal);
+            objects = next_hops::by_object(listed.map_err(refused)?);
+        }
+        Ok(answers.into_iter().flat_map(|answer| routes::routes_of(answer, &objects)).collect())
     }
 
     fn index(&mut self, name: &str) -> Result<u32> {
@@ -428,39 +423,4 @@ fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
     }
     let net = IpNet::new(address?, message.header.prefix_len).ok()?;
     Some(Address { index: message.header.index, net })
-}
-
-fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
-    if message.header.table != RouteHeader::RT_TABLE_MAIN {
-        return None;
-    }
-    let unspecified = if message.header.address_family == AddressFamily::Inet {
-        IpAddr::from([0u8; 4])
-    } else {
-        IpAddr::from([0u8; 16])
-    };
-    let (mut destination, mut gateway, mut index) = (unspecified, None, None);
-    for attribute in message.attributes {
-        if let RouteAttribute::Destination(address) = attribute {
-            destination = ip_of(address)?;
-        } else if let RouteAttribute::Gateway(address) = attribute {
-            gateway = ip_of(address);
-        } else if let RouteAttribute::Oif(oif) = attribute {
-            index = Some(oif);
-        }
-    }
-    let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
-    let is_static = message.header.protocol == RouteProtocol::Static;
-    Some(Route { destination, gateway, index, is_static })
-}
-
-fn ip_of(address: RouteAddress) -> Option<IpAddr> {
-    if let RouteAddress::Inet(address) = address {
-        Some(IpAddr::V4(address))
-    } else if let RouteAddress::Inet6(address) = address {
-        Some(IpAddr::V6(address))
-    } else {
-        None
-    }
 }

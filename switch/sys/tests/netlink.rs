@@ -1,7 +1,9 @@
 //! Interfaces and namespaces are made, found and removed as asked. Needs root; leaves nothing behind.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::Command;
 
 use vswitch_frame::Mac;
 use vswitch_sys::netlink::{Link, LinkChange, Netlink, VethPeer};
@@ -76,6 +78,77 @@ fn addresses_and_routes_appear_and_vanish() {
     assert!(!netlink.routes().expect("dump").iter().any(|route| route.destination == default));
 }
 
+/// A namespace with two interfaces that are up, `d0` and `e0`, and what `ip` does there.
+fn two_links() -> (NetNs, Netlink, impl Fn(&str)) {
+    let netns = NetNs::anonymous().expect("namespace");
+    let mut netlink = netlink_in(&netns);
+    let inside = NetNs::from_fd(netns.as_fd().try_clone_to_owned().expect("duplicate")).expect("namespace");
+    for (name, peer, address) in [("d0", "d1", "192.0.2.2/24"), ("e0", "e1", "198.51.100.2/24")] {
+        netlink.create_veth(name, VethPeer { name: peer, netns: None }).expect("create");
+        netlink.set_up(name).expect("up");
+        netlink.set_up(peer).expect("up");
+        netlink.add_address(name, address.parse().expect("net")).expect("address");
+    }
+    let ip = move |words: &str| {
+        let run = || Command::new("ip").args(words.split(' ')).output().expect("ip");
+        let output = run_in(&inside, run).expect("enter");
+        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    (netns, netlink, ip)
+}
+
+/// The next hops of default routes.
+fn hops(netlink: &mut Netlink) -> Vec<String> {
+    let names: BTreeMap<u32, String> =
+        netlink.links().expect("dump").into_iter().map(|link| (link.index, link.name)).collect();
+    let routes = netlink.routes().expect("dump").into_iter();
+    let routes = routes.filter(|route| route.destination.prefix_len() == 0);
+    let shown = routes.map(|route| {
+        let gateway = route.gateway.map_or("-".to_owned(), |gateway| gateway.to_string());
+        let name = route.index.map_or("-", |index| names[&index].as_str());
+        let source = route.source.map_or(String::new(), |source| format!(" src {source}"));
+        let down = if route.is_down { " down" } else { "" };
+        format!("{gateway} {name} {}{source}{down}", route.metric)
+    });
+    shown.collect()
+}
+
+#[test]
+fn every_next_hop_of_a_route_is_told() {
+    let (_netns, mut netlink, ip) = two_links();
+    let both = "nexthop via 192.0.2.1 dev d0 nexthop via 198.51.100.1 dev e0";
+    ip(&format!("route add default metric 7 src 192.0.2.2 {both}"));
+    assert_eq!(hops(&mut netlink), ["192.0.2.1 d0 7 src 192.0.2.2", "198.51.100.1 e0 7 src 192.0.2.2"]);
+    ip("link set e1 down");
+    assert_eq!(hops(&mut netlink)[1], "198.51.100.1 e0 7 src 192.0.2.2 down");
+    ip("link set e1 up");
+    ip("route del default");
+    ip("route add default metric 7 via inet6 fe80::1 dev d0");
+    assert_eq!(hops(&mut netlink), ["fe80::1 d0 7"]);
+    ip("route del default");
+    ip("route add blackhole default");
+    assert_eq!(hops(&mut netlink), ["- - 0"]);
+    ip("route del blackhole default");
+    ip("-6 route add default metric 9 nexthop via fe80::1 dev d0 nexthop via fe80::2 dev e0");
+    assert_eq!(hops(&mut netlink), ["fe80::1 d0 9", "fe80::2 e0 9"]);
+}
+
+#[test]
+fn nexthop_objects_are_told_whether_routes_spell_them_out_or_not() {
+    let (netns, mut netlink, ip) = two_links();
+    ip("nexthop add id 1 via 192.0.2.1 dev d0");
+    ip("nexthop add id 2 via 198.51.100.1 dev e0");
+    ip("nexthop add id 3 group 1/2,3");
+    ip("route add default metric 1 nhid 3");
+    ip("route add default metric 2 nhid 2");
+    for spelled_out in ["1", "0"] {
+        let set = || std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", spelled_out);
+        run_in(&netns, set).expect("enter").expect("a setting");
+        let expected = ["192.0.2.1 d0 1", "198.51.100.1 e0 1", "198.51.100.1 e0 2"];
+        assert_eq!(hops(&mut netlink), expected, "{spelled_out}");
+    }
+}
+
 #[test]
 fn errors_name_the_thing() {
     let netns = NetNs::anonymous().expect("namespace");
@@ -108,8 +181,7 @@ fn a_named_namespace_is_found_by_ip_netns() {
     assert_eq!(NetNs::named(&name).expect("open").id().expect("id"), made.id().expect("id"));
     assert_ne!(made.id().expect("id"), NetNs::current().expect("current").id().expect("id"));
     assert_eq!(NetNs::create_named(&name).expect_err("taken").kind(), std::io::ErrorKind::AlreadyExists);
-    let listed =
-        std::process::Command::new("ip").args(["netns", "exec", &name, "true"]).status().expect("ip");
+    let listed = Command::new("ip").args(["netns", "exec", &name, "true"]).status().expect("ip");
     NetNs::delete_named(&name).expect("delete");
     assert!(listed.success());
     assert!(!named_path(&name).exists());

@@ -287,6 +287,7 @@ fn world() -> UplinkSpec {
         mtu: 1500,
         v4: Some(HOST_V4),
         v6: Some(HOST_V6),
+        link_local: None,
         routes: vec![
             route("203.0.113.0/24", Hop::Link),
             route("2001:db8:1::/64", Hop::Link),

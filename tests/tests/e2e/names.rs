@@ -1,7 +1,7 @@
 //! Names as containers see them: those of each other, those of the world, and their own.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use nix::sys::signal::Signal;
 use simple_dns::{RCODE, TYPE};
@@ -12,6 +12,8 @@ use vswitch_tests::world::{Container, World, send_signal};
 use super::world;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
+/// The exit status of `getent` that found nothing.
+const NOT_FOUND: i32 = 2;
 
 /// A name server in the host's namespace, which the switch asks.
 fn server(world: &World) -> Server {
@@ -119,6 +121,52 @@ fn names_of_the_world_are_asked_of_the_hosts_servers() {
     assert_eq!(ask(&c.path, gateway, "other.example.com", TYPE::A), failed(RCODE::ServerFailure));
     assert_eq!(ask(&c.path, gateway, "c", TYPE::A), found(&[&c.ipv4().to_string()]));
     assert_eq!(server.asked(), asked);
+}
+
+#[test]
+fn a_server_on_the_hosts_loopback_is_asked() {
+    let world = world();
+    let stub = Ipv4Addr::new(127, 0, 0, 53);
+    fs::write(world.resolv_conf(), format!("nameserver {stub}\noptions edns0 trust-ad\n")).expect("write");
+    let server = Server::start(world.host(), stub);
+    world.network("lan", &[]);
+    let a = world.sandbox("a", &["--network", "lan"]);
+    assert_eq!(getent(&world, &a, "ahostsv4", "www.corp.example"), Some(ANSWER.to_string()));
+    assert_eq!(
+        ask_stream(&a.path, gateway_of(&world, "lan"), &[("many.example.com", TYPE::A)])[0].records.len(),
+        100
+    );
+    assert!(server.asked() > 0);
+}
+
+#[test]
+fn servers_that_keep_silent_cost_seconds_in_all() {
+    let world = world();
+    let silent = [1, 2].map(|last| Ipv4Addr::new(192, 0, 2, last));
+    let all = silent.map(|silent| {
+        world.host().ip(&["address", "add", &format!("{silent}/32"), "dev", "lo"]);
+        world.host().inside(|| UdpSocket::bind((silent, 53))).expect("bind")
+    });
+    let file = |servers: &[Ipv4Addr]| {
+        let named = servers.iter().map(|server| format!("nameserver {server}\n"));
+        format!("search corp.example\n{}", named.collect::<String>())
+    };
+    fs::write(world.resolv_conf(), file(&silent)).expect("write");
+    world.network("lan", &[]);
+    let a = world.sandbox("a", &["--network", "lan"]);
+    // Name after name of the search list, each of them twice: so does the C library.
+    let seconds = |name: &str| {
+        let words = ["exec", &a.name, "--", "timeout", "4", "getent", "ahostsv4", name];
+        world.command(&words).output().expect("vswitch starts").status.code()
+    };
+    assert_eq!(seconds("nobody"), Some(NOT_FOUND), "it took longer than seconds");
+    // A server that was silent is asked beside the next, so that it costs nothing until it speaks again.
+    let _server = Server::start(world.host(), SERVER);
+    fs::write(world.resolv_conf(), file(&[silent[0], silent[1], SERVER])).expect("write");
+    for number in 0..20 {
+        assert_eq!(seconds(&format!("n{number}.example.com")), Some(0), "{number}");
+    }
+    drop(all);
 }
 
 #[test]

@@ -49,9 +49,8 @@ async fn acquire(handle: Handle, view: View, ask: Ask) -> Result<()> {
     finish(async move {
         let records = view.acquire(ask).await;
         let records = records.map_err(|message| Error::new(Code::AddressElsewhere, message))?;
-        let taken = handle.run(async move |control| {
+        let taken = handle.note(async move |control| {
             records.into_iter().for_each(|record| control.take_in(record));
-            Ok(())
         });
         taken.await
     })

@@ -6,6 +6,7 @@
 //! looked for after a restart.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -40,7 +41,9 @@ impl Control {
             None => HostId::new(random::bytes().map_err(|error| failed("draw an identifier", &error))?),
         };
         self.state.host = Some(me);
-        let cluster = Cluster::new(me, options, view, self.state.said.values());
+        let mut cluster = Cluster::new(me, options, view, self.state.said.values());
+        // It is written down already.
+        cluster.send();
         let host = Value::Host(Host { name: options.host.clone(), vtep: options.vtep, more: More::new() });
         let is_said =
             cluster.known.get(&Key::Host(me)).and_then(|record| record.value.as_ref()) == Some(&host);
@@ -61,14 +64,15 @@ impl Control {
     }
 
     /// Takes a record in, and writes it down if it must not be forgotten.
-    pub(crate) fn take_in(&mut self, record: Record) {
+    pub(crate) fn take_in(&mut self, record: impl Into<Arc<Record>>) {
         let Some(cluster) = &mut self.cluster else { return };
+        let record = record.into();
         let (key, is_kept) = (record.key.to_string(), cluster.is_kept(&record));
         if !cluster.take_in(record.clone()) {
             return;
         }
         if is_kept {
-            self.state.said.insert(key, record.clone());
+            self.state.said.insert(key, Record::clone(&record));
         } else {
             self.state.said.remove(&key);
         }
@@ -151,10 +155,7 @@ pub async fn follow(handle: Handle, mut events: mpsc::UnboundedReceiver<Event>) 
             _ = due.tick() => {
                 looks += 1;
                 let settled = looks == LOOKS_TO_SETTLE;
-                let looked = handle.run(async move |control| {
-                    control.do_what_is_due(settled).await;
-                    Ok(())
-                });
+                let looked = handle.note(async move |control| control.do_what_is_due(settled).await);
                 if let Err(error) = looked.await {
                     tracing::warn!("the cluster was not looked after: {error}");
                 }
@@ -170,10 +171,7 @@ pub async fn follow(handle: Handle, mut events: mpsc::UnboundedReceiver<Event>) 
             });
         }
         let events = std::mem::take(&mut batch);
-        let heard = handle.run(async move |control| {
-            control.hear(events).await;
-            Ok(())
-        });
+        let heard = handle.note(async move |control| control.hear(events).await);
         if let Err(error) = heard.await {
             tracing::warn!("what the cluster says was not taken in: {error}");
         }

@@ -155,7 +155,13 @@ impl Control {
     pub(crate) fn resume_networks(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         let here = self.state.networks.iter().filter(|(_, network)| network.is_shared());
-        cluster.here = here.map(|(name, network)| (network.id, name.clone())).collect();
+        let here = here.map(|(name, network)| (network.id, name.clone())).collect();
+        let before = std::mem::replace(&mut cluster.here, here);
+        for network in
+            before.into_keys().filter(|network| !cluster.here.contains_key(network)).collect::<Vec<_>>()
+        {
+            cluster.forget_endpoints(network);
+        }
         for network in cluster.here.keys().copied().collect::<Vec<_>>() {
             cluster.touch(network);
         }

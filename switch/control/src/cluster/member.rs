@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use vswitch_cluster::Options;
 use vswitch_cluster::id::Id;
@@ -79,7 +80,7 @@ impl Cluster {
             name: options.name.clone(),
             vtep: options.vtep,
             view,
-            known: Ledger::default(),
+            known: Ledger::of(me),
             up: BTreeSet::new(),
             wanted: None,
             clock: Clock::default(),
@@ -102,20 +103,33 @@ impl Cluster {
 
     /// Merges a record; says whether it was news. What another host says of endpoints on a network that this
     /// one has none on is none.
-    pub(crate) fn take_in(&mut self, record: Record) -> bool {
-        self.clock.see(record.version);
+    pub(crate) fn take_in(&mut self, record: impl Into<Arc<Record>>) -> bool {
+        let record = record.into();
         if let Key::Endpoint(network, _) = record.key
             && record.host != self.me
             && !self.here.contains_key(&network)
         {
             return false;
         }
-        let (key, before) = (record.key.clone(), self.known.find(&record.key).cloned());
-        if !self.known.merge(record) {
+        let (version, key, before) =
+            (record.version, record.key.clone(), self.known.share(&record.key).cloned());
+        let is_news = match record.host == self.me {
+            true => self.known.say(record),
+            false => self.known.merge(record, wallclock::since_epoch()).is_news(),
+        };
+        if !is_news {
             return false;
         }
-        self.refollow(&key, before.as_ref());
+        self.clock.see(version);
+        self.index.follow(before.as_deref(), self.known.find(&key), &mut self.touched);
         true
+    }
+
+    /// Puts back what was known of a key before something was drafted that nobody else was told.
+    pub(crate) fn put_back(&mut self, key: &Key, record: Option<Record>) {
+        let drafted = self.known.share(key).cloned();
+        self.known.put_back(key, record);
+        self.index.follow(drafted.as_deref(), self.known.find(key), &mut self.touched);
     }
 
     /// An endpoint, unless its host was given up.
@@ -136,19 +150,13 @@ impl Cluster {
                 continue;
             }
             for (network, mac) in self.index.all_endpoints(host) {
-                let subscribers = self.known.subscriptions(network).filter(|record| record.value.is_some());
-                let mut others = subscribers.map(|record| record.host).filter(|host| self.up.contains(host));
+                let mut others = self.known.subscribers(network).filter(|host| self.up.contains(host));
                 if others.all(|other| other > self.me) {
                     gone.push(Key::Endpoint(network, mac));
                 }
             }
         }
         gone
-    }
-
-    /// Follows a key whose record was changed otherwise than by news; `before` is what it was.
-    pub(crate) fn refollow(&mut self, key: &Key, before: Option<&Record>) {
-        self.index.follow(before, self.known.find(key), &mut self.touched);
     }
 
     /// Forgets what others say of the endpoints of a network.
@@ -158,7 +166,7 @@ impl Cluster {
         for record in &others {
             self.index.follow(Some(record), None, &mut self.touched);
         }
-        self.known.forget_endpoints(network, self.me);
+        self.known.forget_endpoints(network);
     }
 
     /// A host can be reached, or no longer: then names of its endpoints are answered or no longer.

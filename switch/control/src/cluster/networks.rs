@@ -76,9 +76,8 @@ async fn claim_and_make(handle: &Handle, wish: types::NetworkCreate) -> Result<S
 
 /// Takes a claim back that nothing was made of.
 async fn give_back(handle: &Handle, claimed: Vec<Record>) {
-    let done = handle.run(async move |control| {
+    let done = handle.note(async move |control| {
         claimed.into_iter().for_each(|record| control.say(record.key, None));
-        Ok(())
     });
     if let Err(error) = done.await {
         tracing::warn!("a network that could not be made is still the cluster's: {error}");
@@ -258,15 +257,14 @@ impl Control {
         if self.state.networks.get(name).is_some_and(|local| local.id != id) {
             return Ok(());
         }
-        let others = cluster.known.subscriptions(id).filter(|record| record.value.is_some());
-        if let Some(other) = others.into_iter().find(|record| record.host != cluster.me) {
-            let mut endpoints = cluster.index.endpoints(other.host, id);
+        if let Some(other) = cluster.known.subscribers(id).find(|host| *host != cluster.me) {
+            let mut endpoints = cluster.index.endpoints(other, id);
             let sandbox =
                 endpoints.find_map(|mac| match &cluster.known.get(&Key::Endpoint(id, mac))?.value {
                     Some(Value::Endpoint(endpoint)) => Some(endpoint.sandbox.as_str()),
                     _ => None,
                 });
-            let (sandbox, host) = (sandbox.unwrap_or("what is"), cluster.name_of(other.host));
+            let (sandbox, host) = (sandbox.unwrap_or("what is"), cluster.name_of(other));
             let message = format!("network {name} has active endpoints: disconnect {sandbox} on host {host}");
             return Err(Error::new(Code::NetworkInUse, message));
         }

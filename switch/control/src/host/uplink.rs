@@ -30,6 +30,7 @@ use vswitch_sys::netlink::watch::AddressWatch;
 use vswitch_sys::packet;
 
 use crate::host::claims::{Claims, Lendable};
+use crate::host::routes::ROUTES_MAX;
 use crate::host::ways_out::{Choice, Found, Seen, look};
 use crate::link::Link;
 use crate::publish;
@@ -38,6 +39,8 @@ use crate::publish;
 pub const NAME: &str = "(uplink)";
 /// Claims at each address for each protocol before any is asked for.
 const CLAIMS_FIRST: usize = 512;
+
+const TOO_MANY_ROUTES: &str = "the most specific routes of the host are not followed by containers";
 
 /// The packet socket on an uplink, and the filter it has.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ pub struct Uplink {
     is_told: bool,
     /// Protocols and addresses for which ports run short.
     short: BTreeSet<(Protocol, IpAddr)>,
-    /// Interfaces of which it was said that routes through them are not followed.
+    /// Things that were said once: interfaces through which routes are not followed, and that routes are not.
     said: BTreeSet<String>,
     /// Packet sockets, by the places of their uplinks.
     sockets: BTreeMap<u16, Heard>,
@@ -132,8 +135,11 @@ impl Uplink {
         self.tell_granted().await;
     }
 
-    /// Says once of each interface that routers are behind it, and containers do not go there.
+    /// Says once that there are too many routes, and of each interface that routers are behind it, and containers do not go there.
     fn say_what_is_not_followed(&mut self, seen: &Seen) {
+        if seen.is_cut && self.said.insert(TOO_MANY_ROUTES.to_owned()) {
+            tracing::warn!("{TOO_MANY_ROUTES}: their packets go by broader ones, of {ROUTES_MAX} in all");
+        }
         for (interface, destination) in &seen.not_followed {
             if self.said.insert(interface.clone()) {
                 tracing::info!(
@@ -323,6 +329,8 @@ impl Uplink {
         };
         let (tcp, udp) = (ports(Protocol::Tcp), ports(Protocol::Udp));
         let bare = uplink.mac.is_none();
-        Program::admitting(&Admission { own: self.told.host.clone(), tcp, udp, subnets, bare })
+        // Routers answer where they were asked from.
+        let own = self.told.host.iter().copied().chain(uplink.link_local.map(IpAddr::from)).collect();
+        Program::admitting(&Admission { own, tcp, udp, subnets, bare })
     }
 }

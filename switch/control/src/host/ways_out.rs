@@ -2,23 +2,21 @@
 //! addresses shows them. Pure, but for the look.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use vswitch_contract::reserved::UPLINKS_MAX;
-use vswitch_contract::uplink::{Hop, Route, UplinkSpec};
+use vswitch_contract::uplink::UplinkSpec;
 use vswitch_frame::Mac;
 use vswitch_sys::netlink::{self, Address, Netlink};
 
 use crate::host::addresses::reachable;
-
-/// Routes the datapath is told: each packet that leaves is compared with all. Further ones lead nowhere.
-const ROUTES_MAX: usize = 400;
+use crate::host::routes::{self, beyond_the_link, is_of_one};
 
 /// The choice of uplinks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The interface of the default route, of IPv4, or else of IPv6, and those of VPNs.
+    /// The interfaces of the default route's next hops, of IPv4, or else of IPv6, and those of VPNs.
     #[default]
     Auto,
     /// None: containers reach this host only.
@@ -76,6 +74,8 @@ pub(super) struct Seen {
     pub(super) uplinks: Vec<Option<Found>>,
     /// Interfaces that are no uplink though routers are behind them, each with a route through it.
     pub(super) not_followed: Vec<(String, IpNet)>,
+    /// Whether there are more routes than the datapath is told.
+    pub(super) is_cut: bool,
 }
 
 impl Seen {
@@ -103,8 +103,7 @@ fn find(choice: &Choice, links: &[netlink::Link], routes: &[netlink::Route], add
         Choice::Auto => ways_out(links, routes).into_iter().map(Some).collect(),
     };
     let indices: Vec<u32> = chosen.iter().flatten().map(|link| link.index).collect();
-    let beyond = routes.iter().filter(|route| beyond_the_link(route)).take(ROUTES_MAX);
-    let beyond: Vec<Route> = beyond.map(|route| described(route, links, &indices)).collect();
+    let (beyond, is_cut) = routes::followed(routes, links, &indices);
     let uplinks = chosen.into_iter().map(|link| {
         let link = link.filter(|link| is_way_out(link))?;
         let own = |is_v4| own_address(link.index, routes, addresses, is_v4);
@@ -114,6 +113,7 @@ fn find(choice: &Choice, links: &[netlink::Link], routes: &[netlink::Route], add
             mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
             v4: own(true).and_then(|own| if let IpAddr::V4(own) = own { Some(own) } else { None }),
             v6: own(false).and_then(|own| if let IpAddr::V6(own) = own { Some(own) } else { None }),
+            link_local: link_local(link.index, addresses),
             routes: beyond.clone(),
         };
         Some(Found { index: link.index, spec })
@@ -122,17 +122,19 @@ fn find(choice: &Choice, links: &[netlink::Link], routes: &[netlink::Route], add
     let host = addresses.iter().map(|address| address.net.addr()).filter(reachable).collect();
     let routed = routes.iter().filter(|route| beyond_the_link(route) && route.gateway.is_some());
     let others = routed.filter(|route| route.index.is_some_and(|index| !indices.contains(&index)));
-    let named = others.map(|route| (described(route, links, &indices).interface, route.destination));
+    let named = others.map(|route| (routes::interface(route, links), route.destination));
     let not_followed = if uplinks.is_empty() { Vec::new() } else { named.collect() };
-    Seen { host, uplinks, not_followed }
+    Seen { host, uplinks, not_followed, is_cut }
 }
 
-/// The interfaces that lead out by themselves: that of the default route, and those that a VPN leads all or
-/// some of it through. A VPN has no link layer, or two routes that are half the default route each.
+/// The interfaces that lead out by themselves: those of the default route's next hops, and those that a VPN
+/// leads all or some of it through. A VPN has no link layer, or two routes that are half the default route each.
 fn ways_out<'a>(links: &'a [netlink::Link], routes: &[netlink::Route]) -> Vec<&'a netlink::Link> {
     let mut chosen: Vec<&netlink::Link> = Vec::new();
     let is_default = |route: &&netlink::Route| route.destination.prefix_len() == 0;
-    let default = routes.iter().filter(is_default).find_map(|route| route.index);
+    let default = routes.iter().filter(is_default).find(|route| route.index.is_some());
+    let is_default_hop = |route: &&netlink::Route| default.is_some_and(|default| is_of_one(default, route));
+    let default = routes.iter().filter(is_default_hop).filter_map(|route| route.index);
     let leads_on = |route: &&netlink::Route| beyond_the_link(route) && !is_default(route);
     let others = routes.iter().filter(leads_on).filter_map(|route| {
         let link = links.iter().find(|link| Some(link.index) == route.index)?;
@@ -154,44 +156,45 @@ fn is_way_out(link: &netlink::Link) -> bool {
     link.up && link.mac.map_or(speaks(link), |mac| mac != Mac::ZERO)
 }
 
-/// The address with which flows leave by an interface: of several that which is near its default router.
+/// The address with which flows leave by an interface: of several that which its default route says, or which
+/// is near its default router. An interface that leads out and has none leaves with another one of the host's,
+/// as the kernel does: that of the loopback, where routing daemons put it.
 fn own_address(index: u32, routes: &[netlink::Route], addresses: &[Address], is_v4: bool) -> Option<IpAddr> {
-    let default = routes.iter().find(|route| {
-        let net = route.destination;
-        net.prefix_len() == 0 && net.addr().is_ipv4() == is_v4 && route.index == Some(index)
+    let mut by_it = routes
+        .iter()
+        .filter(|route| route.destination.addr().is_ipv4() == is_v4 && route.index == Some(index));
+    let default = by_it.clone().find(|route| route.destination.prefix_len() == 0);
+    let (gateway, source) = default.map_or((None, None), |default| (default.gateway, default.source));
+    let usable = addresses.iter().filter(|address| {
+        let address = address.net.addr();
+        address.is_ipv4() == is_v4 && reachable(&address)
     });
-    let gateway = default.and_then(|route| route.gateway);
-    let mine = || {
-        let mine = addresses.iter().filter(|address| address.index == index).map(|address| address.net);
-        mine.filter(|net| net.addr().is_ipv4() == is_v4 && reachable(&net.addr()))
-    };
-    let near = mine().find(|net| gateway.is_some_and(|gateway| net.contains(&gateway)));
-    near.or_else(|| mine().next()).map(|net| net.addr())
-}
-
-/// Whether a route is for packets that may be passed on.
-fn beyond_the_link(route: &netlink::Route) -> bool {
-    match route.destination.addr() {
-        IpAddr::V4(address) => !address.is_multicast() && !address.is_link_local(),
-        IpAddr::V6(address) => !address.is_multicast() && !address.is_unicast_link_local(),
+    let mine: Vec<IpNet> =
+        usable.clone().filter(|address| address.index == index).map(|address| address.net).collect();
+    let said = |net: &&IpNet| source == Some(net.addr());
+    let near = |net: &&IpNet| gateway.is_some_and(|gateway| net.contains(&gateway));
+    let own = mine.iter().find(said).or_else(|| mine.iter().find(near)).or(mine.first());
+    if own.is_some() {
+        return own.map(IpNet::addr);
     }
+    let leads_out = default.is_some() || by_it.any(|route| route.gateway.is_some());
+    let mut others = usable.filter(|_| leads_out).map(|address| address.net.addr());
+    others.clone().find(|other| source == Some(*other)).or_else(|| others.next())
 }
 
-fn described(route: &netlink::Route, links: &[netlink::Link], uplinks: &[u32]) -> Route {
-    let link = links.iter().find(|link| route.index == Some(link.index));
-    let interface = link.map(|link| link.name.clone()).unwrap_or_default();
-    let leads_out = route.index.is_some_and(|index| uplinks.contains(&index));
-    let hop = match (leads_out, route.gateway) {
-        (true, Some(router)) => Hop::Router(router),
-        (true, None) => Hop::Link,
-        (false, _) => Hop::Elsewhere,
-    };
-    Route { destination: route.destination, interface, hop }
+/// The address of IPv6 that an interface has on its link.
+fn link_local(index: u32, addresses: &[Address]) -> Option<Ipv6Addr> {
+    addresses.iter().filter(|address| address.index == index).find_map(|address| match address.net.addr() {
+        IpAddr::V6(address) if address.is_unicast_link_local() => Some(address),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+
+    use vswitch_contract::uplink::{Hop, Route};
 
     use super::*;
 
@@ -203,7 +206,7 @@ mod tests {
     fn route(destination: &str, gateway: Option<&str>, index: u32) -> netlink::Route {
         let gateway = gateway.map(|text| text.parse().expect("an address"));
         let destination = destination.parse().expect("a net");
-        netlink::Route { destination, gateway, index: Some(index), is_static: false }
+        netlink::Route { destination, gateway, index: Some(index), ..netlink::Route::default() }
     }
 
     fn address(index: u32, net: &str) -> Address {
@@ -248,6 +251,7 @@ mod tests {
             mtu: 1500,
             v4: Some([192, 0, 2, 2].into()),
             v6: None,
+            link_local: Some("fe80::2".parse().expect("an address")),
             routes: vec![
                 described("0.0.0.0/0", Hop::Router([192, 0, 2, 1].into())),
                 described("192.0.2.0/24", Hop::Link),
@@ -268,6 +272,40 @@ mod tests {
         for none in ["none", "lo", "eth2", "eth9"] {
             assert_eq!(own(none), [], "{none}");
         }
+    }
+
+    #[test]
+    fn an_uplink_without_addresses_leaves_with_those_of_the_loopback() {
+        let mac = |last| Mac([2, 0, 0, 0, 0, last]);
+        let links = [
+            link(1, "lo", Mac::ZERO, true),
+            link(2, "eth0", mac(2), true),
+            link(3, "eth1", mac(3), true),
+            link(4, "eth2", mac(4), true),
+        ];
+        let mut routes = [
+            route("0.0.0.0/0", Some("fe80::1"), 2),
+            route("0.0.0.0/0", Some("fe80::9"), 3),
+            route("::/0", Some("fe80::1"), 2),
+        ];
+        let addresses = [
+            address(1, "127.0.0.1/8"),
+            address(1, "192.0.2.1/32"),
+            address(1, "192.0.2.2/32"),
+            address(1, "2001:db8::1/128"),
+            address(2, "fe80::2/64"),
+        ];
+        let own = |routes: &[netlink::Route]| -> Vec<_> {
+            let seen = super::find(&Choice::Auto, &links, routes, &addresses);
+            let own =
+                |found: &Found| (found.spec.interface.clone(), found.spec.addresses().collect::<Vec<_>>());
+            seen.found().map(own).collect()
+        };
+        let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
+        let (v4, v6) = (ip("192.0.2.1"), ip("2001:db8::1"));
+        assert_eq!(own(&routes), [("eth0".to_owned(), vec![v4, v6]), ("eth1".to_owned(), vec![v4])]);
+        routes[0].source = Some(ip("192.0.2.2"));
+        assert_eq!(own(&routes)[0].1, [ip("192.0.2.2"), v6], "as the route says");
     }
 
     #[test]

@@ -15,17 +15,20 @@ use vswitch_sys::random;
 
 /// The port of name servers.
 pub const DNS_PORT: u16 = 53;
-/// Time that one server may take, over UDP and TCP together.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+/// Time that one server may take, over UDP and TCP together: longer than anybody waits, so that a late answer
+/// is kept for who asks again.
+pub const TIME_MAX: Duration = Duration::from_secs(5);
+/// Time after which a datagram is taken for lost, and sent again.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
 
 /// Asks a server and returns its whole answer.
 ///
 /// # Errors
-/// `TimedOut`, and errors of sockets.
+/// `TimedOut` after [`TIME_MAX`], and errors of sockets.
 pub async fn ask(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     let mut question = question.to_vec();
     message::set_id(&mut question, u16::from_ne_bytes(random::bytes()?));
-    timeout(PATIENCE, async {
+    timeout(TIME_MAX, async {
         let answer = ask_datagram(server, &question).await?;
         if message::is_truncated(&answer) {
             return ask_stream(server, &question).await;
@@ -42,7 +45,16 @@ async fn ask_datagram(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>
     };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(server).await?;
-    socket.send(question).await?;
+    loop {
+        socket.send(question).await?;
+        if let Ok(answer) = timeout(RESEND_AFTER, hear(&socket, question)).await {
+            return answer;
+        }
+    }
+}
+
+/// The answer to a question; whatever else arrives is ignored.
+async fn hear(socket: &UdpSocket, question: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; MESSAGE_BYTES_MAX];
     loop {
         let length = socket.recv(&mut answer).await?;

@@ -20,6 +20,8 @@ enum Manner {
     Fails(RCODE),
     CutsShort,
     Lies,
+    /// It answers nothing until [`Bench::speak`].
+    KeepsSilent,
 }
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -30,13 +32,14 @@ struct Bench {
     resolver: Resolver,
     path: PathBuf,
     asked: Arc<AtomicUsize>,
+    speaks: Arc<AtomicUsize>,
 }
 
 impl Bench {
     async fn new(manners: &[Manner]) -> Self {
         let number = NUMBER.fetch_add(1, Relaxed);
         let path = std::env::temp_dir().join(format!("vswitch-resolver-{}-{number}", std::process::id()));
-        let asked = Arc::new(AtomicUsize::new(0));
+        let (asked, speaks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut port = 0;
         let mut servers = Vec::new();
         for (server, manner) in manners.iter().enumerate() {
@@ -46,13 +49,17 @@ impl Bench {
             let listener = TcpListener::bind(local).await.expect("listen");
             port = local.port();
             servers.push(local.ip());
-            tokio::spawn(serve_datagrams(bound, *manner, Arc::clone(&asked)));
+            tokio::spawn(serve_datagrams(bound, *manner, [&asked, &speaks].map(Arc::clone)));
             tokio::spawn(serve_streams(listener));
         }
-        let resolver = Resolver::with_port(path.clone(), port);
-        // A file that names loopback servers is not obeyed, so the servers are set by hand.
-        *lock(&resolver.shared.servers) = Servers::fixed(servers);
-        Self { resolver, path, asked }
+        let file: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        std::fs::write(&path, file).expect("written");
+        Self { resolver: Resolver::with_port(path.clone(), port), path, asked, speaks }
+    }
+
+    /// Has those answer that kept silent.
+    fn speak(&self) {
+        self.speaks.store(1, Relaxed);
     }
 
     async fn ask(&self, question: &[u8]) -> Vec<u8> {
@@ -66,12 +73,14 @@ impl Drop for Bench {
     }
 }
 
-async fn serve_datagrams(socket: UdpSocket, manner: Manner, asked: Arc<AtomicUsize>) {
+async fn serve_datagrams(socket: UdpSocket, manner: Manner, [asked, speaks]: [Arc<AtomicUsize>; 2]) {
     let mut buffer = vec![0; 4096];
     while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
         asked.fetch_add(1, Relaxed);
         let question = &buffer[..length];
         let answer = match manner {
+            Manner::KeepsSilent if speaks.load(Relaxed) == 0 => continue,
+            Manner::KeepsSilent => answer(question, RCODE::NoError, &[1], 60),
             Manner::Answers(ttl) => answer(question, RCODE::NoError, &[1], ttl),
             Manner::Fails(code) => answer(question, code, &[], 0),
             Manner::CutsShort => {
@@ -147,16 +156,59 @@ async fn the_first_server_that_knows_is_believed() {
     }
 }
 
+/// The time that all questions together may take of which a client makes one: name after name of its search
+/// list, each of them twice.
+const SECONDS: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn a_silent_server_is_waited_for_once_and_heard_when_it_is_back() {
+    let bench = Bench::new(&[Manner::KeepsSilent, Manner::Answers(60)]).await;
+    let server = lock(&bench.resolver.shared.servers).now().remove(0);
+    let all = async {
+        for number in 1.. {
+            let asked = question(&format!("n{number}.example.com"), number);
+            assert_eq!(told(&bench.ask(&asked).await), (number, RCODE::NoError, 1));
+            if server.is_silent() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(SECONDS, all).await.expect("it is known to be silent");
+    bench.speak();
+    // Nobody asks it now: what it has not answered was sent again.
+    let back = async {
+        while server.is_silent() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(exchange::TIME_MAX, back).await.expect("it is heard");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_kept_for_who_asks_again() {
+    let bench = Bench::new(&[Manner::KeepsSilent]).await;
+    let asked = question("example.com", 7);
+    assert_eq!(told(&bench.ask(&asked).await), (7, RCODE::ServerFailure, 0));
+    bench.speak();
+    let again = async { while told(&bench.ask(&asked).await) != (7, RCODE::NoError, 1) {} };
+    tokio::time::timeout(exchange::TIME_MAX, again).await.expect("it is kept");
+}
+
 #[tokio::test(start_paused = true)]
-async fn silence_of_all_is_a_failure() {
+async fn silence_of_all_is_a_failure_within_seconds() {
     let silent = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
     let SocketAddr::V4(address) = silent.local_addr().expect("bound") else { panic!("IPv4") };
-    let resolver = Resolver::with_port(PathBuf::new(), address.port());
-    *lock(&resolver.shared.servers) = Servers::fixed(vec![(*address.ip()).into(); 3]);
+    let path = std::env::temp_dir().join(format!("vswitch-silent-{}", std::process::id()));
+    std::fs::write(&path, "nameserver 127.0.0.1\n".repeat(3)).expect("written");
+    let resolver = Resolver::with_port(path.clone(), address.port());
     let start = tokio::time::Instant::now();
-    let answer = resolver.find_out(&question("example.com", 7)).await.expect("an answer");
-    assert_eq!(told(&answer), (7, RCODE::ServerFailure, 0));
-    assert_eq!(start.elapsed().as_secs(), 12);
+    for id in 1..=4 {
+        let answer = resolver.find_out(&question("example.com", id)).await.expect("an answer");
+        assert_eq!(told(&answer), (id, RCODE::ServerFailure, 0));
+    }
+    let took = start.elapsed();
+    std::fs::remove_file(path).expect("ours");
+    assert!(took <= SECONDS, "{took:?}");
 }
 
 #[tokio::test]
@@ -219,8 +271,9 @@ async fn a_datapath_that_asks_without_end_is_refused() {
     const PLACES: usize = 4;
     let silent = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
     let local = silent.local_addr().expect("bound");
-    let resolver = Resolver::with_port(PathBuf::new(), local.port());
-    *lock(&resolver.shared.servers) = Servers::fixed(vec![local.ip()]);
+    let path = std::env::temp_dir().join(format!("vswitch-refused-{}", std::process::id()));
+    std::fs::write(&path, format!("nameserver {}\n", local.ip())).expect("written");
+    let resolver = Resolver::with_port(path.clone(), local.port());
     let (datapath, channel) = Channel::pair().expect("a pair");
     let channel = Arc::new(channel.into_async().expect("a runtime"));
     tokio::spawn(resolver.receive(channel, Arc::new(Semaphore::new(PLACES))));
@@ -245,4 +298,5 @@ async fn a_datapath_that_asks_without_end_is_refused() {
         }
     }
     assert_eq!(refused, numbers.skip(PLACES).collect::<Vec<_>>());
+    std::fs::remove_file(path).expect("ours");
 }

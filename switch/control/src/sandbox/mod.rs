@@ -87,7 +87,7 @@ impl Control {
             self.need_network(&network.network).await?;
             self.state.network_name(&network.network)?;
         }
-        let netns = self.make_namespace(name)?;
+        let netns = self.make_namespace(name).await?;
         let place = Place { path: named_path(name), identity: identity(&netns)? };
         self.note_mounts(&place);
         let mut sandbox = self.new_sandbox(Some(place))?;
@@ -297,14 +297,14 @@ impl Control {
     ///
     /// The name stays whoever dies. So it is noted first which namespace will have it; the note is taken
     /// back together with whatever comes of it, and what is noted when control starts has no owner.
-    pub(crate) fn make_namespace(&mut self, name: &str) -> Result<NetNs> {
+    pub(crate) async fn make_namespace(&mut self, name: &str) -> Result<NetNs> {
         let netns = NetNs::anonymous().map_err(|error| failed("make a network namespace", &error))?;
         // A sandbox without networks has its loopback all the same.
         let opened = run_in(&netns, Netlink::open).and_then(|opened| opened);
         let mut netlink = opened.map_err(|error| failed("open a netlink socket", &error))?;
         netlink.set_up("lo").map_err(refused)?;
         self.state.namespaces.insert(name.to_owned(), identity(&netns)?);
-        self.commit()?;
+        self.write_down().await?;
         let named = netns.name(name);
         self.state.namespaces.remove(name);
         named.map_err(|error| {

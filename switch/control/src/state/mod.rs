@@ -6,7 +6,9 @@
 //! (`Control::remains`). Whatever follows from that data, such as which addresses are in use, is not
 //! committed but derived again by [`State::restore`], so that nothing can be in use by nobody.
 
+mod change;
 pub mod host_port;
+mod journal;
 pub mod mode;
 pub mod overlay;
 pub mod records;
@@ -232,6 +234,19 @@ impl State {
             host,
             said: Records::committed(said),
         }
+    }
+
+    /// This state, with nothing but what is committed of it, and what follows from that.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::restore(
+            (*self.networks).clone(),
+            (*self.sandboxes).clone(),
+            (*self.namespaces).clone(),
+            self.rules.clone(),
+            (*self.said).clone(),
+            self.host,
+        )
     }
 
     /// The name of the network that `key` names: its name, its identifier or the beginning of that.

@@ -221,14 +221,7 @@ fn an_uplink_past_the_last_is_refused() {
     let mut pair = Pair::new();
     for place in [UPLINKS_MAX, u16::MAX] {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        let spec = UplinkSpec {
-            interface: "up".into(),
-            mac: Some(mac),
-            mtu: 1500,
-            v4: None,
-            v6: None,
-            routes: vec![],
-        };
+        let spec = UplinkSpec { interface: "up".into(), mac: Some(mac), mtu: 1500, ..UplinkSpec::default() };
         let refused = pair.tell(vec![Step::Set(Fact::Uplink(place, spec), 1)], &[file()]);
         assert!(refused[0].1.contains("past the last of 4"), "{refused:?}");
     }

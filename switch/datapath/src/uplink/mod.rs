@@ -168,7 +168,8 @@ impl Uplink<'_> {
         let lost = match spec {
             Some(spec) => {
                 self.uplinks.routes.clone_from(&spec.routes);
-                let own = Own { mac: spec.mac.unwrap_or_default(), v4: spec.v4, v6: spec.v6 };
+                let (mac, link_local) = (spec.mac.unwrap_or_default(), spec.link_local);
+                let own = Own { mac, v4: spec.v4, v6: spec.v6, link_local };
                 let neighbours = uplinks.remove(&port).map(|uplink| uplink.neighbours).unwrap_or_default();
                 let uplink = uplinks.entry(port).or_insert(Leading { spec, neighbours });
                 uplink.neighbours.reset(own)

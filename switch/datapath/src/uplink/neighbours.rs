@@ -58,6 +58,16 @@ pub(super) struct Own {
     pub(super) mac: Mac,
     pub(super) v4: Option<Ipv4Addr>,
     pub(super) v6: Option<Ipv6Addr>,
+    pub(super) link_local: Option<Ipv6Addr>,
+}
+
+impl Own {
+    /// The address with which a neighbour is asked: the interface may have none but that of its link, and
+    /// those of the host may be elsewhere.
+    fn asks(&self, hop: Ipv6Addr) -> Option<Ipv6Addr> {
+        let own = if hop.is_unicast_link_local() { self.link_local.or(self.v6) } else { self.v6 };
+        own.or(self.link_local)
+    }
 }
 
 #[derive(Debug)]
@@ -246,12 +256,15 @@ impl Neighbours {
     /// The next question that is to be sent, as a frame; `None` when all were taken.
     pub(super) fn next_question(&mut self) -> Option<Vec<u8>> {
         loop {
-            let question = match (self.questions.pop()?, self.own) {
-                ((IpAddr::V4(hop), to), Own { mac, v4: Some(own), .. }) => arp_request(to, mac, own, hop),
-                ((IpAddr::V6(hop), to), Own { mac, v6: Some(own), .. }) => solicitation(to, mac, own, hop),
-                ((IpAddr::V4(_) | IpAddr::V6(_), _), _) => continue,
+            let (hop, to) = self.questions.pop()?;
+            let mac = self.own.mac;
+            let question = match hop {
+                IpAddr::V4(hop) => self.own.v4.map(|own| arp_request(to, mac, own, hop)),
+                IpAddr::V6(hop) => self.own.asks(hop).map(|own| solicitation(to, mac, own, hop)),
             };
-            return Some(question);
+            if question.is_some() {
+                return question;
+            }
         }
     }
 }
@@ -378,6 +391,7 @@ mod tests {
         mac: Mac([2, 0, 0, 0, 0, 1]),
         v4: Some(Ipv4Addr::new(192, 0, 2, 1)),
         v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        link_local: None,
     };
     const ROUTER: Mac = Mac([2, 0, 0, 0, 0, 9]);
     const PORT: PortId = PortId(3);

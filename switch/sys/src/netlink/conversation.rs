@@ -8,10 +8,9 @@
 use std::io;
 
 use netlink_packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NlasIterator,
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable, NlasIterator,
 };
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// Bytes of the question's header, repeated in an error before the attributes.
@@ -52,16 +51,15 @@ impl Conversation {
     }
 
     /// Sends a question and collects its answers.
-    pub(super) fn ask(
-        &mut self,
-        question: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+    pub(super) fn ask<M>(&mut self, question: M, flags: u16) -> Result<Vec<M>, Refusal>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<M>>,
+    {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
+        let mut message = NetlinkMessage::new(header, question.into());
         message.finalize();
         self.buffer.clear();
         self.buffer.resize(message.buffer_len(), 0);
@@ -74,12 +72,16 @@ impl Conversation {
     }
 
     /// Reads one datagram; says whether it was the last.
-    fn receive(&mut self, many: bool, answers: &mut Vec<RouteNetlinkMessage>) -> Result<bool, Refusal> {
+    fn receive<M: NetlinkDeserializable>(
+        &mut self,
+        many: bool,
+        answers: &mut Vec<M>,
+    ) -> Result<bool, Refusal> {
         let (datagram, _) = self.socket.recv_from_full()?;
         let mut rest = datagram.as_slice();
         let mut last = false;
         while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(garbled)?;
+            let message = NetlinkMessage::<M>::deserialize(rest).map_err(garbled)?;
             let length = (message.header.length as usize).next_multiple_of(4).clamp(HEADER_BYTES, rest.len());
             rest = &rest[length..];
             if message.header.sequence_number != self.sequence {

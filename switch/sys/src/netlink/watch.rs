@@ -14,6 +14,8 @@ use tokio::io::unix::AsyncFd;
 const GROUPS: [u32; 2] = [5, 9];
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_ROUTE` and `RTNLGRP_IPV6_ROUTE`.
 const ROUTE_GROUPS: [u32; 3] = [1, 7, 11];
+/// `RTNLGRP_NEXTHOP`, which a kernel before 5.3 has not.
+const NEXTHOP_GROUP: u32 = 32;
 
 /// A socket that is readable when an address came or went.
 #[derive(Debug)]
@@ -30,12 +32,16 @@ impl AddressWatch {
         Self::of(&GROUPS)
     }
 
-    /// Opens one that hears of interfaces and routes, too.
+    /// Opens one that hears of interfaces, routes and nexthop objects, too.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn open_with_routes() -> io::Result<Self> {
-        Self::of(&[&GROUPS[..], &ROUTE_GROUPS].concat())
+        let watch = Self::of(&[&GROUPS[..], &ROUTE_GROUPS].concat())?;
+        match watch.socket.add_membership(NEXTHOP_GROUP) {
+            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
+            Ok(()) | Err(_) => Ok(watch),
+        }
     }
 
     fn of(groups: &[u32]) -> io::Result<Self> {

@@ -64,7 +64,7 @@ impl Member {
 
     fn say(&mut self, key: Key, value: Option<Value>) -> Record {
         let record = self.draft(key, value);
-        self.known.merge(record.clone());
+        self.known.say(record.clone());
         self.view.publish(vec![record.clone()]);
         record
     }
@@ -86,7 +86,7 @@ impl Member {
             Event::Records(records) => {
                 for record in records {
                     self.clock.see(record.version);
-                    self.known.merge(record);
+                    self.known.say(record);
                 }
             }
             Event::Host(host, Presence::Up) => assert!(self.up.insert(host)),
@@ -129,7 +129,7 @@ impl Member {
         let record = self.draft(key, Some(Value::Space(space)));
         let claimed = self.view.claim(vec![record.clone()]).await;
         if claimed.is_ok() {
-            self.known.merge(record);
+            self.known.say(record);
         }
         claimed
     }
@@ -144,7 +144,7 @@ impl Member {
                 answer = &mut asked => {
                     let records = answer?;
                     for record in &records {
-                        self.known.merge(record.clone());
+                        self.known.say(record.clone());
                     }
                     return Ok(records);
                 }
