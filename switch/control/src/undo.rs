@@ -20,6 +20,7 @@ impl Control {
         let (state, unsent) = self.store.go_back();
         let unsaid = std::mem::replace(&mut self.state, state);
         self.unsay(unsent);
+        self.resume_networks();
         let mut cleanup = Cleanup::default();
         let kept: Vec<Published> = published(&self.state).collect();
         let closed = published(&unsaid).filter(|one| !kept.contains(one));

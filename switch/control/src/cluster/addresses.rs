@@ -49,9 +49,8 @@ async fn acquire(handle: Handle, view: View, ask: Ask) -> Result<()> {
     finish(async move {
         let records = view.acquire(ask).await;
         let records = records.map_err(|message| Error::new(Code::AddressElsewhere, message))?;
-        let taken = handle.run(async move |control| {
+        let taken = handle.note(async move |control| {
             records.into_iter().for_each(|record| control.take_in(record));
-            Ok(())
         });
         taken.await
     })
@@ -105,6 +104,7 @@ impl Control {
         }
         if let Some(wish) = network.pools.missing(addresses) {
             let host = cluster.me;
+            cluster.awaited.insert(id);
             cluster.wanted = Some(Ask { network: id, name: name.to_owned(), host, wish });
             let message =
                 format!("no address of network {name:?} is this host's: another host must give some");

@@ -47,9 +47,8 @@ impl Control {
         let host = Value::Host(Host { name: options.host.clone(), vtep: options.vtep, more: More::new() });
         let is_said =
             cluster.known.get(&Key::Host(me)).and_then(|record| record.value.as_ref()) == Some(&host);
-        let here = self.state.networks.iter().filter(|(_, network)| network.is_shared());
-        cluster.here = here.map(|(name, network)| (network.id, name.clone())).collect();
         self.cluster = Some(cluster);
+        self.resume_networks();
         if !is_said {
             self.say(Key::Host(me), Some(host));
         }
@@ -112,6 +111,8 @@ impl Control {
         let (now, today) = (clock::now(), wallclock::since_epoch());
         let Some(cluster) = &mut self.cluster else { return };
         cluster.known.sweep(today);
+        // Who waits for longer begins again.
+        cluster.awaited.clear();
         let mut over = cluster.take_forgotten();
         let said = cluster.index.spaces_said();
         let known =
@@ -154,10 +155,7 @@ pub async fn follow(handle: Handle, mut events: mpsc::UnboundedReceiver<Event>) 
             _ = due.tick() => {
                 looks += 1;
                 let settled = looks == LOOKS_TO_SETTLE;
-                let looked = handle.run(async move |control| {
-                    control.do_what_is_due(settled).await;
-                    Ok(())
-                });
+                let looked = handle.note(async move |control| control.do_what_is_due(settled).await);
                 if let Err(error) = looked.await {
                     tracing::warn!("the cluster was not looked after: {error}");
                 }

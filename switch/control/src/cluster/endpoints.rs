@@ -139,3 +139,62 @@ fn rival<'a>(cluster: &'a Cluster, network: Id, key: &Key, addresses: &[IpAddr])
     };
     by_address.or_else(by_mac).or_else(held)
 }
+
+#[cfg(test)]
+mod tests {
+    use vswitch_cluster::record::Space;
+
+    use super::*;
+    use crate::cluster::fixtures::*;
+
+    /// What this host is to say of an endpoint of its own with the address 10.0.0.5, which it owns if `owned`.
+    fn wanted(records: &[Record], owned: bool) -> (bool, Vec<Held>, Vec<String>) {
+        let mut cluster = cluster();
+        let first = IpAddr::from([10, 0, 0, 0]);
+        let space =
+            Space { last: IpAddr::from([10, 0, 0, 255]), owner: Some(if owned { ME } else { OTHER }) };
+        let records = [said(Key::Space(NETWORK, first), OTHER, 1, Some(Value::Space(space)))]
+            .into_iter()
+            .chain(records.iter().cloned());
+        records.for_each(|record| assert!(cluster.take_in(record)));
+        let own = endpoint(ME, 1, 5, 1);
+        let Some(Value::Endpoint(value)) = own.value.clone() else { unreachable!("an endpoint") };
+        let mut wanted = Wanted::default();
+        wanted.add(&cluster, NETWORK, own.key.clone(), value, false);
+        let problems = wanted.problems.remove(&NETWORK).unwrap_or_default();
+        (wanted.shadowed.contains(&own.key), wanted.held.remove(&NETWORK).expect("an entry"), problems)
+    }
+
+    fn held(sandbox: &str) -> Vec<Held> {
+        vec![Held { address: IpAddr::from([10, 0, 0, 5]), sandbox: sandbox.to_owned() }]
+    }
+
+    #[test]
+    fn of_two_with_one_address_the_first_is_said_and_the_other_is_held() {
+        let line = "10.0.0.5 is the address of sandbox1 here and of sandbox2 on host";
+        let unsaid = format!("sandbox1 is not said to the cluster: {line}");
+        let begins = |problems: &[String], with: &str| {
+            assert!(problems.len() == 1 && problems[0].starts_with(with), "{problems:?}");
+        };
+        assert_eq!(wanted(&[], true), (false, vec![], vec![]));
+        assert_eq!(wanted(&[], false), (false, held("sandbox1"), vec![]), "another host may give it");
+        for (records, is_shadowed) in [
+            (vec![endpoint(OTHER, 2, 5, 9)], true),
+            (vec![endpoint(OTHER, 2, 5, 9), endpoint(ME, 1, 5, 10)], true),
+            (vec![endpoint(OTHER, 2, 5, 9), endpoint(ME, 1, 5, 8)], false),
+        ] {
+            let (shadowed, addresses, problems) = wanted(&records, true);
+            assert_eq!(shadowed, is_shadowed, "{records:?}");
+            assert_eq!(addresses, if is_shadowed { held("sandbox1") } else { vec![] });
+            begins(&problems, if is_shadowed { &unsaid } else { line });
+        }
+        let value = Value::Subscription(Held::subscription(&held("sandbox2")));
+        let holds = said(Key::Subscription(NETWORK, OTHER), OTHER, 9, Some(value));
+        let (shadowed, addresses, problems) = wanted(&[holds], true);
+        assert_eq!((shadowed, addresses), (false, vec![]), "it is not said there");
+        begins(&problems, line);
+        // What a host that was given up has said does not count.
+        let forgotten = gone(is_at(OTHER, vtep(OTHER), 1), 2);
+        assert_eq!(wanted(&[endpoint(OTHER, 2, 5, 9), forgotten], true), (false, vec![], vec![]));
+    }
+}

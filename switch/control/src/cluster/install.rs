@@ -151,11 +151,28 @@ impl Control {
         Ok(())
     }
 
+    /// Notes which networks are made here, and has all be told that is known of them.
+    pub(crate) fn resume_networks(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let here = self.state.networks.iter().filter(|(_, network)| network.is_shared());
+        let here = here.map(|(name, network)| (network.id, name.clone())).collect();
+        let before = std::mem::replace(&mut cluster.here, here);
+        for network in
+            before.into_keys().filter(|network| !cluster.here.contains_key(network)).collect::<Vec<_>>()
+        {
+            cluster.forget_endpoints(network);
+        }
+        for network in cluster.here.keys().copied().collect::<Vec<_>>() {
+            cluster.touch(network);
+        }
+    }
+
     /// Takes networks down that no container is on any more, and raises tunnels that are not as they shall
     /// be.
     pub(crate) async fn settle_networks(&mut self) {
         let Some(cluster) = &self.cluster else { return };
-        let here: Vec<(Id, String)> = cluster.here.iter().map(|(id, name)| (*id, name.clone())).collect();
+        let here = cluster.here.iter().filter(|(id, _)| !cluster.awaited.contains(id));
+        let here: Vec<(Id, String)> = here.map(|(id, name)| (*id, name.clone())).collect();
         let used: std::collections::BTreeSet<&str> =
             self.state.endpoints().map(|(_, endpoint)| endpoint.network.as_str()).collect();
         let (used, unused): (Vec<_>, Vec<_>) =

@@ -47,6 +47,8 @@ pub struct Cluster {
     pub(crate) late: BTreeMap<Id, BTreeSet<Late>>,
     /// Networks that are made on this host, by their identifiers.
     pub(crate) here: BTreeMap<Id, String>,
+    /// Networks that are made here for a container that waits for addresses of another host.
+    pub(crate) awaited: BTreeSet<Id>,
     /// Networks that have gone while this host owns addresses of them, and since when.
     pub(crate) orphans: BTreeMap<Id, Instant>,
     /// Endpoints of this host whose addresses another host's have, too, one line for each, by network.
@@ -87,6 +89,7 @@ impl Cluster {
             touched: Touched::default(),
             late: BTreeMap::new(),
             here: BTreeMap::new(),
+            awaited: BTreeSet::new(),
             orphans: BTreeMap::new(),
             problems: BTreeMap::new(),
             complaints: BTreeSet::new(),

@@ -19,6 +19,8 @@
 pub mod addresses;
 pub mod agent;
 pub mod endpoints;
+#[cfg(test)]
+mod fixtures;
 pub mod forget;
 mod held;
 mod index;

@@ -76,9 +76,8 @@ async fn claim_and_make(handle: &Handle, wish: types::NetworkCreate) -> Result<S
 
 /// Takes a claim back that nothing was made of.
 async fn give_back(handle: &Handle, claimed: Vec<Record>) {
-    let done = handle.run(async move |control| {
+    let done = handle.note(async move |control| {
         claimed.into_iter().for_each(|record| control.say(record.key, None));
-        Ok(())
     });
     if let Err(error) = done.await {
         tracing::warn!("a network that could not be made is still the cluster's: {error}");

@@ -185,68 +185,12 @@ fn changes(cluster: &Cluster, (id, number): (Id, NetworkId), touched: &BTreeSet<
 mod tests {
     use std::net::IpAddr;
 
-    use vswitch_cluster::record::{Host, HostId, More, Subscription, Value, Version};
-    use vswitch_cluster::{Options, SourceOptions, gossip, view};
+    use vswitch_cluster::record::HostId;
 
     use super::*;
+    use crate::cluster::fixtures::*;
 
-    const ME: HostId = HostId::new([1; 16]);
-    const OTHER: HostId = HostId::new([2; 16]);
-    const NETWORK: Id = Id::new([3; 32]);
     const NUMBER: NetworkId = NetworkId(7);
-
-    fn vtep(host: HostId) -> IpAddr {
-        IpAddr::from([192, 0, 2, if host == ME { 1 } else { 2 }])
-    }
-
-    fn mac(last: u8) -> Mac {
-        Mac([2, 0x42, 10, 0, 0, last])
-    }
-
-    fn said(key: RecordKey, host: HostId, version: u64, value: Option<Value>) -> Record {
-        Record { key, version: Version(version), host, value }
-    }
-
-    fn is_at(host: HostId, vtep: IpAddr, version: u64) -> Record {
-        let value = Value::Host(Host { name: format!("{host:?}"), vtep, more: More::new() });
-        said(RecordKey::Host(host), host, version, Some(value))
-    }
-
-    fn subscribes(host: HostId, network: Id) -> Record {
-        let value = Value::Subscription(Subscription::default());
-        said(RecordKey::Subscription(network, host), host, 1, Some(value))
-    }
-
-    /// An endpoint with the address 10.0.0.`address`.
-    fn endpoint(host: HostId, last: u8, address: u8, version: u64) -> Record {
-        let endpoint = Endpoint {
-            sandbox: format!("sandbox{last}"),
-            id: Id::new([last; 32]),
-            addresses: vec![IpAddr::from([10, 0, 0, address])],
-            vtep: vtep(host),
-            names: vec![format!("sandbox{last}")],
-            more: More::new(),
-        };
-        said(RecordKey::Endpoint(NETWORK, mac(last)), host, version, Some(Value::Endpoint(endpoint)))
-    }
-
-    fn gone(record: Record, version: u64) -> Record {
-        Record { version: Version(version), value: None, ..record }
-    }
-
-    /// This host, with the network made here and another host on it.
-    fn cluster() -> Cluster {
-        let advertise = (vtep(ME), 1).into();
-        let gossip = gossip::Options { key_file: "".into(), join: vec![], advertise, bind: None };
-        let source = SourceOptions::Gossip(gossip);
-        let options = Options { host: "a".to_owned(), name: "c".to_owned(), vtep: vtep(ME), source };
-        let mut cluster = Cluster::new(ME, &options, view::channel().0, [].iter());
-        cluster.here.insert(NETWORK, "wide".to_owned());
-        let hosts =
-            [ME, OTHER].into_iter().flat_map(|host| [is_at(host, vtep(host), 1), subscribes(host, NETWORK)]);
-        hosts.for_each(|record| assert!(cluster.take_in(record)));
-        cluster
-    }
 
     /// The keys of facts that the datapath is told, `true`, or that are taken back, `false`.
     fn told(cluster: &mut Cluster) -> Vec<(bool, Key)> {
