@@ -20,6 +20,7 @@
 //! | [`cluster`] | the cluster the host is in |
 //! | [`link`] | the datapath, seen from here |
 //! | [`reconcile`] `undo` | after a start: datapath, kernel and state are made to agree; going back to what was committed |
+//! | `seen` | control, as clients see it who only look |
 //! | `signals` | which signals stop the daemon |
 //! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`error`] [`names`] [`calendar`] | refusals; names and identifiers; moments as people write them |
@@ -45,6 +46,7 @@ pub mod resolver;
 pub mod rules;
 pub mod run;
 pub mod sandbox;
+mod seen;
 mod signals;
 pub mod state;
 mod undo;
