@@ -5,6 +5,7 @@
 //! read, or no route at all.
 
 pub mod socket;
+pub(crate) mod stream;
 pub mod types;
 
 use axum::Router;
@@ -216,12 +217,14 @@ async fn forget_host(State(handle): State<Handle>, Path(id): Path<String>) -> Re
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
-    handle.seen().flows(&query.0)?.read().await.map(Json)
+async fn flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Result<Response> {
+    let listing = handle.seen().flows(&query.0)?;
+    stream::answer(listing).await
 }
 
-async fn end_flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
-    handle.seen().flows(&query.0)?.end().await.map(Json)
+async fn end_flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Result<Response> {
+    let listing = handle.seen().flows(&query.0)?;
+    stream::answer(listing.ending()).await
 }
 
 async fn count_flows(State(handle): State<Handle>) -> Answer<types::FlowCount> {
