@@ -20,6 +20,7 @@
 //! | [`cluster`] | the cluster the host is in |
 //! | [`link`] | the datapath, seen from here |
 //! | [`reconcile`] `undo` | after a start: datapath, kernel and state are made to agree; going back to what was committed |
+//! | `seen` | control, as clients see it who only look |
 //! | `signals` | which signals stop the daemon |
 //! | `missing` | what a start could not make: tried again |
 //! | [`resolver`] | asks the host's name servers for the datapath |
@@ -47,6 +48,7 @@ pub mod resolver;
 pub mod rules;
 pub mod run;
 pub mod sandbox;
+mod seen;
 mod signals;
 pub mod state;
 mod undo;
