@@ -156,7 +156,7 @@ async fn change(
         more: More::new(),
     };
     let version = versions.next(wallclock::since_epoch());
-    let key = Key::Endpoint("bench".to_owned(), Mac([2, 0, 0, 0, 0, member.number]));
+    let key = Key::Endpoint(Id::new([9; 32]), Mac([2, 0, 0, 0, 0, member.number]));
     let begun = clock::now();
     member.view.publish(vec![Record {
         key,

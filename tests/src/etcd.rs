@@ -128,6 +128,11 @@ impl Etcd {
         process.wait().expect("our child");
     }
 
+    /// Whether it runs.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics

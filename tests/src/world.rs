@@ -103,6 +103,11 @@ impl World {
         (world, prepared)
     }
 
+    /// Gives `vswitch run` other options from its next start on.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&word| word.to_owned()).collect();
+    }
+
     /// Starts the switch again after a [`stop`](Self::stop) and waits until it answers.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The identifier of a network, a sandbox or an endpoint: 64 hexadecimal digits that no other has.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Id([u8; 32]);
 
@@ -13,6 +13,11 @@ impl Id {
     /// An identifier of these bytes, which should be random.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// Whether `text` is the beginning of the identifier.

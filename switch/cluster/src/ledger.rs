@@ -1,233 +1,292 @@
 //! All records that are known: of each key the newest.
 //!
-//! Tombstones stay, or a record that was late would bring back what is gone. Who has been away for longer
-//! than [`TOMBSTONE_AGE`] may bring something back; its writer, which knows better, then removes it again. A
-//! tombstone's age follows from its version, so all hosts forget it at about the same time.
+//! # Theory of operation
+//! Records are kept by [`Scope`], and there by the [position](super::record::Key::position) of their keys. A
+//! sum for each scope says in one look whether two hosts know the same; sums of ranges of positions say where
+//! they do not, so that comparing costs what differs. Two keys of one position, should there ever be any, are
+//! taken for one, of which the newer record stays, on every host.
+//!
+//! Records are shared: two ledgers of one process that know the same have it once.
+//!
+//! **Tombstones** stay, or a record that was late would bring back what is gone. Those that are older than
+//! [`TOMBSTONE_AGE`] are forgotten and never taken in again, all of [`TOMBSTONE_STEP`] at once: so hosts
+//! whose clocks differ by a little disagree for that little only. Who has been away for longer may bring
+//! something back; its writer, which knows better, then removes it again.
+//!
+//! **Outsiders** may say what they like: a version that is ahead of its time is not believed
+//! ([`Version::is_ahead`]), and there is a limit to the records of each kind, of which one writer gets half of
+//! what the others leave ([`shares`]). What this host says itself is always taken.
 
-use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
-use std::net::Ipv4Addr;
+pub mod shares;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use vswitch_frame::Mac;
-
-use super::record::{HostId, Key, Record, Version};
+use super::id::Id;
+use super::record::{HostId, Key, Record, Scope, Version};
+use shares::{Grave, Shares};
 
 /// The time that a tombstone stays.
 pub const TOMBSTONE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The most records that are kept; at the limit new ones are not taken in, and said so in the log.
-pub const RECORDS_MAX: usize = 200_000;
-
-/// The knowledge of one side in few bytes: the version of each key.
-pub type Digest = Vec<(Key, Version, HostId)>;
+/// The time between two moments at which tombstones are forgotten, the same ones on every host.
+pub const TOMBSTONE_STEP: Duration = Duration::from_secs(600);
+/// Every position.
+pub const EVERYWHERE: RangeInclusive<u64> = 0..=u64::MAX;
 
 /// See the [module](self).
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    records: BTreeMap<Key, Record>,
-    /// The sum of the records' marks, so that two sides see in one look whether they agree.
-    mark: u64,
+    me: Option<HostId>,
+    parts: BTreeMap<Scope, Part>,
+    /// The first addresses of ranges, by network; those with tombstones, too.
+    spaces: BTreeMap<Id, BTreeSet<IpAddr>>,
+    /// Hosts with a live subscription, by network.
+    subscribers: BTreeMap<Id, BTreeSet<HostId>>,
+    shares: Shares,
 }
 
-/// The difference between one side's records and another side's digest.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// Records that the other side does not know.
-    pub newer: Vec<Record>,
-    /// Keys of records that only the other side knows.
-    pub wanted: Vec<Key>,
+/// The records of one scope.
+#[derive(Clone, Debug, Default)]
+struct Part {
+    records: BTreeMap<u64, Arc<Record>>,
+    /// The sum of the records' marks.
+    sum: u64,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// It was news.
+    News,
+    /// It, or a newer one, was known.
+    Known,
+    /// It was not taken in.
+    Refused(Refusal),
+}
+
+/// The reason that a record is not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Refusal {
+    /// Its version is ahead of its time.
+    #[error("they are of a time that has not come: set that host's clock, or this one's")]
+    Ahead,
+    /// It is a tombstone that everybody has forgotten.
+    #[error("they are tombstones that everybody has forgotten")]
+    Old,
+    /// There is no room for it.
+    #[error("there are as many of their kind as there can be, or that host has half of what others leave")]
+    Full,
+}
+
+impl Merge {
+    /// Whether it was news.
+    pub fn is_news(self) -> bool {
+        self == Self::News
+    }
+}
+
+/// The oldest version that a tombstone may have at this time of day.
+pub fn oldest_tombstone(since_epoch: Duration) -> Version {
+    let step = TOMBSTONE_STEP.as_secs();
+    let begun = Duration::from_secs(since_epoch.as_secs() / step * step);
+    Version::at(begun.saturating_sub(TOMBSTONE_AGE))
 }
 
 impl Ledger {
-    /// Takes a record in; says whether it was news.
-    pub fn merge(&mut self, record: Record) -> bool {
-        let known = self.records.get(&record.key);
+    /// The ledger of a host that knows nothing.
+    pub fn of(me: HostId) -> Self {
+        Self { me: Some(me), ..Self::default() }
+    }
+
+    /// Takes a record in that somebody else says.
+    pub fn merge(&mut self, record: impl Into<Arc<Record>>, since_epoch: Duration) -> Merge {
+        let record = record.into();
+        let at = (record.key.scope(), record.key.position());
+        let known = self.at(at);
         if known.is_some_and(|known| known.rank() >= record.rank()) {
-            return false;
+            return Merge::Known;
         }
-        if known.is_none() && self.records.len() >= RECORDS_MAX {
-            tracing::warn!(key = %record.key, "not taken in: {RECORDS_MAX} records is the most there can be");
-            return false;
+        if record.version.is_ahead(since_epoch) {
+            return Merge::Refused(Refusal::Ahead);
         }
-        self.mark = self.mark.wrapping_sub(known.map_or(0, mark)).wrapping_add(mark(&record));
-        self.records.insert(record.key.clone(), record);
-        true
+        if record.value.is_none() && record.version < oldest_tombstone(since_epoch) {
+            let is_live = known.is_some_and(|known| known.value.is_some());
+            if is_live {
+                self.remove(at);
+            }
+            return if is_live { Merge::News } else { Merge::Refused(Refusal::Old) };
+        }
+        let newcomer = known.is_none_or(|known| known.host != record.host);
+        if newcomer && !self.shares.has_room(&record) {
+            // A tombstone is the least that can be lost, and the oldest of them first.
+            let Some(grave) = self.shares.oldest_grave(&record).filter(|grave| grave.0 < record.version)
+            else {
+                return Merge::Refused(Refusal::Full);
+            };
+            self.remove((grave.1, grave.2));
+        }
+        self.insert(at, record);
+        Merge::News
+    }
+
+    /// Takes in what this host says itself, whatever the limits; says whether it was news.
+    pub fn say(&mut self, record: impl Into<Arc<Record>>) -> bool {
+        let record = record.into();
+        let at = (record.key.scope(), record.key.position());
+        let is_news = self.at(at).is_none_or(|known| known.rank() < record.rank());
+        if is_news {
+            self.insert(at, record);
+        }
+        is_news
+    }
+
+    /// Puts back what was known of a key before something was drafted that nobody else was told.
+    pub fn put_back(&mut self, key: &Key, record: Option<impl Into<Arc<Record>>>) {
+        let at = (key.scope(), key.position());
+        self.remove(at);
+        record.into_iter().for_each(|record| self.insert(at, record.into()));
     }
 
     /// A record that is not a tombstone.
     pub fn get(&self, key: &Key) -> Option<&Record> {
-        self.records.get(key).filter(|record| record.value.is_some())
+        self.find(key).filter(|record| record.value.is_some())
     }
 
     /// A record or a tombstone.
     pub fn find(&self, key: &Key) -> Option<&Record> {
-        self.records.get(key)
+        self.share(key).map(|record| &**record)
     }
 
-    /// Every record and every tombstone, in the order of their keys.
+    /// A record or a tombstone, to be shared.
+    pub fn share(&self, key: &Key) -> Option<&Arc<Record>> {
+        self.at((key.scope(), key.position())).filter(|record| record.key == *key)
+    }
+
+    /// The number of records and tombstones.
+    pub fn len(&self) -> usize {
+        self.parts.values().map(|part| part.records.len()).sum()
+    }
+
+    /// Whether it knows nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every record and every tombstone.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.parts.values().flat_map(|part| part.records.values()).map(|record| &**record)
+    }
+
+    /// Records and tombstones that every host knows: all but those of endpoints.
+    pub fn global(&self) -> impl Iterator<Item = &Record> {
+        self.within(Scope::Global, EVERYWHERE).map(|(_, record)| &**record)
+    }
+
+    /// Records and tombstones of a scope whose keys are within a range of positions, in the order of these.
+    pub fn within(
+        &self,
+        scope: Scope,
+        range: RangeInclusive<u64>,
+    ) -> impl Iterator<Item = (u64, &Arc<Record>)> {
+        let records = self.parts.get(&scope).map(|part| part.records.range(range));
+        records.into_iter().flatten().map(|(position, record)| (*position, record))
     }
 
     /// The ranges of a network's addresses, by its identifier; tombstones, too.
-    pub fn spaces(&self, network: &str) -> impl Iterator<Item = &Record> {
-        let first = Key::Space(network.to_owned(), Ipv4Addr::UNSPECIFIED.into());
-        self.of_network(first, network).take_while(|record| matches!(record.key, Key::Space(..)))
+    pub fn spaces(&self, network: Id) -> impl Iterator<Item = &Record> {
+        let firsts = self.spaces.get(&network).into_iter().flatten();
+        firsts.filter_map(move |first| self.find(&Key::Space(network, *first)))
     }
 
     /// The endpoints of a network, by its identifier; tombstones, too.
-    pub fn endpoints(&self, network: &str) -> impl Iterator<Item = &Record> {
-        let first = Key::Endpoint(network.to_owned(), Mac::default());
-        self.of_network(first, network).take_while(|record| matches!(record.key, Key::Endpoint(..)))
+    pub fn endpoints(&self, network: Id) -> impl Iterator<Item = &Record> {
+        self.within(Scope::Network(network), EVERYWHERE).map(|(_, record)| &**record)
     }
 
-    fn of_network(&self, first: Key, network: &str) -> impl Iterator<Item = &Record> {
-        let records = self.records.range(first..).map(|(_, record)| record);
-        records.take_while(move |record| record.key.network() == Some(network))
+    /// The hosts that subscribe to a network, by its identifier.
+    pub fn subscribers(&self, network: Id) -> impl Iterator<Item = HostId> {
+        self.subscribers.get(&network).into_iter().flatten().copied()
     }
 
-    /// The newest version.
-    pub fn newest(&self) -> Version {
-        self.records.values().map(|record| record.version).max().unwrap_or_default()
+    /// Whether a host subscribes to a network.
+    pub fn subscribes(&self, host: HostId, network: Id) -> bool {
+        self.subscribers.get(&network).is_some_and(|hosts| hosts.contains(&host))
     }
 
-    /// The sum of the records' marks: alike for two sides that know the same, and hardly ever otherwise.
-    pub fn mark(&self) -> u64 {
-        self.mark
+    /// The sum of the marks of a scope's records: alike for two that know the same, and hardly ever otherwise.
+    pub fn sum(&self, scope: Scope) -> u64 {
+        self.parts.get(&scope).map_or(0, |part| part.sum)
     }
 
-    /// The records that are known, in few bytes.
-    pub fn digest(&self) -> Digest {
-        self.records.values().map(|record| (record.key.clone(), record.version, record.host)).collect()
-    }
-
-    /// The difference between this side and one with that digest.
-    pub fn compare(&self, digest: &Digest) -> Difference {
-        let other: BTreeMap<&Key, (Version, HostId)> =
-            digest.iter().map(|(key, version, host)| (key, (*version, *host))).collect();
-        let is_newer = |record: &&Record| other.get(&record.key).is_none_or(|rank| *rank < record.rank());
-        let is_older = |key: &Key, rank: (Version, HostId)| {
-            self.records.get(key).is_none_or(|record| record.rank() < rank)
-        };
-        Difference {
-            newer: self.records.values().filter(is_newer).cloned().collect(),
-            wanted: other
-                .iter()
-                .filter(|(key, rank)| is_older(key, **rank))
-                .map(|(key, _)| (*key).clone())
-                .collect(),
+    /// Forgets the endpoints of a network, by its identifier, but for this host's own.
+    pub fn forget_endpoints(&mut self, network: Id) {
+        let scope = Scope::Network(network);
+        let others = self.within(scope, EVERYWHERE).filter(|(_, record)| Some(record.host) != self.me);
+        for position in others.map(|(position, _)| position).collect::<Vec<_>>() {
+            self.remove((scope, position));
         }
     }
 
     /// Forgets tombstones that are old enough at this time of day.
     pub fn sweep(&mut self, since_epoch: Duration) {
-        let old = since_epoch.saturating_sub(TOMBSTONE_AGE);
-        let old = Version(u64::try_from(old.as_millis()).unwrap_or(0) << 16);
-        let Self { records, mark: sum } = self;
-        records.retain(|_, record| {
-            let stays = record.value.is_some() || record.version > old;
-            if !stays {
-                *sum = sum.wrapping_sub(mark(record));
+        for Grave(_, scope, position) in self.shares.graves_before(oldest_tombstone(since_epoch)) {
+            self.remove((scope, position));
+        }
+    }
+
+    fn at(&self, (scope, position): (Scope, u64)) -> Option<&Arc<Record>> {
+        self.parts.get(&scope)?.records.get(&position)
+    }
+
+    fn insert(&mut self, at: (Scope, u64), record: Arc<Record>) {
+        self.remove(at);
+        self.shares.enter(&record, at);
+        match &record.key {
+            Key::Space(network, first) => {
+                self.spaces.entry(*network).or_default().insert(*first);
             }
-            stays
-        });
+            Key::Subscription(network, host) if record.value.is_some() => {
+                self.subscribers.entry(*network).or_default().insert(*host);
+            }
+            Key::Subscription(..)
+            | Key::Host(_)
+            | Key::Network(_)
+            | Key::Vni(_)
+            | Key::Endpoint(..)
+            | Key::Other(_) => {}
+        }
+        let part = self.parts.entry(at.0).or_default();
+        part.sum = part.sum.wrapping_add(record.mark());
+        part.records.insert(at.1, record);
+    }
+
+    fn remove(&mut self, at: (Scope, u64)) {
+        let Some(part) = self.parts.get_mut(&at.0) else { return };
+        let Some(record) = part.records.remove(&at.1) else { return };
+        part.sum = part.sum.wrapping_sub(record.mark());
+        if part.records.is_empty() {
+            self.parts.remove(&at.0);
+        }
+        self.shares.leave(&record, at);
+        match &record.key {
+            Key::Space(network, first) => take_out(&mut self.spaces, *network, first),
+            Key::Subscription(network, host) => take_out(&mut self.subscribers, *network, host),
+            Key::Host(_) | Key::Network(_) | Key::Vni(_) | Key::Endpoint(..) | Key::Other(_) => {}
+        }
     }
 }
 
-/// A number that is another one for every other record: FNV-1a over its key and rank.
-fn mark(record: &Record) -> u64 {
-    struct Fnv(u64);
-    impl Hasher for Fnv {
-        fn write(&mut self, bytes: &[u8]) {
-            let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            self.0 = bytes.iter().fold(self.0, step);
-        }
-
-        fn finish(&self) -> u64 {
-            self.0
+fn take_out<T: Ord>(index: &mut BTreeMap<Id, BTreeSet<T>>, network: Id, value: &T) {
+    if let Some(values) = index.get_mut(&network) {
+        values.remove(value);
+        if values.is_empty() {
+            index.remove(&network);
         }
     }
-    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
-    format!("{} {} {}", record.key, record.version.0, record.host).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use proptest::test_runner::FileFailurePersistence;
-
-    use super::super::record::Value;
-    use super::*;
-
-    fn record(key: u32, version: u64, host: u8, gone: bool) -> Record {
-        // A writer says one thing under one version.
-        let value = (!gone).then(|| Value::Vni { network: format!("{version}-{host}") });
-        Record { key: Key::Vni(key), version: Version(version), host: HostId::new([host; 16]), value }
-    }
-
-    fn records() -> impl Strategy<Value = Vec<Record>> {
-        let one = (0..6u32, 1..8u64, 0..3u8).prop_map(|(key, version, host)| {
-            record(key, version, host, (version + u64::from(host)) % 3 == 0)
-        });
-        prop::collection::vec(one, 0..40)
-    }
-
-    fn of(records: &[Record]) -> Ledger {
-        let mut ledger = Ledger::default();
-        for record in records {
-            ledger.merge(record.clone());
-        }
-        ledger
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-            ..ProptestConfig::default()
-        })]
-
-        #[test]
-        fn the_newest_wins_in_any_order(
-            (records, shuffled) in records().prop_flat_map(|records| {
-                (Just(records.clone()), Just(records).prop_shuffle())
-            })
-        ) {
-            let (one, other) = (of(&records), of(&shuffled));
-            prop_assert_eq!(&one.records, &other.records);
-            prop_assert_eq!(one.mark(), other.mark());
-            for record in one.iter() {
-                let newest = records.iter().filter(|other| other.key == record.key).map(Record::rank).max();
-                prop_assert_eq!(Some(record.rank()), newest);
-            }
-        }
-
-        #[test]
-        fn two_sides_that_exchanged_their_differences_agree(one in records(), other in records()) {
-            let (mut one, mut other) = (of(&one), of(&other));
-            let agreed = one.records == other.records;
-            prop_assert_eq!(one.mark() == other.mark(), agreed);
-            let difference = other.compare(&one.digest());
-            for key in &difference.wanted {
-                other.merge(one.find(key).expect("it has what is wanted").clone());
-            }
-            difference.newer.into_iter().for_each(|record| assert!(one.merge(record)));
-            prop_assert_eq!(&one.records, &other.records);
-            prop_assert_eq!(one.mark(), other.mark());
-        }
-    }
-
-    #[test]
-    fn old_tombstones_are_forgotten() {
-        let at = |ms: u64| ms << 16;
-        let mut ledger =
-            of(&[record(1, at(5), 0, true), record(2, at(5), 0, false), record(3, at(9), 0, true)]);
-        ledger.sweep(TOMBSTONE_AGE + Duration::from_millis(7));
-        let left: Vec<Key> = ledger.iter().map(|record| record.key.clone()).collect();
-        assert_eq!(left, [Key::Vni(2), Key::Vni(3)]);
-        assert_eq!(ledger.mark(), of(&[record(2, at(5), 0, false), record(3, at(9), 0, true)]).mark());
-        assert_eq!((ledger.get(&Key::Vni(3)), ledger.find(&Key::Vni(3)).is_some()), (None, true));
-    }
-}
+mod tests;

@@ -13,7 +13,11 @@
 //! | `network/NAME` | [`Value::Network`] | who made or removes it |
 //! | `vni/NUMBER` | [`Value::Vni`] | who made the network |
 //! | `space/NETWORK/FIRST` | [`Value::Space`] | who owns the addresses, and gives them away |
+//! | `subscription/NETWORK/HOST` | [`Value::Subscription`] | that host, while it has endpoints on the network |
 //! | `endpoint/NETWORK/MAC` | [`Value::Endpoint`] | the host it lives on |
+//!
+//! Endpoints are known to the hosts that have a live subscription to their network; everything else is known
+//! to every host of the cluster. So a record is of one [`Scope`].
 //!
 //! Kinds and fields of a newer vswitch are kept as they are and passed on, so hosts may be brought up to date
 //! one after the other. A service (a name with several members and a virtual address) will be a kind of
@@ -34,23 +38,28 @@ use crate::id::Id;
 /// The identifier of a host: 32 hexadecimal digits that no other has, drawn once and kept with its state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct HostId(u128);
+pub struct HostId([u8; 16]);
 
 impl HostId {
     /// An identifier of these bytes, which should be random.
     pub const fn new(bytes: [u8; 16]) -> Self {
-        Self(u128::from_be_bytes(bytes))
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn bytes(&self) -> &[u8; 16] {
+        &self.0
     }
 
     /// The part that people are shown.
     pub fn short(self) -> String {
-        format!("{:012x}", self.0 >> 80)
+        format!("{:012x}", u128::from_be_bytes(self.0) >> 80)
     }
 }
 
 impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
@@ -79,7 +88,7 @@ impl FromStr for HostId {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no identifier of a host");
-        let id = u128::from_str_radix(text, 16).map(Self).map_err(|_| wrong())?;
+        let id = u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| wrong())?;
         if id.to_string() == text { Ok(id) } else { Err(wrong()) }
     }
 }
@@ -89,6 +98,22 @@ impl FromStr for HostId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
+
+/// The time by which a version may be ahead of the time of day. One that is further ahead is not believed, or
+/// a single record could take every version there is.
+pub const AHEAD_MAX: Duration = Duration::from_secs(60 * 60);
+
+impl Version {
+    /// The first version of a time of day.
+    pub fn at(since_epoch: Duration) -> Self {
+        Self(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX >> 16) << 16)
+    }
+
+    /// Whether it is further ahead of this time of day than [`AHEAD_MAX`].
+    pub fn is_ahead(self, since_epoch: Duration) -> bool {
+        self > Self::at(since_epoch + AHEAD_MAX)
+    }
+}
 
 /// The clock that versions come from: a hybrid of the time of day and of a logical clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,8 +129,7 @@ impl Clock {
 
     /// A version above all that were seen; `since_epoch` is the time of day.
     pub fn next(&mut self, since_epoch: Duration) -> Version {
-        let now = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX >> 16) << 16;
-        self.last = Version(now.max(self.last.0.saturating_add(1)));
+        self.last = Version::at(since_epoch).max(Version(self.last.0.saturating_add(1)));
         self.last
     }
 }
@@ -121,10 +145,12 @@ pub enum Key {
     /// The number of a network on the wire.
     Vni(u32),
     /// A range of addresses of a network, by the first of them.
-    Space(String, IpAddr),
+    Space(Id, IpAddr),
+    /// A host's wish to hear of a network's endpoints.
+    Subscription(Id, HostId),
     /// An endpoint of a network, by its MAC address. Networks are named by their identifiers here, so that
     /// nothing of one outlives it in another of its name.
-    Endpoint(String, Mac),
+    Endpoint(Id, Mac),
     /// Something a newer vswitch knows.
     Other(String),
 }
@@ -136,6 +162,7 @@ impl fmt::Display for Key {
             Self::Network(name) => write!(f, "network/{name}"),
             Self::Vni(vni) => write!(f, "vni/{vni}"),
             Self::Space(network, first) => write!(f, "space/{network}/{first}"),
+            Self::Subscription(network, host) => write!(f, "subscription/{network}/{host}"),
             Self::Endpoint(network, mac) => write!(f, "endpoint/{network}/{mac}"),
             Self::Other(text) => f.write_str(text),
         }
@@ -157,14 +184,20 @@ impl From<Key> for String {
 impl From<String> for Key {
     fn from(text: String) -> Self {
         let words: Vec<&str> = text.splitn(3, '/').collect();
+        let id = |text: &str| Id::try_from(text.to_owned()).ok();
         let known = match *words.as_slice() {
             ["host", host] => host.parse().ok().map(Self::Host),
             ["network", name] => Some(Self::Network(name.to_owned())),
             ["vni", number] => number.parse().ok().map(Self::Vni),
             ["space", network, first] => {
-                first.parse().ok().map(|first| Self::Space(network.to_owned(), first))
+                id(network).and_then(|network| Some(Self::Space(network, first.parse().ok()?)))
             }
-            ["endpoint", network, mac] => mac.parse().ok().map(|mac| Self::Endpoint(network.to_owned(), mac)),
+            ["subscription", network, host] => {
+                id(network).and_then(|network| Some(Self::Subscription(network, host.parse().ok()?)))
+            }
+            ["endpoint", network, mac] => {
+                id(network).and_then(|network| Some(Self::Endpoint(network, mac.parse().ok()?)))
+            }
             _ => None,
         };
         // A key that is written in another way than ours would come back as another key.
@@ -174,11 +207,80 @@ impl From<String> for Key {
 
 impl Key {
     /// The identifier of the network that a key belongs to, if to one.
-    pub fn network(&self) -> Option<&str> {
+    pub fn network(&self) -> Option<Id> {
         match self {
-            Self::Space(network, _) | Self::Endpoint(network, _) => Some(network),
+            Self::Space(network, _) | Self::Subscription(network, _) | Self::Endpoint(network, _) => {
+                Some(*network)
+            }
             Self::Host(_) | Self::Network(_) | Self::Vni(_) | Self::Other(_) => None,
         }
+    }
+
+    /// The hosts that know it.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::Endpoint(network, _) => Scope::Network(*network),
+            Self::Host(_)
+            | Self::Network(_)
+            | Self::Vni(_)
+            | Self::Space(..)
+            | Self::Subscription(..)
+            | Self::Other(_) => Scope::Global,
+        }
+    }
+
+    /// The place of a key among those of its scope: a number that is hardly ever another key's. All hosts
+    /// compute the same, and places are spread evenly.
+    pub fn position(&self) -> u64 {
+        let mut hash = Fnv::default();
+        match self {
+            Self::Host(host) => hash.feed(b"h").feed(&host.0),
+            Self::Network(name) => hash.feed(b"n").feed(name.as_bytes()),
+            Self::Vni(vni) => hash.feed(b"v").feed(&vni.to_be_bytes()),
+            Self::Space(network, IpAddr::V4(first)) => {
+                hash.feed(b"4").feed(network.bytes()).feed(&first.octets())
+            }
+            Self::Space(network, IpAddr::V6(first)) => {
+                hash.feed(b"6").feed(network.bytes()).feed(&first.octets())
+            }
+            Self::Subscription(network, host) => hash.feed(b"s").feed(network.bytes()).feed(&host.0),
+            Self::Endpoint(network, mac) => hash.feed(b"e").feed(network.bytes()).feed(&mac.0),
+            Self::Other(text) => hash.feed(b"o").feed(text.as_bytes()),
+        };
+        hash.finish()
+    }
+}
+
+/// The hosts that know a record, by their choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Scope {
+    /// Every host.
+    Global,
+    /// The hosts that subscribe to a network.
+    Network(Id),
+}
+
+/// FNV-1a, with the last step of MurmurHash3, so that the upper bits depend on all of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> &mut Self {
+        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        self.0 = bytes.iter().fold(self.0, step);
+        self
+    }
+
+    pub(crate) fn finish(self) -> u64 {
+        let hash = (self.0 ^ (self.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        hash ^ (hash >> 33)
     }
 }
 
@@ -197,6 +299,8 @@ pub enum Value {
     },
     /// The owner of a range of addresses.
     Space(Space),
+    /// A host's wish to hear of a network's endpoints.
+    Subscription(Subscription),
     /// An endpoint.
     Endpoint(Endpoint),
     /// Something a newer vswitch knows.
@@ -271,6 +375,14 @@ pub struct Space {
     pub owner: Option<HostId>,
 }
 
+/// A host's wish to hear of a network's endpoints. The key says it all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Further fields.
+    #[serde(flatten)]
+    pub more: More,
+}
+
 /// An endpoint, as other hosts know it. It lives on the host that wrote the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -307,6 +419,12 @@ impl Record {
     pub fn rank(&self) -> (Version, HostId) {
         (self.version, self.host)
     }
+
+    /// A number that is another one for every other key and rank.
+    pub fn mark(&self) -> u64 {
+        let (position, version) = (self.key.position().to_be_bytes(), self.version.0.to_be_bytes());
+        Fnv::default().feed(&position).feed(&version).feed(&self.host.0).finish()
+    }
 }
 
 #[cfg(test)]
@@ -321,13 +439,14 @@ mod tests {
 
     #[test]
     fn keys_are_read_as_they_are_written() {
-        let network = "ab".repeat(32);
+        let network = Id::new([0xab; 32]);
         let keys = [
             Key::Host(HOST),
             Key::Network("front".to_owned()),
             Key::Vni(4097),
-            Key::Space(network.clone(), "10.0.9.1".parse().expect("address")),
-            Key::Space(network.clone(), "fd00::1".parse().expect("address")),
+            Key::Space(network, "10.0.9.1".parse().expect("address")),
+            Key::Space(network, "fd00::1".parse().expect("address")),
+            Key::Subscription(network, HOST),
             Key::Endpoint(network, Mac([2, 0x42, 10, 0, 9, 5])),
             Key::Other("service/x".to_owned()),
         ];
@@ -362,5 +481,13 @@ mod tests {
         clock.see(Version(9 << 16));
         assert_eq!(clock.next(Duration::from_millis(6)), Version((9 << 16) + 1));
         assert_eq!(clock.next(Duration::from_millis(10)), Version(10 << 16));
+    }
+
+    #[test]
+    fn a_version_of_tomorrow_is_ahead() {
+        let now = Duration::from_secs(1_000_000);
+        assert!(!Version::at(now).is_ahead(now) && !Version::at(now + AHEAD_MAX).is_ahead(now));
+        assert!(Version::at(now + AHEAD_MAX + Duration::from_millis(1)).is_ahead(now));
+        assert!(Version(u64::MAX).is_ahead(now));
     }
 }

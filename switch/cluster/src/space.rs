@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::family::{Family, address_of, number};
+use super::id::Id;
 use super::record::{HostId, Key, Record, Value};
 use super::view::Wish;
 
@@ -32,12 +33,12 @@ pub struct Range {
 /// The ranges of a network that a host owns, as records say.
 pub fn owned<'a>(
     records: impl IntoIterator<Item = &'a Record>,
-    network: &str,
+    network: Id,
     host: Option<HostId>,
 ) -> Vec<Range> {
     let ranges = records.into_iter().filter_map(|record| match (&record.key, &record.value) {
         (Key::Space(of, first), Some(Value::Space(space)))
-            if of == network && host.is_some() && space.owner == host =>
+            if *of == network && host.is_some() && space.owner == host =>
         {
             Some(Range { first: *first, last: space.last })
         }

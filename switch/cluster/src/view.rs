@@ -25,18 +25,20 @@
 //!   frames are no longer sent to it and its names are not answered.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::id::Id;
 use super::record::{HostId, Record};
 
 /// A question for addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// The identifier of the network.
-    pub network: String,
+    pub network: Id,
     /// The name of the network, for people.
     pub name: String,
     /// The host that asks.
@@ -80,8 +82,8 @@ pub enum Refused {
 /// News from a source to control.
 #[derive(Debug)]
 pub enum Event {
-    /// Records that are news.
-    Records(Vec<Record>),
+    /// Records that are news. The source has them, too: they are shared.
+    Records(Vec<Arc<Record>>),
     /// A host that has come, or is gone.
     Host(HostId, Presence),
     /// A question of another host, for addresses that this one owns.

@@ -4,18 +4,25 @@
 //! runs to its end in the one place that owns [`Control`], so nothing is ever left half-made, and no
 //! lock is needed anywhere.
 //!
-//! Changes of a job are committed before its answer is sent: what a client was told survives everything.
+//! Changes of a job are committed before its answer is sent: what a client was told survives everything. The
+//! next jobs are done meanwhile ([`store`](crate::state::store)). What cannot be committed is not begun, or
+//! [undone](crate::undo).
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
+use crate::state::store::{Gate, Promise};
 
 /// Jobs that wait; at the limit clients wait to be heard.
 const JOBS_MAX: usize = 64;
+/// Time that the last job has to end when the daemon is told to stop, whatever it waits for.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 type Job = Box<dyn for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output = ()> + 'a>> + Send>;
 
@@ -23,6 +30,7 @@ type Job = Box<dyn for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output 
 #[derive(Clone, Debug)]
 pub struct Handle {
     jobs: mpsc::Sender<Job>,
+    gate: Gate,
 }
 
 /// The end at which jobs arrive.
@@ -36,39 +44,55 @@ impl std::fmt::Debug for Jobs {
     }
 }
 
-/// Makes both ends of the queue of jobs.
-pub fn channel() -> (Handle, Jobs) {
+/// Makes both ends of the queue of jobs, whose changes pass this gate.
+pub fn channel(gate: Gate) -> (Handle, Jobs) {
     let (sender, receiver) = mpsc::channel(JOBS_MAX);
-    (Handle { jobs: sender }, Jobs { jobs: receiver })
+    (Handle { jobs: sender, gate }, Jobs { jobs: receiver })
 }
 
 impl Handle {
-    /// Has a job done.
+    /// Has a job done that a client waits for: a change, which is refused while nothing can be written down.
     ///
     /// # Errors
-    /// Errors of the job; while the daemon stops, one that says so.
+    /// Errors of the job; why it cannot be written down; while the daemon stops, one that says so.
     pub async fn run<T, F>(&self, job: F) -> Result<T>
     where
         T: Send + 'static,
         F: AsyncFnOnce(&mut Control) -> Result<T> + Send + 'static,
     {
-        let (sender, receiver) = oneshot::channel();
-        let job: Job = Box::new(move |control| {
-            Box::pin(async move {
-                let outcome = job(control).await;
-                control.files.follow(&control.state);
-                // A client that has gone wants no answer.
-                let committed = control.commit();
-                control.steer().await;
-                let _ = sender.send(outcome.and_then(|answer| committed.map(|()| answer)));
-            })
+        self.gate.pass().await?;
+        let done = self.put(async move |control| {
+            if let Some(trouble) = control.store.trouble() {
+                return Err(trouble);
+            }
+            let outcome = job(control).await;
+            let promise: Promise = control.end_of_job(Control::promise).await;
+            outcome.map(|answer| (answer, promise))
         });
-        self.jobs.send(job).await.map_err(|_| stopping())?;
-        receiver.await.map_err(|_| stopping())?
+        let (answer, promise) = done.await??;
+        if let Err(broken) = promise.kept().await {
+            // What was undone is undone before somebody hears of it.
+            self.look(|_| ()).await?;
+            return Err(broken);
+        }
+        Ok(answer)
     }
-}
 
-impl Handle {
+    /// Has a job done that follows what has happened anyway; it is written down when that can be.
+    ///
+    /// # Errors
+    /// While the daemon stops.
+    pub async fn note<F>(&self, job: F) -> Result<()>
+    where
+        F: AsyncFnOnce(&mut Control) + Send + 'static,
+    {
+        let done = self.put(async move |control| {
+            job(control).await;
+            control.end_of_job(Control::owe).await;
+        });
+        done.await
+    }
+
     /// Has a look at control, between two jobs; what it sees is no change to be committed.
     ///
     /// # Errors
@@ -77,14 +101,51 @@ impl Handle {
         &self,
         look: impl FnOnce(&Control) -> T + Send + 'static,
     ) -> Result<T> {
+        self.put(async move |control| look(control)).await
+    }
+
+    /// Has a look at control that takes a while, between two jobs.
+    ///
+    /// # Errors
+    /// Errors of the look; while the daemon stops, one that says so.
+    pub async fn see<T, F>(&self, look: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: AsyncFnOnce(&Control) -> Result<T> + Send + 'static,
+    {
+        self.put(async move |control| look(control).await).await?
+    }
+
+    /// The store, as clients see it.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Puts a job in the queue and awaits its outcome.
+    async fn put<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: AsyncFnOnce(&mut Control) -> T + Send + 'static,
+    {
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move |control| {
             Box::pin(async move {
-                let _ = sender.send(look(control));
+                // A client that has gone wants no answer.
+                let _ = sender.send(job(control).await);
             })
         });
         self.jobs.send(job).await.map_err(|_| stopping())?;
         receiver.await.map_err(|_| stopping())
+    }
+}
+
+impl Control {
+    /// Has all follow that depends on what a job changed, which is then committed in one way or another.
+    async fn end_of_job<T>(&mut self, commit: impl FnOnce(&mut Self) -> T) -> T {
+        self.files.follow(&self.state);
+        let committed = commit(self);
+        self.steer().await;
+        committed
     }
 }
 
@@ -96,17 +157,25 @@ impl Jobs {
             let job = tokio::select! {
                 biased;
                 () = &mut stop => return,
-                job = self.jobs.recv() => job,
+                _ = control.store.failed() => None,
+                job = self.jobs.recv() => match job {
+                    Some(job) => Some(job),
+                    None => return,
+                },
             };
-            let Some(job) = job else { return };
             let link = control.link.clone();
-            let mut done = job(control);
+            let mut done = match job {
+                Some(job) => job(control),
+                None => Box::pin(control.undo()),
+            };
             tokio::select! {
                 () = &mut done => {}
                 () = &mut stop => {
                     // The job need not wait for the datapath, which is stopped next.
                     link.give_up();
-                    done.await;
+                    if timeout(LAST_PATIENCE, done).await.is_err() {
+                        tracing::warn!("a change is left as it is: it does not end, and the daemon is to stop");
+                    }
                     return;
                 }
             }

@@ -12,7 +12,7 @@ use crate::publish::claims::Claims;
 use crate::sandbox::files::Files;
 use crate::sandbox::interface::{FarSide, Remains};
 use crate::state::State;
-use crate::state::store::Store;
+use crate::state::store::{Parcel, Promise, Store};
 
 /// Everything the daemon owns. One job at a time has it: see [`actor`](crate::actor).
 #[derive(Debug)]
@@ -36,16 +36,35 @@ pub struct Control {
 }
 
 impl Control {
-    /// Writes down what has changed, and what the cluster is to know of it; only then the cluster is told.
+    /// Has what has changed written down, and then the cluster told, as soon as that can be.
+    pub(crate) fn owe(&mut self) {
+        let parcel = self.parcel();
+        self.store.owe(&mut self.state, parcel);
+    }
+
+    /// Has what has changed written down, and then the cluster told; the promise is kept when it is.
+    pub(crate) fn promise(&mut self) -> Promise {
+        let parcel = self.parcel();
+        self.store.promise(&mut self.state, parcel)
+    }
+
+    /// Waits until what has changed is written down. Where nothing can be, as after a start on a disk that may
+    /// only be read, it is owed.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub(crate) fn commit(&mut self) -> Result<()> {
-        self.say_endpoints();
-        self.store.commit(&mut self.state)?;
-        if let Some(cluster) = &mut self.cluster {
-            cluster.send();
+    /// When the disk does not take it.
+    pub(crate) async fn write_down(&mut self) -> Result<()> {
+        if self.store.trouble().is_some() {
+            self.owe();
+            return Ok(());
         }
-        Ok(())
+        self.promise().kept().await
+    }
+
+    /// The records that the cluster is to be told of what has changed.
+    fn parcel(&mut self) -> Option<Parcel> {
+        self.say_endpoints();
+        let cluster = self.cluster.as_mut().filter(|cluster| !cluster.outbox.is_empty())?;
+        Some(Parcel { view: cluster.view.clone(), records: std::mem::take(&mut cluster.outbox) })
     }
 }

@@ -106,6 +106,8 @@ codes! {
     HostInUse = 409 "host-in-use",
     /// As many networks or ports as a switch has.
     LimitReached = 409 "limit-reached",
+    /// Nothing can be written down, so nothing is changed.
+    StorageUnavailable = 503 "storage-unavailable",
     /// The kernel or the datapath failed at something that should work.
     Internal = 500 "internal",
 }

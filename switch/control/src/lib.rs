@@ -19,8 +19,9 @@
 //! | [`rules`] [`flows`] [`observe`] | rules of the user's; flows, tables and counters |
 //! | [`cluster`] | the cluster the host is in |
 //! | [`link`] | the datapath, seen from here |
-//! | [`reconcile`] | after a start: datapath, kernel and state are made to agree |
+//! | [`reconcile`] `undo` | after a start: datapath, kernel and state are made to agree; going back to what was committed |
 //! | `missing` | what a start could not make: tried again |
+//! | `signals` | which signals stop the daemon |
 //! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`error`] [`names`] [`calendar`] | refusals; names and identifiers; moments as people write them |
 #![forbid(unsafe_code)]
@@ -46,4 +47,6 @@ pub mod resolver;
 pub mod rules;
 pub mod run;
 pub mod sandbox;
+mod signals;
 pub mod state;
+mod undo;

@@ -180,7 +180,7 @@ impl Control {
             Ok(netns) => netns,
             Err(_) if sandbox.made && sandbox.mode == Mode::Own => {
                 remove_name(name, None);
-                let netns = self.make_namespace(name)?;
+                let netns = self.make_namespace(name).await?;
                 let identity =
                     Identity::of(&netns).map_err(|error| failed("identify the namespace", &error))?;
                 self.state.sandbox(name)?.place = Some(Place { path: named_path(name), identity });

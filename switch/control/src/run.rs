@@ -1,13 +1,12 @@
 //! The daemon, from its start to its end.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vswitch_cluster::Prepared;
@@ -33,10 +32,14 @@ use crate::publish::claims::Claims;
 use crate::resolver::Resolver;
 use crate::sandbox;
 use crate::sandbox::files::Files;
+use crate::signals;
 use crate::state::store::Store;
 
 /// Threads that wait for the kernel to destroy interfaces.
 const BLOCKING_THREADS: usize = 32;
+
+/// The end of the path of the datapath's socket beside the control socket, behind that one's.
+const SPARE: &str = ".datapath";
 
 /// Time that leaving a cluster may take.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -85,13 +88,13 @@ pub fn run(options: &RunOptions) -> Result<()> {
 
 async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions) -> Result<()> {
     // Before there is anything to remove, so that no signal ends the process with it still there.
-    let stop = stop_signal().map_err(|error| failed("wait for signals", &error))?;
+    let stop = signals::stop().map_err(|error| failed("wait for signals", &error))?;
     let listener = UnixListener::from_std(listener).map_err(|error| failed("listen", &error))?;
     // Before anything is made: most refusals are for a key or an address.
     let source = vswitch_cluster::prepare(options.cluster.as_ref()).await;
     let source = source.map_err(|message| Error::new(Code::InvalidArgument, message))?;
     let mut control = Control::start(options).await?;
-    let (handle, jobs) = actor::channel();
+    let (handle, jobs) = actor::channel(control.store.gate());
     let cluster = control.join_cluster(options.cluster.as_ref(), source, &handle).await?;
     let vanished = tokio::spawn(sandbox::gone::follow(handle.clone()));
     let drained = tokio::spawn(publish::drain::follow(handle.clone()));
@@ -99,7 +102,8 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
     let uplink = uplink.map_err(|error| failed("take up the uplink", &error))?;
-    eprintln!("vswitch: ready on {}", options.socket.display());
+    // Who started the daemon may have closed its standard error.
+    let _ = writeln!(io::stderr(), "vswitch: ready on {}", options.socket.display());
     let follower = tokio::spawn(addresses::follow(control.link.clone()));
     let uplink = tokio::spawn(uplink.follow());
     let tunnels = tokio::spawn(control.tunnels.clone().follow());
@@ -126,7 +130,10 @@ impl Control {
     async fn start(options: &RunOptions) -> Result<Self> {
         let (store, state) = Store::open(&options.state_dir)?;
         let resolver = Resolver::new(options.resolv_conf.clone());
-        let link_options = LinkOptions { poll: options.poll, directory: options.state_dir.clone() };
+        let mut spare = options.socket.clone().into_os_string();
+        spare.push(SPARE);
+        let link_options =
+            LinkOptions { poll: options.poll, directory: options.state_dir.clone(), spare: spare.into() };
         let link = Link::start(link_options, resolver).await;
         let link = link.map_err(|error| failed("start the datapath", &error))?;
         let mut control = Self {
@@ -148,7 +155,7 @@ impl Control {
             let name = DEFAULT_NETWORK.to_owned();
             control.create_network(api::types::NetworkCreate { name, ..Default::default() }).await?;
         }
-        control.commit()?;
+        control.owe();
         Ok(control)
     }
 
@@ -162,7 +169,7 @@ impl Control {
         let (Some(options), Some(prepared)) = (options, source) else { return Ok(None) };
         let (view, events, source) = prepared.channel();
         let host = self.enter_cluster(options, view)?;
-        self.commit()?;
+        self.write_down().await?;
         let others = self.cluster.as_ref().map(Cluster::other_hosts).unwrap_or_default();
         let started = prepared.start(host, others, source).await;
         let source = started.map_err(|message| Error::new(Code::Internal, message))?;
@@ -183,17 +190,6 @@ impl Control {
         self.files.remove();
         cleanup.done().await;
     }
-}
-
-/// Ends when the process is asked to stop.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
 
 /// Raises the limit of descriptors. A port takes a handful of them in this process, and a published one

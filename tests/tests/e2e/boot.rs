@@ -54,7 +54,9 @@ fn an_overlay_is_raised_when_the_host_gets_its_address() {
     assert_eq!(peers(&world), 0);
     address(&world, "add", LATE);
     wait::until_equal("the tunnel is there, with its peers", &2, || peers(&world));
-    wait::until("that is said", || (logged(&world, "\"wide\" was missing, and is no longer") > 0).then_some(()));
+    wait::until("that is said", || {
+        (logged(&world, "\"wide\" was missing, and is no longer") > 0).then_some(())
+    });
     assert_eq!(logged(&world, why), 1, "{}", world.logged());
 }
 
@@ -77,7 +79,8 @@ fn a_port_is_published_when_the_host_gets_its_address_or_the_port_is_free() {
     assert_eq!(logged(&world, "a published port of sandbox \"web\" leads nowhere"), 2, "{}", world.logged());
     drop(taken);
     // Nothing announces that a port is free.
-    let back = |what: &str| logged(&world, &format!("{what}, a published port of sandbox \"web\", was missing"));
+    let back =
+        |what: &str| logged(&world, &format!("{what}, a published port of sandbox \"web\", was missing"));
     wait::until("the port is taken", || (back("127.0.0.1:9090/tcp") == 1).then_some(()));
     address(&world, "add", LATE);
     wait::until("the address is taken", || (back("192.0.2.1:8080/tcp") == 1).then_some(()));

@@ -140,7 +140,7 @@ fn a_namespace_that_nobody_was_told_of_is_removed() {
     for (name, identity) in notes {
         state.namespaces.insert(name, identity);
     }
-    store.commit(&mut state).expect("commit");
+    store.hand_over(&mut state);
     drop(store);
     world.start_again();
     assert!(!named_path(&ours).exists());

@@ -10,6 +10,7 @@
 //!   which lasts as long as any ledger remembers them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::super::record::{HostId, Key, Record, Version};
 use super::super::view::{Event, Presence};
@@ -273,7 +274,8 @@ struct News {
 impl News {
     /// The events, records first: a host that is up is known then, and so is what it has.
     fn into_events(self) -> Vec<Event> {
-        let records = (!self.records.is_empty()).then_some(Event::Records(self.records));
+        let records = self.records.into_iter().map(Arc::new).collect::<Vec<_>>();
+        let records = (!records.is_empty()).then_some(Event::Records(records));
         let hosts = self.hosts.into_iter().map(|(host, presence)| Event::Host(host, presence));
         records.into_iter().chain(hosts).collect()
     }
@@ -282,7 +284,7 @@ impl News {
 /// Whether a record goes with its host.
 fn is_leased(record: &Record) -> bool {
     match record.key {
-        Key::Host(_) | Key::Endpoint(..) => record.value.is_some(),
+        Key::Host(_) | Key::Subscription(..) | Key::Endpoint(..) => record.value.is_some(),
         Key::Network(_) | Key::Vni(_) | Key::Space(..) | Key::Other(_) => false,
     }
 }

@@ -4,6 +4,7 @@
 //! many hosts find something, and the ranges stay few.
 
 use super::super::family::number;
+use super::super::id::Id;
 use super::super::record::{HostId, Key, Record, Space, Value, Version};
 use super::super::space::{Gift, Range};
 use super::super::view::{Ask, Wish};
@@ -19,7 +20,7 @@ pub(super) fn take<'a>(
     ask: &Ask,
     mut version: impl FnMut() -> Version,
 ) -> Option<Vec<Record>> {
-    let free = free(records, &ask.network);
+    let free = free(records, ask.network);
     let Gift { below, given, above } = match ask.wish {
         Wish::Exact(address) => {
             let range = free.iter().find(|range| range.contains(address))?;
@@ -36,16 +37,16 @@ pub(super) fn take<'a>(
     let record = |(range, owner): (Option<Range>, Option<HostId>)| {
         let range = range?;
         let value = Some(Value::Space(Space { last: range.last, owner }));
-        let key = Key::Space(ask.network.clone(), range.first);
+        let key = Key::Space(ask.network, range.first);
         Some(Record { key, version: version(), host: ask.host, value })
     };
     Some(parts.into_iter().filter_map(record).collect())
 }
 
 /// The ranges of a network that nobody has.
-fn free<'a>(records: impl Iterator<Item = &'a Record>, network: &str) -> Vec<Range> {
+fn free<'a>(records: impl Iterator<Item = &'a Record>, network: Id) -> Vec<Range> {
     let ranges = records.filter_map(|record| match (&record.key, &record.value) {
-        (Key::Space(of, first), Some(Value::Space(Space { last, owner: None }))) if of == network => {
+        (Key::Space(of, first), Some(Value::Space(Space { last, owner: None }))) if *of == network => {
             Some(Range { first: *first, last: *last })
         }
         _ => None,
@@ -89,16 +90,17 @@ mod tests {
     use super::*;
 
     const HOST: HostId = HostId::new([1; 16]);
+    const NETWORK: Id = Id::new([3; 32]);
     const OTHER: HostId = HostId::new([2; 16]);
 
     fn space(first: &str, last: &str, owner: Option<HostId>) -> Record {
         let value = Some(Value::Space(Space { last: last.parse().expect("address"), owner }));
-        let key = Key::Space("n".to_owned(), first.parse().expect("address"));
+        let key = Key::Space(NETWORK, first.parse().expect("address"));
         Record { key, version: Version(1), host: OTHER, value }
     }
 
     fn ask(wish: Wish) -> Ask {
-        Ask { network: "n".to_owned(), name: "front".to_owned(), host: HOST, wish }
+        Ask { network: NETWORK, name: "front".to_owned(), host: HOST, wish }
     }
 
     fn some(subnet: &str) -> Wish {

@@ -9,13 +9,14 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
-use vswitch_sys::{clock, random};
+use vswitch_sys::random;
 
 use super::super::record::{HostId, Key, Value};
 use super::super::space::Range;
 use super::super::view::{Answer, Ask, Event, Wish};
 use super::member::Member;
 use super::node::Node;
+use super::now;
 use super::seal::Seal;
 use super::wire::{self, Failure, Greeting, Letter, Question, Reply};
 
@@ -76,7 +77,7 @@ async fn try_compare(node: &Arc<Node>, address: SocketAddr) -> Result<(), Failur
     let Reply::Difference(difference) = exchange.ask(Question::Compare(digest)).await? else {
         return Err(nonsense());
     };
-    node.act(|machine| machine.merge(difference.newer, clock::now()));
+    node.act(|machine| machine.merge(difference.newer, now()));
     let wanted = node.machine().records(&difference.wanted);
     if !wanted.is_empty() {
         exchange.ask(Question::Take(wanted)).await?;
@@ -130,7 +131,7 @@ async fn answer(node: &Arc<Node>, question: Question) -> Reply {
         Question::Agree(mark) => Reply::Agree(node.machine().agrees(mark)),
         Question::Compare(digest) => Reply::Difference(node.machine().compare(&digest)),
         Question::Take(records) => {
-            node.act(|machine| machine.merge(records, clock::now()));
+            node.act(|machine| machine.merge(records, now()));
             Reply::Taken
         }
         Question::Addresses(ask) => Reply::Addresses(ask_control(node, ask).await),
@@ -172,7 +173,7 @@ async fn try_acquire(node: &Arc<Node>, ask: &Ask) -> Answer {
         };
         match timeout(PATIENCE, ask_owner(node, address, ask)).await {
             Ok(Ok(Ok(records))) => {
-                node.act(|machine| machine.publish(records.clone(), clock::now()));
+                node.act(|machine| machine.publish(records.clone(), now()));
                 return Ok(records);
             }
             Ok(Ok(Err(why))) => refusal = why,
@@ -197,7 +198,7 @@ async fn ask_owner(node: &Arc<Node>, address: SocketAddr, ask: &Ask) -> Result<A
 fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
     let machine = node.machine();
     let mut ranges: Vec<(bool, u128, HostId)> = machine
-        .spaces(&ask.network)
+        .spaces(ask.network)
         .filter_map(|record| match (record.key, record.value) {
             (Key::Space(_, first), Some(Value::Space(space))) => Some((first, space)),
             _ => None,

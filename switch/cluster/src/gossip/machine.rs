@@ -23,9 +23,11 @@ use foca::{
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
 use vswitch_frame::Instant;
 
-use super::super::ledger::{Difference, Digest, Ledger};
+use super::super::id::Id;
+use super::super::ledger::Ledger;
 use super::super::record::{HostId, Key, Record, Version};
 use super::super::view::{Event, Presence, Refused};
 use super::member::Member;
@@ -41,8 +43,27 @@ pub const COMPARE_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Members for which waiting times and repetitions are laid out.
 const MEMBERS_USUAL: NonZeroU32 = NonZeroU32::new(100).unwrap();
-/// The most news of one comparison that is sent on in packets; the rest each member compares itself.
-const FETCHED_SENT_ON_MAX: usize = 32;
+
+/// The time: this host's own, which never goes back, and the time of day.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The time since some moment.
+    pub instant: Instant,
+    /// The time of day, since 1970.
+    pub since_epoch: Duration,
+}
+
+/// The knowledge of one side in few bytes: the version of each key.
+pub type Digest = Vec<(Key, Version, HostId)>;
+
+/// The difference between one side's records and another side's digest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Records that the other side does not know.
+    pub newer: Vec<Record>,
+    /// Keys of records that only the other side knows.
+    pub wanted: Vec<Key>,
+}
 
 /// Effects: work to be done outside.
 #[derive(Debug, Default)]
@@ -70,10 +91,12 @@ pub struct Machine {
 }
 
 /// The state that the handler of news and the machine both use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     ledger: Ledger,
-    fresh: Vec<Record>,
+    /// The time of day.
+    since_epoch: Duration,
+    fresh: Vec<Arc<Record>>,
 }
 
 /// The handler of news: takes it from packets.
@@ -96,10 +119,14 @@ impl BroadcastHandler<Member> for News {
     type Error = serde_json::Error;
 
     fn receive_item(&mut self, data: &[u8], sender: Option<&Member>) -> serde_json::Result<Option<Rank>> {
-        let record: Record = serde_json::from_slice(data)?;
+        let record: Arc<Record> = Arc::new(serde_json::from_slice(data)?);
         let (key, rank) = (record.key.clone(), record.rank());
         let mut shared = lock(&self.0);
-        let is_news = shared.ledger.merge(record.clone());
+        let since_epoch = shared.since_epoch;
+        let is_news = match sender {
+            Some(_) => shared.ledger.merge(Arc::clone(&record), since_epoch).is_news(),
+            None => shared.ledger.say(Arc::clone(&record)),
+        };
         if is_news && sender.is_some() {
             shared.fresh.push(record);
         }
@@ -118,8 +145,9 @@ impl std::fmt::Debug for Machine {
 
 impl Machine {
     /// A host alone. `seed` need not be secret: chance only spreads load here.
-    pub fn new(me: Member, seed: u64, now: Instant) -> Self {
-        let shared = Arc::new(Mutex::new(Shared::default()));
+    pub fn new(me: Member, seed: u64, now: Now) -> Self {
+        let shared = Shared { ledger: Ledger::of(me.host), since_epoch: now.since_epoch, fresh: Vec::new() };
+        let shared = Arc::new(Mutex::new(shared));
         let news = News(Arc::clone(&shared));
         let rng = SmallRng::seed_from_u64(seed);
         Self {
@@ -128,9 +156,9 @@ impl Machine {
             timers: BTreeMap::new(),
             timers_set: 0,
             up: BTreeMap::new(),
-            compare_at: now + COMPARE_EVERY,
+            compare_at: now.instant + COMPARE_EVERY,
             compared: None,
-            sweep_at: now + SWEEP_EVERY,
+            sweep_at: now.instant + SWEEP_EVERY,
             effects: Effects::default(),
         }
     }
@@ -152,23 +180,23 @@ impl Machine {
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, now: Instant, since_epoch: Duration) {
-        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+    pub fn tick(&mut self, now: Now) {
+        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now.instant) {
             let timer = entry.remove();
             self.drive(now, |foca, runtime| foca.handle_timer(timer, runtime));
         }
-        if self.compare_at <= now {
-            self.compare_at = now + COMPARE_EVERY;
+        if self.compare_at <= now.instant {
+            self.compare_at = now.instant + COMPARE_EVERY;
             self.compare_with_next();
         }
-        if self.sweep_at <= now {
-            self.sweep_at = now + SWEEP_EVERY;
-            lock(&self.shared).ledger.sweep(since_epoch);
+        if self.sweep_at <= now.instant {
+            self.sweep_at = now.instant + SWEEP_EVERY;
+            lock(&self.shared).ledger.sweep(now.since_epoch);
         }
     }
 
     /// Takes a packet in.
-    pub fn receive(&mut self, packet: &[u8], now: Instant) {
+    pub fn receive(&mut self, packet: &[u8], now: Now) {
         self.drive(now, |foca, runtime| foca.handle_data(packet, runtime));
         if self.take_fresh() {
             self.drive(now, |foca, runtime| foca.gossip(runtime));
@@ -176,7 +204,7 @@ impl Machine {
     }
 
     /// Makes another host's acquaintance.
-    pub fn join(&mut self, other: Member, now: Instant) {
+    pub fn join(&mut self, other: Member, now: Now) {
         if other.host != self.me().host {
             self.drive(now, |foca, runtime| foca.announce(other, runtime));
             self.effects.compare.insert(other.address);
@@ -184,12 +212,12 @@ impl Machine {
     }
 
     /// Says that this host goes.
-    pub fn leave(&mut self, now: Instant) {
+    pub fn leave(&mut self, now: Now) {
         self.drive(now, |foca, runtime| foca.leave_cluster(runtime));
     }
 
     /// Says something new.
-    pub fn publish(&mut self, records: Vec<Record>, now: Instant) {
+    pub fn publish(&mut self, records: Vec<Record>, now: Now) {
         let mut is_long = false;
         for record in records {
             is_long |= !self.spread(&record);
@@ -204,7 +232,7 @@ impl Machine {
     ///
     /// # Errors
     /// The record that somebody has written.
-    pub fn claim(&mut self, records: Vec<Record>, now: Instant) -> Result<(), Refused> {
+    pub fn claim(&mut self, records: Vec<Record>, now: Now) -> Result<(), Refused> {
         let taken = records.iter().find_map(|record| lock(&self.shared).ledger.get(&record.key).cloned());
         if let Some(taken) = taken {
             return Err(Refused::Taken(Box::new(taken)));
@@ -213,24 +241,40 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether another member knows the same, by its [`mark`](Ledger::mark).
+    /// Whether another member knows the same, by its [`mark`](Self::mark).
     pub fn agrees(&self, mark: u64) -> bool {
         self.mark() == mark
     }
 
-    /// See [`Ledger::mark`].
+    /// The sum of the marks of all records.
     pub fn mark(&self) -> u64 {
-        lock(&self.shared).ledger.mark()
+        let shared = lock(&self.shared);
+        shared.ledger.iter().fold(0, |sum, record| sum.wrapping_add(record.mark()))
     }
 
-    /// See [`Ledger::digest`].
+    /// The records that are known, in few bytes.
     pub fn digest(&self) -> Digest {
-        lock(&self.shared).ledger.digest()
+        let shared = lock(&self.shared);
+        shared.ledger.iter().map(|record| (record.key.clone(), record.version, record.host)).collect()
     }
 
-    /// See [`Ledger::compare`].
+    /// The difference between this side and one with that digest.
     pub fn compare(&self, digest: &Digest) -> Difference {
-        lock(&self.shared).ledger.compare(digest)
+        let shared = lock(&self.shared);
+        let other: BTreeMap<&Key, (Version, HostId)> =
+            digest.iter().map(|(key, version, host)| (key, (*version, *host))).collect();
+        let is_newer = |record: &&Record| other.get(&record.key).is_none_or(|rank| *rank < record.rank());
+        let is_older = |key: &Key, rank: (Version, HostId)| {
+            shared.ledger.find(key).is_none_or(|record| record.rank() < rank)
+        };
+        Difference {
+            newer: shared.ledger.iter().filter(is_newer).cloned().collect(),
+            wanted: other
+                .iter()
+                .filter(|(key, rank)| is_older(key, **rank))
+                .map(|(key, _)| (*key).clone())
+                .collect(),
+        }
     }
 
     /// The records of these keys.
@@ -240,30 +284,26 @@ impl Machine {
     }
 
     /// Takes in records that another member sent over TCP.
-    pub fn merge(&mut self, records: Vec<Record>, now: Instant) {
-        let send_on = records.len() <= FETCHED_SENT_ON_MAX;
+    pub fn merge(&mut self, records: Vec<Record>, now: Now) {
         let mut fresh = Vec::new();
-        for record in records {
-            let is_news = if send_on {
-                let before = self.mark();
-                self.spread(&record);
-                self.mark() != before
-            } else {
-                lock(&self.shared).ledger.merge(record.clone())
-            };
+        for record in records.into_iter().map(Arc::new) {
+            let since_epoch = now.since_epoch;
+            let is_news = lock(&self.shared).ledger.merge(Arc::clone(&record), since_epoch).is_news();
             fresh.extend(is_news.then_some(record));
         }
-        if fresh.is_empty() {
-            return;
-        }
-        self.effects.events.push(Event::Records(fresh));
-        if send_on {
-            self.drive(now, |foca, runtime| foca.gossip(runtime));
+        if !fresh.is_empty() {
+            self.effects.events.push(Event::Records(fresh));
         }
     }
 
+    /// Endpoints of a network that other hosts have said.
+    pub fn endpoints(&self, network: Id) -> Vec<Record> {
+        let (shared, me) = (lock(&self.shared), self.me().host);
+        shared.ledger.endpoints(network).filter(|record| record.host != me).cloned().collect()
+    }
+
     /// The records of who owns the addresses of a network, by its identifier.
-    pub fn spaces(&self, network: &str) -> impl Iterator<Item = Record> + use<> {
+    pub fn spaces(&self, network: Id) -> impl Iterator<Item = Record> + use<> {
         lock(&self.shared).ledger.spaces(network).cloned().collect::<Vec<_>>().into_iter()
     }
 
@@ -286,7 +326,7 @@ impl Machine {
                 true
             }
             _ => {
-                lock(&self.shared).ledger.merge(record.clone());
+                lock(&self.shared).ledger.say(record.clone());
                 false
             }
         }
@@ -312,13 +352,14 @@ impl Machine {
 
     fn drive(
         &mut self,
-        now: Instant,
+        now: Now,
         act: impl FnOnce(
             &mut Foca<Member, PostcardCodec, SmallRng, News>,
             &mut AccumulatingRuntime<Member>,
         ) -> Result<(), foca::Error>,
     ) {
         let mut runtime = AccumulatingRuntime::new();
+        lock(&self.shared).since_epoch = now.since_epoch;
         if let Err(error) = act(&mut self.foca, &mut runtime) {
             tracing::debug!("gossip: {error}");
         }
@@ -327,7 +368,7 @@ impl Machine {
         }
         while let Some((after, timer)) = runtime.to_schedule() {
             self.timers_set += 1;
-            self.timers.insert((now + after, self.timers_set), timer);
+            self.timers.insert((now.instant + after, self.timers_set), timer);
         }
         let mut changed = false;
         while let Some(notification) = runtime.to_notify() {

@@ -27,9 +27,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use vswitch_sys::{clock, random, wallclock};
 
-use super::record::HostId;
-use super::view::{Request, Source};
-use machine::Machine;
+use super::record::{HostId, Key};
+use super::view::{Event, Request, Source};
+use machine::{Machine, Now};
 use member::Member;
 use node::Node;
 use seal::Seal;
@@ -105,13 +105,18 @@ impl Prepared {
         let seed = random::bytes().map_err(|error| format!("cannot draw a seed: {error}"))?;
         let me = Member { address: options.advertise, host, life };
         let Source { requests, events } = source;
-        let machine = Machine::new(me, u64::from_ne_bytes(seed), clock::now());
+        let machine = Machine::new(me, u64::from_ne_bytes(seed), now());
         let (compare, comparisons) = mpsc::unbounded_channel();
         let node = Arc::new(Node::new(seal, socket, machine, events, compare));
         tokio::spawn(exchange::listen(Arc::clone(&node), listener));
         tokio::spawn(keep_joined(Arc::clone(&node), join));
         Ok(tokio::spawn(work(node, requests, comparisons)))
     }
+}
+
+/// The time.
+fn now() -> Now {
+    Now { instant: clock::now(), since_epoch: wallclock::since_epoch() }
 }
 
 /// Works until control has gone, and says goodbye.
@@ -137,18 +142,37 @@ async fn work(
             Some(address) = comparisons.recv() => {
                 tokio::spawn(exchange::compare(Arc::clone(&node), address));
             }
-            () = sleep(wait) => node.act(|machine| machine.tick(clock::now(), wallclock::since_epoch())),
+            () = sleep(wait) => node.act(|machine| machine.tick(now())),
             () = node.woken.notified() => {}
         }
     }
-    node.act(|machine| machine.leave(clock::now()));
+    node.act(|machine| machine.leave(now()));
 }
 
 fn serve(node: &Arc<Node>, request: Request) {
     match request {
-        Request::Publish(records) => node.act(|machine| machine.publish(records, clock::now())),
+        Request::Publish(records) => {
+            let subscribed = records.iter().filter(|record| record.value.is_some());
+            let subscribed: Vec<_> = subscribed
+                .filter_map(|record| match record.key {
+                    Key::Subscription(network, _) => Some(network),
+                    _ => None,
+                })
+                .collect();
+            node.act(|machine| machine.publish(records, now()));
+            let known: Vec<_> = {
+                let machine = node.machine();
+                subscribed
+                    .into_iter()
+                    .flat_map(|network| machine.endpoints(network))
+                    .map(std::sync::Arc::new)
+                    .collect()
+            };
+            // Control is gone when the daemon stops.
+            let _ = node.events.send(Event::Records(known));
+        }
         Request::Claim(records, answer) => {
-            let outcome = node.act(|machine| machine.claim(records, clock::now()));
+            let outcome = node.act(|machine| machine.claim(records, now()));
             // The task that asked may have gone.
             let _ = answer.send(outcome);
         }
@@ -179,7 +203,7 @@ async fn join(node: &Arc<Node>, host: &str) -> Result<(), Failure> {
     };
     if !addresses.iter().any(is_known) {
         let member = greet(&node.seal, host).await?;
-        node.act(|machine| machine.join(member, clock::now()));
+        node.act(|machine| machine.join(member, now()));
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use vswitch_sys::{clock, random};
 
 use super::super::view::Event;
 use super::machine::Machine;
+use super::now;
 use super::seal::{Seal, Unopened};
 
 /// The time between two complaints about one stranger.
@@ -81,7 +82,7 @@ impl Node {
     /// Takes a datagram in.
     pub(super) fn receive(&self, sealed: &[u8], from: SocketAddr) {
         match self.seal.open(sealed) {
-            Ok(packet) => self.act(|machine| machine.receive(&packet, clock::now())),
+            Ok(packet) => self.act(|machine| machine.receive(&packet, now())),
             Err(error) => self.complain(from.ip(), &error),
         }
     }

@@ -13,9 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vswitch_sys::random;
 
-use super::super::ledger::{Difference, Digest};
 use super::super::record::Record;
 use super::super::view::{Answer, Ask};
+use super::machine::{Difference, Digest};
 use super::member::Member;
 use super::seal::{Seal, Unopened};
 

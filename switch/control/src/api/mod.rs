@@ -77,7 +77,7 @@ async fn ping() -> &'static str {
     "OK"
 }
 
-async fn version() -> Answer<Version> {
+async fn version(State(handle): State<Handle>) -> Answer<Version> {
     let system = nix::sys::utsname::uname();
     let kernel_version =
         system.map(|system| system.release().to_string_lossy().into_owned()).unwrap_or_default();
@@ -86,12 +86,13 @@ async fn version() -> Answer<Version> {
         kernel_version,
         os: std::env::consts::OS.to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
+        warnings: handle.gate().trouble().map(|trouble| trouble.message).into_iter().collect(),
     }))
 }
 
 async fn list_networks(State(handle): State<Handle>, query: Filtered) -> Answer<Vec<types::Network>> {
     let filters = query.read(filters::OF_LIST)?;
-    handle.run(async move |control| Ok(control.networks(&filters))).await.map(Json)
+    handle.see(async move |control| Ok(control.networks(&filters))).await.map(Json)
 }
 
 async fn prune_networks(State(handle): State<Handle>, query: Filtered) -> Answer<types::NetworksPruned> {
@@ -103,7 +104,7 @@ async fn prune_networks(State(handle): State<Handle>, query: Filtered) -> Answer
 }
 
 async fn inspect_network(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Network> {
-    handle.run(async move |control| control.inspect_network(&id).await).await.map(Json)
+    handle.see(async move |control| control.inspect_network(&id).await).await.map(Json)
 }
 
 async fn create_network(
@@ -140,11 +141,11 @@ async fn disconnect(
 }
 
 async fn list_sandboxes(State(handle): State<Handle>) -> Answer<Vec<types::Sandbox>> {
-    handle.run(async |control| Ok(control.sandboxes())).await.map(Json)
+    handle.see(async |control| Ok(control.sandboxes())).await.map(Json)
 }
 
 async fn inspect_sandbox(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Sandbox> {
-    handle.run(async move |control| control.sandbox(&id)).await.map(Json)
+    handle.see(async move |control| control.sandbox(&id)).await.map(Json)
 }
 
 async fn create_sandbox(
@@ -175,7 +176,7 @@ async fn detach(State(handle): State<Handle>, Path(id): Path<String>) -> Result<
 }
 
 async fn ports(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Ports> {
-    handle.run(async move |control| control.ports(&id)).await.map(Json)
+    handle.see(async move |control| control.ports(&id)).await.map(Json)
 }
 
 async fn publish(
@@ -195,40 +196,44 @@ async fn unpublish(
 }
 
 async fn list_endpoints(State(handle): State<Handle>) -> Answer<Vec<types::Endpoint>> {
-    handle.run(async |control| Ok(control.endpoints())).await.map(Json)
+    handle.see(async |control| Ok(control.endpoints())).await.map(Json)
 }
 
 async fn fdb(State(handle): State<Handle>) -> Answer<Vec<types::FdbEntry>> {
-    handle.run(async |control| control.fdb(None).await).await.map(Json)
+    handle.see(async |control| control.fdb(None).await).await.map(Json)
 }
 
 async fn network_fdb(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<Vec<types::FdbEntry>> {
-    handle.run(async move |control| control.fdb(Some(&id)).await).await.map(Json)
+    handle.see(async move |control| control.fdb(Some(&id)).await).await.map(Json)
 }
 
 async fn cluster(State(handle): State<Handle>) -> Answer<types::Cluster> {
-    handle.run(async |control| control.show_cluster()).await.map(Json)
+    handle.see(async |control| control.show_cluster()).await.map(Json)
 }
 
-async fn forget_host(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
-    handle.run(async move |control| control.forget_host(&id)).await?;
+async fn forget_host(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+    query: Asked<types::ForgetQuery>,
+) -> Result<StatusCode> {
+    handle.run(async move |control| control.forget_host(&id, query.0.force)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
-    handle.run(async move |control| control.flows(&query.0)).await?.read().await.map(Json)
+    handle.see(async move |control| control.flows(&query.0)).await?.read().await.map(Json)
 }
 
 async fn end_flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
-    handle.run(async move |control| control.flows(&query.0)?.end().await).await.map(Json)
+    handle.see(async move |control| control.flows(&query.0)?.end().await).await.map(Json)
 }
 
 async fn count_flows(State(handle): State<Handle>) -> Answer<types::FlowCount> {
-    handle.run(async |control| control.flow_count().await).await.map(Json)
+    handle.see(async |control| control.flow_count().await).await.map(Json)
 }
 
 async fn list_rules(State(handle): State<Handle>) -> Answer<Vec<types::Rule>> {
-    handle.run(async |control| control.rules().await).await.map(Json)
+    handle.see(async |control| control.rules().await).await.map(Json)
 }
 
 async fn add_rule(State(handle): State<Handle>, body: Read<types::RuleCreate>) -> Result<impl IntoResponse> {
@@ -254,7 +259,7 @@ async fn remove_rule(State(handle): State<Handle>, Path(id): Path<String>) -> Re
 }
 
 async fn stats(State(handle): State<Handle>) -> Answer<types::Stats> {
-    handle.run(async |control| Ok(control.stats())).await.map(Json)
+    handle.see(async |control| Ok(control.stats())).await.map(Json)
 }
 
 /// The filters of a query, as they were written.

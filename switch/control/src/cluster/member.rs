@@ -1,13 +1,21 @@
 //! A host's part in its cluster: all that was said, and its own word on the way out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use vswitch_cluster::Options;
+use vswitch_cluster::id::Id;
 use vswitch_cluster::ledger::Ledger;
-use vswitch_cluster::record::{Clock, Host, HostId, Key, Record, Value};
+use vswitch_cluster::record::{Clock, Endpoint, Host, HostId, Key, Record, Value};
 use vswitch_cluster::view::{Ask, View};
+use vswitch_frame::{Instant, Mac};
 use vswitch_sys::wallclock;
+
+use crate::cluster::index::{Index, Touched};
+
+/// Complaints that are remembered so that each is made once; past that many they may be made again.
+const COMPLAINTS_MAX: usize = 1000;
 
 /// This host in its cluster.
 #[derive(Debug)]
@@ -31,12 +39,29 @@ pub struct Cluster {
     pub(crate) clock: Clock,
     /// Records that are to go out when they are written down.
     pub(crate) outbox: Vec<Record>,
-    /// Networks, by their identifiers, of which something has changed since the datapath was told.
-    pub(crate) touched: BTreeSet<String>,
-    /// Whether a network has come, gone or changed.
-    pub(crate) networks_touched: bool,
+    /// Everything that follows from records.
+    pub(crate) index: Index,
+    /// Everything that has changed since the datapath was told.
+    pub(crate) touched: Touched,
+    /// Facts that the datapath had no room for, by network: told when there may be some.
+    pub(crate) late: BTreeMap<Id, BTreeSet<Late>>,
+    /// Networks that are made on this host, by their identifiers.
+    pub(crate) here: BTreeMap<Id, String>,
+    /// Networks that have gone while this host owns addresses of them, and since when.
+    pub(crate) orphans: BTreeMap<Id, Instant>,
+    /// Endpoints of this host whose addresses another host's have, too, one line for each, by network.
+    pub(crate) problems: BTreeMap<Id, Vec<String>>,
     /// Complaints made so far, so that each is made once.
     complaints: BTreeSet<String>,
+}
+
+/// A thing of a network that the datapath was not told, for it had no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Late {
+    /// A peer.
+    Peer(IpAddr),
+    /// An endpoint.
+    Endpoint(Mac),
 }
 
 impl Cluster {
@@ -53,13 +78,17 @@ impl Cluster {
             name: options.name.clone(),
             vtep: options.vtep,
             view,
-            known: Ledger::default(),
+            known: Ledger::of(me),
             up: BTreeSet::new(),
             wanted: None,
             clock: Clock::default(),
             outbox: Vec::new(),
-            touched: BTreeSet::new(),
-            networks_touched: true,
+            index: Index::new(me),
+            touched: Touched::default(),
+            late: BTreeMap::new(),
+            here: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            problems: BTreeMap::new(),
             complaints: BTreeSet::new(),
         };
         for record in said {
@@ -69,16 +98,95 @@ impl Cluster {
         cluster
     }
 
-    /// Merges a record; says whether it was news.
-    pub(crate) fn take_in(&mut self, record: Record) -> bool {
-        self.clock.see(record.version);
-        let (network, key) = (record.key.network().map(str::to_owned), record.key.clone());
-        if !self.known.merge(record) {
+    /// Merges a record; says whether it was news. What another host says of endpoints on a network that this
+    /// one has none on is none.
+    pub(crate) fn take_in(&mut self, record: impl Into<Arc<Record>>) -> bool {
+        let record = record.into();
+        if let Key::Endpoint(network, _) = record.key
+            && record.host != self.me
+            && !self.here.contains_key(&network)
+        {
             return false;
         }
-        self.touched.extend(network);
-        self.networks_touched |= matches!(key, Key::Network(_) | Key::Vni(_));
+        let (version, key, before) =
+            (record.version, record.key.clone(), self.known.share(&record.key).cloned());
+        let is_news = match record.host == self.me {
+            true => self.known.say(record),
+            false => self.known.merge(record, wallclock::since_epoch()).is_news(),
+        };
+        if !is_news {
+            return false;
+        }
+        self.clock.see(version);
+        self.index.follow(before.as_deref(), self.known.find(&key), &mut self.touched);
         true
+    }
+
+    /// Puts back what was known of a key before something was drafted that nobody else was told.
+    pub(crate) fn put_back(&mut self, key: &Key, record: Option<Record>) {
+        let drafted = self.known.share(key).cloned();
+        self.known.put_back(key, record);
+        self.index.follow(drafted.as_deref(), self.known.find(key), &mut self.touched);
+    }
+
+    /// An endpoint, unless its host was given up.
+    pub(crate) fn endpoint(&self, network: Id, mac: Mac) -> Option<(&Record, &Endpoint)> {
+        let record = self.known.get(&Key::Endpoint(network, mac))?;
+        match &record.value {
+            Some(Value::Endpoint(endpoint)) if self.index.is_host(record.host) => Some((record, endpoint)),
+            _ => None,
+        }
+    }
+
+    /// The endpoints, on networks here, of hosts that were given up, if this host is the one to say that they
+    /// are gone: the first of those on a network that can be reached. Who gave a host up may be on none.
+    pub(crate) fn take_forgotten(&mut self) -> Vec<Key> {
+        let mut gone = Vec::new();
+        for host in std::mem::take(&mut self.touched.hosts) {
+            if self.index.is_host(host) {
+                continue;
+            }
+            for (network, mac) in self.index.all_endpoints(host) {
+                let mut others = self.known.subscribers(network).filter(|host| self.up.contains(host));
+                if others.all(|other| other > self.me) {
+                    gone.push(Key::Endpoint(network, mac));
+                }
+            }
+        }
+        gone
+    }
+
+    /// Forgets what others say of the endpoints of a network.
+    pub(crate) fn forget_endpoints(&mut self, network: Id) {
+        let others = self.known.endpoints(network).filter(|record| record.host != self.me);
+        let others: Vec<Record> = others.cloned().collect();
+        for record in &others {
+            self.index.follow(Some(record), None, &mut self.touched);
+        }
+        self.known.forget_endpoints(network);
+    }
+
+    /// A host can be reached, or no longer: then names of its endpoints are answered or no longer.
+    pub(crate) fn follow_presence(&mut self, host: HostId, is_up: bool) {
+        let changed = if is_up { self.up.insert(host) } else { self.up.remove(&host) };
+        if !changed {
+            return;
+        }
+        for network in self.index.subscriptions(host).filter(|network| self.here.contains_key(network)) {
+            let endpoints = self.index.endpoints(host, network);
+            self.touched.endpoints.extend(endpoints.map(|mac| (network, mac)));
+        }
+    }
+
+    /// A network is made on this host: all that is known of it is to be told.
+    pub(crate) fn touch(&mut self, network: Id) {
+        self.touched.peers.extend(self.index.peers(network).map(|vtep| (network, vtep)));
+        let endpoints = self.known.endpoints(network).filter_map(|record| match record.key {
+            Key::Endpoint(_, mac) => Some((network, mac)),
+            _ => None,
+        });
+        self.touched.endpoints.extend(endpoints);
+        self.touched.spaces.insert(network);
     }
 
     /// A new record of this host's, as it would be said now.
@@ -103,7 +211,7 @@ impl Cluster {
             None => false,
             Some(Value::Space(space)) => record.host == self.me || space.owner == Some(self.me),
             Some(Value::Host(_) | Value::Network(_) | Value::Vni { .. }) => true,
-            Some(Value::Endpoint(_) | Value::Other(_)) => record.host == self.me,
+            Some(Value::Subscription(_) | Value::Endpoint(_) | Value::Other(_)) => record.host == self.me,
         }
     }
 
@@ -122,6 +230,9 @@ impl Cluster {
 
     /// Says something in the log, once.
     pub(crate) fn complain(&mut self, line: String) {
+        if self.complaints.len() >= COMPLAINTS_MAX {
+            self.complaints.clear();
+        }
         if self.complaints.insert(line.clone()) {
             tracing::warn!("{line}");
         }

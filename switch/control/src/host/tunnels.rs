@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use vswitch_contract::fact::{self, Fact, Held, Key};
+use vswitch_contract::fact::{self, Change, Fact, Held, Key};
 use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec, Vni, inner_mtu};
 use vswitch_frame::{GroupId, NetworkId, PortId};
 use vswitch_sys::netlink::Netlink;
@@ -144,6 +144,15 @@ impl Tunnels {
     ) -> Result<Vec<Dropped>> {
         let wanted = wanted.into_iter().map(Held::from);
         self.link.agree(&fact::beyond(network), wanted).await.map_err(refused)
+    }
+
+    /// Changes what is beyond the tunnel of a network, as far as the datapath takes it. Returns the facts that
+    /// it refused, and why.
+    ///
+    /// # Errors
+    /// When the datapath cannot be told.
+    pub async fn change_beyond(&self, changes: Vec<Change>) -> Result<Vec<Dropped>> {
+        self.link.offer(changes).await.map_err(refused)
     }
 
     /// Tells the datapath whenever the MTU of an underlay changes, until it is dropped.

@@ -180,6 +180,7 @@ impl Link {
         state.stopped = true;
         state.facts = Facts::default();
         let _ = std::fs::remove_file(&state.socket);
+        let _ = std::fs::remove_file(&state.spare);
         let Some(Running { channel, process, mut watcher }) = state.running.take() else { return };
         drop(state);
         let by_itself = timeout(PATIENCE / 3, async {

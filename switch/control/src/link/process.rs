@@ -61,7 +61,7 @@ impl Link {
     /// Starts a datapath and tells it everything.
     pub(super) async fn launch(&self, state: &mut State) -> io::Result<Vec<Dropped>> {
         let (ours, theirs) = Channel::pair()?;
-        let listener = Listener::bind(&state.socket)?;
+        let listener = Listener::bind(&state.socket).or_else(|_| Listener::bind(&state.spare))?;
         let child = (state.spawn)(theirs)?;
         let pid = child.id().unwrap_or(0);
         let process = Pidfd::open(pid)?;

@@ -29,6 +29,9 @@ pub(super) const SOCKET: &str = "datapath.sock";
 pub struct LinkOptions {
     /// The state directory.
     pub directory: PathBuf,
+    /// The path of the socket where the datapath listens for the next control, where it can be none in the
+    /// state directory.
+    pub spare: PathBuf,
     /// Polling: what the datapath does when there is no work.
     pub poll: PollMode,
 }
@@ -72,6 +75,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) socket: PathBuf,
+    /// The socket's path where the state directory may only be read.
+    pub(super) spare: PathBuf,
     /// Starts the process that is to be the datapath, at the other end of this channel.
     pub(super) spawn: fn(Channel) -> io::Result<Child>,
     pub(super) options: Options,

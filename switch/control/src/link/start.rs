@@ -24,20 +24,24 @@ impl Link {
     /// # Errors
     /// When it cannot be started or cannot confine itself.
     pub async fn start(wanted: LinkOptions, resolver: Resolver) -> io::Result<Self> {
-        let socket = wanted.directory.join(SOCKET);
-        let link = match survivor::find(&socket).await? {
-            Some(found) => Self::resume(found, socket, resolver).await?,
-            None => Self::start_new(socket, resolver).await?,
+        let (socket, spare) = (wanted.directory.join(SOCKET), wanted.spare);
+        let found = match survivor::find(&socket).await? {
+            None => survivor::find(&spare).await?,
+            found => found,
+        };
+        let link = match found {
+            Some(found) => Self::resume(found, [socket, spare], resolver).await?,
+            None => Self::start_new([socket, spare], resolver).await?,
         };
         link.set(Fact::Poll(wanted.poll)).await.map_err(io::Error::other)?;
         tokio::spawn(link.clone().look_after());
         Ok(link)
     }
 
-    async fn start_new(socket: PathBuf, resolver: Resolver) -> io::Result<Self> {
+    async fn start_new([socket, spare]: [PathBuf; 2], resolver: Resolver) -> io::Result<Self> {
         let options = Options { seed: random_seed()? };
         let (spawn, facts) = (process::spawn, Facts::default());
-        let state = State { socket, spawn, options, facts, running: None, latest: 0, stopped: false };
+        let state = State { socket, spare, spawn, options, facts, running: None, latest: 0, stopped: false };
         let link = Self::of(Counters::new()?, Mirror::new()?, resolver, state);
         let mut state = link.shared.state.lock().await;
         link.launch(&mut state).await?;
@@ -45,10 +49,11 @@ impl Link {
         Ok(link)
     }
 
-    async fn resume(found: Survivor, socket: PathBuf, resolver: Resolver) -> io::Result<Self> {
+    async fn resume(found: Survivor, [socket, spare]: [PathBuf; 2], resolver: Resolver) -> io::Result<Self> {
         let Survivor { channel, process, pid, memory } = found;
         let (spawn, options, facts) = (process::spawn, memory.options, memory.facts);
-        let state = State { socket, spawn, options, facts, running: None, latest: pid, stopped: false };
+        let state =
+            State { socket, spare, spawn, options, facts, running: None, latest: pid, stopped: false };
         let link = Self::of(memory.counters, memory.mirror, resolver, state);
         let mut state = link.shared.state.lock().await;
         let taken_up = link.take_up(&channel).await;

@@ -183,8 +183,9 @@ async fn linked() -> Linked {
     let name = format!("vswitch-link-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
     let socket = std::env::temp_dir().join(name);
     let (options, facts) = (Options { seed: 1 }, Facts::default());
-    let bound = socket.clone();
-    let state = State { socket: bound, spawn, options, facts, running: None, latest: 0, stopped: false };
+    let (bound, spare) = (socket.clone(), socket.with_extension("spare"));
+    let state =
+        State { socket: bound, spare, spawn, options, facts, running: None, latest: 0, stopped: false };
     let resolver = Resolver::new("/nonexistent".into());
     let link = Link::of(Counters::new().expect("memory"), Mirror::new().expect("memory"), resolver, state);
     link.launch(&mut *link.shared.state.lock().await).await.expect("it starts");

@@ -26,10 +26,7 @@ pub(crate) async fn follow(handle: Handle) {
         if !draining {
             continue;
         }
-        let done = handle.run(async |control| {
-            control.let_go_of_drained().await;
-            Ok(())
-        });
+        let done = handle.note(async |control| control.let_go_of_drained().await);
         if let Err(error) = done.await {
             tracing::warn!("drained ports are still held: {error}");
         }

@@ -312,6 +312,9 @@ impl Control {
         let mut kept = self.keep_published_sockets().await;
         for sandbox in self.state.sandboxes.values() {
             for published in sandbox.published.iter().chain(&sandbox.draining) {
+                if self.claims.holds(published) {
+                    continue;
+                }
                 if let Some(sockets) = published.relayed().and_then(|relayed| kept.remove(&relayed)) {
                     self.claims.take_up(*published, sockets);
                 }

@@ -50,10 +50,7 @@ pub(crate) async fn follow(handle: Handle) {
         if vanished.sandboxes.is_empty() && vanished.ports.is_empty() {
             continue;
         }
-        let noted = handle.run(async move |control| {
-            control.let_go(vanished).await;
-            Ok(())
-        });
+        let noted = handle.note(async move |control| control.let_go(vanished).await);
         if let Err(error) = noted.await {
             tracing::warn!("what is gone was not noted: {error}");
         }

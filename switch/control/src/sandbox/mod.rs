@@ -83,9 +83,11 @@ impl Control {
         networks: Vec<types::NetworkWish>,
     ) -> Result<Vec<String>> {
         // Before anything is made: most refusals are for a name that is misspelt.
-        networks.iter().try_for_each(|network| self.state.network_name(&network.network).map(drop))?;
-
-        let netns = self.make_namespace(name)?;
+        for network in &networks {
+            self.need_network(&network.network).await?;
+            self.state.network_name(&network.network)?;
+        }
+        let netns = self.make_namespace(name).await?;
         let place = Place { path: named_path(name), identity: identity(&netns)? };
         self.note_mounts(&place);
         let mut sandbox = self.new_sandbox(Some(place))?;
@@ -146,7 +148,9 @@ impl Control {
             self.refuse_taken(&wish.name)?;
         }
         let wishes = Wishes::parse(&wish.publish, &wish.expose, wish.publish_all)?;
-        let network = self.state.network_name(wish.network.as_deref().unwrap_or(DEFAULT_NETWORK))?;
+        let network = wish.network.as_deref().unwrap_or(DEFAULT_NETWORK);
+        self.need_network(network).await?;
+        let network = self.state.network_name(network)?;
         let (place, source) = find_source(&wish)?;
         if is_away {
             let (found, config) = ((place, source), wish.endpoint_config);
@@ -293,14 +297,14 @@ impl Control {
     ///
     /// The name stays whoever dies. So it is noted first which namespace will have it; the note is taken
     /// back together with whatever comes of it, and what is noted when control starts has no owner.
-    pub(crate) fn make_namespace(&mut self, name: &str) -> Result<NetNs> {
+    pub(crate) async fn make_namespace(&mut self, name: &str) -> Result<NetNs> {
         let netns = NetNs::anonymous().map_err(|error| failed("make a network namespace", &error))?;
         // A sandbox without networks has its loopback all the same.
         let opened = run_in(&netns, Netlink::open).and_then(|opened| opened);
         let mut netlink = opened.map_err(|error| failed("open a netlink socket", &error))?;
         netlink.set_up("lo").map_err(refused)?;
         self.state.namespaces.insert(name.to_owned(), identity(&netns)?);
-        self.commit()?;
+        self.write_down().await?;
         let named = netns.name(name);
         self.state.namespaces.remove(name);
         named.map_err(|error| {

@@ -6,8 +6,10 @@
 //! (`Control::remains`). Whatever follows from that data, such as which addresses are in use, is not
 //! committed but derived again by [`State::restore`], so that nothing can be in use by nobody.
 
+mod change;
 pub mod host_port;
 mod identity;
+mod journal;
 pub mod mode;
 pub mod overlay;
 pub mod records;
@@ -205,7 +207,7 @@ impl State {
             let own = || endpoints().filter(|endpoint| endpoint.network == *name);
             network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
             if network.is_shared() {
-                network.pools.set_owned(&space::owned(said.values(), &network.id.to_string(), host));
+                network.pools.set_owned(&space::owned(said.values(), network.id, host), &[]);
             }
             network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
         }
@@ -233,6 +235,19 @@ impl State {
         }
     }
 
+    /// This state, with nothing but what is committed of it, and what follows from that.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::restore(
+            (*self.networks).clone(),
+            (*self.sandboxes).clone(),
+            (*self.namespaces).clone(),
+            self.rules.clone(),
+            (*self.said).clone(),
+            self.host,
+        )
+    }
+
     /// The name of the network that `key` names: its name, its identifier or the beginning of that.
     ///
     /// # Errors
@@ -247,8 +262,21 @@ impl State {
     /// # Errors
     /// When there is none, or more than one begins so.
     pub fn any_network_name(&self, key: &str) -> Result<String> {
+        self.network_name_among(key, std::iter::empty())
+    }
+
+    /// As [`any_network_name`](Self::any_network_name), and among others that are not here.
+    ///
+    /// # Errors
+    /// When there is none, or more than one begins so.
+    pub fn network_name_among<'a>(
+        &'a self,
+        key: &str,
+        others: impl Iterator<Item = (&'a str, Id)>,
+    ) -> Result<String> {
         let ids = self.networks.iter().map(|(name, network)| (name.as_str(), network.id));
         let ids = ids.chain(PREDEFINED.iter().map(|predefined| (predefined.name, predefined.id)));
+        let ids = ids.chain(others);
         let mend = "see \"vswitch network ls\"";
         let is_name = self.networks.contains_key(key) || predefined::find(key).is_some();
         resolve("network", key, is_name, ids, Code::NetworkNotFound, mend)

@@ -1,100 +1,132 @@
-//! The journal: what was committed survives any end of any process, and a power cut.
+//! The store: what was committed survives any end of any process, and a power cut.
 //!
 //! # Theory of operation
-//! `STATE-DIR/journal` is a text file. Its first line says what it is. Every other line is one commit: a
-//! checksum, a space, and as JSON the records that changed, whole, or `null` for those that are gone. The
-//! checksum is the CRC-32 of this commit and all before it, so no line can be missing. To
-//! commit is to append a line and to wait until it is on the disk; to open is to read them all, and the
-//! last word on a record holds. When the journal has grown to several times what it says, it is written
-//! anew beside itself and renamed over itself.
+//! ```text
+//!   actor ── changes, promises, records ──► thread ── one line, fdatasync ──► journal
+//!   answers ◄── kept or broken promises ────┘   └──► committed state, records to the cluster
+//! ```
+//! Writing waits for a disk, which may stall, so a thread does it, and nobody else waits but who was promised
+//! something. Changes that come meanwhile are merged, and go into the next line together. Once they are on
+//! the disk, they are part of the committed state, which is what clients see; the cluster is told, and
+//! promises are kept.
 //!
-//! A last line without its end was being written when its writer died, before anybody was told that it is
-//! committed: it is cut off. Everything else that is not as it was written is refused, and the file is
-//! left as it is.
+//! *Trouble* is a disk that takes no more ([`Journal::prepare`]): changes are refused before they are begun
+//! ([`Gate::pass`]), with the reason, until the thread finds it gone; it looks when somebody asks, and every
+//! [`LOOK_EVERY`]. What control finds out by itself meanwhile (a container that is gone, what other hosts
+//! say) is owed: it is written down when it can be.
 //!
-//! The directory is locked while a daemon has it, so there is never a second one.
+//! A change that was promised and is not taken by the disk after all is undone with all that came after it:
+//! the store has *failed*, takes nothing until control has [gone back](Store::go_back) to what was committed.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize};
+use nix::errno::Errno;
+use tokio::sync::{Notify, oneshot, watch};
 use vswitch_cluster::record::{HostId, Record};
+use vswitch_cluster::view::View;
 
 use crate::error::failed;
 use crate::error::{Code, Error, Result};
+use crate::state::State;
+use crate::state::change::Change;
+use crate::state::journal::{Disk, Journal, ROOM_MIN, Real};
 use crate::state::rules::Rules;
-use crate::state::{Identity, Network, Sandbox, State};
 
-/// The journal's name in the state directory.
-const JOURNAL: &str = "journal";
-/// The journal's name while it is written anew.
-const JOURNAL_NEW: &str = "journal.new";
-/// The beginning of the first line; the format's number follows.
-const HEADER: &str = "vswitch journal, format ";
-/// The format written, and the latest that is read.
-const FORMAT: u32 = 1;
-/// A journal shorter than this, in bytes, is never written anew.
-const REWRITE_BYTES_MIN: u64 = 1 << 20;
-/// Times longer than its content that a journal may get.
-const REWRITE_RATIO: u64 = 4;
+/// Time between two looks at a disk that takes no more.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time that the end of a store may take: a disk that stalls is not waited for.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// One commit, as it is written.
-#[derive(Serialize)]
-struct Change<'a> {
-    networks: BTreeMap<&'a str, Option<&'a Network>>,
-    sandboxes: BTreeMap<&'a str, Option<&'a Sandbox>>,
-    namespaces: BTreeMap<&'a str, Option<&'a Identity>>,
-    /// The whole table, if one of the rules changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rules: Option<&'a Rules>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    said: BTreeMap<&'a str, Option<&'a Record>>,
-    /// This host's identifier, once it is drawn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    host: Option<HostId>,
+/// Records that the cluster is told once a change is on the disk.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    /// The way to the cluster.
+    pub view: View,
+    /// The records.
+    pub records: Vec<Record>,
 }
 
-impl Change<'_> {
+/// Changes that are to be written in one line, and all that waits for it.
+#[derive(Debug, Default)]
+struct Group {
+    change: Change,
+    parcels: Vec<Parcel>,
+    promises: Vec<oneshot::Sender<Result<()>>>,
+}
+
+impl Group {
+    fn then(&mut self, next: Group) {
+        self.change.then(next.change);
+        self.parcels.extend(next.parcels);
+        self.promises.extend(next.promises);
+    }
+
     fn is_empty(&self) -> bool {
-        let records = self.networks.len() + self.sandboxes.len() + self.namespaces.len() + self.said.len();
-        records == 0 && self.rules.is_none() && self.host.is_none()
+        self.change.is_empty() && self.parcels.is_empty()
     }
 }
 
-/// One commit, as it is read.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChangeRead {
-    networks: BTreeMap<String, Option<Network>>,
-    sandboxes: BTreeMap<String, Option<Sandbox>>,
-    namespaces: BTreeMap<String, Option<Identity>>,
-    rules: Option<Rules>,
-    #[serde(default)]
-    said: BTreeMap<String, Option<Record>>,
-    host: Option<HostId>,
+/// Changes on their way to the thread.
+#[derive(Debug, Default)]
+struct Desk {
+    pending: Option<Group>,
+    is_writing: bool,
+    /// The reason why the store has failed, if it has, and records that were not sent because of that.
+    failed: Option<Error>,
+    unsent: Vec<Record>,
+    /// How often somebody wanted to know whether there is still trouble.
+    asked: u64,
+    is_ending: bool,
+}
+
+/// The trouble there is, as somebody found who looked after so many had asked.
+#[derive(Clone, Debug, Default)]
+struct Trouble {
+    why: Option<Error>,
+    asked: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    desk: Mutex<Desk>,
+    wake: Condvar,
+    trouble: watch::Sender<Trouble>,
+    failed: Notify,
+    committed: Mutex<State>,
 }
 
 /// The journal of a state directory, which is ours as long as the value lives.
 #[derive(Debug)]
 pub struct Store {
-    path: PathBuf,
-    journal: File,
-    bytes: u64,
-    /// The checksum of the last line.
-    sum: u32,
-    /// The length of the journal when it was last written anew, in bytes.
-    bytes_anew: u64,
-    /// The rules as they were committed.
+    shared: Arc<Shared>,
+    /// The rules and this host's identifier as they were handed over last.
     rules: Rules,
-    /// This host's identifier as it was committed.
     host: Option<HostId>,
-    /// Whether an append failed, after which nobody knows what the last line is like.
-    broken: bool,
-    directory: Flock<File>,
+    ended: mpsc::Receiver<()>,
+}
+
+/// A view of the store for those who ask for changes, and those who look.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    shared: Arc<Shared>,
+}
+
+/// A promise that what changed so far is on the disk.
+#[derive(Debug)]
+pub(crate) struct Promise(oneshot::Receiver<Result<()>>);
+
+impl Promise {
+    /// Waits until it is kept.
+    ///
+    /// # Errors
+    /// When the disk did not take it: then it is undone.
+    pub(crate) async fn kept(self) -> Result<()> {
+        let stopping = |_| Error::new(Code::Internal, "the daemon is stopping: nobody knows what was done");
+        self.0.await.map_err(stopping)?
+    }
 }
 
 impl Store {
@@ -104,353 +136,273 @@ impl Store {
     /// One line that names the directory or file: when another daemon has it, when the journal is damaged,
     /// of a newer format, or not ours. The journal is left as it is then.
     pub fn open(directory: &Path) -> Result<(Self, State)> {
-        let locked = lock(directory)?;
-        let path = directory.join(JOURNAL);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let made = write_anew(&locked, &path, &State::default()).and_then(|_| fs::read(&path));
-                made.map_err(|error| failed(&format!("make {}", path.display()), &error))?
-            }
-            Err(error) => return Err(failed(&format!("read {}", path.display()), &error)),
-        };
-        let Content { state, bytes, sum } = read(&path, &text)?;
-        let opened = OpenOptions::new().append(true).open(&path).and_then(|journal| {
-            journal.set_len(bytes)?;
-            Ok(journal)
-        });
-        let journal = opened.map_err(|error| failed(&format!("open {}", path.display()), &error))?;
-        let (rules, host) = (state.rules.clone(), state.host);
-        let store =
-            Self { path, journal, bytes, sum, bytes_anew: 0, rules, host, broken: false, directory: locked };
-        Ok((store, state))
+        Self::open_on(directory, Box::new(Real))
     }
 
-    /// Writes down what changed since the last commit, if anything did.
+    fn open_on(directory: &Path, disk: Box<dyn Disk>) -> Result<(Self, State)> {
+        let (journal, committed) = Journal::open(directory, disk)?;
+        let state = committed.again();
+        let shared = Arc::new(Shared {
+            desk: Mutex::default(),
+            wake: Condvar::new(),
+            trouble: watch::Sender::new(Trouble::default()),
+            failed: Notify::new(),
+            committed: Mutex::new(committed),
+        });
+        let (end, ended) = mpsc::channel();
+        let mut writer = Writer { journal, shared: shared.clone(), owed: None, asked: 0 };
+        writer.look();
+        let work = move || {
+            writer.work();
+            // The directory is free when somebody hears of it.
+            drop(writer);
+            let _ = end.send(());
+        };
+        let started = thread::Builder::new().name("journal".to_owned()).spawn(work);
+        started.map_err(|error| failed("start the journal's thread", &error))?;
+        let (rules, host) = (state.rules.clone(), state.host);
+        Ok((Self { shared, rules, host, ended }, state))
+    }
+
+    /// The store, for those who ask and those who look.
+    pub fn gate(&self) -> Gate {
+        Gate { shared: self.shared.clone() }
+    }
+
+    /// Has what changed written down as soon as it can be; nobody waits for it.
+    pub fn hand_over(&mut self, state: &mut State) {
+        self.add(state, None, None);
+    }
+
+    /// Has what changed written down, and the cluster told.
+    pub(crate) fn owe(&mut self, state: &mut State, parcel: Option<Parcel>) {
+        self.add(state, parcel, None);
+    }
+
+    /// Has what changed written down, and the cluster told: the promise is kept once that, and all before it,
+    /// is on the disk.
+    pub(crate) fn promise(&mut self, state: &mut State, parcel: Option<Parcel>) -> Promise {
+        let (promise, promised) = oneshot::channel();
+        self.add(state, parcel, Some(promise));
+        Promise(promised)
+    }
+
+    fn add(
+        &mut self,
+        state: &mut State,
+        parcel: Option<Parcel>,
+        promise: Option<oneshot::Sender<Result<()>>>,
+    ) {
+        let change = Change::take(state, &mut self.rules, &mut self.host);
+        let parcels = parcel.into_iter().collect();
+        let mut group = Group { change, parcels, promises: promise.into_iter().collect() };
+        let mut desk = self.shared.desk();
+        if let Some(why) = desk.failed.clone() {
+            desk.unsent.extend(group.parcels.drain(..).flat_map(|parcel| parcel.records));
+            return answer(group.promises, &Err(why));
+        }
+        // Whoever is told what others were not told yet waits with them.
+        let is_behind = desk.pending.is_some() || desk.is_writing;
+        if group.is_empty() && (group.promises.is_empty() || !is_behind) {
+            return answer(group.promises, &Ok(()));
+        }
+        desk.pending.get_or_insert_default().then(group);
+        self.shared.wake.notify_one();
+    }
+
+    /// The reason why nothing can be written down, if there is one.
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        self.shared.trouble.borrow().why.clone()
+    }
+
+    /// Waits until the store has failed.
+    pub(crate) async fn failed(&self) -> Error {
+        loop {
+            if let Some(why) = self.shared.desk().failed.clone() {
+                return why;
+            }
+            self.shared.failed.notified().await;
+        }
+    }
+
+    /// The committed state, to go on with in place of what came after it, and the records that the cluster was
+    /// not told.
+    pub(crate) fn go_back(&mut self) -> (State, Vec<Record>) {
+        let state = self.shared.committed().again();
+        let mut desk = self.shared.desk();
+        desk.failed = None;
+        (self.rules, self.host) = (state.rules.clone(), state.host);
+        (state, std::mem::take(&mut desk.unsent))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.desk().is_ending = true;
+        self.shared.wake.notify_one();
+        let _ = self.ended.recv_timeout(END_PATIENCE);
+    }
+}
+
+impl Gate {
+    /// Lets a change begin if it can be written down.
     ///
     /// # Errors
-    /// When the disk does not take it; then the next commit tries again.
-    pub fn commit(&mut self, state: &mut State) -> Result<()> {
-        let change = Change {
-            networks: state.networks.changes(),
-            sandboxes: state.sandboxes.changes(),
-            namespaces: state.namespaces.changes(),
-            rules: (state.rules != self.rules).then_some(&state.rules),
-            said: state.said.changes(),
-            host: state.host.filter(|_| state.host != self.host),
-        };
-        if change.is_empty() {
+    /// One line why not, and what to do about it.
+    pub async fn pass(&self) -> Result<()> {
+        let mut trouble = self.shared.trouble.subscribe();
+        if trouble.borrow().why.is_none() {
             return Ok(());
         }
-        let grown = self.bytes > (self.bytes_anew * REWRITE_RATIO).max(REWRITE_BYTES_MIN);
-        let written = if self.broken || grown { self.rewrite(state) } else { self.append(&change) };
-        written.map_err(|error| {
-            self.broken = true;
-            let message = format!(
-                "cannot write {}: {error}: what was asked is done but would not survive a restart; make \
-                 room and change anything to try again",
-                self.path.display()
-            );
-            Error::new(Code::Internal, message)
-        })?;
-        state.networks.settle();
-        state.sandboxes.settle();
-        state.namespaces.settle();
-        state.said.settle();
-        self.host = state.host;
-        self.rules.clone_from(&state.rules);
-        Ok(())
+        let asked = {
+            let mut desk = self.shared.desk();
+            desk.asked += 1;
+            desk.asked
+        };
+        self.shared.wake.notify_one();
+        let found = trouble.wait_for(|now| now.asked >= asked).await.map(|now| now.why.clone());
+        found.ok().flatten().map_or(Ok(()), Err)
     }
 
-    fn append(&mut self, change: &Change<'_>) -> io::Result<()> {
-        let (line, sum) = line(self.sum, change)?;
-        self.journal.write_all(&line)?;
-        self.journal.sync_data()?;
-        self.bytes += line.len() as u64;
-        self.sum = sum;
-        Ok(())
+    /// The reason why nothing can be written down, if there is one.
+    pub fn trouble(&self) -> Option<Error> {
+        self.shared.trouble.borrow().why.clone()
     }
 
-    fn rewrite(&mut self, state: &State) -> io::Result<()> {
-        (self.journal, self.bytes, self.sum) = write_anew(&self.directory, &self.path, state)?;
-        self.bytes_anew = self.bytes;
-        self.broken = false;
-        Ok(())
+    /// The committed state, which is what clients see.
+    pub fn committed(&self) -> MutexGuard<'_, State> {
+        self.shared.committed()
     }
 }
 
-/// Makes a state directory where there is none, and takes it.
-fn lock(directory: &Path) -> Result<Flock<File>> {
-    let shown = directory.display();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .and_then(|()| File::open(directory))
-        .map_err(|error| failed(&format!("use {shown} as the state directory"), &error))
-        .and_then(|file| {
-            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-                if errno == nix::Error::EWOULDBLOCK {
-                    let message = format!(
-                        "a daemon is running on state directory {shown}: stop it, or choose another directory \
-                         with --state-dir"
-                    );
-                    return Error::new(Code::NameInUse, message);
+impl Shared {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn committed(&self) -> MutexGuard<'_, State> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread's belongings.
+struct Writer {
+    journal: Journal,
+    shared: Arc<Shared>,
+    /// Changes that nobody was promised, and that the disk did not take yet.
+    owed: Option<Group>,
+    /// How many had asked when it looked last.
+    asked: u64,
+}
+
+impl Writer {
+    fn work(&mut self) {
+        loop {
+            let mut desk = self.shared.desk();
+            desk.is_writing = false;
+            let mut is_due = false;
+            let group = loop {
+                let group = desk.pending.take();
+                if group.is_some() || desk.asked != self.asked || is_due {
+                    desk.is_writing = group.is_some();
+                    self.asked = desk.asked;
+                    break group;
                 }
-                failed(&format!("lock {shown}"), &errno.into())
-            })
-        })
+                if desk.is_ending {
+                    return;
+                }
+                let wait = self.shared.wake.wait_timeout(desk, LOOK_EVERY);
+                desk = wait.unwrap_or_else(PoisonError::into_inner).0;
+                is_due = self.shared.trouble.borrow().why.is_some();
+            };
+            drop(desk);
+            if let Some(mut group) = group {
+                if let Some(owed) = self.owed.take() {
+                    let next = std::mem::replace(&mut group, owed);
+                    group.then(next);
+                }
+                self.write(group);
+            }
+            self.look();
+        }
+    }
+
+    /// Writes a group down.
+    fn write(&mut self, group: Group) {
+        let shared = self.shared.clone();
+        let whole = || Change::whole(&shared.committed());
+        let written =
+            if group.change.is_empty() { Ok(()) } else { self.journal.append(&group.change, &whole) };
+        let Err(error) = written else {
+            group.change.apply(&mut self.shared.committed());
+            group.parcels.into_iter().for_each(|Parcel { view, records }| view.publish(records));
+            return answer(group.promises, &Ok(()));
+        };
+        if group.promises.is_empty() {
+            self.owed = Some(group);
+            return;
+        }
+        let why = refusal(self.journal.directory(), "the change is undone", &error);
+        tracing::error!("{why}");
+        // No change begins before all is as it was.
+        self.shared.trouble.send_modify(|trouble| trouble.why = Some(why.clone()));
+        let mut desk = self.shared.desk();
+        let mut all = group;
+        desk.pending.take().into_iter().for_each(|next| all.then(next));
+        desk.unsent.extend(all.parcels.into_iter().flat_map(|parcel| parcel.records));
+        desk.failed = Some(why.clone());
+        drop(desk);
+        answer(all.promises, &Err(why));
+        self.shared.failed.notify_one();
+    }
+
+    /// Looks whether there is trouble, and writes down what is owed if there is none.
+    fn look(&mut self) {
+        let shared = self.shared.clone();
+        let whole = || Change::whole(&shared.committed());
+        let mut outcome = self.journal.prepare(&whole);
+        if outcome.is_ok()
+            && let Some(owed) = self.owed.take()
+        {
+            self.write(owed);
+            outcome = self.journal.prepare(&whole);
+        }
+        let why = outcome.err().map(|error| refusal(self.journal.directory(), "no change is made", &error));
+        match (&self.shared.trouble.borrow().why, &why) {
+            (before, Some(why)) if before.as_ref() != Some(why) => tracing::error!("{why}; all else goes on"),
+            (Some(_), None) => {
+                tracing::warn!("{} can be written to again", self.journal.directory().display());
+            }
+            _ => {}
+        }
+        self.shared.trouble.send_replace(Trouble { why, asked: self.asked });
+    }
 }
 
-/// Replaces the journal by one that says everything at once; gives back the file, at its end, its length and
-/// its checksum.
-fn write_anew(directory: &File, path: &Path, state: &State) -> io::Result<(File, u64, u32)> {
-    fn whole<T>(records: &BTreeMap<String, T>) -> BTreeMap<&str, Option<&T>> {
-        records.iter().map(|(name, record)| (name.as_str(), Some(record))).collect()
+fn answer(promises: Vec<oneshot::Sender<Result<()>>>, outcome: &Result<()>) {
+    for promise in promises {
+        // Who was promised it may have gone.
+        let _ = promise.send(outcome.clone());
     }
-    let content = Change {
-        networks: whole(&state.networks),
-        sandboxes: whole(&state.sandboxes),
-        namespaces: whole(&state.namespaces),
-        rules: Some(&state.rules),
-        said: whole(&state.said),
-        host: state.host,
+}
+
+/// The refusal that a disk's failure is: `outcome`, why, and the mend.
+fn refusal(directory: &Path, outcome: &str, error: &std::io::Error) -> Error {
+    let shown = directory.display();
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    let is_full = error.kind() == std::io::ErrorKind::StorageFull || errno == Some(Errno::EDQUOT);
+    let why = if is_full {
+        format!("{shown} is full: make room for {} KiB there", ROOM_MIN * 2 >> 10)
+    } else if errno == Some(Errno::EROFS) {
+        format!("{shown} may only be read: make it writable (mount -o remount,rw)")
+    } else {
+        format!(
+            "{shown} cannot be written to ({error}): mend its disk, or choose another one with --state-dir"
+        )
     };
-    let mut text = format!("{HEADER}{FORMAT}\n").into_bytes();
-    let (line, sum) = line(0, &content)?;
-    text.extend(line);
-    let new = path.with_file_name(JOURNAL_NEW);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    directory.sync_all()?;
-    Ok((file, text.len() as u64, sum))
-}
-
-/// The line of a commit behind one whose checksum is `before`, and its own checksum.
-fn line(before: u32, change: &Change<'_>) -> io::Result<(Vec<u8>, u32)> {
-    let json = serde_json::to_vec(change)?;
-    let sum = crc32(before, &json);
-    let mut line = format!("{sum:08x} ").into_bytes();
-    line.extend(json);
-    line.push(b'\n');
-    Ok((line, sum))
-}
-
-/// The content of a journal.
-struct Content {
-    state: State,
-    /// Its length up to the end of its last whole line.
-    bytes: u64,
-    sum: u32,
-}
-
-fn read(path: &Path, text: &[u8]) -> Result<Content> {
-    let shown = path.display();
-    let whole = &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
-    let mut lines = whole.split_inclusive(|byte| *byte == b'\n').map(|line| &line[..line.len() - 1]);
-    let refuse = |message: String| Err(Error::new(Code::Internal, message));
-    let header = lines.next().and_then(|line| std::str::from_utf8(line).ok());
-    match header.and_then(|line| line.strip_prefix(HEADER)).and_then(|format| format.parse::<u32>().ok()) {
-        Some(FORMAT) => {}
-        Some(format) if format > FORMAT => {
-            return refuse(format!(
-                "{shown} is of format {format}, and this vswitch reads up to {FORMAT}: run the newer vswitch \
-                 that wrote it, or choose another directory with --state-dir"
-            ));
-        }
-        Some(_) | None => {
-            return refuse(format!(
-                "{shown} is damaged or no journal of vswitch: put a copy of it in its place, or move it away \
-                 to start with nothing"
-            ));
-        }
-    }
-    let mut sum = 0;
-    let (mut networks, mut sandboxes, mut namespaces) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let (mut rules, mut said, mut host) = (Rules::default(), BTreeMap::new(), None);
-    for (number, line) in lines.enumerate() {
-        let number = number + 2;
-        let Some(json) = checked(&mut sum, line) else {
-            return refuse(format!(
-                "{shown} is damaged at line {number}: put a copy of it in its place, or move it away to start \
-                 with nothing"
-            ));
-        };
-        let change: ChangeRead = serde_json::from_slice(json).map_err(|error| {
-            let message = format!(
-                "{shown} cannot be understood at line {number}: {error}: run the vswitch that wrote it, or \
-                 choose another directory with --state-dir"
-            );
-            Error::new(Code::Internal, message)
-        })?;
-        apply(&mut networks, change.networks);
-        apply(&mut sandboxes, change.sandboxes);
-        apply(&mut namespaces, change.namespaces);
-        rules = change.rules.unwrap_or(rules);
-        apply(&mut said, change.said);
-        host = change.host.or(host);
-    }
-    Ok(Content {
-        state: State::restore(networks, sandboxes, namespaces, rules, said, host),
-        bytes: whole.len() as u64,
-        sum,
-    })
-}
-
-fn apply<T>(records: &mut BTreeMap<String, T>, changes: BTreeMap<String, Option<T>>) {
-    for (name, change) in changes {
-        match change {
-            Some(record) => records.insert(name, record),
-            None => records.remove(&name),
-        };
-    }
-}
-
-/// The JSON of a line, if it is what was written behind a line whose checksum is `sum`, which becomes this
-/// one's.
-fn checked<'a>(sum: &mut u32, line: &'a [u8]) -> Option<&'a [u8]> {
-    let (written, json) = (line.get(..8)?, line.get(8..)?.strip_prefix(b" ")?);
-    *sum = crc32(*sum, json);
-    (written == format!("{sum:08x}").as_bytes()).then_some(json)
-}
-
-/// The checksum of Ethernet and of `cksum -a crc32b` (IEEE 802.3), bit by bit: commits are short and rare.
-/// `before` is that of the bytes before these, zero if there are none.
-fn crc32(before: u32, bytes: &[u8]) -> u32 {
-    const POLYNOMIAL: u32 = 0xedb8_8320;
-    !bytes.iter().fold(!before, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (POLYNOMIAL * (crc & 1)))
-    })
+    Error::new(Code::StorageUnavailable, format!("{outcome}: {why}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A state directory that is gone when the test is.
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new(test: &str) -> Self {
-            Self(std::env::temp_dir().join(format!("vswitch-store-{test}-{}", std::process::id())))
-        }
-
-        fn journal(&self) -> PathBuf {
-            self.0.join(JOURNAL)
-        }
-
-        fn open(&self) -> Result<(Store, State)> {
-            Store::open(&self.0)
-        }
-
-        /// Commits some changes and gives back the journal's text.
-        fn filled(&self) -> String {
-            let (mut store, mut state) = self.open().expect("open");
-            for (name, inode) in [("a", 1), ("b", 2), ("c", 3)] {
-                state.namespaces.insert(name.to_owned(), (4, inode).into());
-                store.commit(&mut state).expect("commit");
-            }
-            state.namespaces.remove("b");
-            store.commit(&mut state).expect("commit");
-            store.commit(&mut state).expect("nothing to commit");
-            fs::read_to_string(self.journal()).expect("text")
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            drop(fs::remove_dir_all(&self.0));
-        }
-    }
-
-    fn names(state: &State) -> Vec<&str> {
-        state.namespaces.keys().map(String::as_str).collect()
-    }
-
-    #[test]
-    fn what_was_committed_is_there_again_and_what_was_torn_is_not() {
-        let directory = Directory::new("again");
-        let text = directory.filled();
-        assert_eq!(text.lines().count(), 6, "{text}");
-        assert_eq!(names(&directory.open().expect("open").1), ["a", "c"]);
-        let last = text.trim_end().rfind('\n').expect("lines") + 1;
-        for cut in last..text.len() {
-            fs::write(directory.journal(), &text[..cut]).expect("write");
-            let (mut store, mut state) = directory.open().expect("torn");
-            assert_eq!(names(&state), ["a", "b", "c"], "cut at {cut}");
-            state.namespaces.insert("d".to_owned(), (5, 6).into());
-            store.commit(&mut state).expect("commit");
-            drop(store);
-            assert_eq!(names(&directory.open().expect("open").1), ["a", "b", "c", "d"], "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn what_is_damaged_is_refused_and_left_as_it_is() {
-        let directory = Directory::new("damaged");
-        let text = directory.filled();
-        let without_line = |number: usize| {
-            let lines = text.split_inclusive('\n').enumerate().filter(|(index, _)| *index != number);
-            lines.map(|(_, line)| line).collect::<String>().into_bytes()
-        };
-        let mut damaged: Vec<Vec<u8>> =
-            vec![Vec::new(), b"\n".to_vec(), b"no journal".to_vec(), vec![0; 5000]];
-        damaged.extend((0..5).map(without_line));
-        damaged.extend((0..text.len() - 1).map(|at| {
-            let mut bytes = text.clone().into_bytes();
-            bytes[at] ^= 1;
-            bytes
-        }));
-        for bytes in damaged {
-            fs::write(directory.journal(), &bytes).expect("write");
-            let shown = String::from_utf8_lossy(&bytes).into_owned();
-            let error = directory.open().map(drop).expect_err(&shown);
-            assert!(error.message.contains(&directory.journal().display().to_string()), "{error}");
-            assert!(!error.message.contains('\n'), "{error}");
-            assert_eq!(fs::read(directory.journal()).expect("still there"), bytes);
-        }
-    }
-
-    #[test]
-    fn a_newer_format_is_refused() {
-        let directory = Directory::new("newer");
-        let newer = directory.filled().replacen("format 1", "format 2", 1);
-        fs::write(directory.journal(), &newer).expect("write");
-        let error = directory.open().map(drop).expect_err("newer");
-        assert!(error.message.contains("is of format 2, and this vswitch reads up to 1"), "{error}");
-        assert_eq!(fs::read_to_string(directory.journal()).expect("still there"), newer);
-    }
-
-    #[test]
-    fn a_directory_has_one_daemon() {
-        let directory = Directory::new("one");
-        let first = directory.open().expect("first");
-        assert_eq!(directory.open().map(drop).expect_err("second").code, Code::NameInUse);
-        drop(first);
-        directory.open().expect("next");
-    }
-
-    #[test]
-    fn a_long_journal_is_written_anew() {
-        let directory = Directory::new("long");
-        let (mut store, mut state) = directory.open().expect("open");
-        state.namespaces.insert("a".to_owned(), (1, 1).into());
-        store.commit(&mut state).expect("commit");
-        store.bytes = REWRITE_BYTES_MIN + 1;
-        state.namespaces.insert("b".to_owned(), (2, 2).into());
-        store.commit(&mut state).expect("commit");
-        assert_eq!(fs::read_to_string(directory.journal()).expect("text").lines().count(), 2);
-        state.namespaces.remove("a");
-        store.commit(&mut state).expect("commit");
-        drop(store);
-        assert_eq!(names(&directory.open().expect("open").1), ["b"]);
-    }
-
-    #[test]
-    fn checksums_are_those_of_the_standard() {
-        assert_eq!(crc32(0, b"123456789"), 0xcbf4_3926);
-        assert_eq!(crc32(crc32(0, b"1234"), b"56789"), 0xcbf4_3926);
-    }
-}
+#[path = "store/tests.rs"]
+mod tests;

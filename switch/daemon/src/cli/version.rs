@@ -35,8 +35,9 @@ impl Version {
             return failure.map_or(Ok(ExitCode::SUCCESS), Err);
         }
         print(&format!("Client: {ours}\n"));
-        let types::Version { version, kernel_version, os, arch } = server?;
+        let types::Version { version, kernel_version, os, arch, warnings } = server?;
         print(&format!("Server: {version} on {os} {kernel_version} {arch}\n"));
+        warnings.iter().for_each(|warning| print(&format!("Warning: {warning}\n")));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vswitch_cluster::etcd::{Options, prepare};
+use vswitch_cluster::id::Id;
 use vswitch_cluster::ledger::Ledger;
 use vswitch_cluster::record::{Clock, Endpoint, Host, HostId, Key, More, Record, Space, Value};
 use vswitch_cluster::space::{Range, owned};
@@ -19,7 +20,7 @@ use vswitch_tests::namespace::Namespace;
 
 use super::{Folder, access, client, run};
 
-const NETWORK: &str = "1234";
+const NETWORK: Id = Id::new([0x12; 32]);
 const LEASE_S: u32 = 3;
 
 /// A host without a switch: what it says, and what it has heard.
@@ -63,7 +64,7 @@ impl Member {
 
     fn say(&mut self, key: Key, value: Option<Value>) -> Record {
         let record = self.draft(key, value);
-        self.known.merge(record.clone());
+        self.known.say(record.clone());
         self.view.publish(vec![record.clone()]);
         record
     }
@@ -71,7 +72,7 @@ impl Member {
     fn endpoint(&mut self, last: u8) -> Record {
         let endpoint = Endpoint {
             sandbox: format!("c{last}"),
-            id: vswitch_cluster::id::Id::new([last; 32]),
+            id: Id::new([last; 32]),
             addresses: vec![IpAddr::from([10, 9, 0, last])],
             vtep: IpAddr::from([192, 0, 2, 1]),
             names: vec![format!("c{last}")],
@@ -85,7 +86,7 @@ impl Member {
             Event::Records(records) => {
                 for record in records {
                     self.clock.see(record.version);
-                    self.known.merge(record);
+                    self.known.say(record);
                 }
             }
             Event::Host(host, Presence::Up) => assert!(self.up.insert(host)),
@@ -101,7 +102,7 @@ impl Member {
         let range = mine.iter().find(|range| range.contains(address) && range.first != address);
         let range = range.ok_or_else(|| format!("address {address} is taken"))?;
         let above = Space { last: range.last, owner: Some(ask.host) };
-        Ok(vec![self.say(Key::Space(NETWORK.to_owned(), address), Some(Value::Space(above)))])
+        Ok(vec![self.say(Key::Space(NETWORK, address), Some(Value::Space(above)))])
     }
 
     async fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
@@ -124,18 +125,18 @@ impl Member {
     /// Claims an address space that nobody has.
     async fn claim_space(&mut self, last: &str) -> Result<(), Refused> {
         let space = Space { last: last.parse().expect("an address"), owner: None };
-        let key = Key::Space(NETWORK.to_owned(), IpAddr::from([10, 9, 0, 0]));
+        let key = Key::Space(NETWORK, IpAddr::from([10, 9, 0, 0]));
         let record = self.draft(key, Some(Value::Space(space)));
         let claimed = self.view.claim(vec![record.clone()]).await;
         if claimed.is_ok() {
-            self.known.merge(record);
+            self.known.say(record);
         }
         claimed
     }
 
     /// Asks as control does, and takes part meanwhile.
     async fn acquire(&mut self, wish: Wish) -> Result<Vec<Record>, String> {
-        let ask = Ask { network: NETWORK.to_owned(), name: "wide".to_owned(), host: self.me, wish };
+        let ask = Ask { network: NETWORK, name: "wide".to_owned(), host: self.me, wish };
         let view = self.view.clone();
         let mut asked = std::pin::pin!(view.acquire(ask));
         loop {
@@ -143,7 +144,7 @@ impl Member {
                 answer = &mut asked => {
                     let records = answer?;
                     for record in &records {
-                        self.known.merge(record.clone());
+                        self.known.say(record.clone());
                     }
                     return Ok(records);
                 }
@@ -154,7 +155,7 @@ impl Member {
 }
 
 fn endpoint_key(last: u8) -> Key {
-    Key::Endpoint(NETWORK.to_owned(), Mac([2, 0x42, 10, 9, 0, last]))
+    Key::Endpoint(NETWORK, Mac([2, 0x42, 10, 9, 0, last]))
 }
 
 /// Waits until the source serves: until then it refuses what all must agree on.
@@ -302,7 +303,7 @@ fn etcd_may_be_away_and_may_lose_everything() {
             tokio::task::yield_now().await;
         }
         let mut c = Member::join(&etcd.url(), 3).await;
-        let space = a.known.get(&Key::Space(NETWORK.to_owned(), IpAddr::from([10, 9, 0, 0]))).cloned();
+        let space = a.known.get(&Key::Space(NETWORK, IpAddr::from([10, 9, 0, 0]))).cloned();
         for record in [before, meanwhile, space.expect("it was claimed")] {
             c.hears(&record).await;
         }

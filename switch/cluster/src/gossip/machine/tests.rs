@@ -69,12 +69,12 @@ impl World {
     fn start(&mut self, host: usize) {
         self.lives += 1;
         let me = Member { address: address(host), host: id(host), life: self.lives };
-        self.hosts[host] = Some(Machine::new(me, self.lives, self.now));
+        self.hosts[host] = Some(Machine::new(me, self.lives, self.time()));
         self.join(host);
     }
 
     fn join(&mut self, host: usize) {
-        let now = self.now;
+        let now = self.time();
         let others = self.hosts.iter().enumerate().filter(|(other, _)| *other != host);
         let other = others.filter_map(|(_, machine)| machine.as_ref()).next().map(Machine::me);
         if let Some(other) = other {
@@ -95,6 +95,10 @@ impl World {
         }
     }
 
+    fn time(&self) -> Now {
+        Now { instant: self.now, since_epoch: Duration::from_secs(1) }
+    }
+
     fn kill(&mut self, host: usize) {
         self.hosts[host] = None;
     }
@@ -108,7 +112,7 @@ impl World {
     }
 
     fn publish(&mut self, host: usize, record: Record) {
-        let now = self.now;
+        let now = self.time();
         self.machine(host).publish(vec![record], now);
         self.carry_out(host);
     }
@@ -159,8 +163,8 @@ impl World {
         match (timer, arrival) {
             (Some((at, host)), arrival) if arrival.is_none_or(|(arrives, _)| at <= arrives) => {
                 self.now = self.now.max(at);
-                let (now, epoch) = (self.now, Duration::from_secs(1));
-                self.machine(host).tick(now, epoch);
+                let now = self.time();
+                self.machine(host).tick(now);
                 self.carry_out(host);
             }
             (_, Some(key)) => {
@@ -175,7 +179,7 @@ impl World {
     }
 
     fn arrive(&mut self, host: usize, arrival: Arrival) {
-        let now = self.now;
+        let now = self.time();
         match arrival {
             Arrival::Packet(packet) => self.machine(host).receive(&packet, now),
             Arrival::Compare(with) => {
@@ -255,7 +259,7 @@ fn a_change_is_seen_by_all_within_a_second() {
 fn a_burst_of_changes_is_seen_by_all() {
     let mut world = World::settled(3, 2);
     let records: Vec<Record> = (0..50).map(|number| record(0, number, 1)).collect();
-    let now = world.now;
+    let now = world.time();
     world.machine(0).publish(records.clone(), now);
     world.carry_out(0);
     let from = world.now;
@@ -330,12 +334,12 @@ fn a_host_that_is_back_before_it_was_missed_goes_on() {
 #[test]
 fn who_leaves_is_gone_at_once() {
     let mut world = World::settled(5, 7);
-    let now = world.now;
+    let now = world.time();
     world.machine(2).leave(now);
     world.carry_out(2);
     world.kill(2);
     world.until("all know", |world| (0..5).filter(|host| *host != 2).all(|host| world.up(host) == 3));
-    assert!(world.now.since(now) <= Duration::from_secs(1), "{:?}", world.now.since(now));
+    assert!(world.now.since(now.instant) <= Duration::from_secs(1), "{:?}", world.now.since(now.instant));
 }
 
 proptest! {

@@ -123,4 +123,7 @@ pub struct Version {
     pub os: String,
     /// The processor.
     pub arch: String,
+    /// Lines on what does not work, and what to do about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
