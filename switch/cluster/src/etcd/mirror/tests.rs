@@ -32,7 +32,7 @@ fn change(found: KeyValue) -> wire::Event {
 fn told(events: &[Event]) -> Vec<Key> {
     let records = events.iter().flat_map(|event| match event {
         Event::Records(records) => records.as_slice(),
-        _ => &[],
+        Event::Host(..) | Event::Asked(..) => &[],
     });
     records.map(|record| record.key.clone()).collect()
 }
