@@ -122,7 +122,7 @@ fn rules_outlive_a_network_that_another_host_removes_and_hold_from_the_first_pac
             .then_some(())
     });
     wait::until("it is gone", || (!worlds[1].vswitch(&["network", "ls"]).contains("wide")).then_some(()));
-    assert!(worlds[1].vswitch(&["rule", "ls"]).contains("network:wide"), "the rule stays");
+    assert!(worlds[1].vswitch(&["rule", "ls"]).contains("wide"), "the rule stays");
     span(&worlds, &[]);
     blocked(2);
     worlds[1].vswitch(&["rule", "rm", "1"]);

@@ -28,7 +28,7 @@ use crate::control::Control;
 impl Control {
     /// Follows what has changed, and tells the datapath.
     pub(crate) async fn steer(&mut self) {
-        self.follow_networks().await;
+        self.follow_networks();
         self.settle_networks().await;
         self.follow_spaces();
         let Some(cluster) = &mut self.cluster else { return };
