@@ -422,9 +422,22 @@ impl Record {
 
     /// A number that is another one for every other key and rank.
     pub fn mark(&self) -> u64 {
-        let (position, version) = (self.key.position().to_be_bytes(), self.version.0.to_be_bytes());
-        Fnv::default().feed(&position).feed(&version).feed(&self.host.0).finish()
+        mark(self.key.position(), self.version, self.host)
     }
+
+    /// Takes no more memory than it needs.
+    pub fn fit(mut self) -> Self {
+        if let Some(Value::Endpoint(endpoint)) = &mut self.value {
+            endpoint.addresses.shrink_to_fit();
+            endpoint.names.shrink_to_fit();
+        }
+        self
+    }
+}
+
+/// A number that is another one for every other position of a key, version and writer.
+pub(crate) fn mark(position: u64, version: Version, host: HostId) -> u64 {
+    Fnv::default().feed(&position.to_be_bytes()).feed(&version.0.to_be_bytes()).feed(&host.0).finish()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod attacks;
 mod bad_input;
+mod boot;
 mod cluster;
 mod cluster_faults;
 mod cluster_networks;
@@ -54,6 +55,7 @@ mod rules_import;
 mod rules_ways;
 mod short_connections;
 mod shortage;
+mod takeover;
 mod uplink;
 mod uplink_input;
 mod vpn;

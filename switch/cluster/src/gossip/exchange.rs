@@ -1,4 +1,4 @@
-//! Exchanges over TCP: comparing ledgers, and asking for addresses.
+//! Conversations over TCP: comparing what is known, and asking for addresses.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,30 +7,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use vswitch_sys::random;
 
 use super::super::record::{HostId, Key, Value};
 use super::super::space::Range;
 use super::super::view::{Answer, Ask, Event, Wish};
+use super::compare::{self, Asker, nonsense};
+use super::door::{Door, PROOF_PATIENCE, Waiting};
 use super::member::Member;
 use super::node::Node;
 use super::now;
 use super::seal::Seal;
-use super::wire::{self, Failure, Greeting, Letter, Question, Reply};
+use super::talk::{Appointment, Question, Reply, Talk, Welcome};
+use super::wire::{self, FIRST_BYTES_MAX, Failure, Greeting, Letter, TEXT_BYTES_MAX};
 
-/// The time that one exchange may take.
+/// The time that one question and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most connections that are served at once.
-const CONNECTIONS_MAX: usize = 64;
+/// The time that one conversation may take.
+const TALK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to another member.
 #[derive(Debug)]
 pub struct Exchange<'a> {
     seal: &'a Seal,
     stream: TcpStream,
-    greeting: Greeting,
+    challenge: u64,
+    welcome: Welcome,
 }
 
 impl<'a> Exchange<'a> {
@@ -40,66 +44,71 @@ impl<'a> Exchange<'a> {
     /// [`Failure`].
     pub async fn open(seal: &'a Seal, address: SocketAddr) -> Result<Self, Failure> {
         let mut stream = TcpStream::connect(address).await?;
-        let greeting = wire::receive(&mut stream, seal).await?;
-        Ok(Self { seal, stream, greeting })
+        // Letters are written at once, and each waits for its answer.
+        stream.set_nodelay(true)?;
+        let Greeting { challenge } = wire::receive(&mut stream, seal, FIRST_BYTES_MAX).await?;
+        match ask(&mut stream, seal, challenge, Question::Hello).await? {
+            Reply::Welcome(welcome) => Ok(Self { seal, stream, challenge, welcome }),
+            _ => Err(nonsense().into()),
+        }
     }
 
     /// The member that is there.
     pub fn with(&self) -> Member {
-        self.greeting.member
+        self.welcome.member
     }
 
-    async fn ask(&mut self, body: Question) -> Result<Reply, Failure> {
-        let number = u64::from_ne_bytes(random::bytes()?);
-        let letter = Letter { repeats: self.greeting.challenge, number, body };
-        wire::send(&mut self.stream, self.seal, &letter).await?;
-        let answer: Letter<Reply> = wire::receive(&mut self.stream, self.seal).await?;
-        if answer.repeats == number { Ok(answer.body) } else { Err(nonsense()) }
+    async fn ask(&mut self, question: Question) -> Result<Reply, Failure> {
+        let asked = ask(&mut self.stream, self.seal, self.challenge, question);
+        timeout(PATIENCE, asked)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
     }
 }
 
-/// Compares all records with those of another member, and exchanges what either lacks.
-pub(super) async fn compare(node: Arc<Node>, address: SocketAddr) {
-    match timeout(PATIENCE, try_compare(&node, address)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!("records were not compared with {address}: {error}"),
-        Err(_) => tracing::debug!("records were not compared with {address}: it takes too long"),
-    }
+async fn ask(stream: &mut TcpStream, seal: &Seal, challenge: u64, body: Question) -> Result<Reply, Failure> {
+    let number = u64::from_ne_bytes(random::bytes()?);
+    wire::send(stream, seal, &Letter { repeats: challenge, number, body }).await?;
+    let answer: Letter<Reply> = wire::receive(stream, seal, TEXT_BYTES_MAX).await?;
+    if answer.repeats == number { Ok(answer.body) } else { Err(nonsense().into()) }
 }
 
-async fn try_compare(node: &Arc<Node>, address: SocketAddr) -> Result<(), Failure> {
-    let mut exchange = Exchange::open(&node.seal, address).await?;
-    let mark = node.machine().mark();
-    if matches!(exchange.ask(Question::Agree(mark)).await?, Reply::Agree(true)) {
-        return Ok(());
+/// Holds a conversation with another member.
+pub(super) async fn hold(node: Arc<Node>, (address, talk): Appointment) {
+    let held = timeout(TALK_PATIENCE, try_hold(&node, address, &talk)).await;
+    let held = held.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+    if let Err(error) = &held {
+        tracing::debug!("records were not compared with {address}: {error}");
     }
-    let digest = node.machine().digest();
-    let Reply::Difference(difference) = exchange.ask(Question::Compare(digest)).await? else {
-        return Err(nonsense());
-    };
-    node.act(|machine| machine.merge(difference.newer, now()));
-    let wanted = node.machine().records(&difference.wanted);
-    if !wanted.is_empty() {
-        exchange.ask(Question::Take(wanted)).await?;
+    node.act(|machine| machine.ended(&talk, held.is_ok()));
+}
+
+async fn try_hold(node: &Arc<Node>, address: SocketAddr, talk: &Talk) -> Result<(), Failure> {
+    let opened = timeout(PATIENCE, Exchange::open(&node.seal, address)).await;
+    let mut exchange = opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let mut asker = Asker::new(talk, exchange.welcome, now());
+    let mut reply = None;
+    while let Some(question) = node.act(|machine| asker.next(machine, reply.take(), now()))? {
+        reply = Some(exchange.ask(question).await?);
     }
     Ok(())
 }
 
 /// Serves other members, until the daemon stops.
 pub(super) async fn listen(node: Arc<Node>, listener: TcpListener) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let door = Arc::new(Door::new());
     while !node.events.is_closed() {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, from)) => {
-                let node = Arc::clone(&node);
-                tokio::spawn(async move {
-                    let served = timeout(PATIENCE, serve(&node, stream)).await;
-                    if let Ok(Err(Failure::Unopened(error))) = served {
-                        node.complain(from.ip(), &error);
+                let waiting = door.arrive(from);
+                let (number, node, inner) = (waiting.number(), Arc::clone(&node), Arc::clone(&door));
+                let task = tokio::spawn(async move {
+                    match serve(&node, &inner, waiting, stream, from).await {
+                        Err(Failure::Unopened(error)) => node.complain(from.ip(), &error),
+                        Ok(()) | Err(Failure::Io(_)) => {}
                     }
-                    drop(permit);
                 });
+                door.watch(number, task.abort_handle());
             }
             Err(error) => {
                 tracing::debug!("gossip: {error}");
@@ -109,35 +118,51 @@ pub(super) async fn listen(node: Arc<Node>, listener: TcpListener) {
     }
 }
 
-async fn serve(node: &Arc<Node>, mut stream: TcpStream) -> Result<(), Failure> {
+async fn serve(
+    node: &Arc<Node>,
+    door: &Door,
+    waiting: Waiting,
+    mut stream: TcpStream,
+    from: SocketAddr,
+) -> Result<(), Failure> {
     let challenge = u64::from_ne_bytes(random::bytes()?);
-    let member = node.machine().me();
-    wire::send(&mut stream, &node.seal, &Greeting { challenge, member }).await?;
+    stream.set_nodelay(true)?;
+    let late = |_| Failure::from(io::Error::from(io::ErrorKind::TimedOut));
+    let mut question =
+        timeout(PROOF_PATIENCE, prove(&mut stream, &node.seal, challenge)).await.map_err(late)??;
+    let Some(_served) = door.come_in(waiting, from).await else { return Ok(()) };
+    let until = tokio::time::Instant::now() + TALK_PATIENCE;
     loop {
-        let question: Letter<Question> = match wire::receive(&mut stream, &node.seal).await {
+        let body = answer(node, question.body).await;
+        let letter = Letter { repeats: question.number, number: 0, body };
+        let next = async {
+            wire::send(&mut stream, &node.seal, &letter).await?;
+            wire::receive(&mut stream, &node.seal, TEXT_BYTES_MAX).await
+        };
+        question = match timeout(PATIENCE, next).await.map_err(late)? {
             Err(Failure::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             received => received?,
         };
-        if question.repeats != challenge {
-            return Err(nonsense());
+        if question.repeats != challenge || tokio::time::Instant::now() > until {
+            return Err(nonsense().into());
         }
-        let body = answer(node, question.body).await;
-        wire::send(&mut stream, &node.seal, &Letter { repeats: question.number, number: 0, body }).await?;
     }
+}
+
+/// Has somebody prove to have the key, by a short question that repeats a challenge.
+async fn prove(stream: &mut TcpStream, seal: &Seal, challenge: u64) -> Result<Letter<Question>, Failure> {
+    wire::send(stream, seal, &Greeting { challenge }).await?;
+    let question: Letter<Question> = wire::receive(stream, seal, FIRST_BYTES_MAX).await?;
+    if question.repeats == challenge { Ok(question) } else { Err(nonsense().into()) }
 }
 
 async fn answer(node: &Arc<Node>, question: Question) -> Reply {
-    match question {
-        Question::Agree(mark) => Reply::Agree(node.machine().agrees(mark)),
-        Question::Compare(digest) => Reply::Difference(node.machine().compare(&digest)),
-        Question::Take(records) => {
-            node.act(|machine| machine.merge(records, now()));
-            Reply::Taken
-        }
-        Question::Addresses(ask) => Reply::Addresses(ask_control(node, ask).await),
+    if let Question::Addresses(ask) = question {
+        return Reply::Addresses(ask_control(node, ask).await);
     }
+    let answered = node.act(|machine| compare::answer(machine, question, now()));
+    answered.unwrap_or(Reply::Taken)
 }
-
 async fn ask_control(node: &Node, ask: Ask) -> Answer {
     let stopping = "the host that has them is stopping: try again".to_owned();
     let (answer, answered) = oneshot::channel();
@@ -162,7 +187,7 @@ async fn try_acquire(node: &Arc<Node>, ask: &Ask) -> Answer {
     let mut refusal =
         format!("{what}: nobody is known to have any: wait for the cluster, see \"vswitch cluster ls\"");
     for owner in owners {
-        let Some(address) = node.machine().address_of(owner) else {
+        let Some(address) = node.machine().members().address_of(owner) else {
             refusal = format!(
                 "{what}: they are host {}'s, which cannot be reached: start it again, or give up on it with \
                  \"vswitch cluster forget {}\"",
@@ -190,7 +215,7 @@ async fn ask_owner(node: &Arc<Node>, address: SocketAddr, ask: &Ask) -> Result<A
     let mut exchange = Exchange::open(&node.seal, address).await?;
     match exchange.ask(Question::Addresses(ask.clone())).await? {
         Reply::Addresses(answer) => Ok(answer),
-        Reply::Agree(_) | Reply::Difference(_) | Reply::Taken => Err(nonsense()),
+        _ => Err(nonsense().into()),
     }
 }
 
@@ -198,9 +223,10 @@ async fn ask_owner(node: &Arc<Node>, address: SocketAddr, ask: &Ask) -> Result<A
 fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
     let machine = node.machine();
     let mut ranges: Vec<(bool, u128, HostId)> = machine
+        .ledger()
         .spaces(ask.network)
-        .filter_map(|record| match (record.key, record.value) {
-            (Key::Space(_, first), Some(Value::Space(space))) => Some((first, space)),
+        .filter_map(|record| match (&record.key, &record.value) {
+            (Key::Space(_, first), Some(Value::Space(space))) => Some((*first, space)),
             _ => None,
         })
         .filter_map(|(first, space)| {
@@ -210,7 +236,7 @@ fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
                 Wish::Exact(address) => range.contains(address),
                 Wish::Some(subnet) => subnet.contains(&first),
             };
-            serves.then(|| (machine.address_of(owner).is_none(), u128::MAX - range.size(), owner))
+            serves.then(|| (machine.members().address_of(owner).is_none(), u128::MAX - range.size(), owner))
         })
         .collect();
     ranges.sort();
@@ -221,6 +247,5 @@ fn owners(node: &Node, ask: &Ask) -> Vec<HostId> {
     owners
 }
 
-fn nonsense() -> Failure {
-    io::Error::new(io::ErrorKind::InvalidData, "it says something else than it was asked").into()
-}
+#[cfg(test)]
+mod tests;

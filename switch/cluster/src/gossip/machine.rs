@@ -1,48 +1,43 @@
 //! Gossip as a machine: packets, answers and time go in, packets and news come out. No socket, no clock.
 //!
 //! # Theory of operation
-//! Who takes part is decided by SWIM (the crate `foca`): each member probes another one every second, by way
-//! of others if it must, and who does not answer is suspected, then down, and known as such to all. Who finds
-//! itself down and is not begins another life.
+//! **Who takes part** is decided by SWIM (the crate `foca`): each member probes another one every second, by
+//! way of others if it must, and who does not answer is suspected, then down, and known as such to all. Who
+//! finds itself down and is not begins another life. A host that joins gets the list of members at once.
 //!
-//! News spreads on the same packets. A record that is news is sent on at once to a few members, and some more
-//! times within the next second: an epidemic reaches all in a few round trips. What is lost all the same, or
-//! does not fit a packet, is found by comparing whole ledgers over TCP, with one member every
-//! [`COMPARE_EVERY`], and with each that has come: so a partition heals, and a host that is new learns
-//! everything.
+//! **News** goes to all whom it concerns along trees ([`spread`](super::spread)): a record of an endpoint to
+//! the subscribers of its network, any other one to every member.
+//!
+//! **What was lost** is found by comparing sums, then records ([`agenda`](super::agenda),
+//! [`compare`](super::compare)): so a partition heals, and a host that is new learns everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use foca::{
-    AccumulatingRuntime, BroadcastHandler, Config, Foca, Invalidates, OwnedNotification, PeriodicParams,
-    PostcardCodec, Timer,
-};
+use foca::{AccumulatingRuntime, Config, Foca, OwnedNotification, PeriodicParams, PostcardCodec, Timer};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use serde::{Deserialize, Serialize};
 use vswitch_frame::Instant;
 
-use super::super::id::Id;
-use super::super::ledger::Ledger;
-use super::super::record::{HostId, Key, Record, Version};
+use super::super::ledger::{Ledger, Merge, Refusal, oldest_tombstone};
+use super::super::record::{Host, HostId, Key, Record, Scope, Value, Version};
 use super::super::view::{Event, Presence, Refused};
+use super::agenda::Agenda;
 use super::member::Member;
+use super::members::Members;
+use super::packet::{self, HEAD_BYTES, Item, PACKET_BYTES_MAX, Packet, Unread};
+use super::spread::{Hint, Spread};
+use super::talk::{Appointment, Talk};
 
-/// The longest packet before it is sealed, in bytes: with what sealing adds and headers it fits every usual
-/// link.
-pub const PACKET_BYTES_MAX: usize = 1280;
-/// The longest record that travels in packets, in bytes; longer ones are fetched.
-const RECORD_BYTES_MAX: usize = 1000;
-/// The time between two comparisons of a member's records with another's.
-pub const COMPARE_EVERY: Duration = Duration::from_secs(5);
-/// The time between two looks at tombstones.
-const SWEEP_EVERY: Duration = Duration::from_secs(600);
-/// Members for which waiting times and repetitions are laid out.
-const MEMBERS_USUAL: NonZeroU32 = NonZeroU32::new(100).unwrap();
+/// Members for which waiting times are laid out.
+const MEMBERS_USUAL: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+/// The time for which SWIM looks for members that are down.
+const LOOKED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The most complaints about writers of records, each made once.
+const COMPLAINTS_MAX: usize = 1_024;
 
 /// The time: this host's own, which never goes back, and the time of day.
 #[derive(Clone, Copy, Debug)]
@@ -53,18 +48,6 @@ pub struct Now {
     pub since_epoch: Duration,
 }
 
-/// The knowledge of one side in few bytes: the version of each key.
-pub type Digest = Vec<(Key, Version, HostId)>;
-
-/// The difference between one side's records and another side's digest.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// Records that the other side does not know.
-    pub newer: Vec<Record>,
-    /// Keys of records that only the other side knows.
-    pub wanted: Vec<Key>,
-}
-
 /// Effects: work to be done outside.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -72,73 +55,32 @@ pub struct Effects {
     pub packets: Vec<(SocketAddr, Vec<u8>)>,
     /// News for control.
     pub events: Vec<Event>,
-    /// Members with which to compare all records.
-    pub compare: BTreeSet<SocketAddr>,
+    /// Conversations to be held.
+    pub talks: Vec<Appointment>,
 }
 
 /// See the [module](self).
 pub struct Machine {
-    foca: Foca<Member, PostcardCodec, SmallRng, News>,
-    shared: Arc<Mutex<Shared>>,
+    foca: Foca<Member, PostcardCodec, SmallRng, foca::NoCustomBroadcast>,
     timers: BTreeMap<(Instant, u64), Timer<Member>>,
     timers_set: u64,
-    up: BTreeMap<HostId, SocketAddr>,
-    compare_at: Instant,
-    /// The member that was compared with last.
-    compared: Option<HostId>,
-    sweep_at: Instant,
-    effects: Effects,
-}
-
-/// The state that the handler of news and the machine both use.
-#[derive(Debug)]
-struct Shared {
+    members: Members,
     ledger: Ledger,
-    /// The time of day.
-    since_epoch: Duration,
-    fresh: Vec<Arc<Record>>,
-}
-
-/// The handler of news: takes it from packets.
-struct News(Arc<Mutex<Shared>>);
-
-/// The rank of a record, by which it makes news of older ones of its key obsolete.
-struct Rank {
-    key: Key,
-    rank: (Version, HostId),
-}
-
-impl Invalidates for Rank {
-    fn invalidates(&self, other: &Self) -> bool {
-        self.key == other.key && self.rank >= other.rank
-    }
-}
-
-impl BroadcastHandler<Member> for News {
-    type Key = Rank;
-    type Error = serde_json::Error;
-
-    fn receive_item(&mut self, data: &[u8], sender: Option<&Member>) -> serde_json::Result<Option<Rank>> {
-        let record: Arc<Record> = Arc::new(serde_json::from_slice(data)?);
-        let (key, rank) = (record.key.clone(), record.rank());
-        let mut shared = lock(&self.0);
-        let since_epoch = shared.since_epoch;
-        let is_news = match sender {
-            Some(_) => shared.ledger.merge(Arc::clone(&record), since_epoch).is_news(),
-            None => shared.ledger.say(Arc::clone(&record)),
-        };
-        if is_news && sender.is_some() {
-            shared.fresh.push(record);
-        }
-        Ok(is_news.then_some(Rank { key, rank }))
-    }
+    spread: Spread,
+    agenda: Agenda,
+    rng: SmallRng,
+    /// The oldest tombstone when they were swept last.
+    swept: Version,
+    /// Writers whose records were refused, and why.
+    refused: BTreeSet<(HostId, Refusal)>,
+    effects: Effects,
 }
 
 impl std::fmt::Debug for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Machine")
             .field("me", self.foca.identity())
-            .field("up", &self.up)
+            .field("members", &self.members)
             .finish_non_exhaustive()
     }
 }
@@ -146,19 +88,18 @@ impl std::fmt::Debug for Machine {
 impl Machine {
     /// A host alone. `seed` need not be secret: chance only spreads load here.
     pub fn new(me: Member, seed: u64, now: Now) -> Self {
-        let shared = Shared { ledger: Ledger::of(me.host), since_epoch: now.since_epoch, fresh: Vec::new() };
-        let shared = Arc::new(Mutex::new(shared));
-        let news = News(Arc::clone(&shared));
-        let rng = SmallRng::seed_from_u64(seed);
+        let rng = |seed| SmallRng::seed_from_u64(seed);
         Self {
-            foca: Foca::with_custom_broadcast(me, config(), rng, PostcardCodec, news),
-            shared,
+            foca: Foca::new(me, config(), rng(seed), PostcardCodec),
             timers: BTreeMap::new(),
             timers_set: 0,
-            up: BTreeMap::new(),
-            compare_at: now.instant + COMPARE_EVERY,
-            compared: None,
-            sweep_at: now.instant + SWEEP_EVERY,
+            members: Members::new(me.host),
+            ledger: Ledger::of(me.host),
+            spread: Spread::new(now.instant),
+            agenda: Agenda::new(now.instant),
+            rng: rng(!seed),
+            swept: oldest_tombstone(now.since_epoch),
+            refused: BTreeSet::new(),
             effects: Effects::default(),
         }
     }
@@ -166,6 +107,27 @@ impl Machine {
     /// This host.
     pub fn me(&self) -> Member {
         *self.foca.identity()
+    }
+
+    /// All records that are known here.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Hosts that are up, but for this one.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Whether this host has the records of a scope.
+    pub fn has(&self, scope: Scope) -> bool {
+        self.agenda.has(scope)
+    }
+
+    /// Members that are up, as they tell a host that joins.
+    pub fn roll(&self) -> Vec<foca::Member<Member>> {
+        let me = foca::Member::alive(self.me());
+        self.foca.iter_members().cloned().chain([me]).collect()
     }
 
     /// The effects since the last time.
@@ -176,7 +138,7 @@ impl Machine {
     /// The time at which [`tick`](Self::tick) has something to do.
     pub fn poll_at(&self) -> Instant {
         let timer = self.timers.keys().next().map(|(at, _)| *at);
-        timer.into_iter().fold(self.compare_at.min(self.sweep_at), Instant::min)
+        timer.into_iter().fold(self.agenda.at(), Instant::min)
     }
 
     /// Does what is due.
@@ -185,30 +147,52 @@ impl Machine {
             let timer = entry.remove();
             self.drive(now, |foca, runtime| foca.handle_timer(timer, runtime));
         }
-        if self.compare_at <= now.instant {
-            self.compare_at = now.instant + COMPARE_EVERY;
-            self.compare_with_next();
+        if self.agenda.at() <= now.instant {
+            for host in self.agenda.due(now.instant, &self.members, &self.ledger, &mut self.rng) {
+                let sums = self.agenda.sums(host, &self.ledger);
+                self.send(host, packet::sums(now.since_epoch, self.members.me(), &sums));
+            }
+            self.spread.age(now.instant);
+            self.appoint();
         }
-        if self.sweep_at <= now.instant {
-            self.sweep_at = now.instant + SWEEP_EVERY;
-            lock(&self.shared).ledger.sweep(now.since_epoch);
+        let oldest = oldest_tombstone(now.since_epoch);
+        if oldest != self.swept {
+            self.swept = oldest;
+            self.ledger.sweep(now.since_epoch);
         }
     }
 
     /// Takes a packet in.
-    pub fn receive(&mut self, packet: &[u8], now: Now) {
-        self.drive(now, |foca, runtime| foca.handle_data(packet, runtime));
-        if self.take_fresh() {
-            self.drive(now, |foca, runtime| foca.gossip(runtime));
+    ///
+    /// # Errors
+    /// [`Unread`].
+    pub fn receive(&mut self, packet: &[u8], now: Now) -> Result<(), Unread> {
+        match packet::read(packet, now.since_epoch)? {
+            Packet::Swim(text) => self.drive(now, |foca, runtime| foca.handle_data(text, runtime)),
+            Packet::News(from, items) => {
+                items.into_iter().for_each(|item| self.hear(from, item, now));
+                self.flush(now);
+            }
+            Packet::Sums(from, sums) => {
+                let talk = self.agenda.hear(from, &sums, &self.members, &self.ledger);
+                self.effects.talks.extend(talk);
+            }
         }
+        Ok(())
     }
 
     /// Makes another host's acquaintance.
     pub fn join(&mut self, other: Member, now: Now) {
         if other.host != self.me().host {
             self.drive(now, |foca, runtime| foca.announce(other, runtime));
-            self.effects.compare.insert(other.address);
+            self.agenda.join();
+            self.effects.talks.push((other.address, Talk::Join));
         }
+    }
+
+    /// Meets the members that another one knows.
+    pub fn meet(&mut self, roll: Vec<foca::Member<Member>>, now: Now) {
+        self.drive(now, |foca, runtime| foca.apply_many(roll.into_iter(), false, runtime));
     }
 
     /// Says that this host goes.
@@ -218,14 +202,15 @@ impl Machine {
 
     /// Says something new.
     pub fn publish(&mut self, records: Vec<Record>, now: Now) {
-        let mut is_long = false;
-        for record in records {
-            is_long |= !self.spread(&record);
+        for record in records.into_iter().map(|record| Arc::new(record.fit())) {
+            if self.ledger.say(Arc::clone(&record)) {
+                self.follow(&record);
+                self.spread.learned(&record, &self.members, &self.ledger);
+                self.spread.begin(&record, &self.members, &self.ledger);
+            }
         }
-        self.drive(now, |foca, runtime| foca.gossip(runtime));
-        if is_long {
-            self.effects.compare.extend(self.up.values());
-        }
+        self.flush(now);
+        self.appoint();
     }
 
     /// Says something new, unless somebody has said something of one of the keys.
@@ -233,199 +218,212 @@ impl Machine {
     /// # Errors
     /// The record that somebody has written.
     pub fn claim(&mut self, records: Vec<Record>, now: Now) -> Result<(), Refused> {
-        let taken = records.iter().find_map(|record| lock(&self.shared).ledger.get(&record.key).cloned());
-        if let Some(taken) = taken {
-            return Err(Refused::Taken(Box::new(taken)));
+        if let Some(taken) = records.iter().find_map(|record| self.ledger.get(&record.key)) {
+            return Err(Refused::Taken(Box::new(taken.clone())));
         }
         self.publish(records, now);
         Ok(())
     }
 
-    /// Whether another member knows the same, by its [`mark`](Self::mark).
-    pub fn agrees(&self, mark: u64) -> bool {
-        self.mark() == mark
+    /// Takes in records that another member has.
+    pub fn merge(&mut self, records: Vec<Arc<Record>>, now: Now) {
+        let news = records.into_iter().filter(|record| self.take(record, now) == Merge::News);
+        let news: Vec<Arc<Record>> = news.collect();
+        if !news.is_empty() {
+            self.effects.events.push(Event::Records(news));
+        }
+        self.flush(now);
+        self.appoint();
     }
 
-    /// The sum of the marks of all records.
-    pub fn mark(&self) -> u64 {
-        let shared = lock(&self.shared);
-        shared.ledger.iter().fold(0, |sum, record| sum.wrapping_add(record.mark()))
+    /// Tells all whom it concerns of records that another member did not know.
+    pub fn spread(&mut self, records: &[Arc<Record>], now: Now) {
+        for record in records {
+            self.spread.begin(record, &self.members, &self.ledger);
+        }
+        self.flush(now);
     }
 
-    /// The records that are known, in few bytes.
-    pub fn digest(&self) -> Digest {
-        let shared = lock(&self.shared);
-        shared.ledger.iter().map(|record| (record.key.clone(), record.version, record.host)).collect()
-    }
-
-    /// The difference between this side and one with that digest.
-    pub fn compare(&self, digest: &Digest) -> Difference {
-        let shared = lock(&self.shared);
-        let other: BTreeMap<&Key, (Version, HostId)> =
-            digest.iter().map(|(key, version, host)| (key, (*version, *host))).collect();
-        let is_newer = |record: &&Record| other.get(&record.key).is_none_or(|rank| *rank < record.rank());
-        let is_older = |key: &Key, rank: (Version, HostId)| {
-            shared.ledger.find(key).is_none_or(|record| record.rank() < rank)
-        };
-        Difference {
-            newer: shared.ledger.iter().filter(is_newer).cloned().collect(),
-            wanted: other
-                .iter()
-                .filter(|(key, rank)| is_older(key, **rank))
-                .map(|(key, _)| (*key).clone())
-                .collect(),
+    /// A conversation has ended, well or not.
+    pub fn ended(&mut self, talk: &Talk, well: bool) {
+        self.agenda.ended(talk, well);
+        if well {
+            self.appoint();
         }
     }
 
-    /// The records of these keys.
-    pub fn records(&self, keys: &[Key]) -> Vec<Record> {
-        let shared = lock(&self.shared);
-        keys.iter().filter_map(|key| shared.ledger.find(key).cloned()).collect()
-    }
-
-    /// Takes in records that another member sent over TCP.
-    pub fn merge(&mut self, records: Vec<Record>, now: Now) {
-        let mut fresh = Vec::new();
-        for record in records.into_iter().map(Arc::new) {
-            let since_epoch = now.since_epoch;
-            let is_news = lock(&self.shared).ledger.merge(Arc::clone(&record), since_epoch).is_news();
-            fresh.extend(is_news.then_some(record));
+    /// Takes one record in.
+    fn take(&mut self, record: &Arc<Record>, now: Now) -> Merge {
+        let scope = record.key.scope();
+        if !self.agenda.has(scope) && record.host != self.members.me() {
+            return Merge::Known;
         }
-        if !fresh.is_empty() {
-            self.effects.events.push(Event::Records(fresh));
-        }
-    }
-
-    /// Endpoints of a network that other hosts have said.
-    pub fn endpoints(&self, network: Id) -> Vec<Record> {
-        let (shared, me) = (lock(&self.shared), self.me().host);
-        shared.ledger.endpoints(network).filter(|record| record.host != me).cloned().collect()
-    }
-
-    /// The records of who owns the addresses of a network, by its identifier.
-    pub fn spaces(&self, network: Id) -> impl Iterator<Item = Record> + use<> {
-        lock(&self.shared).ledger.spaces(network).cloned().collect::<Vec<_>>().into_iter()
-    }
-
-    /// The address where a host is reached, if it is up.
-    pub fn address_of(&self, host: HostId) -> Option<SocketAddr> {
-        self.up.get(&host).copied()
-    }
-
-    /// Hosts that are up, but for this one.
-    pub fn up(&self) -> &BTreeMap<HostId, SocketAddr> {
-        &self.up
-    }
-
-    /// Takes a record in and lets it travel in packets; says whether it is short enough to.
-    fn spread(&mut self, record: &Record) -> bool {
-        match serde_json::to_vec(record) {
-            Ok(text) if text.len() <= RECORD_BYTES_MAX => {
-                // A text that it refuses is not longer than a packet, and so is nothing.
-                let _ = self.foca.add_broadcast(&text);
-                true
+        let outcome = self.ledger.merge(Arc::clone(record), now.since_epoch);
+        match outcome {
+            Merge::News => {
+                self.follow(record);
+                self.spread.learned(record, &self.members, &self.ledger);
             }
-            _ => {
-                lock(&self.shared).ledger.say(record.clone());
-                false
+            Merge::Refused(refusal) => self.complain(record.host, refusal),
+            Merge::Known => {}
+        }
+        outcome
+    }
+
+    /// Takes in what a packet says, and sends it on.
+    fn hear(&mut self, from: HostId, item: Item<'_>, now: Now) {
+        if item.is_hint {
+            self.hear_hint(from, item, now);
+            return;
+        }
+        let Ok(record) = serde_json::from_slice::<Record>(item.text) else { return };
+        let record = Arc::new(record.fit());
+        if self.take(&record, now) == Merge::News {
+            self.effects.events.push(Event::Records(vec![Arc::clone(&record)]));
+        }
+        if self.ledger.find(&record.key) == Some(&*record) {
+            self.spread.pass(&record, &self.members, &self.ledger, item);
+        }
+    }
+
+    fn hear_hint(&mut self, from: HostId, item: Item<'_>, now: Now) {
+        let Ok(hint) = serde_json::from_slice::<Hint>(item.text) else { return };
+        let rank = (hint.version, hint.host);
+        match self.ledger.find(&hint.key).map(|record| (record.rank().cmp(&rank), record)) {
+            Some((std::cmp::Ordering::Equal, known)) => {
+                self.spread.pass(known, &self.members, &self.ledger, item);
+            }
+            Some((std::cmp::Ordering::Greater, _)) => {}
+            Some((std::cmp::Ordering::Less, _)) | None => {
+                let wanted = self.agenda.has(hint.key.scope()) && !hint.version.is_ahead(now.since_epoch);
+                let address = self.members.address_of(from).filter(|_| wanted);
+                if let Some(address) = address
+                    && self.spread.wait(&hint, item)
+                {
+                    self.effects.talks.push((address, Talk::Fetch(vec![hint.key])));
+                }
             }
         }
     }
 
-    /// Tells control what came in packets; says whether anything did.
-    fn take_fresh(&mut self) -> bool {
-        let fresh = std::mem::take(&mut lock(&self.shared).fresh);
-        let any = !fresh.is_empty();
-        if any {
-            self.effects.events.push(Event::Records(fresh));
+    /// Follows a network that this host has subscribed to, or no longer.
+    fn follow(&mut self, record: &Record) {
+        let Key::Subscription(network, host) = record.key else { return };
+        if host != self.members.me() {
+            return;
         }
-        any
+        let follows = self.ledger.subscribes(host, network);
+        if self.agenda.follow(network, follows) && !follows {
+            self.ledger.forget_endpoints(network);
+        }
     }
 
-    /// Has the records compared with each member in turn, in the order of their identifiers.
-    fn compare_with_next(&mut self) {
-        let next = self.up.iter().find(|(host, _)| Some(**host) > self.compared).or(self.up.iter().next());
-        let next = next.map(|(host, address)| (*host, *address));
-        self.compared = next.map(|(host, _)| host);
-        self.effects.compare.extend(next.map(|(_, address)| address));
+    fn complain(&mut self, writer: HostId, refusal: Refusal) {
+        let is_worth_it = refusal != Refusal::Old && self.refused.len() < COMPLAINTS_MAX;
+        if is_worth_it && self.refused.insert((writer, refusal)) {
+            let host = match self.ledger.get(&Key::Host(writer)).and_then(|record| record.value.as_ref()) {
+                Some(Value::Host(Host { name, .. })) => name.clone(),
+                _ => writer.short(),
+            };
+            tracing::warn!("records of host {host} are not taken in: {refusal}");
+        }
+    }
+
+    /// Begins conversations that are due.
+    fn appoint(&mut self) {
+        let talks = self.agenda.eager(&self.members, &self.ledger, &mut self.rng);
+        self.effects.talks.extend(talks);
+    }
+
+    fn send(&mut self, host: HostId, packet: Vec<u8>) {
+        self.effects.packets.extend(self.members.address_of(host).map(|address| (address, packet)));
+    }
+
+    fn flush(&mut self, now: Now) {
+        for (host, packet) in self.spread.flush(now.since_epoch, self.members.me()) {
+            self.send(host, packet);
+        }
     }
 
     fn drive(
         &mut self,
         now: Now,
         act: impl FnOnce(
-            &mut Foca<Member, PostcardCodec, SmallRng, News>,
+            &mut Foca<Member, PostcardCodec, SmallRng, foca::NoCustomBroadcast>,
             &mut AccumulatingRuntime<Member>,
         ) -> Result<(), foca::Error>,
     ) {
         let mut runtime = AccumulatingRuntime::new();
-        lock(&self.shared).since_epoch = now.since_epoch;
         if let Err(error) = act(&mut self.foca, &mut runtime) {
             tracing::debug!("gossip: {error}");
         }
-        while let Some((to, packet)) = runtime.to_send() {
-            self.effects.packets.push((to.address, packet.to_vec()));
+        while let Some((to, text)) = runtime.to_send() {
+            self.effects.packets.push((to.address, packet::swim(now.since_epoch, &text)));
         }
         while let Some((after, timer)) = runtime.to_schedule() {
             self.timers_set += 1;
             self.timers.insert((now.instant + after, self.timers_set), timer);
         }
-        let mut changed = false;
+        let mut changed = BTreeSet::new();
         while let Some(notification) = runtime.to_notify() {
-            changed |= matches!(
-                notification,
-                OwnedNotification::MemberUp(_)
-                    | OwnedNotification::MemberDown(_)
-                    | OwnedNotification::Rename(..)
-            );
+            match notification {
+                OwnedNotification::MemberUp(member) | OwnedNotification::MemberDown(member) => {
+                    changed.insert(member.host);
+                }
+                OwnedNotification::Rename(before, after) => changed.extend([before.host, after.host]),
+                OwnedNotification::Active
+                | OwnedNotification::Idle
+                | OwnedNotification::Defunct
+                | OwnedNotification::Rejoin(_) => {}
+            }
         }
-        if changed {
-            self.follow_members();
+        if !changed.is_empty() {
+            self.follow_members(&changed);
         }
     }
 
     /// Follows hosts as they come and go. One may be up under one address and down under another: it is up
-    /// then.
-    fn follow_members(&mut self) {
-        let mut newest: Vec<Member> = self.foca.iter_members().map(|member| *member.id()).collect();
-        newest.sort_by_key(|member| member.life);
-        let me = self.me().host;
-        let now_up: BTreeMap<HostId, SocketAddr> = newest
-            .iter()
-            .filter(|member| member.host != me)
-            .map(|member| (member.host, member.address))
-            .collect();
-        let before = std::mem::replace(&mut self.up, now_up);
-        let Effects { events, compare, .. } = &mut self.effects;
-        for host in before.keys().filter(|host| !self.up.contains_key(host)) {
-            events.push(Event::Host(*host, Presence::Down));
+    /// then, where its latest life is.
+    fn follow_members(&mut self, changed: &BTreeSet<HostId>) {
+        let mut lives: BTreeMap<HostId, Option<Member>> = changed.iter().map(|host| (*host, None)).collect();
+        for member in self.foca.iter_members().map(foca::Member::id) {
+            if let Some(latest) = lives.get_mut(&member.host)
+                && latest.is_none_or(|latest| latest.life < member.life)
+            {
+                *latest = Some(*member);
+            }
         }
-        for (host, address) in self.up.iter().filter(|(host, _)| !before.contains_key(host)) {
-            events.push(Event::Host(*host, Presence::Up));
-            compare.insert(*address);
+        for (host, member) in lives {
+            if !self.members.follow(host, member.map(|member| member.address)) {
+                continue;
+            }
+            let presence = if member.is_some() { Presence::Up } else { Presence::Down };
+            if presence == Presence::Up {
+                self.agenda.greet(host, &self.members, &mut self.rng);
+            }
+            self.effects.events.push(Event::Host(host, presence));
         }
     }
 }
 
-/// Locks for a moment that nothing waits in; the state that a panic left is as good as before.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The settings of SWIM: down within about ten seconds, news within one, a partition healed within about ten.
+/// The settings of SWIM: down within about ten seconds, a partition healed within about ten.
 fn config() -> Config {
-    let periodic = |frequency, members| {
-        NonZeroUsize::new(members).map(|num_members| PeriodicParams { frequency, num_members })
+    let periodic = |seconds, members| {
+        NonZeroUsize::new(members)
+            .map(|num_members| PeriodicParams { frequency: Duration::from_secs(seconds), num_members })
     };
+    let gossip = NonZeroUsize::new(3)
+        .map(|num_members| PeriodicParams { frequency: Duration::from_millis(100), num_members });
     let lan = Config::new_lan(MEMBERS_USUAL);
     Config {
         probe_rtt: Duration::from_millis(300),
         suspect_to_down_after: Duration::from_secs(5),
+        remove_down_after: Some(LOOKED_FOR),
         max_transmissions: NonZeroU8::MIN.saturating_add(9),
-        max_packet_size: NonZeroUsize::MIN.saturating_add(PACKET_BYTES_MAX - 1),
-        periodic_announce: periodic(Duration::from_secs(10), 1),
-        periodic_announce_to_down_members: periodic(Duration::from_secs(5), 2),
-        periodic_gossip: periodic(Duration::from_millis(100), 3),
+        max_packet_size: NonZeroUsize::MIN.saturating_add(PACKET_BYTES_MAX - HEAD_BYTES - 1),
+        periodic_announce: periodic(30, 1),
+        periodic_announce_to_down_members: periodic(5, 2),
+        periodic_gossip: gossip,
         ..lan
     }
 }

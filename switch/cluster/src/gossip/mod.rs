@@ -3,17 +3,33 @@
 //! # Theory of operation
 //! One UDP socket and one TCP listener, on the same port. [`machine`] decides everything; the [`node`], which
 //! all tasks share, seals and sends its packets, and opens what arrives and hands it over. Here the machine
-//! is woken when it wants to be. Whole ledgers and questions for addresses go over TCP ([`wire`],
-//! [`exchange`]), each in a task of its own.
+//! is woken when it wants to be. Conversations go over TCP, each in a task of its own.
+//!
+//! | file | |
+//! |---|---|
+//! | [`machine`] [`members`] [`member`] | who takes part, and all that is decided |
+//! | [`spread`] [`ring`] | news, and the trees it goes by |
+//! | [`agenda`] [`compare`] | when to compare records, and how |
+//! | [`packet`] [`seal`] | datagrams |
+//! | [`talk`] [`wire`] [`exchange`] [`door`] | conversations, their texts and connections, and who may come in |
 //!
 //! Packets that do not open are dropped and counted; who sends them is said in the log once a minute.
 
+pub mod agenda;
+pub mod compare;
+mod door;
 pub mod exchange;
 pub mod machine;
 pub mod member;
+pub mod members;
 mod node;
+pub mod packet;
+pub mod ring;
 pub mod seal;
+pub mod spread;
+pub mod talk;
 pub mod wire;
+pub mod world;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -27,12 +43,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use vswitch_sys::{clock, random, wallclock};
 
-use super::record::{HostId, Key};
-use super::view::{Event, Request, Source};
+use super::record::HostId;
+use super::view::{Request, Source};
 use machine::{Machine, Now};
 use member::Member;
 use node::Node;
-use seal::Seal;
+use packet::PACKET_BYTES_MAX;
+use seal::{OVERHEAD_BYTES_MAX, Seal};
+use talk::Appointment;
 use wire::Failure;
 
 /// The port of gossip, which Docker's has, too.
@@ -41,8 +59,8 @@ pub const PORT: u16 = 7946;
 const JOIN_EVERY: Duration = Duration::from_secs(5);
 /// The time that a host to join may take to greet.
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
-/// Bytes of the longest UDP datagram.
-const DATAGRAM_BYTES_MAX: usize = 65_535;
+/// Bytes of the longest datagram that is looked at.
+const DATAGRAM_BYTES_MAX: usize = PACKET_BYTES_MAX + OVERHEAD_BYTES_MAX;
 
 /// Settings of a host that takes part.
 #[derive(Clone, Debug)]
@@ -106,11 +124,11 @@ impl Prepared {
         let me = Member { address: options.advertise, host, life };
         let Source { requests, events } = source;
         let machine = Machine::new(me, u64::from_ne_bytes(seed), now());
-        let (compare, comparisons) = mpsc::unbounded_channel();
-        let node = Arc::new(Node::new(seal, socket, machine, events, compare));
+        let (talks, appointments) = mpsc::unbounded_channel();
+        let node = Arc::new(Node::new(seal, socket, machine, events, talks));
         tokio::spawn(exchange::listen(Arc::clone(&node), listener));
         tokio::spawn(keep_joined(Arc::clone(&node), join));
-        Ok(tokio::spawn(work(node, requests, comparisons)))
+        Ok(tokio::spawn(work(node, requests, appointments)))
     }
 }
 
@@ -123,14 +141,16 @@ fn now() -> Now {
 async fn work(
     node: Arc<Node>,
     mut requests: mpsc::UnboundedReceiver<Request>,
-    mut comparisons: mpsc::UnboundedReceiver<SocketAddr>,
+    mut appointments: mpsc::UnboundedReceiver<Appointment>,
 ) {
-    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
     loop {
         let wait = node.machine().poll_at().since(clock::now());
         tokio::select! {
             received = node.socket.recv_from(&mut buffer) => match received {
-                Ok((length, from)) => node.receive(&buffer[..length], from),
+                // Longer ones are none of ours, whatever is in them.
+                Ok((length, from)) if length <= DATAGRAM_BYTES_MAX => node.receive(&buffer[..length], from),
+                Ok(_) => {}
                 // An ICMP error of a member that is gone.
                 Err(error) => tracing::debug!("gossip: {error}"),
             },
@@ -139,8 +159,8 @@ async fn work(
                 None => break,
             },
             // The node keeps an end of the channel, so there is always one.
-            Some(address) = comparisons.recv() => {
-                tokio::spawn(exchange::compare(Arc::clone(&node), address));
+            Some(appointment) = appointments.recv() => {
+                tokio::spawn(exchange::hold(Arc::clone(&node), appointment));
             }
             () = sleep(wait) => node.act(|machine| machine.tick(now())),
             () = node.woken.notified() => {}
@@ -151,26 +171,7 @@ async fn work(
 
 fn serve(node: &Arc<Node>, request: Request) {
     match request {
-        Request::Publish(records) => {
-            let subscribed = records.iter().filter(|record| record.value.is_some());
-            let subscribed: Vec<_> = subscribed
-                .filter_map(|record| match record.key {
-                    Key::Subscription(network, _) => Some(network),
-                    _ => None,
-                })
-                .collect();
-            node.act(|machine| machine.publish(records, now()));
-            let known: Vec<_> = {
-                let machine = node.machine();
-                subscribed
-                    .into_iter()
-                    .flat_map(|network| machine.endpoints(network))
-                    .map(std::sync::Arc::new)
-                    .collect()
-            };
-            // Control is gone when the daemon stops.
-            let _ = node.events.send(Event::Records(known));
-        }
+        Request::Publish(records) => node.act(|machine| machine.publish(records, now())),
         Request::Claim(records, answer) => {
             let outcome = node.act(|machine| machine.claim(records, now()));
             // The task that asked may have gone.
@@ -199,7 +200,7 @@ async fn join(node: &Arc<Node>, host: &str) -> Result<(), Failure> {
     let addresses: Vec<SocketAddr> = lookup_host(with_port(host)).await?.collect();
     let is_known = |address: &SocketAddr| {
         let machine = node.machine();
-        machine.me().address == *address || machine.up().values().any(|up| up == address)
+        machine.me().address == *address || machine.members().iter().any(|(_, up)| up == *address)
     };
     if !addresses.iter().any(is_known) {
         let member = greet(&node.seal, host).await?;

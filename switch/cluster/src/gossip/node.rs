@@ -1,6 +1,7 @@
 //! The node: this host's part in gossip, as all tasks share it. Nobody holds its machine while waiting.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use vswitch_sys::{clock, random};
 use super::super::view::Event;
 use super::machine::Machine;
 use super::now;
-use super::seal::{Seal, Unopened};
+use super::seal::Seal;
+use super::talk::Appointment;
 
 /// The time between two complaints about one stranger.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -26,8 +28,8 @@ pub(super) struct Node {
     pub(super) socket: UdpSocket,
     machine: Mutex<Machine>,
     pub(super) events: mpsc::UnboundedSender<Event>,
-    /// Takes the members whose records are to be compared with ours.
-    compare: mpsc::UnboundedSender<SocketAddr>,
+    /// Takes the conversations that are to be held.
+    talks: mpsc::UnboundedSender<Appointment>,
     strangers: Mutex<BTreeMap<IpAddr, Stranger>>,
     /// Tells that the machine may want to be woken sooner.
     pub(super) woken: Notify,
@@ -45,10 +47,10 @@ impl Node {
         socket: UdpSocket,
         machine: Machine,
         events: mpsc::UnboundedSender<Event>,
-        compare: mpsc::UnboundedSender<SocketAddr>,
+        talks: mpsc::UnboundedSender<Appointment>,
     ) -> Self {
         let (machine, strangers, woken) = (Mutex::new(machine), Mutex::default(), Notify::new());
-        Self { seal, socket, machine, events, compare, strangers, woken }
+        Self { seal, socket, machine, events, talks, strangers, woken }
     }
 
     /// The machine, for a moment that nothing waits in.
@@ -71,9 +73,9 @@ impl Node {
             // Control is gone when the daemon stops.
             let _ = self.events.send(event);
         }
-        for address in effects.compare {
-            // Nobody compares any more when the daemon stops.
-            let _ = self.compare.send(address);
+        for talk in effects.talks {
+            // Nobody talks any more when the daemon stops.
+            let _ = self.talks.send(talk);
         }
         self.woken.notify_one();
         outcome
@@ -82,13 +84,17 @@ impl Node {
     /// Takes a datagram in.
     pub(super) fn receive(&self, sealed: &[u8], from: SocketAddr) {
         match self.seal.open(sealed) {
-            Ok(packet) => self.act(|machine| machine.receive(&packet, now())),
+            Ok(packet) => {
+                if let Err(error) = self.act(|machine| machine.receive(&packet, now())) {
+                    self.complain(from.ip(), &error);
+                }
+            }
             Err(error) => self.complain(from.ip(), &error),
         }
     }
 
     /// Says who sends what cannot be opened, once a minute.
-    pub(super) fn complain(&self, from: IpAddr, error: &Unopened) {
+    pub(super) fn complain(&self, from: IpAddr, error: &impl Display) {
         let now = clock::now();
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         if strangers.len() >= STRANGERS_MAX && !strangers.contains_key(&from) {

@@ -1,6 +1,6 @@
 //! The seal on everything gossip sends, with a key that all hosts of the cluster share.
 //!
-//! A sealed message is `vsg1`, the length of the cluster's name and the name, a random nonce, and the text
+//! A sealed message is `vsg2`, the length of the cluster's name and the name, a random nonce, and the text
 //! under XChaCha20-Poly1305, which covers what is before it, too. Who has not the key can neither read a
 //! message nor make or change one. The name is readable, so that a host of another cluster can be told from
 //! one that has another key.
@@ -20,7 +20,7 @@ pub const KEY_BYTES: usize = 32;
 /// Bytes of a nonce.
 pub const NONCE_BYTES: usize = 24;
 /// The beginning of every message, with the number of its format.
-const MAGIC: &[u8; 4] = b"vsg1";
+const MAGIC: &[u8; 4] = b"vsg2";
 /// The longest name of a cluster, in bytes.
 pub const NAME_BYTES_MAX: usize = 63;
 /// The most bytes by which a sealed message is longer.

@@ -3,7 +3,8 @@
 //! # Theory of operation
 //! Who accepts a connection greets first, with a challenge. Each side then sends sealed texts, a length of
 //! four bytes before each. A question repeats the challenge and brings a number of its own, and the answer
-//! repeats that, so neither can be recorded and played again.
+//! repeats that, so neither can be recorded and played again. The first question is short: who sends it has
+//! the key, and only then is anything kept for the connection.
 
 use std::io;
 
@@ -13,22 +14,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vswitch_sys::random;
 
-use super::super::record::Record;
-use super::super::view::{Answer, Ask};
-use super::machine::{Difference, Digest};
-use super::member::Member;
 use super::seal::{Seal, Unopened};
 
-/// The longest sealed text, in bytes.
-const TEXT_BYTES_MAX: u32 = 64 << 20;
+/// The longest sealed text, in bytes: the most records that one carries, one more, and as many ranks.
+pub const TEXT_BYTES_MAX: u32 = 1 << 20;
+/// The longest first text of each side, in bytes.
+pub const FIRST_BYTES_MAX: u32 = 512;
 
 /// The first text.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Greeting {
     /// The challenge, which questions must repeat.
     pub challenge: u64,
-    /// The member that greets.
-    pub member: Member,
 }
 
 /// A question or an answer.
@@ -40,32 +37,6 @@ pub struct Letter<T> {
     pub number: u64,
     /// The question or the answer itself.
     pub body: T,
-}
-
-/// A question of a member.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Question {
-    /// Whether the records are those of this mark.
-    Agree(u64),
-    /// A digest, for the difference between the records and it.
-    Compare(Digest),
-    /// Records to take in.
-    Take(Vec<Record>),
-    /// A question for addresses.
-    Addresses(Ask),
-}
-
-/// The answer to a question.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Reply {
-    /// Whether the records agree.
-    Agree(bool),
-    /// The difference between the records.
-    Difference(Difference),
-    /// The word that the records were taken in.
-    Taken,
-    /// Addresses, or why there are none.
-    Addresses(Answer),
 }
 
 /// The reason that an exchange failed.
@@ -91,13 +62,17 @@ pub async fn send(stream: &mut TcpStream, seal: &Seal, text: &impl Serialize) ->
     Ok(())
 }
 
-/// Receives a text.
+/// Receives a text that has at most so many bytes.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn receive<T: DeserializeOwned>(stream: &mut TcpStream, seal: &Seal) -> Result<T, Failure> {
+pub async fn receive<T: DeserializeOwned>(
+    stream: &mut TcpStream,
+    seal: &Seal,
+    bytes_max: u32,
+) -> Result<T, Failure> {
     let length = stream.read_u32().await?;
-    if length > TEXT_BYTES_MAX {
+    if length > bytes_max {
         return Err(Unopened::Foreign.into());
     }
     // Room is made as it comes: a length alone costs nothing.

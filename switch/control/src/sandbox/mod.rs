@@ -37,7 +37,7 @@ use crate::network::predefined::DEFAULT_NETWORK;
 use crate::publish::{self, DISCARDED, Wishes};
 use crate::sandbox::endpoints::Source;
 use crate::state::mode::Mode;
-use crate::state::{Place, Sandbox};
+use crate::state::{Identity, Place, Sandbox};
 
 impl Control {
     /// Makes a sandbox: with a network namespace of its own, or one that uses another's.
@@ -371,6 +371,6 @@ fn find_source(wish: &types::Attach) -> Result<(Option<Place>, Source)> {
     Ok((Some(Place { path, identity }), Source::Namespace(netns)))
 }
 
-fn identity(netns: &NetNs) -> Result<(u64, u64)> {
-    netns.id().map_err(|error| failed("identify the network namespace", &error))
+fn identity(netns: &NetNs) -> Result<Identity> {
+    Identity::of(netns).map_err(|error| failed("identify the network namespace", &error))
 }

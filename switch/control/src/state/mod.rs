@@ -8,6 +8,7 @@
 
 mod change;
 pub mod host_port;
+mod identity;
 mod journal;
 pub mod mode;
 pub mod overlay;
@@ -36,6 +37,7 @@ use crate::network::predefined::{self, PREDEFINED};
 use crate::publish::published::Published;
 use crate::publish::spec::Exposed;
 use crate::state::host_port::HostPort;
+pub use crate::state::identity::{Identity, Numbers as NamespaceNumbers};
 use crate::state::mode::Mode;
 use crate::state::overlay::Overlay;
 use crate::state::records::Records;
@@ -145,9 +147,6 @@ pub struct Place {
     /// The namespace found there.
     pub identity: Identity,
 }
-
-/// The identity of a network namespace, its own as long as it lives: the device and inode of its file.
-pub type Identity = (u64, u64);
 
 /// An endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -354,7 +353,7 @@ impl Sandbox {
                 format!("sandbox {name:?} is a descriptor, not a namespace: attach another descriptor");
             return Err(Error::new(Code::WrongKind, message));
         };
-        let netns = NetNs::open(&place.path).ok().filter(|netns| netns.id().ok() == Some(place.identity));
+        let netns = NetNs::open(&place.path).ok().filter(|netns| place.identity.is_of(netns));
         netns.ok_or_else(|| {
             let path = place.path.display();
             let message =
