@@ -119,7 +119,7 @@ impl Control {
     pub(crate) fn check_room(&self, network: &state::Network) -> Result<()> {
         let taken = Surroundings::look()?.in_use;
         for subnet in network.pools.iter().map(Pool::subnet) {
-            for (name, other) in self.state.networks.iter() {
+            for (name, other) in self.state.networks.iter().filter(|(_, other)| other.id != network.id) {
                 if let Some(other) = other.pools.iter().find(|pool| overlap(pool.subnet(), subnet)) {
                     return Err(overlap_error(subnet, other.subnet(), &format!("network {name}")));
                 }
