@@ -1,9 +1,9 @@
 //! Control's agent in its cluster: how control says and hears something.
 //!
 //! A record is written down with the job that says it, and goes out once that is on the disk
-//! ([`Control::commit`]), so that no host knows of what this one could forget. Records that must not be
-//! forgotten are written down, too: the addresses that this host owns, networks, and other hosts, which are
-//! looked for after a restart.
+//! ([`store`](crate::state::store)), so that no host knows of what this one could forget. Records that must
+//! not be forgotten are written down, too: the addresses that this host owns, networks, and other hosts,
+//! which are looked for after a restart.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -108,7 +108,7 @@ impl Control {
         }
         let Some(cluster) = &mut self.cluster else { return };
         cluster.known.sweep(wallclock::since_epoch());
-        // Who waits for longer begins again.
+        // A container that waits for longer begins again.
         cluster.awaited.clear();
         let mut over = cluster.take_forgotten();
         over.extend(cluster.take_orphans(clock::now()));

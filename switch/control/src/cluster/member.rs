@@ -200,9 +200,8 @@ impl Cluster {
     /// A network is made on this host: all that is known of it is to be told.
     pub(crate) fn touch(&mut self, network: Id) {
         self.touched.peers.extend(self.index.peers(network).map(|vtep| (network, vtep)));
-        let endpoints = self.known.endpoints(network).filter_map(|record| match record.key {
-            Key::Endpoint(_, mac) => Some((network, mac)),
-            _ => None,
+        let endpoints = self.known.endpoints(network).filter_map(|record| {
+            if let Key::Endpoint(_, mac) = record.key { Some((network, mac)) } else { None }
         });
         self.touched.endpoints.extend(endpoints);
         self.touched.spaces.insert(network);
