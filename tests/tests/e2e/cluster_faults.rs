@@ -7,10 +7,12 @@ use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::Signal;
+use vswitch_tests::etcd::Etcd;
 use vswitch_tests::namespace::Namespace;
 use vswitch_tests::wait;
 use vswitch_tests::world::{Container, World, send_signal};
 
+use super::VSWITCH;
 use super::cluster::{Underlay, answers, container, look_up, sees, span};
 use super::cluster_networks::problems;
 
@@ -28,31 +30,59 @@ fn attach_at(world: &World, name: &str, address: &str) -> Result<Container, Stri
     if output.status.success() { Ok(Container::attached(name, namespace)) } else { Err(message) }
 }
 
+/// Asks for something and hangs up before it is answered, while something that the answer needs is stopped.
+fn ask_and_hang_up(world: &World, path: &str, body: &str) {
+    let mut client = UnixStream::connect(world.socket()).expect("connects");
+    let head = format!("POST {path} HTTP/1.1\r\nHost: vswitch\r\nContent-Type: application/json\r\n");
+    write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("sent");
+    // It has been read when the next ones are answered, and the end of the connection seen likewise.
+    world.vswitch(&["network", "ls"]);
+    world.vswitch(&["ps"]);
+    drop(client);
+    world.vswitch(&["network", "ls"]);
+}
+
+/// The body of a wish to attach a namespace at this address.
+fn attach_body(namespace: &Namespace, address: &str) -> String {
+    let path = namespace.path();
+    let wish = format!(r#"{{"IPAMConfig":{{"IPv4Address":"{address}"}}}}"#);
+    format!(r#"{{"Name":"b","NetNS":"{}","Network":"wide","EndpointConfig":{wish}}}"#, path.display())
+}
+
 #[test]
-fn addresses_that_were_given_to_a_client_that_hung_up_are_not_lost() {
+fn addresses_that_another_host_gave_to_a_client_that_hung_up_are_not_lost() {
     let underlay = Underlay::new();
     let worlds = underlay.cluster::<2>();
     span(&worlds, &[]);
     let spare = Namespace::new();
-    // The giver answers when the client has gone.
     send_signal(worlds[0].control_pid(), Signal::SIGSTOP);
-    let body = format!(
-        r#"{{"Name":"b","NetNS":"{}","Network":"wide","EndpointConfig":{{"IPAMConfig":{{"IPv4Address":"10.9.0.200"}}}}}}"#,
-        spare.path().display()
-    );
-    let mut client = UnixStream::connect(worlds[1].socket()).expect("connects");
-    let head = "POST /sandboxes/attach HTTP/1.1\r\nHost: vswitch\r\nContent-Type: application/json\r\n";
-    write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("sent");
-    // Its request has been read when the next one is answered.
-    worlds[1].vswitch(&["network", "ls"]);
-    worlds[1].vswitch(&["ps"]);
-    drop(client);
-    worlds[1].vswitch(&["network", "ls"]);
+    ask_and_hang_up(&worlds[1], "/sandboxes/attach", &attach_body(&spare, "10.9.0.200"));
     send_signal(worlds[0].control_pid(), Signal::SIGCONT);
     wait::until("what was given is taken in", || journaled(&worlds[1], "/10.9.0.200").then_some(()));
     underlay.set(1, "down");
     let b = attach_at(&worlds[1], "b", "10.9.0.200").expect("it is this host's");
     assert_eq!(b.ipv4(), IpAddr::from([10, 9, 0, 200]));
+}
+
+#[test]
+fn what_a_client_claimed_in_an_etcd_before_it_hung_up_is_not_lost() {
+    let underlay = Underlay::new();
+    underlay.bridge.ip(&["address", "add", "192.0.2.100/24", "dev", "br0"]);
+    let etcd = Etcd::start(&underlay.bridge, "192.0.2.100");
+    let arguments = ["--uplink", "none", "--cluster", &etcd.url(), "--cluster-host", "host1"];
+    let world = World::start_with(VSWITCH, &arguments, |host| underlay.connect(host, 1)).0;
+    let while_stopped = |path: &str, body: &str| {
+        etcd.signal(Signal::SIGSTOP);
+        ask_and_hang_up(&world, path, body);
+        etcd.signal(Signal::SIGCONT);
+    };
+    let subnet = r#"{"Config":[{"Subnet":"10.9.0.0/24"}]}"#;
+    let network = format!(r#"{{"Name":"wide","Driver":"overlay","IPAM":{subnet}}}"#);
+    while_stopped("/networks/create", &network);
+    wait::until("the network is there", || world.vswitch(&["network", "ls"]).contains("wide").then_some(()));
+    let spare = Namespace::new();
+    while_stopped("/sandboxes/attach", &attach_body(&spare, "10.9.0.200"));
+    wait::until("what was given is taken in", || journaled(&world, "/10.9.0.200").then_some(()));
 }
 
 #[test]

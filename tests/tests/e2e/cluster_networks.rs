@@ -72,8 +72,9 @@ fn a_network_costs_nothing_on_a_host_where_nobody_is_on_it() {
 #[test]
 fn a_network_that_would_cut_a_host_off_is_refused_there_and_nowhere_else() {
     let underlay = Underlay::new();
-    let worlds = underlay.cluster::<3>();
-    worlds[2].host().ip(&["route", "add", "10.9.0.0/25", "via", "192.0.2.1"]);
+    let mut worlds = underlay.cluster::<3>();
+    let route = ["10.9.0.0/25", "via", "192.0.2.1"];
+    worlds[2].host().ip(&[&["route", "add"], &route[..]].concat());
     span(&worlds, &[]);
     let a = container(&worlds[0], "a", &[]);
     let spare = Namespace::new();
@@ -94,6 +95,16 @@ fn a_network_that_would_cut_a_host_off_is_refused_there_and_nowhere_else() {
     assert_eq!(problems(&worlds[2]), <[&str; 0]>::default());
     let c = container(&worlds[2], "c", &[]);
     answers(&c, b.ipv4());
+    // Nor after a start: containers reach each other, and the host what it did.
+    worlds[2].stop(Signal::SIGTERM);
+    worlds[2].host().ip(&[&["route", "add"], &route[..]].concat());
+    worlds[2].start_again();
+    answers(&c, b.ipv4());
+    let way = worlds[2].host().ip(&["route", "get", "10.9.0.5"]);
+    assert!(way.contains("via 192.0.2.1"), "{way}");
+    assert!(problems(&worlds[2])[0].contains("10.9.0.0/25"));
+    worlds[2].host().ip(&[&["route", "delete"], &route[..]].concat());
+    wait::until("the host is on it again", || (interfaces(&worlds[2]) == 1).then_some(()));
 }
 
 #[test]
@@ -122,7 +133,7 @@ fn rules_outlive_a_network_that_another_host_removes_and_hold_from_the_first_pac
             .then_some(())
     });
     wait::until("it is gone", || (!worlds[1].vswitch(&["network", "ls"]).contains("wide")).then_some(()));
-    assert!(worlds[1].vswitch(&["rule", "ls"]).contains("network:wide"), "the rule stays");
+    assert!(worlds[1].vswitch(&["rule", "ls"]).contains("wide"), "the rule stays");
     span(&worlds, &[]);
     blocked(2);
     worlds[1].vswitch(&["rule", "rm", "1"]);

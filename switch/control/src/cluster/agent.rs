@@ -1,9 +1,9 @@
 //! Control's agent in its cluster: how control says and hears something.
 //!
 //! A record is written down with the job that says it, and goes out once that is on the disk
-//! ([`Control::commit`]), so that no host knows of what this one could forget. Records that must not be
-//! forgotten are written down, too: the addresses that this host owns, networks, and other hosts, which are
-//! looked for after a restart.
+//! ([`store`](crate::state::store)), so that no host knows of what this one could forget. Records that must
+//! not be forgotten are written down, too: the addresses that this host owns, networks, and other hosts,
+//! which are looked for after a restart.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,8 +12,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use vswitch_cluster::Options;
-use vswitch_cluster::id::Id;
-use vswitch_cluster::ledger::TOMBSTONE_AGE;
 use vswitch_cluster::record::{Host, HostId, Key, More, Record, Value};
 use vswitch_cluster::view::{Event, Presence, View};
 use vswitch_sys::{clock, random, wallclock};
@@ -108,22 +106,12 @@ impl Control {
         if settled {
             self.agree().await;
         }
-        let (now, today) = (clock::now(), wallclock::since_epoch());
         let Some(cluster) = &mut self.cluster else { return };
-        cluster.known.sweep(today);
-        // Who waits for longer begins again.
+        cluster.known.sweep(wallclock::since_epoch());
+        // A container that waits for longer begins again.
         cluster.awaited.clear();
         let mut over = cluster.take_forgotten();
-        let said = cluster.index.spaces_said();
-        let known =
-            |network: &Id| cluster.index.name(*network).is_some() || cluster.here.contains_key(network);
-        cluster.orphans.retain(|network, _| said.contains_key(network) && !known(network));
-        for (network, ranges) in said.into_iter().filter(|(network, _)| !known(network)) {
-            let since = *cluster.orphans.entry(network).or_insert(now);
-            if now.since(since) >= TOMBSTONE_AGE {
-                over.extend(ranges.into_iter().map(|first| Key::Space(network, first)));
-            }
-        }
+        over.extend(cluster.take_orphans(clock::now()));
         over.into_iter().for_each(|key| self.say(key, None));
     }
 

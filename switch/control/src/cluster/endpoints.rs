@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use crate::cluster::fixtures::*;
 
-    /// What this host is to say of an endpoint of its own with the address 10.0.0.5, which it owns if `owned`.
+    /// The word of this host about an endpoint of its own with the address 10.0.0.5, which it may own.
     fn wanted(records: &[Record], owned: bool) -> (bool, Vec<Held>, Vec<String>) {
         let mut cluster = cluster();
         let first = IpAddr::from([10, 0, 0, 0]);
@@ -193,7 +193,7 @@ mod tests {
         let (shadowed, addresses, problems) = wanted(&[holds], true);
         assert_eq!((shadowed, addresses), (false, vec![]), "it is not said there");
         begins(&problems, line);
-        // What a host that was given up has said does not count.
+        // A host that was given up does not count.
         let forgotten = gone(is_at(OTHER, vtep(OTHER), 1), 2);
         assert_eq!(wanted(&[endpoint(OTHER, 2, 5, 9), forgotten], true), (false, vec![], vec![]));
     }

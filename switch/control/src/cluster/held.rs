@@ -26,7 +26,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Those that a subscription says.
+    /// Addresses that a subscription says.
     pub(crate) fn read(more: &More) -> Vec<Self> {
         let said = more.get(FIELD).cloned().map(serde_json::from_value);
         // Nonsense, or the field of another vswitch: nothing that this one could keep free.

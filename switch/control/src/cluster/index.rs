@@ -77,8 +77,8 @@ impl Index {
     /// Follows a record that takes the place of another one of its key, or of none.
     pub(crate) fn follow(&mut self, old: Option<&Record>, new: Option<&Record>, touched: &mut Touched) {
         if let Some(Key::Host(host)) = old.or(new).map(|record| &record.key) {
-            let vtep = |record: Option<&Record>| match record?.value.as_ref()? {
-                Value::Host(host) => Some(host.vtep),
+            let vtep = |record: Option<&Record>| match &record?.value {
+                Some(Value::Host(host)) => Some(host.vtep),
                 _ => None,
             };
             self.set_vtep(*host, vtep(old), vtep(new), touched);

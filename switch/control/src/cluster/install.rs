@@ -66,11 +66,11 @@ impl Control {
         if predefined::find(&name).is_some() { Err(predefined::no_segment(&name)) } else { Ok(name) }
     }
 
-    /// What the cluster says of the network of this name.
+    /// The cluster's word about the network of this name.
     pub(crate) fn record_of(&self, name: &str) -> Option<&Network> {
         let cluster = self.cluster.as_ref()?;
-        match cluster.known.get(&Key::Network(name.to_owned()))?.value.as_ref()? {
-            Value::Network(network) => Some(network),
+        match &cluster.known.get(&Key::Network(name.to_owned()))?.value {
+            Some(Value::Network(network)) => Some(network),
             _ => None,
         }
     }
@@ -91,7 +91,7 @@ impl Control {
             Error::new(Code::NetworkNotFound, message)
         };
         let wanted = self.record_of(name).ok_or_else(missing)?;
-        // What has no MTU was made where that is Ethernet's.
+        // One without an MTU was made where that is Ethernet's.
         let options = NetworkOptions::parse(&wanted.options, crate::network::options::MTU_DEFAULT.into())?;
         let pools = wanted.pools.iter().map(plan_of).map(Pool::new).collect::<Result<Vec<_>>>()?;
         Ok(state::Network {
@@ -112,14 +112,14 @@ impl Control {
         })
     }
 
-    /// Why a network of the cluster cannot be here, if it cannot.
+    /// Refuses a network of the cluster that cannot be here.
     ///
     /// # Errors
     /// For a subnet that is another network's here, or means something else to the host.
     pub(crate) fn check_room(&self, network: &state::Network) -> Result<()> {
         let taken = Surroundings::look()?.in_use;
         for subnet in network.pools.iter().map(Pool::subnet) {
-            for (name, other) in self.state.networks.iter() {
+            for (name, other) in self.state.networks.iter().filter(|(_, other)| other.id != network.id) {
                 if let Some(other) = other.pools.iter().find(|pool| overlap(pool.subnet(), subnet)) {
                     return Err(overlap_error(subnet, other.subnet(), &format!("network {name}")));
                 }

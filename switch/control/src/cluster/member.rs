@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vswitch_cluster::Options;
 use vswitch_cluster::id::Id;
-use vswitch_cluster::ledger::Ledger;
+use vswitch_cluster::ledger::{Ledger, TOMBSTONE_AGE};
 use vswitch_cluster::record::{Clock, Endpoint, Host, HostId, Key, Record, Value};
 use vswitch_cluster::view::{Ask, View};
 use vswitch_frame::{Instant, Mac};
@@ -159,6 +159,22 @@ impl Cluster {
         gone
     }
 
+    /// Ranges of addresses, said by this host, of networks that have been gone for as long as a tombstone
+    /// stays.
+    pub(crate) fn take_orphans(&mut self, now: Instant) -> Vec<Key> {
+        let said = self.index.spaces_said();
+        let is_known = |network: &Id| self.index.name(*network).is_some() || self.here.contains_key(network);
+        self.orphans.retain(|network, _| said.contains_key(network) && !is_known(network));
+        let mut over = Vec::new();
+        for (network, ranges) in said.into_iter().filter(|(network, _)| !is_known(network)) {
+            let since = *self.orphans.entry(network).or_insert(now);
+            if now.since(since) >= TOMBSTONE_AGE {
+                over.extend(ranges.into_iter().map(|first| Key::Space(network, first)));
+            }
+        }
+        over
+    }
+
     /// Forgets what others say of the endpoints of a network.
     pub(crate) fn forget_endpoints(&mut self, network: Id) {
         let others = self.known.endpoints(network).filter(|record| record.host != self.me);
@@ -184,9 +200,8 @@ impl Cluster {
     /// A network is made on this host: all that is known of it is to be told.
     pub(crate) fn touch(&mut self, network: Id) {
         self.touched.peers.extend(self.index.peers(network).map(|vtep| (network, vtep)));
-        let endpoints = self.known.endpoints(network).filter_map(|record| match record.key {
-            Key::Endpoint(_, mac) => Some((network, mac)),
-            _ => None,
+        let endpoints = self.known.endpoints(network).filter_map(|record| {
+            if let Key::Endpoint(_, mac) = record.key { Some((network, mac)) } else { None }
         });
         self.touched.endpoints.extend(endpoints);
         self.touched.spaces.insert(network);
@@ -239,5 +254,57 @@ impl Cluster {
         if self.complaints.insert(line.clone()) {
             tracing::warn!("{line}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use vswitch_cluster::record::{Space, Value};
+
+    use super::*;
+    use crate::cluster::fixtures::*;
+
+    #[test]
+    fn whose_addresses_are_is_kept_for_as_long_as_a_removed_network_may_come_back() {
+        let mut cluster = cluster();
+        let space = |owner| Some(Value::Space(Space { last: IpAddr::from([10, 0, 0, 255]), owner }));
+        let key = |last| Key::Space(NETWORK, IpAddr::from([10, 0, 0, last]));
+        cluster.take_in(said(key(0), OTHER, 1, space(Some(ME))));
+        cluster.take_in(said(key(1), OTHER, 1, space(Some(OTHER))));
+        cluster.take_in(said(key(2), ME, 1, space(None)));
+        cluster.take_in(said(key(3), OTHER, 1, space(None)));
+        let at = |age: Duration| Instant::ZERO + age;
+        let hour = Duration::from_secs(3600);
+        assert_eq!(cluster.take_orphans(at(hour)), [], "it is here");
+        cluster.here.clear();
+        assert_eq!(cluster.take_orphans(at(2 * hour)), []);
+        assert_eq!(cluster.take_orphans(at(hour + TOMBSTONE_AGE)), [], "an hour is left");
+        cluster.here.insert(NETWORK, "wide".to_owned());
+        assert_eq!(cluster.take_orphans(at(2 * hour + TOMBSTONE_AGE)), [], "it is back");
+        cluster.here.clear();
+        assert_eq!(cluster.take_orphans(at(3 * hour + TOMBSTONE_AGE)), [], "and gone again");
+        assert_eq!(cluster.take_orphans(at(3 * hour + 2 * TOMBSTONE_AGE)), [key(0), key(2)]);
+    }
+
+    #[test]
+    fn endpoints_of_a_host_that_was_given_up_are_taken_back_by_the_first_who_knows_them() {
+        let mut cluster = cluster();
+        let theirs = endpoint(OTHER, 2, 2, 1);
+        cluster.take_in(theirs.clone());
+        cluster.take_in(gone(is_at(OTHER, vtep(OTHER), 1), 2));
+        cluster.take_in(gone(subscribes(OTHER, NETWORK), 2));
+        assert_eq!(cluster.endpoint(NETWORK, mac(2)).map(|(record, _)| record.host), None);
+        let before = HostId::new([0; 16]);
+        for record in [is_at(before, vtep(OTHER), 1), subscribes(before, NETWORK)] {
+            cluster.take_in(record);
+        }
+        cluster.follow_presence(before, true);
+        assert_eq!(cluster.take_forgotten(), [], "another host does");
+        cluster.touched.hosts.insert(OTHER);
+        cluster.follow_presence(before, false);
+        assert_eq!(cluster.take_forgotten(), [theirs.key]);
+        assert_eq!(cluster.take_forgotten(), []);
     }
 }

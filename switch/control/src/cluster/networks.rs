@@ -183,7 +183,7 @@ impl Control {
     }
 
     /// Follows what was said of networks by name.
-    pub(crate) async fn follow_networks(&mut self) {
+    pub(crate) fn follow_networks(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         for name in std::mem::take(&mut cluster.touched.networks) {
             self.settle_vni(&name);

@@ -28,7 +28,7 @@ use crate::control::Control;
 impl Control {
     /// Follows what has changed, and tells the datapath.
     pub(crate) async fn steer(&mut self) {
-        self.follow_networks().await;
+        self.follow_networks();
         self.settle_networks().await;
         self.follow_spaces();
         let Some(cluster) = &mut self.cluster else { return };
@@ -114,18 +114,16 @@ impl Cluster {
 
     /// Says what the datapath refused, and notes it for later.
     fn note_refused(&mut self, network: Id, name: &str, key: Key, why: &str) {
-        let late = match key {
-            Key::Peer(_, vtep) => {
-                let hosts = self.index.hosts_at(network, vtep).map(|host| self.name_of(host));
-                let hosts = hosts.collect::<Vec<_>>().join(", ");
-                self.complain(format!("network {name:?} does not reach host {hosts}: {why}"));
-                Late::Peer(vtep)
-            }
-            Key::Record(_, mac) | Key::Name(_, mac) => {
-                self.complain(format!("network {name:?} does not reach all its endpoints: {why}"));
-                Late::Endpoint(mac)
-            }
-            _ => return,
+        let late = if let Key::Peer(_, vtep) = key {
+            let hosts = self.index.hosts_at(network, vtep).map(|host| self.name_of(host));
+            let hosts = hosts.collect::<Vec<_>>().join(", ");
+            self.complain(format!("network {name:?} does not reach host {hosts}: {why}"));
+            Late::Peer(vtep)
+        } else if let Key::Record(_, mac) | Key::Name(_, mac) = key {
+            self.complain(format!("network {name:?} does not reach all its endpoints: {why}"));
+            Late::Endpoint(mac)
+        } else {
+            return;
         };
         self.late.entry(network).or_default().insert(late);
     }

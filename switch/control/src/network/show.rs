@@ -61,6 +61,10 @@ impl Control {
             shown.peers = peers.into_iter().map(|(ip, mtu)| types::NetworkPeer { ip, mtu }).collect();
             let problems = self.cluster.iter().filter_map(|cluster| cluster.problems.get(&network.id));
             shown.problems = problems.flatten().cloned().collect();
+            let port = network.host_port.as_ref().filter(|_| network.is_shared());
+            if port.is_some_and(|port| !self.remains.contains_key(&port.port)) {
+                shown.problems.extend(self.check_room(network).err().map(|error| error.message));
+            }
         } else if self.record_of(&shown.name).is_some() && !self.state.networks.contains_key(&shown.name) {
             let room = self.known_network(&shown.name).and_then(|network| self.check_room(&network));
             shown.problems = room.err().map(|error| error.message).into_iter().collect();

@@ -49,6 +49,11 @@ impl Control {
         let (mac, host_port) = (network.gateway_mac, network.host_port.clone());
         let missing = host_port.filter(|host_port| !self.remains.contains_key(&host_port.port));
         let Some(host_port) = missing else { return Ok(()) };
+        let network = network.clone();
+        if network.is_shared() {
+            // The host may have another use for its subnet since it was made.
+            self.check_room(&network)?;
+        }
         interface::remove_leftover(&host_port.interface, mac)?;
         self.make_host_port(name, &host_port).await
     }
