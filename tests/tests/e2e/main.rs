@@ -51,6 +51,7 @@ mod rules_import;
 mod rules_ways;
 mod short_connections;
 mod shortage;
+mod signals;
 mod takeover;
 mod uplink;
 mod uplink_input;
