@@ -19,6 +19,8 @@ const CLIENTS: usize = 2;
 const KILL_MICROS_MAX: usize = 60_000;
 /// The latest that the next control starts after the kill, in microseconds.
 const START_MICROS_MAX: usize = 300_000;
+/// As much again as this of what is drawn is no time at all.
+const AT_ONCE_MICROS: usize = 150_000;
 /// The time that the next control has until it answers.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -30,9 +32,10 @@ fn three_hundred_kills_are_taken_over_from_at_once() {
     let mut slowest = Duration::ZERO;
     for kill in 1..=KILLS {
         let mut micros = |limit| Duration::from_micros(random.below(limit) as u64);
+        let after = micros(KILL_MICROS_MAX);
         // One of three starts as soon as the signal is sent.
-        let (after, pause) =
-            (micros(KILL_MICROS_MAX), micros(START_MICROS_MAX).saturating_sub(DEADLINE / 20));
+        let pause = micros(START_MICROS_MAX + AT_ONCE_MICROS)
+            .saturating_sub(Duration::from_micros(AT_ONCE_MICROS as u64));
         let stop = AtomicBool::new(false);
         let took = thread::scope(|scope| {
             for client in &mut clients {
