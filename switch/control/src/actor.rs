@@ -111,9 +111,11 @@ impl Handle {
     where
         F: AsyncFnOnce(&mut Control) + Send + 'static,
     {
+        let seen = self.seen.clone();
         let done = self.put(async move |control| {
             job(control).await;
             control.end_of_job(Control::owe).await;
+            seen.follow(control);
         });
         done.await
     }
