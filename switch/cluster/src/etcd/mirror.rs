@@ -54,7 +54,7 @@ pub(super) struct Mirror {
     stored: Table,
     /// Networks that this host subscribes to.
     networks: BTreeSet<Id>,
-    /// Those that it has subscribed to, or does no longer, since this was asked for.
+    /// Networks that it has subscribed to, or does no longer, since this was asked for.
     turned: Vec<(Id, bool)>,
     /// This host's live records that go with its lease.
     own: BTreeMap<Key, Arc<Record>>,

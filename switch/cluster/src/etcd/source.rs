@@ -71,7 +71,7 @@ pub(super) struct Keeper {
     pub(super) asked: BTreeMap<String, Asked>,
     /// Keys of questions that are being answered, or were.
     pub(super) answered: BTreeSet<String>,
-    /// Those of them that were not met while they are read.
+    /// Keys of them that were not met while they are read.
     unmet: BTreeSet<String>,
     /// Takes control's answers.
     pub(super) answers: mpsc::UnboundedSender<(HostId, String, Answer)>,

@@ -1,4 +1,4 @@
-//! What is taken in, what is refused, and what is written all the same.
+//! Records that are taken in, that are refused, and that are written all the same.
 
 use vswitch_frame::Mac;
 
