@@ -172,6 +172,19 @@ fn a_partition_heals() {
     assert!(world.until(MINUTE, agree), "all know the newest");
 }
 
+/// Both sides find each other at the same moment: all begin another life at once.
+#[test]
+fn a_partition_heals_when_all_clocks_tick_at_once() {
+    let mut world = World::new(HOSTS, 11);
+    (world.delay, world.loss) = ((Duration::from_millis(1), Duration::from_millis(1)), 0);
+    world.start_all();
+    let up = |count: usize| move |world: &mut World| (0..HOSTS).all(|host| world.up(host) == count);
+    world.hosts.iter_mut().step_by(2).for_each(|seat| seat.side = 1);
+    assert!(world.until(MINUTE, up(HOSTS / 2 - 1)), "each side knows");
+    world.hosts.iter_mut().for_each(|seat| seat.side = 0);
+    assert!(world.until(MINUTE, up(HOSTS - 1)), "all are up again");
+}
+
 #[test]
 fn a_host_is_killed_and_back() {
     let mut world = settled(HOSTS, 5);
