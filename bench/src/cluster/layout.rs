@@ -1,4 +1,4 @@
-//! Who has which networks and endpoints in a simulated cluster, and the records that say so.
+//! Networks and endpoints of each host in a simulated cluster, and the records that say so.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The longest that anything may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What was found.
+/// Findings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Found {
     /// Records that a host has.
@@ -36,7 +36,7 @@ pub struct Found {
     pub records_in_all: usize,
     /// Bytes a second that a host sends and receives at rest.
     pub rest: Cost,
-    /// The same with ten changes a second.
+    /// Bytes a second with ten changes a second.
     pub changes: Cost,
     /// The time until all whom a change concerns have heard of it: half of them, 99 of 100, and all.
     pub heard: [Duration; 3],
@@ -46,11 +46,11 @@ pub struct Found {
     pub join_bytes: u64,
     /// The time until all see each other after a partition of half, and until they agree.
     pub heal: (Duration, Duration),
-    /// What a host sent and received for that, in bytes.
+    /// The bytes that a host sent and received for that.
     pub heal_bytes: u64,
 }
 
-/// What a host needs a second.
+/// The needs of a host, each second.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
     /// Bytes that it sends.

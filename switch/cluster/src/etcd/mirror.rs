@@ -98,6 +98,10 @@ impl Mirror {
         if self.ledger.find(&record.key).is_some_and(|known| known.rank() > record.rank()) {
             return;
         }
+        if is_leased(&record) && record.host != self.me {
+            // With our lease it would be there as long as we are, whether that host is or not.
+            return;
+        }
         self.heed(&record);
         let (key, record) = (record.key.clone(), Arc::new(record));
         self.ledger.say(Arc::clone(&record));
