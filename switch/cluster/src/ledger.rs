@@ -143,6 +143,20 @@ impl Ledger {
         is_news
     }
 
+    /// As [`say`](Self::say), and in place of what this host said before, whatever its version: that may be of a
+    /// time at which its clock was ahead.
+    pub fn restate(&mut self, record: impl Into<Arc<Record>>) -> bool {
+        let record = record.into();
+        let at = (record.key.scope(), record.key.position());
+        let is_own =
+            self.at(at).is_some_and(|known| known.host == record.host && known.rank() > record.rank());
+        if is_own {
+            self.insert(at, record);
+            return true;
+        }
+        self.say(record)
+    }
+
     /// Puts back what was known of a key before something was drafted that nobody else was told.
     pub fn put_back(&mut self, key: &Key, record: Option<impl Into<Arc<Record>>>) {
         let at = (key.scope(), key.position());

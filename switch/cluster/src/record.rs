@@ -127,6 +127,11 @@ impl Clock {
         self.last = self.last.max(version);
     }
 
+    /// Whether it runs further ahead of this time of day than anybody believes.
+    pub fn is_ahead(&self, since_epoch: Duration) -> bool {
+        self.last.is_ahead(since_epoch)
+    }
+
     /// A version above all that were seen; `since_epoch` is the time of day.
     pub fn next(&mut self, since_epoch: Duration) -> Version {
         self.last = Version::at(since_epoch).max(Version(self.last.0.saturating_add(1)));

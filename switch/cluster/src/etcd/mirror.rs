@@ -95,7 +95,8 @@ impl Mirror {
 
     /// Takes a record that control wants all to know.
     pub(super) fn publish(&mut self, record: Record) {
-        if self.ledger.find(&record.key).is_some_and(|known| known.rank() > record.rank()) {
+        let is_outranked = |known: &Record| known.rank() > record.rank() && known.host != record.host;
+        if self.ledger.find(&record.key).is_some_and(is_outranked) {
             return;
         }
         if is_leased(&record) && record.host != self.me {
@@ -104,7 +105,7 @@ impl Mirror {
         }
         self.heed(&record);
         let (key, record) = (record.key.clone(), Arc::new(record));
-        self.ledger.say(Arc::clone(&record));
+        self.ledger.restate(Arc::clone(&record));
         if is_leased(&record) {
             self.own.insert(key.clone(), Arc::clone(&record));
         } else {

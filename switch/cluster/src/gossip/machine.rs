@@ -210,7 +210,7 @@ impl Machine {
     /// Says something new.
     pub fn publish(&mut self, records: Vec<Record>, now: Now) {
         for record in records.into_iter().map(|record| Arc::new(record.fit())) {
-            if self.ledger.say(Arc::clone(&record)) {
+            if self.ledger.restate(Arc::clone(&record)) {
                 self.follow(&record);
                 self.spread.learned(&record, &self.members, &self.ledger);
                 self.spread.begin(&record, &self.members, &self.ledger);

@@ -107,7 +107,17 @@ impl Control {
             self.agree().await;
         }
         let Some(cluster) = &mut self.cluster else { return };
-        cluster.known.sweep(wallclock::since_epoch());
+        let today = wallclock::since_epoch();
+        let restated = cluster.restate(today);
+        if !restated.is_empty() {
+            tracing::warn!(
+                "this host's clock was ahead: what it said to the cluster meanwhile is said again"
+            );
+        }
+        for record in restated.into_iter().filter(|record| cluster.is_kept(record)) {
+            self.state.said.insert(record.key.to_string(), record);
+        }
+        cluster.known.sweep(today);
         // A container that waits for longer begins again.
         cluster.awaited.clear();
         let mut over = cluster.take_forgotten();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vswitch_cluster::Options;
 use vswitch_cluster::id::Id;
@@ -162,6 +163,32 @@ impl Cluster {
         self.follow(key, drafted.as_deref());
     }
 
+    /// Drafts anew what this host said while its clock was ahead, if it was: nobody believed it. Where what
+    /// others say is ahead, too, it is this host's clock that is behind now, and nothing is to be said.
+    pub(crate) fn restate(&mut self, since_epoch: Duration) -> Vec<Record> {
+        if !self.clock.is_ahead(since_epoch) {
+            return Vec::new();
+        }
+        let (ahead, believed): (Vec<&Record>, Vec<&Record>) =
+            self.known.iter().partition(|record| record.version.is_ahead(since_epoch));
+        if ahead.iter().any(|record| record.host != self.me) {
+            return Vec::new();
+        }
+        let mut clock = Clock::default();
+        believed.into_iter().for_each(|record| clock.see(record.version));
+        let ahead: Vec<Record> = ahead.into_iter().cloned().collect();
+        self.clock = clock;
+        let drafts = ahead.into_iter().map(|record| {
+            let version = self.clock.next(since_epoch);
+            let draft = Record { version, ..record };
+            self.put_back(&draft.key, Some(draft.clone()));
+            draft
+        });
+        let drafts: Vec<Record> = drafts.collect();
+        self.outbox.extend(drafts.iter().cloned());
+        drafts
+    }
+
     /// An endpoint, unless its host was given up.
     pub(crate) fn endpoint(&self, network: Id, mac: Mac) -> Option<(&Record, &Endpoint)> {
         let record = self.known.get(&Key::Endpoint(network, mac))?;
@@ -291,7 +318,7 @@ impl Cluster {
 mod tests {
     use std::time::Duration;
 
-    use vswitch_cluster::record::{Space, Value};
+    use vswitch_cluster::record::{Space, Value, Version};
 
     use super::*;
     use crate::cluster::fixtures::*;
@@ -316,6 +343,27 @@ mod tests {
         cluster.here.clear();
         assert_eq!(cluster.take_orphans(at(3 * hour + TOMBSTONE_AGE)), [], "and gone again");
         assert_eq!(cluster.take_orphans(at(3 * hour + 2 * TOMBSTONE_AGE)), [key(0), key(2)]);
+    }
+
+    #[test]
+    fn words_of_a_clock_that_was_ahead_are_said_again() {
+        let now = Duration::from_secs(1_800_000_000);
+        let (yesterday, tomorrow) = (now - Duration::from_secs(86_400), now + Duration::from_secs(86_400));
+        let mut cluster = cluster();
+        let told = Record { version: Version::at(yesterday), ..endpoint(OTHER, 2, 2, 0) };
+        let ours = Record { version: Version::at(tomorrow), ..endpoint(ME, 1, 1, 0) };
+        cluster.take_in(told.clone());
+        cluster.take_in(ours.clone());
+        cluster.outbox.clear();
+        let again = cluster.restate(now);
+        let expected = Record { version: Version::at(now), ..ours.clone() };
+        assert_eq!((&again, &cluster.outbox), (&vec![expected.clone()], &vec![expected.clone()]));
+        assert_eq!(cluster.known.find(&ours.key), Some(&expected));
+        assert_eq!(cluster.restate(now), [], "once");
+        // Seen from yesterday, others are ahead, too: it is this clock that is behind.
+        let before = yesterday - Duration::from_secs(86_400);
+        assert_eq!(cluster.restate(before), []);
+        assert!(cluster.draft(ours.key, None).version > expected.version);
     }
 
     #[test]

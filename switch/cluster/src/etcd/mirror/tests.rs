@@ -158,3 +158,14 @@ fn what_an_earlier_start_has_left_goes_with_the_lease_of_this_one() {
     mirror.follow(&[change(found(&foreign, 5))], NOW * 2);
     assert_eq!(mirror.turned(), []);
 }
+
+#[test]
+fn what_goes_with_the_lease_of_another_host_is_written_by_nobody_else() {
+    let mut mirror = mirror();
+    mirror.publish(record(Key::Host(OTHER), OTHER, NOW));
+    assert!(mirror.is_settled(), "a host that is gone would be there for ever");
+    mirror.publish(record(Key::Host(ME), ME, NOW));
+    mirror.publish(record(Key::Vni(7), OTHER, NOW));
+    let written: Vec<Key> = mirror.batch(LEASES).iter().map(|record| record.key.clone()).collect();
+    assert_eq!(written, [Key::Host(ME), Key::Vni(7)]);
+}
