@@ -10,7 +10,7 @@ use crate::error::BenchError;
 use crate::measurement::Measurement;
 use crate::results::Results;
 use crate::road::Road;
-use crate::{attach, c2c, chart, endpoints, exhaustion, fairness, membership, names, ports, ratios};
+use crate::{attach, c2c, chart, cluster, endpoints, exhaustion, fairness, membership, names, ports, ratios};
 
 /// Measures the switch beside the kernel's bridge and other peers, in one run.
 ///
@@ -112,6 +112,17 @@ enum Command {
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         changes: u32,
     },
+    /// A cluster of many hosts, simulated: bytes, time and memory that gossip takes; twenty with sockets, too
+    ///
+    /// Example: vswitch-bench cluster --hosts 20,100,1000 --endpoints 100
+    Cluster {
+        /// How many hosts, one cluster after the other
+        #[arg(long, value_delimiter = ',', default_values_t = [20, 100, 1000], value_parser = clap::value_parser!(u16).range(2..=4000))]
+        hosts: Vec<u16>,
+        /// How many endpoints each has
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        endpoints: u16,
+    },
     /// Publishing a large range of ports, TCP and UDP: how long it takes, and the memory of both processes
     Ports {
         /// How many of each
@@ -189,6 +200,7 @@ fn run(command: &Command) -> Result<(), BenchError> {
         Command::Endpoints { count } => endpoints::run(usize::from(*count)),
         Command::Names { rounds, seconds } => names::run(usize::from(*rounds), *seconds),
         Command::Membership { source, hosts, changes } => membership::run(*source, *hosts, *changes),
+        Command::Cluster { hosts, endpoints } => cluster::run(hosts, *endpoints),
         Command::Ports { count, rounds } => ports::run(usize::from(*count), usize::from(*rounds)),
         Command::Chart { results, output } => {
             let drawn = draw(results)?;

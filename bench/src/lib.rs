@@ -19,6 +19,7 @@ pub mod c2c;
 pub mod chart;
 pub mod classes;
 pub mod cli;
+pub mod cluster;
 pub mod contender;
 pub mod endpoints;
 pub mod error;

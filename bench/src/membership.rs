@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vswitch_cluster::id::Id;
-use vswitch_cluster::record::{Clock, Endpoint, HostId, Key, More, Record, Value, Version};
+use vswitch_cluster::record::{Clock, Endpoint, HostId, Key, More, Record, Subscription, Value, Version};
 use vswitch_cluster::view::{Event, View};
 use vswitch_cluster::{Prepared, etcd, gossip};
 use vswitch_frame::{Instant, Mac};
@@ -40,6 +40,8 @@ pub enum Source {
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait between changes, at most: hosts do not speak in step with it.
 const PAUSE_MS: u64 = 250;
+/// The network of all endpoints.
+const NETWORK: Id = Id::new([9; 32]);
 const KEY_FILE: &str = "/run/cluster.key";
 
 /// Changes endpoints of one host after the other, and prints how long the others took to hear of it.
@@ -83,11 +85,15 @@ type Heard = mpsc::UnboundedReceiver<(Version, Instant)>;
 
 async fn measure(source: Source, hosts: u8, changes: u32) -> Result<Vec<Duration>, BenchError> {
     let (note, mut heard) = mpsc::unbounded_channel();
-    let mut members = Vec::new();
+    let (mut members, mut versions) = (Vec::new(), Clock::default());
     for number in 1..=hosts {
-        members.push(join(source, number, note.clone()).await.map_err(BenchError::Fault)?);
+        let member = join(source, number, note.clone()).await.map_err(BenchError::Fault)?;
+        let version = versions.next(wallclock::since_epoch());
+        let (key, value) =
+            (Key::Subscription(NETWORK, member.id), Value::Subscription(Subscription::default()));
+        member.view.publish(vec![Record { key, version, host: member.id, value: Some(value) }]);
+        members.push(member);
     }
-    let mut versions = Clock::default();
     // All hear of one host's change before anything is measured: then they have found each other.
     for member in &members {
         change(member, &mut versions, &mut heard, usize::from(hosts) - 1).await?;
@@ -156,7 +162,7 @@ async fn change(
         more: More::new(),
     };
     let version = versions.next(wallclock::since_epoch());
-    let key = Key::Endpoint(Id::new([9; 32]), Mac([2, 0, 0, 0, 0, member.number]));
+    let key = Key::Endpoint(NETWORK, Mac([2, 0, 0, 0, 0, member.number]));
     let begun = clock::now();
     member.view.publish(vec![Record {
         key,

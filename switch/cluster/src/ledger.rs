@@ -56,7 +56,7 @@ struct Part {
     sum: u64,
 }
 
-/// What became of a record.
+/// The fate of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
     /// It was news.

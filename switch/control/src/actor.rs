@@ -84,6 +84,25 @@ impl Handle {
         Ok(answer)
     }
 
+    /// Has a job done that only begins what a client waits for: nobody is told of it, so nobody waits for it to
+    /// be on the disk.
+    ///
+    /// # Errors
+    /// Errors of [`run`](Self::run).
+    pub async fn begin<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: AsyncFnOnce(&mut Control) -> Result<T> + Send + 'static,
+    {
+        self.gate.pass().await?;
+        let done = self.put(async move |control| {
+            let outcome = job(control).await;
+            control.end_of_job(Control::owe).await;
+            outcome
+        });
+        done.await?
+    }
+
     /// Has a job done that follows what has happened anyway; it is written down when that can be.
     ///
     /// # Errors
@@ -92,9 +111,11 @@ impl Handle {
     where
         F: AsyncFnOnce(&mut Control) + Send + 'static,
     {
+        let seen = self.seen.clone();
         let done = self.put(async move |control| {
             job(control).await;
             control.end_of_job(Control::owe).await;
+            seen.follow(control);
         });
         done.await
     }

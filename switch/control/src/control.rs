@@ -46,7 +46,7 @@ impl Control {
             link: self.link.clone(),
             tunnels: self.tunnels.clone(),
             uplinks: self.uplinks.clone(),
-            cluster: None,
+            cluster: self.cluster.as_ref().map(Cluster::onlooker),
             far: None,
             files: self.files.clone(),
             offloads_noted: self.offloads_noted,

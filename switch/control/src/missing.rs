@@ -82,11 +82,17 @@ impl Control {
                 missing.insert(format!("the host's interface on network {name:?}"), error.to_string());
             }
             let overlay = self.state.networks.get(&name).filter(|network| network.overlay.is_some());
-            let Some(number) = overlay.map(|network| network.number) else { continue };
-            if self.link.tunnel(number).await.is_none()
-                && let Err(error) = self.raise_tunnel(&name).await
-            {
-                missing.insert(format!("the tunnel of network {name:?}"), error.to_string());
+            let Some((id, number)) = overlay.map(|network| (network.id, network.number)) else { continue };
+            if self.link.tunnel(number).await.is_some() {
+                continue;
+            }
+            match (self.raise_tunnel(&name).await, &mut self.cluster) {
+                (Err(error), _) => {
+                    missing.insert(format!("the tunnel of network {name:?}"), error.to_string());
+                }
+                // What is beyond it has yet to be said.
+                (Ok(()), Some(cluster)) => cluster.touch(id),
+                (Ok(()), None) => {}
             }
         }
         for (name, published, error) in self.claim_missing().await {

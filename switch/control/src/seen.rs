@@ -48,7 +48,10 @@ impl Seen {
     /// Notes what is not of the state and has changed.
     pub(crate) fn follow(&self, control: &Control) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if shared.copy.has_private_mounts != control.has_private_mounts {
+        let changes = |control: &Control| {
+            (control.has_private_mounts, control.cluster.as_ref().map(|cluster| cluster.changes))
+        };
+        if changes(&shared.copy) != changes(control) {
             let (number, state) = self.gate.committed();
             *shared = Shared { number, copy: Arc::new(control.onlooker(self.gate.onlooker(), state)) };
         }

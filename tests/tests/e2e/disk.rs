@@ -192,7 +192,7 @@ fn a_stalled_disk_delays_changes_and_nothing_else() {
         world.json(&["stats"]);
         all_talk(&containers);
     }
-    let mut ended = |client: &mut Child| client.try_wait().expect("our child");
+    let ended = |client: &mut Child| client.try_wait().expect("our child");
     assert!(clients.iter_mut().all(|client| ended(client).is_none()), "a promise that is not on the disk");
     disk.thaw();
     for client in &mut clients {

@@ -55,6 +55,7 @@ mod rules_import;
 mod rules_ways;
 mod short_connections;
 mod shortage;
+mod signals;
 mod takeover;
 mod uplink;
 mod uplink_input;

@@ -27,11 +27,10 @@ use tokio_rustls::TlsConnector;
 
 use super::address::{Address, Endpoint};
 use super::error::{Error, Result};
-use super::reading::Reading;
 use super::tls;
 use super::transport::{Connection, Outgoing, Said, failed};
 use super::watch::{Create, Watch};
-use super::wire::{self, Change, Condition, KeyRange, KeyValue, LeaseId, Outcome};
+use super::wire::{self, Change, Condition, LeaseId, Outcome};
 
 /// The time a member has to answer. etcd itself gives up on agreement after five seconds and a little.
 pub const CALL: Duration = Duration::from_secs(6);
@@ -119,22 +118,6 @@ impl Client {
         let endpoints = access.address.endpoints.clone();
         let shared = Shared { endpoints, tls, user: user.transpose()?, now: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
-    }
-
-    /// Every key of a range, and the revision at which they were so.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn read(&self, range: &KeyRange) -> Result<(Vec<KeyValue>, i64)> {
-        let (mut all, mut reading) = (Vec::new(), Reading::new(range.clone(), None));
-        loop {
-            let read = reading.page(self).await?;
-            all.extend(read.found);
-            match read.next {
-                Some(next) => reading = next,
-                None => return Ok((all, read.revision)),
-            }
-        }
     }
 
     /// Makes all changes if every condition holds, or none. May be done twice.

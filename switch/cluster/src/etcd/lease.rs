@@ -13,10 +13,10 @@ use std::time::Duration;
 use vswitch_sys::wallclock;
 
 use super::super::ledger::TOMBSTONE_AGE;
-use super::super::record::{Fnv, HostId};
+use super::super::record::{Fnv, HostId, Version};
+use super::client::Client;
 use super::error::{Error, Result};
 use super::mirror::Leases;
-use super::source::Keeper;
 use super::wire::LeaseId;
 
 /// The time after which tombstones go with another lease, so that none goes much after its time.
@@ -48,6 +48,38 @@ impl Held {
     pub(super) fn doubt(&mut self) {
         self.graves = None;
     }
+
+    /// Keeps the lease of this host's life alive, or gets another one; says whether it is another one. No
+    /// start of this host has had the version.
+    pub(super) async fn keep(
+        &mut self,
+        client: &Client,
+        me: HostId,
+        seconds: u32,
+        version: Version,
+    ) -> Result<bool> {
+        if let Some(life) = self.life() {
+            match client.keep_alive(life).await {
+                Err(Error::LeaseEnded) => *self = Self::default(),
+                kept => return kept.map(|()| false),
+            }
+        }
+        let life = self.life.map_or_else(|| number(me, "life", version.0), |(life, _)| life);
+        self.life = Some((life, false));
+        client.grant(life, seconds).await?;
+        self.life = Some((life, true));
+        Ok(true)
+    }
+
+    /// Has the lease of tombstones.
+    pub(super) async fn dig(&mut self, client: &Client, graves: LeaseId) -> Result<()> {
+        if self.graves != Some(graves) {
+            let seconds = (TOMBSTONE_AGE + GRAVES).as_secs();
+            client.grant(graves, u32::try_from(seconds).unwrap_or(u32::MAX)).await?;
+            self.graves = Some(graves);
+        }
+        Ok(())
+    }
 }
 
 /// The number of a lease that is for one thing of one host.
@@ -55,36 +87,4 @@ fn number(me: HostId, what: &str, which: u64) -> LeaseId {
     let hash = Fnv::default().feed(me.bytes()).feed(what.as_bytes()).feed(&which.to_be_bytes()).finish();
     // Zero and negative ones are not to be had.
     LeaseId((hash >> 1).max(1).try_into().unwrap_or(i64::MAX))
-}
-
-impl Keeper {
-    /// Keeps this host's lease alive, or gets another one.
-    pub(super) async fn keep(&mut self) -> Result<()> {
-        if let Some(life) = self.held.life() {
-            match self.client.keep_alive(life).await {
-                Err(Error::LeaseEnded) => self.held = Held::default(),
-                kept => return kept,
-            }
-        }
-        let life = match self.held.life {
-            Some((life, _)) => life,
-            // No start of this host has had this version.
-            None => number(self.me, "life", self.clock.next(wallclock::since_epoch()).0),
-        };
-        self.held.life = Some((life, false));
-        self.client.grant(life, self.lease_s).await?;
-        self.held.life = Some((life, true));
-        self.mirror.publish_again();
-        Ok(())
-    }
-
-    /// Has the lease of tombstones.
-    pub(super) async fn dig(&mut self, graves: LeaseId) -> Result<()> {
-        if self.held.graves != Some(graves) {
-            let seconds = (TOMBSTONE_AGE + GRAVES).as_secs();
-            self.client.grant(graves, u32::try_from(seconds).unwrap_or(u32::MAX)).await?;
-            self.held.graves = Some(graves);
-        }
-        Ok(())
-    }
 }

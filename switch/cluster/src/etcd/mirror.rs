@@ -22,6 +22,7 @@ use super::super::ledger::{Ledger, Merge, Refusal};
 use super::super::record::{HostId, Key, Record, Value, Version};
 use super::super::view::{Event, Presence};
 use super::layout::Layout;
+use super::news::News;
 use super::table::{Stored, Table};
 use super::wire::{self, Condition, KeyRange, KeyValue, LeaseId};
 
@@ -53,7 +54,7 @@ pub(super) struct Mirror {
     stored: Table,
     /// Networks that this host subscribes to.
     networks: BTreeSet<Id>,
-    /// Those that it has subscribed to, or does no longer, since this was asked for.
+    /// Networks that it has subscribed to, or does no longer, since this was asked for.
     turned: Vec<(Id, bool)>,
     /// This host's live records that go with its lease.
     own: BTreeMap<Key, Arc<Record>>,
@@ -95,6 +96,10 @@ impl Mirror {
     /// Takes a record that control wants all to know.
     pub(super) fn publish(&mut self, record: Record) {
         if self.ledger.find(&record.key).is_some_and(|known| known.rank() > record.rank()) {
+            return;
+        }
+        if is_leased(&record) && record.host != self.me {
+            // With our lease it would be there as long as we are, whether that host is or not.
             return;
         }
         self.heed(&record);
@@ -284,10 +289,7 @@ impl Mirror {
 
     /// Whether changes of a key are heard of.
     fn follows(&self, key: &Key) -> bool {
-        match key {
-            Key::Endpoint(network, _) => self.networks.contains(network),
-            _ => true,
-        }
+        if let Key::Endpoint(network, _) = key { self.networks.contains(network) } else { true }
     }
 
     fn put(&mut self, found: &KeyValue, way: Way, time: Duration, news: &mut News) {
@@ -401,22 +403,6 @@ impl Mirror {
             // The lease ended, or somebody has removed it by hand.
             self.pending.entry(key.clone()).or_insert_with(|| Arc::clone(record));
         }
-    }
-}
-
-/// News for control.
-#[derive(Debug, Default)]
-struct News {
-    records: Vec<Arc<Record>>,
-    hosts: Vec<(HostId, Presence)>,
-}
-
-impl News {
-    /// The events, records first: a host that is up is known then, and so is what it has.
-    fn into_events(self) -> Vec<Event> {
-        let records = (!self.records.is_empty()).then_some(Event::Records(self.records));
-        let hosts = self.hosts.into_iter().map(|(host, presence)| Event::Host(host, presence));
-        records.into_iter().chain(hosts).collect()
     }
 }
 

@@ -11,7 +11,8 @@
 //! | [`address`] [`tls`] | the addresses of etcd, and how it is known to be the right one |
 //! | [`transport`] [`wire`] [`client`] [`reading`] [`watch`] | the talk with it |
 //! | [`feed`] [`layout`] | following ranges, whatever happens to connections; which ones they are |
-//! | [`mirror`] [`table`] [`shares`] | pure: records that are there and that shall be; addresses that are taken |
+//! | [`mirror`] [`table`] [`news`] | pure: records that are there and that shall be |
+//! | [`shares`] | pure: addresses that are taken |
 //! | [`lease`] | the leases that records are written with |
 //! | [`acquire`] [`letters`] | getting addresses, also from another host |
 //! | [`identity`] | the cluster it has |
@@ -30,6 +31,7 @@ mod layout;
 mod lease;
 mod letters;
 mod mirror;
+mod news;
 pub mod prepared;
 mod reading;
 mod shares;

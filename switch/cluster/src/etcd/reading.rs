@@ -74,3 +74,21 @@ impl Reading {
         Ok(Read { found, revision, next })
     }
 }
+
+impl Client {
+    /// Every key of a range, and the revision at which they were so.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn read(&self, range: &KeyRange) -> Result<(Vec<KeyValue>, i64)> {
+        let (mut all, mut reading) = (Vec::new(), Reading::new(range.clone(), None));
+        loop {
+            let read = reading.page(self).await?;
+            all.extend(read.found);
+            match read.next {
+                Some(next) => reading = next,
+                None => return Ok((all, read.revision)),
+            }
+        }
+    }
+}

@@ -54,10 +54,10 @@ pub(super) struct Keeper {
     pub(super) layout: Layout,
     memory: Memory,
     /// Seconds without a sign of life after which this host's records go.
-    pub(super) lease_s: u32,
+    lease_s: u32,
     pub(super) mirror: Mirror,
     pub(super) clock: Clock,
-    pub(super) held: Held,
+    held: Held,
     /// Beats since the lease was kept alive, and since all was read for records that were ahead.
     since: (u64, u64),
     /// Whether all is read, and what is wrong if it is not.
@@ -71,7 +71,7 @@ pub(super) struct Keeper {
     pub(super) asked: BTreeMap<String, Asked>,
     /// Keys of questions that are being answered, or were.
     pub(super) answered: BTreeSet<String>,
-    /// Those of them that were not met while they are read.
+    /// Keys of them that were not met while they are read.
     unmet: BTreeSet<String>,
     /// Takes control's answers.
     pub(super) answers: mpsc::UnboundedSender<(HostId, String, Answer)>,
@@ -285,9 +285,13 @@ impl Keeper {
         if self.known.is_err() || !is_due {
             return;
         }
-        match self.keep().await {
-            Ok(()) => {
+        let version = self.clock.next(wallclock::since_epoch());
+        match self.held.keep(&self.client, self.me, self.lease_s, version).await {
+            Ok(is_new) => {
                 self.since.0 = 0;
+                if is_new {
+                    self.mirror.publish_again();
+                }
                 if self.calls.ends() {
                     feed.again();
                 }
@@ -322,7 +326,7 @@ impl Keeper {
     /// Writes records if nobody has changed their keys meanwhile; says whether they were.
     pub(super) async fn write(&mut self, records: Vec<Arc<Record>>, leases: Leases) -> Result<bool> {
         if records.iter().any(|record| record.value.is_none()) {
-            self.dig(leases.graves).await?;
+            self.held.dig(&self.client, leases.graves).await?;
         }
         let conditions = self.mirror.conditions(&records);
         let changes = self.mirror.changes(&records, leases);

@@ -29,24 +29,25 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn get(&self, key: &Key) -> Option<&Stored> {
-        match key {
-            Key::Endpoint(network, mac) => self.endpoints.get(network)?.get(mac),
-            key => self.global.get(key),
+        if let Key::Endpoint(network, mac) = key {
+            return self.endpoints.get(network)?.get(mac);
         }
+        self.global.get(key)
     }
 
     pub(super) fn insert(&mut self, key: &Key, stored: Stored) {
-        match key {
-            Key::Endpoint(network, mac) => self.endpoints.entry(*network).or_default().insert(*mac, stored),
-            key => self.global.insert(key.clone(), stored),
-        };
+        if let Key::Endpoint(network, mac) = key {
+            self.endpoints.entry(*network).or_default().insert(*mac, stored);
+        } else {
+            self.global.insert(key.clone(), stored);
+        }
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<Stored> {
-        match key {
-            Key::Endpoint(network, mac) => self.endpoints.get_mut(network)?.remove(mac),
-            key => self.global.remove(key),
+        if let Key::Endpoint(network, mac) = key {
+            return self.endpoints.get_mut(network)?.remove(mac);
         }
+        self.global.remove(key)
     }
 
     /// Forgets the endpoints of a network.

@@ -163,7 +163,7 @@ impl Agenda {
             let Some((host, address)) =
                 members.any(scope, ledger, rng).and_then(|host| Some((host, members.address_of(host)?)))
             else {
-                // Who comes later compares by itself.
+                // A subscriber that comes later compares by itself.
                 self.eager.remove(&scope);
                 continue;
             };

@@ -46,7 +46,7 @@ pub struct Asker {
     told: usize,
 }
 
-/// What is asked next.
+/// The point that a conversation has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
     Members,
@@ -184,7 +184,7 @@ fn begin(machine: &Machine, scope: Scope) -> Stage {
     }
 }
 
-/// What to ask next when some parts differ.
+/// The next thing to ask when some parts differ.
 fn narrow(ledger: &Ledger, scope: Scope, bits: u8, asked: usize, differ: Vec<u64>) -> Stage {
     if differ.is_empty() {
         return Stage::Scope;
@@ -207,7 +207,7 @@ pub fn answer(machine: &mut Machine, question: Question, now: Now) -> Option<Rep
     Some(match question {
         Question::Hello => Reply::Welcome(Welcome { member: machine.me(), oldest: oldest_here }),
         Question::Members => Reply::Members(machine.roll()),
-        // Who asks has not heard yet that we do not follow the network any more.
+        // The asker has not heard yet that we do not follow the network any more.
         Question::Compare { scope, .. } if !machine.has(scope) => Reply::Differ(Vec::new()),
         Question::Exchange { scope, .. } if !machine.has(scope) => Reply::Difference(Difference::default()),
         Question::Compare { scope, oldest, bits, mut sums } => {

@@ -47,10 +47,9 @@ impl<'a> Exchange<'a> {
         // Letters are written at once, and each waits for its answer.
         stream.set_nodelay(true)?;
         let Greeting { challenge } = wire::receive(&mut stream, seal, FIRST_BYTES_MAX).await?;
-        match ask(&mut stream, seal, challenge, Question::Hello).await? {
-            Reply::Welcome(welcome) => Ok(Self { seal, stream, challenge, welcome }),
-            _ => Err(nonsense().into()),
-        }
+        let reply = ask(&mut stream, seal, challenge, Question::Hello).await?;
+        let Reply::Welcome(welcome) = reply else { return Err(nonsense().into()) };
+        Ok(Self { seal, stream, challenge, welcome })
     }
 
     /// The member that is there.
@@ -213,10 +212,9 @@ async fn try_acquire(node: &Arc<Node>, ask: &Ask) -> Answer {
 
 async fn ask_owner(node: &Arc<Node>, address: SocketAddr, ask: &Ask) -> Result<Answer, Failure> {
     let mut exchange = Exchange::open(&node.seal, address).await?;
-    match exchange.ask(Question::Addresses(ask.clone())).await? {
-        Reply::Addresses(answer) => Ok(answer),
-        _ => Err(nonsense().into()),
-    }
+    let reply = exchange.ask(Question::Addresses(ask.clone())).await?;
+    let Reply::Addresses(answer) = reply else { return Err(nonsense().into()) };
+    Ok(answer)
 }
 
 /// The owners of what is asked for, those that are up first; among them the one with the largest range.

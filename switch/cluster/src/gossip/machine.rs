@@ -20,6 +20,7 @@ use std::time::Duration;
 use foca::{AccumulatingRuntime, Config, Foca, OwnedNotification, PeriodicParams, PostcardCodec, Timer};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::seq::IteratorRandom;
 use vswitch_frame::Instant;
 
 use super::super::ledger::{Ledger, Merge, Refusal, oldest_tombstone};
@@ -36,6 +37,8 @@ use super::talk::{Appointment, Talk};
 const MEMBERS_USUAL: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 /// The time for which SWIM looks for members that are down.
 const LOOKED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Members that a host in a new life introduces itself to at once.
+const INTRODUCTIONS: usize = 3;
 /// The most complaints about writers of records, each made once.
 const COMPLAINTS_MAX: usize = 1_024;
 
@@ -69,6 +72,8 @@ pub struct Machine {
     spread: Spread,
     agenda: Agenda,
     rng: SmallRng,
+    /// Whether anybody has spoken to this host in its present life.
+    is_met: bool,
     /// The oldest tombstone when they were swept last.
     swept: Version,
     /// Writers whose records were refused, and why.
@@ -98,6 +103,7 @@ impl Machine {
             spread: Spread::new(now.instant),
             agenda: Agenda::new(now.instant),
             rng: rng(!seed),
+            is_met: false,
             swept: oldest_tombstone(now.since_epoch),
             refused: BTreeSet::new(),
             effects: Effects::default(),
@@ -154,6 +160,7 @@ impl Machine {
             }
             self.spread.age(now.instant);
             self.appoint();
+            self.introduce(now);
         }
         let oldest = oldest_tombstone(now.since_epoch);
         if oldest != self.swept {
@@ -329,6 +336,19 @@ impl Machine {
         }
     }
 
+    /// Makes the acquaintance of some members in a life in which nobody knows this host. Many may begin
+    /// another one at once, after a partition, and what they say to each other's former lives is not heard.
+    fn introduce(&mut self, now: Now) {
+        if self.is_met {
+            return;
+        }
+        let some =
+            self.foca.iter_members().map(foca::Member::id).copied().sample(&mut self.rng, INTRODUCTIONS);
+        for member in some {
+            self.drive(now, |foca, runtime| foca.announce(member, runtime));
+        }
+    }
+
     /// Begins conversations that are due.
     fn appoint(&mut self) {
         let talks = self.agenda.eager(&self.members, &self.ledger, &mut self.rng);
@@ -371,10 +391,10 @@ impl Machine {
                     changed.insert(member.host);
                 }
                 OwnedNotification::Rename(before, after) => changed.extend([before.host, after.host]),
-                OwnedNotification::Active
-                | OwnedNotification::Idle
-                | OwnedNotification::Defunct
-                | OwnedNotification::Rejoin(_) => {}
+                OwnedNotification::Active => self.is_met = true,
+                OwnedNotification::Idle | OwnedNotification::Defunct | OwnedNotification::Rejoin(_) => {
+                    self.is_met = false;
+                }
             }
         }
         if !changed.is_empty() {

@@ -56,9 +56,9 @@ pub struct Item<'a> {
 /// Sums of what a member knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// That of what all hosts know.
+    /// The sum of records that all hosts know.
     pub global: u64,
-    /// Those of some networks' endpoints.
+    /// The sums of some networks' endpoints.
     pub networks: Vec<(Id, u64)>,
 }
 

@@ -122,7 +122,7 @@ mod tests {
             prop_assert!(told.values().all(|times| *times == 1) && most <= CHILDREN);
         }
 
-        /// Whatever a packet says, who is told has a smaller part than who told it: it comes to an end.
+        /// A host that is told has a smaller part than who told it, whatever a packet says: it comes to an end.
         #[test]
         fn parts_get_smaller(behind: u64, before: u64, places in prop::collection::vec(any::<u64>(), 0..40)) {
             let part = Part { behind, before };

@@ -87,7 +87,7 @@ impl Spread {
         let text = serde_json::to_vec(record).unwrap_or_default();
         let is_hint = text.len() > TEXT_BYTES_MAX;
         let text = if is_hint { hint(record) } else { Some(text.into()) };
-        // What nobody can be told of in a packet is found by comparing.
+        // A record that nobody can be told of in a packet is found by comparing.
         let Some(text) = text else { return };
         for tree in 0..TREES {
             self.send_on(record, members, ledger, (tree, place(members.me(), tree)), is_hint, &text);

@@ -29,7 +29,7 @@ pub type Digest = (u64, Version, HostId);
 /// A question of a member.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Question {
-    /// Who is there: the first question of each conversation.
+    /// The first question of each conversation: which member is there.
     Hello,
     /// Which members are up.
     Members,

@@ -135,6 +135,11 @@ impl World {
     /// Starts hosts that know each other.
     pub fn start_all(&mut self) {
         (0..self.hosts.len()).for_each(|host| self.start(host));
+        self.meet_all();
+    }
+
+    /// Has all hosts that run know each other.
+    pub fn meet_all(&mut self) {
         let roll = self.hosts.iter().filter_map(|seat| seat.machine.as_ref()).map(Machine::me);
         let roll: Vec<foca::Member<Member>> = roll.map(foca::Member::alive).collect();
         for host in 0..self.hosts.len() {

@@ -24,7 +24,7 @@ fn record(key: u32, version: u64, host: u8, gone: bool) -> Record {
 
 fn endpoint(number: u32, version: Version, writer: HostId, gone: bool) -> Record {
     let [a, b, c, d] = number.to_be_bytes();
-    let value = (!gone).then(|| Value::Other(serde_json::Value::Null));
+    let value = (!gone).then_some(Value::Other(serde_json::Value::Null));
     Record { key: Key::Endpoint(NETWORK, Mac([2, 0, a, b, c, d])), version, host: writer, value }
 }
 
@@ -102,7 +102,7 @@ fn a_tombstone_that_others_have_still_is_not_taken_back() {
     assert_eq!(here.merge(gone.clone(), later), Merge::Refused(Refusal::Old));
     there.sweep(later);
     assert_eq!(here.sum(Scope::Global), there.sum(Scope::Global));
-    // Who slept through the removal still learns of it.
+    // A host that slept through the removal still learns of it.
     let mut asleep = of(&[]);
     assert_eq!(asleep.merge(record(1, 5, 0, false), NOW), Merge::News);
     assert_eq!(asleep.merge(gone, later), Merge::News);
@@ -113,7 +113,7 @@ fn a_tombstone_that_others_have_still_is_not_taken_back() {
 fn a_version_ahead_of_its_time_is_refused_but_in_a_word_of_our_own() {
     let mut ledger = Ledger::of(ME);
     for version in [Version(u64::MAX), Version::at(NOW + AHEAD_MAX + Duration::from_millis(1))] {
-        // Whoever it says has written it.
+        // Both when it says that we wrote it, and when another host did.
         for writer in [ME, host(1)] {
             let forged = endpoint(1, version, writer, false);
             assert_eq!(ledger.merge(forged, NOW), Merge::Refused(Refusal::Ahead));

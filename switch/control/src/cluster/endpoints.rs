@@ -56,6 +56,7 @@ impl Control {
         news.into_iter().for_each(|(key, value)| self.say(key, value));
         if let Some(cluster) = &mut self.cluster {
             wanted.problems.values().flatten().for_each(|line| cluster.complain(line.clone()));
+            cluster.changes += u64::from(cluster.problems != wanted.problems);
             cluster.problems = wanted.problems;
         }
     }

@@ -53,6 +53,8 @@ pub struct Cluster {
     pub(crate) orphans: BTreeMap<Id, Instant>,
     /// Endpoints of this host whose addresses another host's have, too, one line for each, by network.
     pub(crate) problems: BTreeMap<Id, Vec<String>>,
+    /// The number of changes of what clients are shown without a job: networks, and their problems.
+    pub(crate) changes: u64,
     /// Complaints made so far, so that each is made once.
     complaints: BTreeSet<String>,
 }
@@ -74,11 +76,21 @@ impl Cluster {
         view: View,
         said: impl Iterator<Item = &'a Record>,
     ) -> Self {
-        let mut cluster = Self {
+        let mut cluster = Self::blank(me, options.host.clone(), options.name.clone(), options.vtep, view);
+        for record in said {
+            cluster.take_in(record.clone());
+            cluster.outbox.push(record.clone());
+        }
+        cluster
+    }
+
+    /// A host that knows nothing.
+    fn blank(me: HostId, host: String, name: String, vtep: IpAddr, view: View) -> Self {
+        Self {
             me,
-            host: options.host.clone(),
-            name: options.name.clone(),
-            vtep: options.vtep,
+            host,
+            name,
+            vtep,
             view,
             known: Ledger::of(me),
             up: BTreeSet::new(),
@@ -92,13 +104,9 @@ impl Cluster {
             awaited: BTreeSet::new(),
             orphans: BTreeMap::new(),
             problems: BTreeMap::new(),
+            changes: 0,
             complaints: BTreeSet::new(),
-        };
-        for record in said {
-            cluster.take_in(record.clone());
-            cluster.outbox.push(record.clone());
         }
-        cluster
     }
 
     /// Merges a record; says whether it was news. What another host says of endpoints on a network that this
@@ -121,15 +129,37 @@ impl Cluster {
             return false;
         }
         self.clock.see(version);
-        self.index.follow(before.as_deref(), self.known.find(&key), &mut self.touched);
+        self.follow(&key, before.as_deref());
         true
+    }
+
+    /// Follows a change of a key, of which this was known before.
+    fn follow(&mut self, key: &Key, before: Option<&Record>) {
+        self.changes += u64::from(matches!(key, Key::Network(_)));
+        self.index.follow(before, self.known.find(key), &mut self.touched);
+    }
+
+    /// As much of it as those see who only look on: the networks there are, and their problems.
+    pub(crate) fn onlooker(&self) -> Self {
+        let (host, name) = (self.host.clone(), self.name.clone());
+        let mut seen = Self::blank(self.me, host, name, self.vtep, self.view.clone());
+        (seen.here, seen.problems) = (self.here.clone(), self.problems.clone());
+        for (name, _) in self.index.networks() {
+            let key = Key::Network(name.to_owned());
+            if let Some(record) = self.known.share(&key) {
+                seen.known.say(record.clone());
+                seen.follow(&key, None);
+            }
+        }
+        seen.changes = self.changes;
+        seen
     }
 
     /// Puts back what was known of a key before something was drafted that nobody else was told.
     pub(crate) fn put_back(&mut self, key: &Key, record: Option<Record>) {
         let drafted = self.known.share(key).cloned();
         self.known.put_back(key, record);
-        self.index.follow(drafted.as_deref(), self.known.find(key), &mut self.touched);
+        self.follow(key, drafted.as_deref());
     }
 
     /// An endpoint, unless its host was given up.

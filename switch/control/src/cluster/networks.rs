@@ -51,7 +51,8 @@ pub async fn create(handle: &Handle, wish: types::NetworkCreate) -> Result<Strin
 async fn claim_and_make(handle: &Handle, wish: types::NetworkCreate) -> Result<String> {
     for attempt in 0..VNIS_TRIED {
         let asked = wish.clone();
-        let Some(draft) = handle.run(async move |control| control.draft_shared(asked, attempt)).await? else {
+        let Some(draft) = handle.begin(async move |control| control.draft_shared(asked, attempt)).await?
+        else {
             return handle.run(async move |control| control.create_network(wish).await).await;
         };
         match draft.view.claim(draft.records.clone()).await {

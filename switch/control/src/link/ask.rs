@@ -179,8 +179,12 @@ impl Link {
         let mut state = self.shared.state.lock().await;
         state.stopped = true;
         state.facts = Facts::default();
-        let _ = std::fs::remove_file(&state.socket);
-        let _ = std::fs::remove_file(&state.spare);
+        let sockets = [state.socket.clone(), state.spare.clone()];
+        let removed = tokio::task::spawn_blocking(move || {
+            sockets.iter().for_each(|socket| drop(std::fs::remove_file(socket)));
+        });
+        // A disk that stalls is not waited for.
+        let _ = timeout(PATIENCE / 3, removed).await;
         let Some(Running { channel, process, mut watcher }) = state.running.take() else { return };
         drop(state);
         let by_itself = timeout(PATIENCE / 3, async {

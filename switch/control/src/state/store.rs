@@ -98,7 +98,9 @@ struct Shared {
     trouble: watch::Sender<Trouble>,
     failed: Notify,
     committed: Mutex<State>,
-    /// How often that has changed.
+    /// The change that is owed. It has happened whether it is written down or not, so it is shown.
+    owed: Mutex<Change>,
+    /// How often these have changed.
     number: AtomicU64,
 }
 
@@ -153,6 +155,7 @@ impl Store {
             trouble: watch::Sender::new(Trouble::default()),
             failed: Notify::new(),
             committed: Mutex::new(committed),
+            owed: Mutex::default(),
             number: AtomicU64::new(0),
         });
         let (end, ended) = mpsc::channel();
@@ -277,10 +280,12 @@ impl Gate {
         self.shared.trouble.borrow().why.clone()
     }
 
-    /// The committed state, which is what clients see, and its number: another one for another state.
+    /// The state that clients see, which is what is committed or owed, and its number: another one for another
+    /// state.
     pub(crate) fn committed(&self) -> (u64, State) {
-        let committed = self.shared.committed();
-        (self.number(), committed.again())
+        let (number, mut state) = (self.number(), self.shared.committed().again());
+        self.shared.owed().clone().apply(&mut state);
+        (number, state)
     }
 
     /// The number of the committed state.
@@ -303,9 +308,17 @@ impl Shared {
         self.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn owed(&self) -> MutexGuard<'_, Change> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn commit(&self, change: Change) {
-        let mut committed = self.committed();
-        change.apply(&mut committed);
+        change.apply(&mut self.committed());
+        self.show_owed(Change::default());
+    }
+
+    fn show_owed(&self, change: Change) {
+        *self.owed() = change;
         self.number.fetch_add(1, Release);
     }
 }
@@ -364,6 +377,7 @@ impl Writer {
             return answer(group.promises, &Ok(()));
         };
         if group.promises.is_empty() {
+            self.shared.show_owed(group.change.clone());
             self.owed = Some(group);
             return;
         }
@@ -377,6 +391,7 @@ impl Writer {
         desk.unsent.extend(all.parcels.into_iter().flat_map(|parcel| parcel.records));
         desk.failed = Some(why.clone());
         drop(desk);
+        self.shared.show_owed(Change::default());
         answer(all.promises, &Err(why));
         self.shared.failed.notify_one();
     }

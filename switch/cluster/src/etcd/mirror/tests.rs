@@ -1,4 +1,4 @@
-//! What is taken in, what is refused, and what is written all the same.
+//! Records that are taken in, that are refused, and that are written all the same.
 
 use vswitch_frame::Mac;
 
@@ -32,7 +32,7 @@ fn change(found: KeyValue) -> wire::Event {
 fn told(events: &[Event]) -> Vec<Key> {
     let records = events.iter().flat_map(|event| match event {
         Event::Records(records) => records.as_slice(),
-        _ => &[],
+        Event::Host(..) | Event::Asked(..) => &[],
     });
     records.map(|record| record.key.clone()).collect()
 }

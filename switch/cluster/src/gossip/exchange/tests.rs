@@ -74,7 +74,7 @@ async fn a_length_that_is_said_is_not_believed() {
     let mut stream = TcpStream::connect(member.address).await.expect("it accepts");
     stream.write_all(&(64u32 << 20).to_be_bytes()).await.expect("it is sent");
     until_closed(stream).await;
-    // Who has the key may say more at once, but not without bound.
+    // A member may say more at once, but not without bound.
     let seal = seal();
     let exchange = Exchange::open(&seal, member.address).await.expect("it is served");
     let mut stream = exchange.stream;

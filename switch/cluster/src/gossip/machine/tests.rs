@@ -127,11 +127,11 @@ fn endpoints_go_to_those_who_subscribe_and_to_nobody_else() {
     world.wait(Duration::from_secs(10));
     assert!((5..HOSTS).all(|host| !world.knows(host, &early)), "others do not hear of it");
     assert!(world.knows(9, &own), "a writer keeps its own");
-    // Who subscribes later gets what is there, at once.
+    // A later subscriber gets what is there, at once.
     let late = subscription(&world, 12, network(1), true);
     world.publish(12, vec![late]);
     assert!(world.until(Duration::from_secs(1), |world| world.knows(12, &early) && world.knows(12, &own)));
-    // Who takes its subscription back forgets, and hears of no more.
+    // A host that takes its subscription back forgets, and hears of no more.
     world.wait(Duration::from_secs(1));
     let end = subscription(&world, 12, network(1), false);
     world.publish(12, vec![end]);
@@ -170,6 +170,19 @@ fn a_partition_heals() {
     let all = [&here, &there, &newer, &scoped];
     let agree = |world: &mut World| (0..HOSTS).all(|host| all.iter().all(|record| world.knows(host, record)));
     assert!(world.until(MINUTE, agree), "all know the newest");
+}
+
+/// Both sides find each other at the same moment: all begin another life at once.
+#[test]
+fn a_partition_heals_when_all_clocks_tick_at_once() {
+    let mut world = World::new(HOSTS, 11);
+    (world.delay, world.loss) = ((Duration::from_millis(1), Duration::from_millis(1)), 0);
+    world.start_all();
+    let up = |count: usize| move |world: &mut World| (0..HOSTS).all(|host| world.up(host) == count);
+    world.hosts.iter_mut().step_by(2).for_each(|seat| seat.side = 1);
+    assert!(world.until(MINUTE, up(HOSTS / 2 - 1)), "each side knows");
+    world.hosts.iter_mut().for_each(|seat| seat.side = 0);
+    assert!(world.until(MINUTE, up(HOSTS - 1)), "all are up again");
 }
 
 #[test]
@@ -315,7 +328,7 @@ proptest! {
                     let mut said = endpoint(&world, 0, of, u8::try_from(host).expect("small"));
                     said.value = said.value.filter(|_| step % 4 != 0);
                     newest.insert(said.key.clone(), said.clone());
-                    // Who has endpoints on a network subscribes to it.
+                    // A host with endpoints on a network subscribes to it.
                     let own = subscription(&world, 0, of, true);
                     world.publish(0, vec![own, said]);
                 }

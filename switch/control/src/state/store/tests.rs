@@ -165,10 +165,11 @@ async fn a_full_disk_is_known_before_anything_is_changed() {
     insert(&mut state, "owed");
     store.owe(&mut state, None);
     assert!(store.gate().pass().await.is_err());
-    assert!(!names(&store.gate().committed().1).contains(&"owed".to_owned()));
+    assert!(names(&store.gate().committed().1).contains(&"owed".to_owned()), "shown, as it has happened");
+    assert!(!names(&store.shared.committed()).contains(&"owed".to_owned()));
     set(&ills.room, None);
     assert_eq!(store.gate().pass().await, Ok(()));
-    assert!(names(&store.gate().committed().1).contains(&"owed".to_owned()));
+    assert!(names(&store.shared.committed()).contains(&"owed".to_owned()));
     assert_eq!(found(store, &directory).len(), 4);
 }
 
