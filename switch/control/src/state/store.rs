@@ -432,7 +432,7 @@ fn refusal(directory: &Path, outcome: &str, error: &std::io::Error) -> Error {
     let errno = error.raw_os_error().map(Errno::from_raw);
     let is_full = error.kind() == std::io::ErrorKind::StorageFull || errno == Some(Errno::EDQUOT);
     let why = if is_full {
-        format!("{shown} is full: make room for {} KiB there", ROOM_MIN * 2 >> 10)
+        format!("{shown} is full: make room for {} KiB there", (ROOM_MIN * 2) >> 10)
     } else if errno == Some(Errno::EROFS) {
         format!("{shown} may only be read: make it writable (mount -o remount,rw)")
     } else {

@@ -83,6 +83,7 @@ fn set(ill: &Mutex<Option<Errno>>, errno: impl Into<Option<Errno>>) {
 }
 
 #[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "the disk stalls while the gate is asked")]
 async fn changes_under_a_stalled_sync_go_on_and_are_one_write() {
     let directory = Directory::new("stall");
     let (mut store, mut state, ills) = open(&directory);
