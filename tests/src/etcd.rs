@@ -33,6 +33,17 @@ impl Etcd {
         etcd
     }
 
+    /// Starts one with further arguments.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_with(namespace: &Namespace, address: &str, arguments: &[&str]) -> Self {
+        let mut etcd = Self::prepare(namespace, address);
+        etcd.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        etcd.start_again();
+        etcd
+    }
+
     /// Starts one that wants TLS, and certificates of its clients that the same authority has signed.
     ///
     /// # Panics
@@ -159,10 +170,42 @@ impl Etcd {
     /// # Panics
     /// When there is none.
     pub fn ask(&self, path: &str, body: &Value) -> Value {
-        self.curl(path, Some(body)).unwrap_or_else(|| panic!("no answer to {path}"))
+        self.ask_as(path, body, "")
     }
 
-    fn curl(&self, path: &str, body: Option<&Value>) -> Option<Value> {
+    /// One request with a token.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn ask_as(&self, path: &str, body: &Value, token: &str) -> Value {
+        self.curl(path, Some((body, token))).unwrap_or_else(|| panic!("no answer to {path}"))
+    }
+
+    /// The identifiers of all leases.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn leases(&self) -> Vec<String> {
+        let leases = self.ask("/v3/lease/leases", &serde_json::json!({}));
+        let leases = leases["leases"].as_array().cloned().unwrap_or_default();
+        leases.iter().filter_map(|lease| Some(lease["ID"].as_str()?.to_owned())).collect()
+    }
+
+    /// One of its counters, summed up over its labels.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn counter(&self, name: &str) -> f64 {
+        let text = self.fetch("/metrics", None).expect("etcd's counters");
+        let lines = text.lines().filter(|line| line.split([' ', '{']).next() == Some(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    fn curl(&self, path: &str, question: Option<(&Value, &str)>) -> Option<Value> {
+        serde_json::from_str(&self.fetch(path, question)?).ok()
+    }
+
+    fn fetch(&self, path: &str, question: Option<(&Value, &str)>) -> Option<String> {
         let mut command = Command::new("curl");
         command.args(["-sS", "--max-time", "5"]);
         if let Some(folder) = &self.authority {
@@ -170,13 +213,14 @@ impl Etcd {
             command.arg("--cacert").arg(file("ca.pem"));
             command.arg("--cert").arg(file("etcd.pem")).arg("--key").arg(file("etcd.key"));
         }
-        if let Some(body) = body {
-            command.arg("-d").arg(body.to_string());
+        if let Some((body, token)) = question {
+            command.arg("-H").arg(format!("Authorization: {token}")).arg("-d").arg(body.to_string());
         }
         let scheme = if self.authority.is_some() { "https" } else { "http" };
         command.arg(format!("{scheme}://{}:2379{path}", self.address));
         let output = inside(&self.namespace, || command.output()).expect("curl starts");
-        serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success().then_some(text)
     }
 }
 

@@ -103,6 +103,11 @@ impl World {
         (world, prepared)
     }
 
+    /// Gives `vswitch run` other options from its next start on.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&word| word.to_owned()).collect();
+    }
+
     /// Starts the switch again after a [`stop`](Self::stop) and waits until it answers.
     ///
     /// # Panics
@@ -118,6 +123,24 @@ impl World {
         self.daemon = Some(daemon);
         // It connects as soon as there is a socket, and answers when everything is restored.
         self.vswitch(&["version"]);
+    }
+
+    /// Starts the next control after one that was killed, whether or not the kernel is done with that, and asks
+    /// until there is an answer.
+    ///
+    /// # Panics
+    /// When the next one ends, or there is no answer before a deadline.
+    pub fn replace<T>(&mut self, mut ask: impl FnMut() -> Option<T>) -> T {
+        let mut next = self.run_daemon();
+        let before = self.daemon.take();
+        let answer = wait::until("the next control answers", || {
+            let ended = next.try_wait().expect("our child");
+            assert!(ended.is_none(), "the next control does not start:\n{}", self.logged());
+            ask()
+        });
+        self.daemon = Some(next);
+        before.into_iter().for_each(|mut before| drop(before.wait()));
+        answer
     }
 
     /// Starts another `vswitch run` on the same socket; its standard error goes to the log.

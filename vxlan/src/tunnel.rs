@@ -12,7 +12,7 @@ use crate::table::{Limits, Table};
 use crate::vni::Vni;
 
 /// VTEPs of one network, at most: a broadcast costs a send for each.
-pub const PEERS_MAX: usize = 1024;
+pub const PEERS_MAX: usize = 4096;
 
 /// The settings a tunnel is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

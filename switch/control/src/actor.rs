@@ -10,6 +10,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
+use crate::seen::Seen;
 use crate::state::store::{Gate, Promise};
 
 /// Jobs that wait; at the limit clients wait to be heard.
@@ -31,6 +33,7 @@ type Job = Box<dyn for<'a> FnOnce(&'a mut Control) -> Pin<Box<dyn Future<Output 
 pub struct Handle {
     jobs: mpsc::Sender<Job>,
     gate: Gate,
+    seen: Seen,
 }
 
 /// The end at which jobs arrive.
@@ -44,10 +47,11 @@ impl std::fmt::Debug for Jobs {
     }
 }
 
-/// Makes both ends of the queue of jobs, whose changes pass this gate.
-pub fn channel(gate: Gate) -> (Handle, Jobs) {
+/// Makes both ends of the queue of jobs on this control.
+pub fn channel(control: &Control) -> (Handle, Jobs) {
     let (sender, receiver) = mpsc::channel(JOBS_MAX);
-    (Handle { jobs: sender, gate }, Jobs { jobs: receiver })
+    let handle = Handle { jobs: sender, gate: control.store.gate(), seen: Seen::of(control) };
+    (handle, Jobs { jobs: receiver })
 }
 
 impl Handle {
@@ -61,12 +65,14 @@ impl Handle {
         F: AsyncFnOnce(&mut Control) -> Result<T> + Send + 'static,
     {
         self.gate.pass().await?;
+        let seen = self.seen.clone();
         let done = self.put(async move |control| {
             if let Some(trouble) = control.store.trouble() {
                 return Err(trouble);
             }
             let outcome = job(control).await;
             let promise: Promise = control.end_of_job(Control::promise).await;
+            seen.follow(control);
             outcome.map(|answer| (answer, promise))
         });
         let (answer, promise) = done.await??;
@@ -78,6 +84,25 @@ impl Handle {
         Ok(answer)
     }
 
+    /// Has a job done that only begins what a client waits for: nobody is told of it, so nobody waits for it to
+    /// be on the disk.
+    ///
+    /// # Errors
+    /// Errors of [`run`](Self::run).
+    pub async fn begin<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: AsyncFnOnce(&mut Control) -> Result<T> + Send + 'static,
+    {
+        self.gate.pass().await?;
+        let done = self.put(async move |control| {
+            let outcome = job(control).await;
+            control.end_of_job(Control::owe).await;
+            outcome
+        });
+        done.await?
+    }
+
     /// Has a job done that follows what has happened anyway; it is written down when that can be.
     ///
     /// # Errors
@@ -86,9 +111,11 @@ impl Handle {
     where
         F: AsyncFnOnce(&mut Control) + Send + 'static,
     {
+        let seen = self.seen.clone();
         let done = self.put(async move |control| {
             job(control).await;
             control.end_of_job(Control::owe).await;
+            seen.follow(control);
         });
         done.await
     }
@@ -104,16 +131,9 @@ impl Handle {
         self.put(async move |control| look(control)).await
     }
 
-    /// Has a look at control that takes a while, between two jobs.
-    ///
-    /// # Errors
-    /// Errors of the look; while the daemon stops, one that says so.
-    pub async fn see<T, F>(&self, look: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: AsyncFnOnce(&Control) -> Result<T> + Send + 'static,
-    {
-        self.put(async move |control| look(control).await).await?
+    /// Control as it was committed. Nobody waits for a job to see it.
+    pub(crate) fn seen(&self) -> Arc<Control> {
+        self.seen.now()
     }
 
     /// The store, as clients see it.

@@ -36,6 +36,24 @@ pub struct Control {
 }
 
 impl Control {
+    /// Control as those see it who only look on: with this state, and nothing that is not shared.
+    pub(crate) fn onlooker(&self, store: Store, state: State) -> Self {
+        Self {
+            state,
+            store,
+            remains: BTreeMap::new(),
+            claims: self.claims.clone(),
+            link: self.link.clone(),
+            tunnels: self.tunnels.clone(),
+            uplinks: self.uplinks.clone(),
+            cluster: self.cluster.as_ref().map(Cluster::onlooker),
+            far: None,
+            files: self.files.clone(),
+            offloads_noted: self.offloads_noted,
+            has_private_mounts: self.has_private_mounts,
+        }
+    }
+
     /// Has what has changed written down, and then the cluster told, as soon as that can be.
     pub(crate) fn owe(&mut self) {
         let parcel = self.parcel();

@@ -1,7 +1,7 @@
 //! Flows that are translated: showing, counting and ending them.
 //!
-//! A listing may be long, so it is read page by page beside the jobs of control; only names are looked up in
-//! a job.
+//! A listing may be long, so it is read page by page, as it is [written](crate::api::stream) to the client,
+//! beside the jobs of control.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,6 +11,7 @@ use vswitch_contract::flows::{FlowFilter, FlowQuery, FlowState};
 use vswitch_contract::flows::{Listed, Protocol, TcpState, Tuple};
 use vswitch_frame::NetworkId;
 
+use crate::api::stream::Pages;
 use crate::api::types;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
@@ -26,9 +27,13 @@ const PROTOCOLS: [(&str, Protocol); 5] = [
 const UNREPLIED: &str = "UNREPLIED";
 const ASSURED: &str = "ASSURED";
 
-/// A listing that is yet to be read.
+/// A listing that is yet to be read, or to be ended.
 #[derive(Debug)]
 pub struct Listing {
+    /// The record that the next page begins with; `None` behind the last.
+    from: Option<u32>,
+    /// Whether the flows on it end.
+    ends: bool,
     link: Link,
     filter: FlowFilter,
     sandboxes: BTreeMap<u32, String>,
@@ -41,6 +46,8 @@ impl Control {
         let sandboxes = self.state.sandboxes.iter();
         let networks = self.state.networks.iter();
         Ok(Listing {
+            from: Some(0),
+            ends: false,
             link: self.link.clone(),
             filter: self.flow_filter(query)?,
             sandboxes: sandboxes.map(|(name, sandbox)| (sandbox.number.into(), name.clone())).collect(),
@@ -81,31 +88,10 @@ impl Control {
 }
 
 impl Listing {
-    /// Reads the flows on it.
-    ///
-    /// # Errors
-    /// When the datapath does not run.
-    pub async fn read(self) -> Result<Vec<types::Flow>> {
-        self.pages(false).await
-    }
-
-    /// Ends the flows on it, and returns them.
-    ///
-    /// # Errors
-    /// When the datapath does not run.
-    pub async fn end(self) -> Result<Vec<types::Flow>> {
-        self.pages(true).await
-    }
-
-    async fn pages(self, end: bool) -> Result<Vec<types::Flow>> {
-        let (mut flows, mut from) = (Vec::new(), Some(0));
-        while let Some(first) = from {
-            let query = FlowQuery { filter: self.filter.clone(), from: first, end };
-            let page = self.link.flows(query).await.map_err(unread)?;
-            flows.extend(page.flows.iter().map(|flow| self.show(flow)));
-            from = page.next;
-        }
-        Ok(flows)
+    /// The listing whose flows end as they are read.
+    #[must_use]
+    pub fn ending(self) -> Self {
+        Self { ends: true, ..self }
     }
 
     fn show(&self, flow: &Listed) -> types::Flow {
@@ -124,6 +110,22 @@ impl Listing {
             sandbox: self.sandboxes.get(&flow.sandbox).cloned().unwrap_or_default(),
             network: network.cloned().unwrap_or_default(),
         }
+    }
+}
+
+impl Pages for Listing {
+    type Item = types::Flow;
+
+    async fn next(&mut self) -> Result<Option<Vec<types::Flow>>> {
+        let Some(from) = self.from else { return Ok(None) };
+        let query = FlowQuery { filter: self.filter.clone(), from, end: self.ends };
+        let page = self.link.flows(query).await.map_err(unread)?;
+        self.from = page.next;
+        Ok(Some(page.flows.iter().map(|flow| self.show(flow)).collect()))
+    }
+
+    fn must_end(&self) -> bool {
+        self.ends
     }
 }
 

@@ -20,7 +20,9 @@
 //! | [`cluster`] | the cluster the host is in |
 //! | [`link`] | the datapath, seen from here |
 //! | [`reconcile`] `undo` | after a start: datapath, kernel and state are made to agree; going back to what was committed |
+//! | `seen` | control, as clients see it who only look |
 //! | `signals` | which signals stop the daemon |
+//! | `missing` | what a start could not make: tried again |
 //! | [`resolver`] | asks the host's name servers for the datapath |
 //! | [`error`] [`names`] [`calendar`] | refusals; names and identifiers; moments as people write them |
 #![forbid(unsafe_code)]
@@ -35,6 +37,7 @@ pub mod error;
 pub mod flows;
 pub mod host;
 pub mod link;
+mod missing;
 pub mod names;
 pub mod network;
 pub mod observe;
@@ -45,6 +48,7 @@ pub mod resolver;
 pub mod rules;
 pub mod run;
 pub mod sandbox;
+mod seen;
 mod signals;
 pub mod state;
 mod undo;

@@ -69,7 +69,7 @@ impl Control {
 
     fn remove_unfinished_namespaces(&mut self) {
         for (name, identity) in self.state.namespaces.clone() {
-            remove_name(&name, Some(identity));
+            remove_name(&name, Some(&identity));
             self.state.namespaces.remove(&name);
         }
     }
@@ -181,7 +181,8 @@ impl Control {
             Err(_) if sandbox.made && sandbox.mode == Mode::Own => {
                 remove_name(name, None);
                 let netns = self.make_namespace(name).await?;
-                let identity = netns.id().map_err(|error| failed("identify the namespace", &error))?;
+                let identity =
+                    Identity::of(&netns).map_err(|error| failed("identify the namespace", &error))?;
                 self.state.sandbox(name)?.place = Some(Place { path: named_path(name), identity });
                 // Their interfaces, if there are any left, are in another one.
                 self.remove_ports(&all.iter().map(|endpoint| endpoint.port).collect::<Vec<_>>()).await;
@@ -208,10 +209,10 @@ impl Control {
 
 /// Removes the name of a namespace that a control left that died over making or removing it: one that leads
 /// to the namespace `made`, or the empty file that it is before and after that. Any other is somebody else's.
-fn remove_name(name: &str, made: Option<Identity>) {
+fn remove_name(name: &str, made: Option<&Identity>) {
     let path = named_path(name);
     let is_ours = match NetNs::open(&path) {
-        Ok(netns) => made.is_some() && netns.id().ok() == made,
+        Ok(netns) => made.is_some_and(|made| made.is_of(&netns)),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             std::fs::symlink_metadata(&path).is_ok_and(|file| file.is_file() && file.len() == 0)
         }

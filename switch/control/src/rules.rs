@@ -4,9 +4,9 @@
 //! datapath whenever one of them may have another number. The datapath is always given the whole table, which
 //! takes the place of the one before at once.
 //!
-//! * A rule goes with the network it names: without it, it would match nothing.
-//! * One that names a sandbox stays when the sandbox goes, and applies again once there is one of this name.
-//!   The same is true of interfaces.
+//! * A rule goes when the network that it names is removed here.
+//! * It stays when another host removes the network, or nobody here is on it: it applies again once there is
+//!   one of this name, from its first packet on. The same is true of sandboxes and interfaces.
 //!
 //! | module | |
 //! |---|---|
@@ -105,7 +105,7 @@ impl Control {
         Ok(self.state.rules.rules.iter().map(|rule| self.shown(rule, count(rule))).collect())
     }
 
-    /// Forgets the rules that name a network which is gone.
+    /// Forgets the rules that name a network which was removed.
     pub(crate) async fn forget_rules_of(&mut self, network: &str) {
         self.state.rules.rules.retain(|rule| !rule.names(network));
         if let Err(error) = self.tell_rules().await {
@@ -139,7 +139,8 @@ impl Control {
 
     fn read_rule(&self, id: u32, wish: &types::RuleCreate) -> Result<Rule> {
         let has = |name: &str| nix::net::if_::if_nametoindex(name).is_ok();
-        read::read(&self.state, &has, id, wish)
+        let networks = |key: &str| self.segment_name(key);
+        read::read(&self.state, &networks, &has, id, wish)
     }
 
     fn shown(&self, rule: &Rule, count: engine::Count) -> types::Rule {

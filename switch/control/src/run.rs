@@ -25,6 +25,7 @@ use crate::host::tunnels::Tunnels;
 use crate::host::uplink::Uplink;
 use crate::host::ways_out::Choice;
 use crate::link::{Link, LinkOptions};
+use crate::missing;
 use crate::network::predefined::DEFAULT_NETWORK;
 use crate::publish;
 use crate::publish::claims::Claims;
@@ -39,6 +40,9 @@ const BLOCKING_THREADS: usize = 32;
 
 /// The end of the path of the datapath's socket beside the control socket, behind that one's.
 const SPARE: &str = ".datapath";
+
+/// Time that a daemon which was killed may take to let go of what there is only one of.
+const LETTING_GO: Duration = Duration::from_millis(1500);
 
 /// Time that leaving a cluster may take.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -78,7 +82,7 @@ pub fn run(options: &RunOptions) -> Result<()> {
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| failed("start the daemon", &error))?;
-    let listener = socket::listen(&options.socket)?;
+    let listener = runtime.block_on(patiently(|| socket::listen(&options.socket)))?;
     let outcome = runtime.block_on(serve(listener, options));
     // Nobody else's: `listen` made it, and refused to while another daemon had one there.
     let _ = std::fs::remove_file(&options.socket);
@@ -93,13 +97,14 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let source = vswitch_cluster::prepare(options.cluster.as_ref()).await;
     let source = source.map_err(|message| Error::new(Code::InvalidArgument, message))?;
     let mut control = Control::start(options).await?;
-    let (handle, jobs) = actor::channel(control.store.gate());
+    let (handle, jobs) = actor::channel(&control);
     let cluster = control.join_cluster(options.cluster.as_ref(), source, &handle).await?;
     let vanished = tokio::spawn(sandbox::gone::follow(handle.clone()));
     let drained = tokio::spawn(publish::drain::follow(handle.clone()));
+    let missing = tokio::spawn(missing::follow(handle.clone(), control.link.clone()));
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
-    let uplink = uplink.map_err(|error| failed("follow the uplink", &error))?;
+    let uplink = uplink.map_err(|error| failed("take up the uplink", &error))?;
     // Who started the daemon may have closed its standard error.
     let _ = writeln!(io::stderr(), "vswitch: ready on {}", options.socket.display());
     let follower = tokio::spawn(addresses::follow(control.link.clone()));
@@ -109,6 +114,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     server.abort();
     vanished.abort();
     drained.abort();
+    missing.abort();
     follower.abort();
     uplink.abort();
     tunnels.abort();
@@ -125,7 +131,8 @@ impl Control {
     /// Goes on where the last control on this state directory stopped, however it ended. One that cannot
     /// leaves everything as it is.
     async fn start(options: &RunOptions) -> Result<Self> {
-        let (store, state) = Store::open(&options.state_dir)?;
+        let (store, state) = patiently(|| Store::open(&options.state_dir)).await?;
+        let files = Files::new(&options.socket, options.resolv_conf.clone())?;
         let resolver = Resolver::new(options.resolv_conf.clone());
         let mut spare = options.socket.clone().into_os_string();
         spare.push(SPARE);
@@ -143,7 +150,7 @@ impl Control {
             uplinks: options.uplink.names().to_vec(),
             link,
             far: None,
-            files: Files::new(&options.socket, options.resolv_conf.clone()),
+            files,
             offloads_noted: false,
             has_private_mounts: false,
         };
@@ -186,6 +193,25 @@ impl Control {
         }
         self.files.remove();
         cleanup.done().await;
+    }
+}
+
+/// Takes something that one daemon has at a time; one that was killed may need a moment to let go of it. The
+/// kernel closes what was opened last first, so who has the lock of the state directory, which is opened
+/// before anything is made, finds nothing else of that one's.
+async fn patiently<T>(mut take: impl FnMut() -> Result<T>) -> Result<T> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let again = async {
+        loop {
+            match take() {
+                Err(error) if error.code == Code::NameInUse => tokio::time::sleep(PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+    };
+    match timeout(LETTING_GO, again).await {
+        Ok(outcome) => outcome,
+        Err(_) => take(),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use vswitch_cluster::record::{Key, Record};
+use vswitch_cluster::record::Record;
 
 use crate::cleanup::Cleanup;
 use crate::control::Control;
@@ -20,6 +20,7 @@ impl Control {
         let (state, unsent) = self.store.go_back();
         let unsaid = std::mem::replace(&mut self.state, state);
         self.unsay(unsent);
+        self.resume_networks();
         let mut cleanup = Cleanup::default();
         let kept: Vec<Published> = published(&self.state).collect();
         let closed = published(&unsaid).filter(|one| !kept.contains(one));
@@ -43,9 +44,7 @@ impl Control {
         unsent.append(&mut cluster.outbox);
         let said: BTreeMap<&String, &Record> = self.state.said.iter().collect();
         for Record { key, .. } in unsent {
-            cluster.known.put_back(&key, said.get(&key.to_string()).map(|record| (*record).clone()));
-            cluster.touched.extend(key.network());
-            cluster.networks_touched |= matches!(key, Key::Network(_) | Key::Vni(_));
+            cluster.put_back(&key, said.get(&key.to_string()).map(|record| (*record).clone()));
         }
         // Others' records were heard all the same.
         let heard: Vec<Record> =

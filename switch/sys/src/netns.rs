@@ -6,6 +6,8 @@
 //!   made for the purpose, so no other code is ever surprised (network_namespaces(7)).
 //! * A bind mount of a namespace's file keeps it alive under a name; `ip netns` expects it in
 //!   [`NAMED_DIR`], on a mount that other mount namespaces share.
+//! * A socket tells the cookie of the namespace it was made in (`SO_NETNS_COOKIE`): a counter, which only a start
+//!   of the host sets back. The inode of a namespace's file is free again with it.
 //! * A descriptor of `/dev/net/tun` or of a socket keeps alive the namespace it was opened in.
 
 use std::fs::File;
@@ -13,12 +15,18 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// The folder of named namespaces, as `ip netns` has it.
 pub const NAMED_DIR: &str = "/run/netns";
+
+/// `SO_NETNS_COOKIE` of `include/uapi/asm-generic/socket.h`.
+const SO_NETNS_COOKIE: libc::c_int = 71;
 
 mod request {
     //! ioctl_nsfs(2).
@@ -116,7 +124,30 @@ impl NetNs {
         Ok(setns(&self.file, CloneFlags::CLONE_NEWNET)?)
     }
 
-    /// The identity of the namespace: the device and inode of their file.
+    /// The identifier that the kernel gives to the namespace, and to no other until the host starts anew;
+    /// `None` before Linux 5.14.
+    pub fn cookie(&self) -> io::Result<Option<u64>> {
+        let socket =
+            run_in(self, || socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None))??;
+        let (mut cookie, mut length) = (0u64, 8);
+        // SAFETY: the kernel writes at most `length` bytes to `cookie`, which is as long, and to `length`.
+        let outcome = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        match Errno::result(outcome) {
+            Ok(_) => Ok(Some(cookie)),
+            Err(Errno::ENOPROTOOPT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The numbers of the namespace: the device and inode of its file. When it is gone another one may get them.
     pub fn id(&self) -> io::Result<(u64, u64)> {
         let metadata = self.file.metadata()?;
         Ok((metadata.dev(), metadata.ino()))
@@ -133,6 +164,13 @@ impl From<NetNs> for OwnedFd {
     fn from(netns: NetNs) -> OwnedFd {
         netns.file.into()
     }
+}
+
+/// The identifier of this start of the host.
+pub fn boot_id() -> Option<String> {
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    BOOT.get_or_init(|| read().map(|text| text.trim().to_owned())).clone()
 }
 
 /// The path of a namespace's name.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use vswitch_frame::Mac;
-use vswitch_sys::netlink::{Link, LinkChange, Netlink, VethPeer};
+use vswitch_sys::netlink::{Link, LinkChange, Netlink, Route, VethPeer};
 use vswitch_sys::netns::{NetNs, named_path, run_in};
 
 fn netlink_in(netns: &NetNs) -> Netlink {
@@ -122,9 +122,11 @@ fn every_next_hop_of_a_route_is_told() {
     ip("link set e1 down");
     assert_eq!(hops(&mut netlink)[1], "198.51.100.1 e0 7 src 192.0.2.2 down");
     ip("link set e1 up");
-    ip("route del default");
-    ip("route add default metric 7 via inet6 fe80::1 dev d0");
+    ip("-4 route replace default metric 7 via inet6 fe80::1 dev d0");
     assert_eq!(hops(&mut netlink), ["fe80::1 d0 7"]);
+    let by_name = |route: &Route| route.gateway == "fe80::1".parse().ok();
+    let route = netlink.routes().expect("dump").into_iter().find(by_name).expect("a route");
+    assert!(route.destination.addr().is_ipv4(), "{route:?}");
     ip("route del default");
     ip("route add blackhole default");
     assert_eq!(hops(&mut netlink), ["- - 0"]);

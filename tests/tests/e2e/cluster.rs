@@ -61,7 +61,8 @@ impl Underlay {
         self.bridge.ip(&["link", "set", &format!("port{number}"), state]);
     }
 
-    fn arguments(&self, number: usize) -> Vec<String> {
+    /// The arguments of `vswitch run` on a host.
+    pub(crate) fn arguments(&self, number: usize) -> Vec<String> {
         let (host, advertise) = (format!("host{number}"), format!("192.0.2.{number}"));
         let key = self.folder.join("key").display().to_string();
         let own = ["--uplink", "none", "--advertise", &advertise, "--cluster-host", &host];
@@ -74,14 +75,14 @@ impl Underlay {
     }
 
     /// Starts a switch on a host of its own.
-    fn host(&self, number: usize) -> World {
+    pub(crate) fn host(&self, number: usize) -> World {
         let arguments = self.arguments(number);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         World::start_with(VSWITCH, &arguments, |host| self.connect(host, number)).0
     }
 
     /// Starts a cluster of so many hosts that see each other.
-    fn cluster<const HOSTS: usize>(&self) -> [World; HOSTS] {
+    pub(crate) fn cluster<const HOSTS: usize>(&self) -> [World; HOSTS] {
         let worlds = std::array::from_fn(|index| self.host(index + 1));
         worlds.iter().for_each(|world| sees(world, HOSTS - 1));
         worlds

@@ -1,14 +1,13 @@
 //! Disks that are full, may only be read, or stall: what was promised stays, what cannot be promised is not
 //! done, and everything else goes on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::process::Child;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use vswitch_tests::disk::Disk;
+use vswitch_tests::wait;
 use vswitch_tests::world::{Container, World, send_signal};
-use vswitch_tests::{talk, wait};
 
 use super::world;
 
@@ -181,35 +180,24 @@ fn a_stalled_disk_delays_changes_and_nothing_else() {
     let (world, mut disk) = on_disk(|world| Disk::ext4(&world.state_dir(), &world.folder().join("image")));
     let containers = populate(&world);
     let before = seen(&world);
+    let links = world.host().ip(&["-o", "link"]).lines().count();
     disk.freeze();
-    let is_answered = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..3)
-            .map(|number| {
-                let (world, is_answered) = (&world, &is_answered);
-                scope.spawn(move || {
-                    world.network(&format!("late{number}"), &[]);
-                    is_answered.store(true, Ordering::Relaxed);
-                })
-            })
-            .collect();
-        wait::until("the network is being made", || {
-            world.host().ip(&["-o", "link"]).contains("late").then_some(()).or(Some(()))
-        });
-        for _ in 0..10 {
-            assert_eq!(seen(&world), before, "what is seen is promised");
-            world.json(&["stats"]);
-            all_talk(&containers);
-        }
-        let name = &containers[0].name;
-        assert!(
-            talk::ping(&containers[1].path, containers[0].ipv4(), &["-c", "1"]) && !name.is_empty(),
-            "frames move"
-        );
-        assert!(!is_answered.load(Ordering::Relaxed), "a promise that is not on the disk");
-        disk.thaw();
-        clients.into_iter().for_each(|client| client.join().expect("an answer"));
-    });
+    let mut clients: Vec<Child> = ["late1", "late2", "late3"]
+        .map(|name| world.command(&["network", "create", name]).spawn().expect("a client"))
+        .into();
+    let made = || world.host().ip(&["-o", "link"]).lines().count() == links + clients.len();
+    wait::until("the networks are made", || made().then_some(()));
+    for _ in 0..10 {
+        assert_eq!(seen(&world), before, "what is seen is promised");
+        world.json(&["stats"]);
+        all_talk(&containers);
+    }
+    let ended = |client: &mut Child| client.try_wait().expect("our child");
+    assert!(clients.iter_mut().all(|client| ended(client).is_none()), "a promise that is not on the disk");
+    disk.thaw();
+    for client in &mut clients {
+        assert!(wait::until("an answer", || ended(client)).success());
+    }
     assert_eq!(
         world.json(&["network", "ls"]).as_array().map(Vec::len),
         before[0].as_array().map(|all| all.len() + 3)

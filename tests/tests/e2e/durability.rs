@@ -38,10 +38,10 @@ const PORT_TYPES: [&str; 3] = ["tap", "tap-moved", "veth"];
 const KILL_MICROS_MAX: u64 = 60_000;
 
 /// Random numbers that are the same in every run (`SplitMix64`).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -94,7 +94,7 @@ impl Model {
 }
 
 /// A client that changes things, and knows what it was answered.
-struct Client {
+pub(super) struct Client {
     random: Random,
     socket: PathBuf,
     /// The subnet of each of its networks.
@@ -107,7 +107,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(number: usize, world: &World) -> Self {
+    pub(super) fn new(number: usize, world: &World) -> Self {
         let subnet = |network: usize| format!("10.{}.{network}.0/28", 100 + number);
         Self {
             random: Random(number as u64),
@@ -121,7 +121,7 @@ impl Client {
     }
 
     /// Changes things until it is told to stop or is not answered.
-    fn churn(&mut self, stop: &AtomicBool) {
+    pub(super) fn churn(&mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             let change = self.next_change();
             match self.ask(&change) {
@@ -211,7 +211,7 @@ impl Client {
 
     /// Asserts that there is what the client was answered, and learns whether what it was not answered was
     /// done.
-    fn check(&mut self, networks: &Value, sandboxes: &Value) {
+    pub(super) fn check(&mut self, networks: &Value, sandboxes: &Value) {
         let mut found = Model::default();
         let name_of = |value: &Value| value["Name"].as_str().expect("a name").to_owned();
         let names = list(networks).iter().map(name_of);
@@ -239,7 +239,7 @@ fn list(value: &Value) -> &[Value] {
 }
 
 /// One HTTP request; an error when there is no whole answer.
-fn request(socket: &Path, method: &str, path: &str, body: &Value) -> io::Result<(u16, Value)> {
+pub(super) fn request(socket: &Path, method: &str, path: &str, body: &Value) -> io::Result<(u16, Value)> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let mut connection = UnixStream::connect(socket)?;
     let length = body.len();
@@ -261,7 +261,7 @@ fn request(socket: &Path, method: &str, path: &str, body: &Value) -> io::Result<
 }
 
 /// Gets the state of the switch when it is idle: the answer to a request that must succeed.
-fn get(world: &World, path: &str) -> Value {
+pub(super) fn get(world: &World, path: &str) -> Value {
     let (status, answer) = request(&world.socket(), "GET", path, &Value::Null).expect("an answer");
     assert_eq!(status, 200, "{path}: {answer}");
     answer

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -232,4 +233,30 @@ fn another_container_does_not_take_the_place_of_one_that_is_gone() {
     world.vswitch(&[&attach[..], &["net1"]].concat());
     assert_eq!(endpoint(&world, "web")["IPAddress"], "10.7.0.80");
     world.vswitch(&["detach", "web"]);
+}
+
+/// Gives a namespace's name to other ones until one has the inode of the first.
+fn replace_by_namesake(namespace: &Namespace) {
+    let inode = || std::fs::metadata(namespace.path()).expect("a namespace").ino();
+    let before = inode();
+    wait::until("another namespace gets the inode", || {
+        for verb in ["delete", "add"] {
+            must(Command::new("ip").args(["netns", verb, namespace.name()]));
+        }
+        (inode() == before).then_some(())
+    });
+}
+
+#[test]
+fn a_namespace_that_got_the_inode_of_one_that_is_gone_is_left_alone() {
+    let mut world = world();
+    world.network("net1", &["--subnet", "10.7.0.0/24"]);
+    let namespace = Namespace::new();
+    web(&world, &namespace, "tap");
+    world.stop(Signal::SIGTERM);
+    replace_by_namesake(&namespace);
+    world.start_again();
+    is_gone(&world, "web");
+    let interfaces = namespace.ip(&["-o", "link"]);
+    assert!(interfaces.lines().all(|line| line.contains(": lo:")), "nothing is made there: {interfaces}");
 }

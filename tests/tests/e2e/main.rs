@@ -6,7 +6,10 @@
 
 mod attacks;
 mod bad_input;
+mod boot;
 mod cluster;
+mod cluster_faults;
+mod cluster_networks;
 mod confinement;
 mod connect;
 mod demo;
@@ -52,6 +55,8 @@ mod rules_import;
 mod rules_ways;
 mod short_connections;
 mod shortage;
+mod signals;
+mod takeover;
 mod uplink;
 mod uplink_input;
 mod vpn;

@@ -147,7 +147,7 @@ fn containers_follow_an_ipv4_route_by_an_ipv6_next_hop() {
             let to_it = if number == 0 { ["via", "inet6", NEAR].to_vec() } else { ["via", NEAR].to_vec() };
             there.ip(&[&["route", "add", &own][..], &to_it, &["dev", "down0"]].concat());
         }
-        host.ip(&["route", "replace", "default", "via", "inet6", ROUTER, "dev", UPLINK]);
+        host.ip(&["-4", "route", "replace", "default", "via", "inet6", ROUTER, "dev", UPLINK]);
         host.ip(&["-6", "route", "replace", "default", "via", ROUTER, "dev", UPLINK]);
         outside
     });

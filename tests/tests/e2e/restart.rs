@@ -138,7 +138,7 @@ fn a_namespace_that_nobody_was_told_of_is_removed() {
     notes[1].1.1 += 1;
     let (mut store, mut state) = Store::open(&world.state_dir()).expect("open");
     for (name, identity) in notes {
-        state.namespaces.insert(name, identity);
+        state.namespaces.insert(name, identity.into());
     }
     store.hand_over(&mut state);
     drop(store);

@@ -265,6 +265,22 @@ fn nothing_is_sent_to_this_host_itself() {
     assert_eq!((sends, refused), (vec![], vec![(0, DropReason::TunnelSelf)]));
 }
 
+/// A network spans 4,096 other hosts; one more is refused, and takes nobody's place.
+#[test]
+fn a_network_spans_four_thousand_hosts() {
+    let mut tunnels = tunnels(settings(vtep(1)));
+    let tunnel = tunnel(&mut tunnels);
+    tunnel.peers().to_vec().into_iter().for_each(|peer| tunnel.remove_peer(peer));
+    let peer = |number: u32| std::net::IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+    (0..4096).for_each(|number| tunnel.add_peer(peer(number)).expect("there is room"));
+    let refused = tunnel.add_peer(peer(4096)).expect_err("full").to_string();
+    assert_eq!(refused, "10.0.16.0 is one peer too many: a network spans at most 4096 other hosts");
+    tunnel.remove_peer(peer(7));
+    tunnel.add_peer(peer(4096)).expect("there is room");
+    let burst = [datagram(Mac::BROADCAST, ALICE, 7, b"hi")];
+    assert_eq!(sent(tunnel, Sender::default(), &burst).0.len(), 4096);
+}
+
 /// An inner frame is looked at like any frame.
 #[test]
 fn broken_frames_are_dropped() {

@@ -1,5 +1,7 @@
 //! Getting addresses for this host: some that nobody has, or some of another host's.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 use vswitch_sys::{random, wallclock};
 
@@ -22,7 +24,7 @@ impl Keeper {
         match self.take_share(&ask).await {
             Ok(Some(records)) => drop(answer.send(Ok(records))),
             Ok(None) => {
-                let owners = shares::owners(self.mirror.live(), &ask);
+                let owners = shares::owners(self.mirror.spaces(ask.network), &ask);
                 let refusal = format!("{}: nobody has any", what(&ask));
                 self.ask_next(ask, owners, answer, refusal).await;
             }
@@ -36,8 +38,10 @@ impl Keeper {
         for _ in 0..TRIES_MAX {
             let (mirror, clock) = (&self.mirror, &mut self.clock);
             let version = || clock.next(wallclock::since_epoch());
-            let Some(records) = shares::take(mirror.live(), ask, version) else { return Ok(None) };
-            if self.write(records.clone(), leases).await.map_err(|error| error.to_string())? {
+            let spaces = mirror.spaces(ask.network);
+            let Some(records) = shares::take(spaces, ask, version) else { return Ok(None) };
+            let wanted = records.iter().cloned().map(Arc::new).collect();
+            if self.write(wanted, leases).await.map_err(|error| error.to_string())? {
                 return Ok(Some(records));
             }
         }
@@ -75,7 +79,7 @@ impl Keeper {
         let leases = self.ready()?;
         let number = random::bytes().map_err(|error| format!("cannot draw a number: {error}"))?;
         let number = format!("{:016x}", u64::from_be_bytes(number));
-        let change = letters::question(&self.prefix, owner, ask, &number, leases.life);
+        let change = letters::question(&self.layout.prefix, owner, ask, &number, leases.life);
         self.client.commit(&[], &[change]).await.map_err(|error| error.to_string())?;
         Ok(number)
     }
@@ -91,7 +95,7 @@ impl Keeper {
 
     /// Looks at a key that may be a letter to this host.
     pub(super) async fn open(&mut self, found: &KeyValue) {
-        match Letter::read(&self.prefix, self.me, &found.key) {
+        match Letter::read(&self.layout.prefix, self.me, &found.key) {
             Some(Letter::Question { from, number }) => self.ask_control(from, number, found),
             Some(Letter::Answer { number }) => {
                 if let Some(asked) = self.asked.remove(&number) {
@@ -126,7 +130,7 @@ impl Keeper {
     pub(super) async fn reply(&mut self, to: HostId, number: &str, answer: &Answer) {
         self.flush().await;
         let Ok(leases) = self.ready() else { return };
-        let change = letters::answer(&self.prefix, to, number, answer, leases.life);
+        let change = letters::answer(&self.layout.prefix, to, number, answer, leases.life);
         if let Err(error) = self.client.commit(&[], &[change]).await {
             tracing::warn!("host {} is not answered: {error}", to.short());
         }
@@ -135,7 +139,7 @@ impl Keeper {
     /// Ends a question with its answer, or asks the next owner.
     async fn close(&mut self, number: &str, asked: Asked, answer: Answer) {
         let Asked { ask, owner, others, answer: wanted, .. } = asked;
-        let gone: [Change; 2] = letters::forget(&self.prefix, owner, self.me, number);
+        let gone: [Change; 2] = letters::forget(&self.layout.prefix, owner, self.me, number);
         if let Err(error) = self.client.commit(&[], &gone).await {
             tracing::debug!("a letter is left in etcd until the lease ends: {error}");
         }

@@ -8,27 +8,29 @@
 //! elsewhere: callers ask only for what may be done twice.
 //!
 //! Where etcd wants to know who we are, name and password are changed for a token with the first call, and
-//! again when etcd has forgotten it.
+//! again when etcd has forgotten it. Of a stream, etcd up to 3.4.13 says no more than that it is denied,
+//! whatever is wrong with its token: so a denied stream is asked for once more with a new one.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::address::{Address, Endpoint};
 use super::error::{Error, Result};
 use super::tls;
-use super::transport::{Connection, Said, failed};
-use super::watch::Watch;
-use super::wire::{self, Change, Condition, KeyValue, LeaseId, Outcome};
+use super::transport::{Connection, Outgoing, Said, failed};
+use super::watch::{Create, Watch};
+use super::wire::{self, Change, Condition, LeaseId, Outcome};
 
 /// The time a member has to answer. etcd itself gives up on agreement after five seconds and a little.
 pub const CALL: Duration = Duration::from_secs(6);
@@ -38,9 +40,6 @@ const ANSWER_MAX: usize = 16 << 20;
 
 /// Connections that are kept for the next call.
 const IDLE_MAX: usize = 4;
-
-/// Keys that are read at once.
-const PAGE: u32 = 500;
 
 /// The way to an etcd, and who we are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,8 +78,8 @@ struct Now {
 struct Question {
     path: &'static str,
     body: Bytes,
-    /// Whether the answer goes on.
-    is_watch: bool,
+    /// Whether request and answer go on.
+    is_stream: bool,
 }
 
 enum Answer {
@@ -121,25 +120,6 @@ impl Client {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Every key with this prefix, and the revision at which they were so.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn read(&self, prefix: &str) -> Result<(Vec<KeyValue>, i64)> {
-        let (mut found, mut revision, mut start) = (Vec::new(), None, prefix.to_owned());
-        loop {
-            let body = wire::range(prefix, &start, revision, PAGE);
-            let page: wire::Range = self.call("/v3/kv/range", &body).await?;
-            let at = *revision.get_or_insert(page.header.revision);
-            found.extend(page.kvs);
-            match found.last().filter(|_| page.more) {
-                // The least key behind the last one.
-                Some(last) => start = format!("{}\0", last.key),
-                None => return Ok((found, at)),
-            }
-        }
-    }
-
     /// Makes all changes if every condition holds, or none. May be done twice.
     ///
     /// # Errors
@@ -149,13 +129,17 @@ impl Client {
         Ok(txn.outcome())
     }
 
-    /// A lease of so many seconds: keys written with it go when it is not kept alive for that long.
+    /// Has a lease of so many seconds: keys written with it go when it is not kept alive for that long. Asked
+    /// for twice, it is one lease; the time it has left is then what it was.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn grant(&self, seconds: u32) -> Result<LeaseId> {
-        let lease: wire::Lease = self.call("/v3/lease/grant", &json!({ "TTL": seconds.to_string() })).await?;
-        Ok(LeaseId(lease.id))
+    pub async fn grant(&self, lease: LeaseId, seconds: u32) -> Result<()> {
+        let body = json!({ "ID": lease.0.to_string(), "TTL": seconds.to_string() });
+        match self.call::<Value>("/v3/lease/grant", &body).await {
+            Err(Error::Refused { why, .. }) if why.contains("lease already exists") => Ok(()),
+            answer => answer.map(drop),
+        }
     }
 
     /// Gives a lease its whole time again.
@@ -180,13 +164,13 @@ impl Client {
         self.call::<Value>("/v3/lease/revoke", &body).await.map(drop)
     }
 
-    /// Follows the changes of keys with this prefix, from a revision on.
+    /// Follows the changes of ranges. There must be one at least: etcd answers nothing before.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn watch(&self, prefix: &str, from: i64) -> Result<Watch> {
-        let body = Bytes::from(wire::watch(prefix, from).to_string());
-        match self.somewhere(&Question { path: "/v3/watch", body, is_watch: true }).await? {
+    pub async fn watch(&self, ranges: &[Create]) -> Result<Watch> {
+        let body = Bytes::from(ranges.iter().map(Create::request).collect::<String>());
+        match self.somewhere(&Question { path: "/v3/watch", body, is_stream: true }).await? {
             (_, Answer::Watch(watch)) => Ok(watch),
             (endpoint, Answer::Whole(_)) => {
                 Err(Error::Protocol { endpoint, why: "a watch has an end".to_owned() })
@@ -194,9 +178,22 @@ impl Client {
         }
     }
 
-    async fn call<T: DeserializeOwned>(&self, path: &'static str, body: &Value) -> Result<T> {
+    /// Has the next call go to another member than this one, which is not heard any more.
+    pub(super) fn avoid(&self, endpoint: &Endpoint) {
+        let mut now = self.now();
+        if self.endpoint(now.preferred) == endpoint {
+            now.preferred = (now.preferred + 1) % self.shared.endpoints.len();
+        }
+    }
+
+    /// The error that the member that answered last is odd.
+    pub(super) fn strange(&self, why: &str) -> Error {
+        Error::Protocol { endpoint: self.endpoint(self.now().preferred).clone(), why: why.to_owned() }
+    }
+
+    pub(super) async fn call<T: DeserializeOwned>(&self, path: &'static str, body: &Value) -> Result<T> {
         let body = Bytes::from(body.to_string());
-        let (endpoint, answer) = self.somewhere(&Question { path, body, is_watch: false }).await?;
+        let (endpoint, answer) = self.somewhere(&Question { path, body, is_stream: false }).await?;
         let why = match answer {
             Answer::Whole(answer) => match serde_json::from_slice(&answer) {
                 Ok(answer) => return Ok(answer),
@@ -228,12 +225,18 @@ impl Client {
     /// Asks a member with the token that there is, and once more with a new one.
     async fn ask(&self, index: usize, question: &Question) -> Result<Answer> {
         let known = self.now().token.clone();
+        let is_new = known.is_none();
         let token = match known {
             None => self.authenticate(index).await?,
             known => known,
         };
         let outcome = self.ask_as(index, question, token).await;
-        if !matches!(outcome, Err(Error::Token { .. })) || self.shared.user.is_none() {
+        let is_stale = match &outcome {
+            Err(Error::Token { .. }) => true,
+            Err(Error::Forbidden { .. }) => question.is_stream && !is_new,
+            _ => false,
+        };
+        if !is_stale || self.shared.user.is_none() {
             return outcome;
         }
         let token = self.authenticate(index).await?;
@@ -241,9 +244,9 @@ impl Client {
     }
 
     async fn ask_as(&self, index: usize, question: &Question, token: Option<String>) -> Result<Answer> {
-        let Question { path, body, is_watch } = question;
+        let Question { path, body, is_stream } = question;
         let answer = async {
-            if *is_watch {
+            if *is_stream {
                 self.open_watch(index, path, body, token.as_deref()).await.map(Answer::Watch)
             } else {
                 self.exchange(index, path, body, token.as_deref()).await.map(Answer::Whole)
@@ -257,12 +260,16 @@ impl Client {
         let endpoint = self.endpoint(index);
         let said = Said { token, needs_leader: true };
         let mut connection = Connection::open(endpoint, self.shared.tls.as_ref()).await?;
-        let answer = connection.post(endpoint, path, body.clone(), said).await?;
+        let (requests, stream) = mpsc::unbounded_channel();
+        // The other end is here.
+        let _ = requests.send(body.clone());
+        let answer = connection.post(endpoint, path, Outgoing::Stream(stream), said).await?;
         let status = answer.status();
         if status != StatusCode::OK {
             return Err(self.refusal(endpoint, status, &collect(endpoint, answer).await?));
         }
-        Watch::created(endpoint.clone(), answer.into_body(), connection.into_driver(), self.user()).await
+        let (body, driver) = (answer.into_body(), connection.into_driver());
+        Watch::created(endpoint.clone(), requests, body, driver, self.user()).await
     }
 
     /// Changes name and password for a token, where there are any and etcd wants them.
@@ -294,7 +301,7 @@ impl Client {
                 Some(connection) => connection,
                 None => Connection::open(endpoint, self.shared.tls.as_ref()).await?,
             };
-            match connection.post(endpoint, path, body.clone(), said).await {
+            match connection.post(endpoint, path, Outgoing::Whole(Some(body.clone())), said).await {
                 // The idle one may have been closed meanwhile; the next one is new in the end.
                 Err(_) if was_idle => {}
                 answer => break (connection, answer?),
@@ -344,11 +351,16 @@ impl Client {
     }
 }
 
-fn silent(endpoint: &Endpoint) -> Error {
+pub(super) fn silent(endpoint: &Endpoint) -> Error {
     Error::Silent { endpoint: endpoint.clone(), seconds: CALL.as_secs() }
 }
 
 async fn collect(endpoint: &Endpoint, answer: hyper::Response<hyper::body::Incoming>) -> Result<Bytes> {
     let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
-    body.map(http_body_util::Collected::to_bytes).map_err(|error| failed(endpoint, error.as_ref()))
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return Error::TooLarge { endpoint: endpoint.clone(), bytes: ANSWER_MAX };
+        }
+        failed(endpoint, error.as_ref())
+    })
 }

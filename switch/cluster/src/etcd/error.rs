@@ -75,6 +75,14 @@ pub enum Error {
         /// The oddity of its answer.
         why: String,
     },
+    /// An answer that is larger than is read. Mended by asking for less.
+    #[error("etcd on {endpoint} answers with more than {bytes} bytes")]
+    TooLarge {
+        /// The member.
+        endpoint: Endpoint,
+        /// The limit.
+        bytes: usize,
+    },
     /// A refusal of etcd's, for a reason of its own.
     #[error("etcd on {endpoint} refuses: {why}")]
     Refused {
@@ -133,7 +141,7 @@ impl Error {
             Self::Unreachable { .. } | Self::Silent { .. } | Self::Unavailable { .. } => true,
             Self::Tls { .. } | Self::Protocol { .. } | Self::Token { .. } => true,
             Self::Credentials { .. } | Self::Forbidden { .. } | Self::Refused { .. } => false,
-            Self::Compacted | Self::LeaseEnded => false,
+            Self::Compacted | Self::LeaseEnded | Self::TooLarge { .. } => false,
         }
     }
 
@@ -143,7 +151,7 @@ impl Error {
             Self::Unreachable { .. } | Self::Silent { .. } | Self::Unavailable { .. } => true,
             Self::Token { .. } | Self::Compacted | Self::LeaseEnded => true,
             Self::Tls { .. } | Self::Credentials { .. } | Self::Forbidden { .. } => false,
-            Self::Protocol { .. } | Self::Refused { .. } => false,
+            Self::Protocol { .. } | Self::Refused { .. } | Self::TooLarge { .. } => false,
         }
     }
 }

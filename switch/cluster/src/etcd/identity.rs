@@ -14,13 +14,14 @@ use vswitch_sys::random;
 
 use super::client::Client;
 use super::error::Error;
-use super::wire::{Change, Condition, KeyValue, Outcome};
+use super::wire::{Change, Condition, KeyRange, KeyValue, Outcome};
 
-/// The number of the form of keys and records. We understand no other.
-const FORMAT: u32 = 1;
+/// The number of the form of keys and records. We understand no other: in the first one, keys named networks
+/// by their names.
+const FORMAT: u32 = 2;
 
 /// The key under the cluster's prefix.
-const KEY: &str = "cluster";
+pub(super) const KEY: &str = "cluster";
 
 /// The file in the state directory.
 const FILE: &str = "etcd-cluster";
@@ -72,7 +73,14 @@ impl Memory {
             )
         };
         let found: Identity = serde_json::from_slice(value).map_err(|_| unknown())?;
-        if found.format != FORMAT {
+        if found.format < FORMAT {
+            return Err(format!(
+                "the cluster under {prefix} in etcd was made by an older vswitch, whose records mean something \
+                 else here: stop vswitch on all hosts and remove all keys under {prefix}, or choose another \
+                 --cluster-name"
+            ));
+        }
+        if found.format > FORMAT {
             return Err(format!(
                 "the cluster under {prefix} in etcd was made by a newer vswitch: install that one here"
             ));
@@ -107,7 +115,7 @@ pub(super) async fn look(
     memory: &mut Memory,
     prefix: &str,
 ) -> Result<Option<Error>, String> {
-    match client.read(&format!("{prefix}{KEY}")).await {
+    match client.read(&KeyRange::one(&format!("{prefix}{KEY}"))).await {
         Ok((found, _)) => verify(client, memory, prefix, &found).await.map(|()| None),
         Err(error) if error.is_passing() => Ok(Some(error)),
         Err(error) => Err(error.to_string()),
@@ -154,11 +162,14 @@ mod tests {
         let mut memory = Memory::read(&folder).expect("memory");
         assert_eq!(serde_json::to_vec(&memory.identity().expect("identity")).expect("json"), first);
         memory.accept(&first, "/vswitch/a/").expect("the same one");
-        let other = serde_json::to_vec(&Identity { format: 1, id: "x".to_owned() }).expect("json");
+        let other = serde_json::to_vec(&Identity { format: FORMAT, id: "x".to_owned() }).expect("json");
         let refusal = memory.accept(&other, "/vswitch/a/").expect_err("another one");
         assert!(refusal.starts_with("etcd has another cluster under /vswitch/a/ (x) than"), "{refusal}");
-        let newer = serde_json::to_vec(&Identity { format: 2, id: "x".to_owned() }).expect("json");
-        assert!(memory.accept(&newer, "/p/").expect_err("newer").contains("newer vswitch"));
+        for (format, who) in [(FORMAT + 1, "newer vswitch"), (FORMAT - 1, "older vswitch")] {
+            let other = serde_json::to_vec(&Identity { format, id: "x".to_owned() }).expect("json");
+            let refusal = memory.accept(&other, "/p/").expect_err("another form");
+            assert!(refusal.contains(who) && !refusal.contains('\n'), "{refusal}");
+        }
         assert!(memory.accept(b"hello", "/p/").expect_err("not ours").contains("something else"));
         fs::remove_dir_all(&folder).expect("removed");
     }

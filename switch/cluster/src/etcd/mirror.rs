@@ -4,6 +4,10 @@
 //! Each record is one key. etcd keeps of a key the newest record, since nobody writes but under the
 //! condition that the key is as it was when it was compared: who loses a race compares again.
 //!
+//! * What others say goes through a [`Ledger`], which takes in what it may and keeps its limits; what it
+//!   refuses is written over by who has something better to say of the key.
+//! * Endpoints are known of the networks that this host subscribes to; its own of all.
+//! * Records that an earlier start of this host has left are its own again, and go with its lease.
 //! * Live records of hosts and endpoints go with their host's lease. When they go, nothing is said about
 //!   them: the host is down, and when it is back it writes them again.
 //! * Tombstones are written, so that all hear which version they have, and go with a lease of their own,
@@ -11,191 +15,261 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::super::record::{HostId, Key, Record, Version};
+use super::super::id::Id;
+use super::super::ledger::{Ledger, Merge, Refusal};
+use super::super::record::{HostId, Key, Record, Value, Version};
 use super::super::view::{Event, Presence};
-use super::wire::{self, Condition, KeyValue, LeaseId};
+use super::layout::Layout;
+use super::news::News;
+use super::table::{Stored, Table};
+use super::wire::{self, Condition, KeyRange, KeyValue, LeaseId};
 
 /// Keys that one transaction writes; etcd takes 128 unless it is told otherwise.
-pub const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
-/// A record with its key's state in etcd.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
-    record: Record,
-    mod_revision: i64,
-    lease: i64,
-}
+/// The most bytes of a record that somebody else wrote.
+const RECORD_BYTES_MAX: usize = 256 << 10;
+
+/// The most complaints that are remembered, so as to be made once.
+const COMPLAINTS_MAX: usize = 4_096;
 
 /// The leases that this host writes with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leases {
+pub(super) struct Leases {
     /// The lease of records that live as long as this host does.
-    pub life: LeaseId,
+    pub(super) life: LeaseId,
     /// The lease of tombstones.
-    pub graves: LeaseId,
+    pub(super) graves: LeaseId,
 }
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct Mirror {
+pub(super) struct Mirror {
     me: HostId,
-    /// The beginning of all keys of records.
-    prefix: String,
-    entries: BTreeMap<Key, Entry>,
-    /// The newest rank of each key that control has heard of, or has published.
-    told: BTreeMap<Key, (Version, HostId)>,
+    layout: Layout,
+    /// The newest record of each key that control has heard of, or has published.
+    ledger: Ledger,
+    stored: Table,
+    /// Networks that this host subscribes to.
+    networks: BTreeSet<Id>,
+    /// Those that it has subscribed to, or does no longer, since this was asked for.
+    turned: Vec<(Id, bool)>,
     /// This host's live records that go with its lease.
-    own: BTreeMap<Key, Record>,
+    own: BTreeMap<Key, Arc<Record>>,
     /// Records to be written.
-    pending: BTreeMap<Key, Record>,
+    pending: BTreeMap<Key, Arc<Record>>,
+    /// The least version that was refused because it is ahead of its time.
+    ahead: Option<Version>,
+    complaints: BTreeSet<(HostId, Refusal)>,
+}
+
+/// The way by which a key has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It was there when its range was read.
+    Read,
+    /// It was changed.
+    Changed,
+    /// It is what stands against something that this host writes.
+    Met,
 }
 
 impl Mirror {
     /// The mirror of a host that knows nothing.
-    pub fn new(me: HostId, prefix: String) -> Self {
+    pub(super) fn new(me: HostId, layout: Layout) -> Self {
         Self {
             me,
-            prefix,
-            entries: BTreeMap::new(),
-            told: BTreeMap::new(),
+            layout,
+            ledger: Ledger::of(me),
+            stored: Table::default(),
+            networks: BTreeSet::new(),
+            turned: Vec::new(),
             own: BTreeMap::new(),
             pending: BTreeMap::new(),
+            ahead: None,
+            complaints: BTreeSet::new(),
         }
     }
 
     /// Takes a record that control wants all to know.
-    pub fn publish(&mut self, record: Record) {
-        if self.told.get(&record.key).is_some_and(|rank| *rank > record.rank()) {
+    pub(super) fn publish(&mut self, record: Record) {
+        if self.ledger.find(&record.key).is_some_and(|known| known.rank() > record.rank()) {
             return;
         }
-        self.told.insert(record.key.clone(), record.rank());
+        self.heed(&record);
+        let (key, record) = (record.key.clone(), Arc::new(record));
+        self.ledger.say(Arc::clone(&record));
         if is_leased(&record) {
-            self.own.insert(record.key.clone(), record.clone());
+            self.own.insert(key.clone(), Arc::clone(&record));
         } else {
-            self.own.remove(&record.key);
+            self.own.remove(&key);
         }
-        self.pending.insert(record.key.clone(), record);
+        self.pending.insert(key, record);
+    }
+
+    /// Takes in a network's endpoints if this host subscribes to it, and forgets those of other hosts if it
+    /// does no longer.
+    fn heed(&mut self, record: &Record) {
+        let Key::Subscription(network, host) = record.key else { return };
+        if (host, record.host) != (self.me, self.me) {
+            return;
+        }
+        let is_wanted = record.value.is_some();
+        let has_turned =
+            if is_wanted { self.networks.insert(network) } else { self.networks.remove(&network) };
+        if !is_wanted {
+            self.stored.forget(network);
+            self.ledger.forget_endpoints(network);
+        }
+        if has_turned {
+            self.turned.push((network, is_wanted));
+        }
+    }
+
+    /// The networks whose endpoints are to be followed, or no longer, since this was asked last.
+    pub(super) fn turned(&mut self) -> Vec<(Id, bool)> {
+        std::mem::take(&mut self.turned)
     }
 
     /// Has everything that goes with the lease written again: there is a new one.
-    pub fn publish_again(&mut self) {
+    pub(super) fn publish_again(&mut self) {
         for (key, record) in &self.own {
-            self.pending.entry(key.clone()).or_insert_with(|| record.clone());
+            self.pending.entry(key.clone()).or_insert_with(|| Arc::clone(record));
         }
     }
 
-    /// Has all written again that can be known to be missing in an etcd that has lost everything.
-    pub fn restore(&mut self, lost: Vec<Record>) {
-        for record in lost.into_iter().filter(|record| !is_leased(record)) {
-            self.pending.entry(record.key.clone()).or_insert(record);
-        }
-        self.publish_again();
+    /// The ranges of a network's addresses that etcd has.
+    pub(super) fn spaces(&self, network: Id) -> impl Iterator<Item = &Record> {
+        let live = self.ledger.spaces(network).filter(|record| record.value.is_some());
+        live.filter(|record| self.is_there(&record.key))
     }
 
-    /// Records that are known to be live.
-    pub fn live(&self) -> impl Iterator<Item = &Record> {
-        self.entries.values().map(|entry| &entry.record).filter(|record| record.value.is_some())
+    /// The live record of a key, if etcd has it.
+    pub(super) fn get(&self, key: &Key) -> Option<&Record> {
+        self.ledger.get(key).filter(|record| self.is_there(&record.key))
     }
 
-    /// The live record of a key.
-    pub fn get(&self, key: &Key) -> Option<&Record> {
-        self.entries.get(key).map(|entry| &entry.record).filter(|record| record.value.is_some())
+    fn is_there(&self, key: &Key) -> bool {
+        self.stored.get(key).is_some_and(|stored| stored.is_live)
     }
 
     /// Whether there is nothing to write.
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.pending.is_empty()
     }
 
     /// The next records to write with these leases, at most [`BATCH`].
-    pub fn batch(&mut self, leases: Leases) -> Vec<Record> {
-        let Self { pending, entries, .. } = self;
+    pub(super) fn batch(&mut self, leases: Leases) -> Vec<Arc<Record>> {
+        let Self { pending, stored, ledger, .. } = self;
         pending.retain(|key, record| {
-            entries.get(key).is_none_or(|entry| {
-                let is_same = entry.record.rank() == record.rank()
-                    && (record.value.is_none() || entry.lease == lease(record, leases));
-                !is_same && entry.record.rank() <= record.rank()
-            })
+            let is_outranked = ledger.find(key).is_some_and(|known| known.rank() > record.rank());
+            let is_same = stored.get(key).is_some_and(|stored| {
+                stored.mark == record.mark()
+                    && (record.value.is_none() || stored.lease == lease(record, leases))
+            });
+            !is_outranked && !is_same
         });
         pending.values().take(BATCH).cloned().collect()
     }
 
     /// The conditions that the keys of these records are as they are known to be.
-    pub fn conditions(&self, records: &[Record]) -> Vec<Condition> {
-        let condition = |record: &Record| Condition {
-            key: self.path(&record.key),
-            mod_revision: self.entries.get(&record.key).map_or(0, |entry| entry.mod_revision),
+    pub(super) fn conditions(&self, records: &[Arc<Record>]) -> Vec<Condition> {
+        let condition = |record: &Arc<Record>| Condition {
+            key: self.layout.path(&record.key),
+            mod_revision: self.stored.get(&record.key).map_or(0, |stored| stored.mod_revision),
         };
         records.iter().map(condition).collect()
     }
 
     /// The changes that write these records.
-    pub fn changes(&self, records: &[Record], leases: Leases) -> Vec<wire::Change> {
-        let put = |record: &Record| wire::Change::Put {
-            key: self.path(&record.key),
+    pub(super) fn changes(&self, records: &[Arc<Record>], leases: Leases) -> Vec<wire::Change> {
+        let put = |record: &Arc<Record>| wire::Change::Put {
+            key: self.layout.path(&record.key),
             // The record was read from JSON or could be sent as such to a client.
-            value: serde_json::to_vec(record).unwrap_or_default(),
+            value: serde_json::to_vec(&**record).unwrap_or_default(),
             lease: Some(lease(record, leases)).filter(|lease| *lease != 0).map(LeaseId),
         };
         records.iter().map(put).collect()
     }
 
     /// Notes that these records were written, by this revision.
-    pub fn wrote(&mut self, records: Vec<Record>, leases: Leases, mod_revision: i64) {
+    pub(super) fn wrote(&mut self, records: Vec<Arc<Record>>, leases: Leases, mod_revision: i64) {
         for record in records {
-            let key = record.key.clone();
-            let rank = record.rank();
-            if self.pending.get(&key).is_some_and(|pending| pending.rank() <= rank) {
-                self.pending.remove(&key);
+            let key = &record.key;
+            if self.pending.get(key).is_some_and(|pending| pending.rank() <= record.rank()) {
+                self.pending.remove(key);
             }
-            let known = self.told.entry(key.clone()).or_insert(rank);
-            *known = rank.max(*known);
+            self.ledger.say(Arc::clone(&record));
             if is_leased(&record) {
-                self.own.insert(key.clone(), record.clone());
+                self.own.insert(key.clone(), Arc::clone(&record));
             }
-            let lease = lease(&record, leases);
-            if self.entries.get(&key).is_none_or(|entry| entry.mod_revision < mod_revision) {
-                self.entries.insert(key, Entry { record, mod_revision, lease });
+            if !self.follows(key) {
+                self.stored.remove(key);
+            } else if self.stored.get(key).is_none_or(|stored| stored.mod_revision < mod_revision) {
+                let (lease, mark) = (lease(&record, leases), record.mark());
+                let stored = Stored { mod_revision, lease, mark, is_live: record.value.is_some() };
+                self.stored.insert(key, stored);
             }
         }
     }
 
     /// Notes that the conditions of these records do not hold: their keys are so.
-    pub fn missed(&mut self, records: &[Record], now: &[KeyValue]) -> Vec<Event> {
+    pub(super) fn missed(&mut self, records: &[Arc<Record>], now: &[KeyValue], time: Duration) -> Vec<Event> {
         for record in records {
-            let path = self.path(&record.key);
+            let path = self.layout.path(&record.key);
             if !now.iter().any(|found| found.key == path) {
-                self.entries.remove(&record.key);
+                self.stored.remove(&record.key);
             }
         }
         let mut news = News::default();
-        now.iter().for_each(|found| self.put(found, &mut news));
+        now.iter().for_each(|found| self.put(found, Way::Met, time, &mut news));
         news.into_events()
     }
 
-    /// Takes in every key there is.
-    pub fn snapshot(&mut self, all: &[KeyValue]) -> Vec<Event> {
-        let there: BTreeSet<&str> = all.iter().map(|found| found.key.as_str()).collect();
-        let gone: Vec<Key> =
-            self.entries.keys().filter(|key| !there.contains(self.path(key).as_str())).cloned().collect();
+    /// Takes in a page of a range's keys, and what is gone after the last one.
+    pub(super) fn page(
+        &mut self,
+        range: &KeyRange,
+        found: &[KeyValue],
+        (is_first, is_last): (bool, bool),
+        time: Duration,
+    ) -> Vec<Event> {
+        let Self { layout, stored, .. } = self;
+        let network = layout.network(range);
+        let holds = |key: &Key| range.contains(&layout.path(key));
+        if is_first {
+            // Revisions are another etcd's, perhaps.
+            stored.doubt(network, holds);
+        }
         let mut news = News::default();
-        // Revisions are another etcd's, perhaps.
-        self.entries.values_mut().for_each(|entry| entry.mod_revision = 0);
-        all.iter().for_each(|found| self.put(found, &mut news));
-        gone.iter().for_each(|key| self.delete(key, &mut news));
+        found.iter().for_each(|found| self.put(found, Way::Read, time, &mut news));
+        if is_last {
+            let Self { layout, stored, .. } = self;
+            for key in stored.doubted(network, |key| range.contains(&layout.path(key))) {
+                self.delete(&key, &mut news);
+                // An etcd that has lost everything is given again what is known.
+                if let Some(record) = self.ledger.share(&key)
+                    && record.value.is_some()
+                    && !is_leased(record)
+                {
+                    self.pending.entry(key).or_insert_with(|| Arc::clone(record));
+                }
+            }
+        }
         news.into_events()
     }
 
     /// Takes in changes.
-    pub fn follow(&mut self, changes: &[wire::Event]) -> Vec<Event> {
+    pub(super) fn follow(&mut self, changes: &[wire::Event], time: Duration) -> Vec<Event> {
         let mut news = News::default();
         for change in changes {
             if !change.is_delete() {
-                self.put(&change.kv, &mut news);
-            } else if let Some(key) = self.key(&change.kv.key) {
-                let known = self.entries.get(&key);
-                if known.is_some_and(|entry| entry.mod_revision < change.kv.mod_revision) {
+                self.put(&change.kv, Way::Changed, time, &mut news);
+            } else if let Some(key) = self.layout.key(&change.kv.key) {
+                let known = self.stored.get(&key);
+                if known.is_some_and(|stored| stored.mod_revision < change.kv.mod_revision) {
                     self.delete(&key, &mut news);
                 }
             }
@@ -203,45 +277,117 @@ impl Mirror {
         news.into_events()
     }
 
-    fn put(&mut self, found: &KeyValue, news: &mut News) {
-        let Some(key) = self.key(&found.key) else { return };
-        if self.entries.get(&key).is_some_and(|entry| entry.mod_revision >= found.mod_revision) {
+    /// Forgets what is old at this time; says whether something is to be read again: its time has come.
+    pub(super) fn sweep(&mut self, time: Duration) -> bool {
+        self.ledger.sweep(time);
+        self.ahead.take_if(|version| !version.is_ahead(time)).is_some()
+    }
+
+    /// Whether changes of a key are heard of.
+    fn follows(&self, key: &Key) -> bool {
+        if let Key::Endpoint(network, _) = key { self.networks.contains(network) } else { true }
+    }
+
+    fn put(&mut self, found: &KeyValue, way: Way, time: Duration, news: &mut News) {
+        let Some(key) = self.layout.key(&found.key) else { return };
+        if self.stored.get(&key).is_some_and(|stored| stored.mod_revision >= found.mod_revision) {
             return;
         }
-        let record = match serde_json::from_slice::<Record>(&found.value) {
-            Ok(record) if record.key == key => record,
-            Ok(_) => {
-                return tracing::warn!("etcd has a record under another key than its own: {}", found.key);
-            }
-            Err(error) => return tracing::warn!("etcd has what is no record under {}: {error}", found.key),
-        };
-        let (rank, is_live) = (record.rank(), record.value.is_some());
-        if self.told.get(&key).is_none_or(|told| *told < rank) {
-            self.told.insert(key.clone(), rank);
-            self.own.remove(&key);
-            news.records.push(record.clone());
+        let is_wanted = way == Way::Met || self.pending.contains_key(&key) || self.own.contains_key(&key);
+        if !is_wanted && !self.follows(&key) {
+            return;
         }
+        let record = self.take_in(&key, found, way, time, news);
+        let is_live = record.as_ref().is_some_and(|record| record.value.is_some());
+        let was_live = self.is_there(&key);
         if let Key::Host(host) = key
             && host != self.me
+            && is_live != was_live
         {
-            let was_live = self.get(&key).is_some();
-            match (was_live, is_live) {
-                (false, true) => news.hosts.push((host, Presence::Up)),
-                (true, false) => news.hosts.push((host, Presence::Down)),
-                _ => {}
+            news.hosts.push((host, if is_live { Presence::Up } else { Presence::Down }));
+        }
+        if record.is_some() || is_wanted {
+            let mark = record.map_or(0, |record| record.mark());
+            let stored = Stored { mod_revision: found.mod_revision, lease: found.lease, mark, is_live };
+            self.stored.insert(&key, stored);
+        } else {
+            self.stored.remove(&key);
+        }
+    }
+
+    /// Takes in the record that a key has, unless it is none, or refused.
+    fn take_in(
+        &mut self,
+        key: &Key,
+        found: &KeyValue,
+        way: Way,
+        time: Duration,
+        news: &mut News,
+    ) -> Option<Arc<Record>> {
+        if found.value.len() > RECORD_BYTES_MAX {
+            tracing::warn!("etcd has more than {RECORD_BYTES_MAX} bytes under {}: not taken in", found.key);
+            return None;
+        }
+        let record = match serde_json::from_slice::<Record>(&found.value) {
+            Ok(record) if record.key == *key => Arc::new(record),
+            Ok(_) => {
+                tracing::warn!("etcd has a record under another key than its own: {}", found.key);
+                return None;
+            }
+            Err(error) => {
+                tracing::warn!("etcd has what is no record under {}: {error}", found.key);
+                return None;
+            }
+        };
+        match self.ledger.merge(Arc::clone(&record), time) {
+            Merge::News => {
+                self.own.remove(key);
+                if record.host == self.me && is_leased(&record) {
+                    // Of an earlier start; control takes back what is no longer so.
+                    self.heed(&record);
+                    self.own.insert(key.clone(), Arc::clone(&record));
+                    self.pending.insert(key.clone(), Arc::clone(&record));
+                }
+                news.records.push(Arc::clone(&record));
+            }
+            Merge::Known => {
+                // An etcd that was set back is given again what is known.
+                let known = self.ledger.share(key).filter(|known| known.rank() > record.rank());
+                if let Some(known) = known.filter(|known| way == Way::Read && !is_leased(known)) {
+                    self.pending.entry(key.clone()).or_insert_with(|| Arc::clone(known));
+                }
+            }
+            Merge::Refused(refusal) => {
+                self.complain(&record, refusal);
+                return None;
             }
         }
-        let entry = Entry { record, mod_revision: found.mod_revision, lease: found.lease };
-        self.entries.insert(key, entry);
+        Some(record)
+    }
+
+    /// Says once of each host that something it wrote is refused.
+    fn complain(&mut self, record: &Record, refusal: Refusal) {
+        match refusal {
+            // What is left of hosts that have gone is nothing to be told.
+            Refusal::Old => return,
+            Refusal::Ahead => {
+                self.ahead = Some(self.ahead.map_or(record.version, |least| least.min(record.version)));
+            }
+            Refusal::Full => {}
+        }
+        let host = record.host;
+        if self.complaints.len() < COMPLAINTS_MAX && self.complaints.insert((host, refusal)) {
+            let name = match self.ledger.get(&Key::Host(host)).and_then(|record| record.value.as_ref()) {
+                Some(Value::Host(host)) => host.name.clone(),
+                _ => host.short(),
+            };
+            tracing::warn!("records of host {name} are not taken in, as {}: {refusal}", record.key);
+        }
     }
 
     fn delete(&mut self, key: &Key, news: &mut News) {
-        let Some(entry) = self.entries.remove(key) else { return };
-        if entry.record.value.is_none() {
-            // No ledger remembers it any more.
-            if self.told.get(key) == Some(&entry.record.rank()) {
-                self.told.remove(key);
-            }
+        let Some(stored) = self.stored.remove(key) else { return };
+        if !stored.is_live {
             return;
         }
         if let Key::Host(host) = key
@@ -251,33 +397,8 @@ impl Mirror {
         }
         if let Some(record) = self.own.get(key) {
             // The lease ended, or somebody has removed it by hand.
-            self.pending.entry(key.clone()).or_insert_with(|| record.clone());
+            self.pending.entry(key.clone()).or_insert_with(|| Arc::clone(record));
         }
-    }
-
-    fn path(&self, key: &Key) -> String {
-        format!("{}{key}", self.prefix)
-    }
-
-    fn key(&self, path: &str) -> Option<Key> {
-        path.strip_prefix(&self.prefix).map(|key| Key::from(key.to_owned()))
-    }
-}
-
-/// News for control.
-#[derive(Debug, Default)]
-struct News {
-    records: Vec<Record>,
-    hosts: Vec<(HostId, Presence)>,
-}
-
-impl News {
-    /// The events, records first: a host that is up is known then, and so is what it has.
-    fn into_events(self) -> Vec<Event> {
-        let records = self.records.into_iter().map(Arc::new).collect::<Vec<_>>();
-        let records = (!records.is_empty()).then_some(Event::Records(records));
-        let hosts = self.hosts.into_iter().map(|(host, presence)| Event::Host(host, presence));
-        records.into_iter().chain(hosts).collect()
     }
 }
 
@@ -297,3 +418,6 @@ fn lease(record: &Record, leases: Leases) -> i64 {
         Some(_) => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,19 @@
 //! The cluster's view kept in an etcd.
 //!
 //! # Theory of operation
-//! Every record is a key of etcd, under `/vswitch/CLUSTER/records/`. Each host follows all of them, and
-//! writes its own; what goes with a host is written with the host's lease, and goes when the host is not
-//! heard of for as long. Names, numbers and addresses are taken by transactions: who is first has them.
+//! Every record is a key of etcd, under `/vswitch/CLUSTER/records/`. Each host follows those that are no
+//! endpoints, and the endpoints of networks that it subscribes to, and writes its own; what goes with a host
+//! is written with the host's lease, and goes when the host is not heard of for as long. Names, numbers and
+//! addresses are taken by transactions: who is first has them.
 //!
 //! | file | |
 //! |---|---|
 //! | [`address`] [`tls`] | the addresses of etcd, and how it is known to be the right one |
-//! | [`transport`] [`wire`] [`client`] [`watch`] | the talk with it |
-//! | [`feed`] | following a prefix, whatever happens to connections |
-//! | [`mirror`] [`shares`] | pure: records that are there and that shall be; addresses that are taken |
+//! | [`transport`] [`wire`] [`client`] [`reading`] [`watch`] | the talk with it |
+//! | [`feed`] [`layout`] | following ranges, whatever happens to connections; which ones they are |
+//! | [`mirror`] [`table`] [`news`] | pure: records that are there and that shall be |
+//! | [`shares`] | pure: addresses that are taken |
+//! | [`lease`] | the leases that records are written with |
 //! | [`acquire`] [`letters`] | getting addresses, also from another host |
 //! | [`identity`] | the cluster it has |
 //! | [`source`] [`prepared`] | the task that joins them, and all that it needs |
@@ -20,13 +23,22 @@ mod acquire;
 pub mod address;
 pub mod client;
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod feed;
 mod identity;
+mod layout;
+mod lease;
 mod letters;
-pub mod mirror;
+mod mirror;
+mod news;
 pub mod prepared;
+mod reading;
 mod shares;
 mod source;
+mod table;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod transport;
 pub mod watch;

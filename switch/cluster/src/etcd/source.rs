@@ -5,34 +5,40 @@
 //! what the [`mirror`](super::mirror) wants written, and writes it. Calls are made one after the other, and
 //! each has its time; nothing here waits for another host.
 //!
+//! A network's endpoints are followed from the moment at which control publishes this host's subscription to
+//! it, until it is withdrawn.
+//!
 //! When etcd is away, what is known stays, what control publishes waits in the mirror, and what all must
 //! agree on is refused. A lease that ended meanwhile is replaced, and everything that went with it is
 //! written again. An etcd that has lost everything is given again what this host knows.
 //!
-//! Getting addresses is in [`acquire`](super::acquire).
+//! Getting addresses is in [`acquire`](super::acquire), leases are in [`lease`](super::lease).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use vswitch_sys::wallclock;
 
-use super::super::ledger::TOMBSTONE_AGE;
 use super::super::record::{Clock, HostId, Record};
 use super::super::view::{Answer, Ask, Event, Refused, Request};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::feed::{Feed, Update};
+use super::feed::{Feed, Page, Update};
 use super::identity::{self, Memory};
+use super::layout::Layout;
+use super::lease::Held;
 use super::mirror::{Leases, Mirror};
 use super::prepared::Prepared;
-use super::wire::{KeyValue, Outcome};
+use super::wire::{Event as Change, Outcome};
 
 /// The time between two looks at what is due.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Beats after which a new lease is taken for tombstones, so that none goes much before its time.
-const GRAVES_BEATS: u64 = 3600;
+/// Beats between two readings of all there is for records that were ahead of their time.
+const READ_AGAIN_BEATS: u64 = 60;
 
 /// Attempts at a change that somebody else makes at the same time.
 pub(super) const TRIES_MAX: usize = 16;
@@ -45,19 +51,18 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Keeper {
     pub(super) client: Client,
     pub(super) me: HostId,
-    /// The beginning of all keys of the cluster.
-    pub(super) prefix: String,
+    pub(super) layout: Layout,
     memory: Memory,
     /// Seconds without a sign of life after which this host's records go.
     lease_s: u32,
     pub(super) mirror: Mirror,
     pub(super) clock: Clock,
-    leases: Option<Leases>,
-    /// Beats since the lease was kept alive, and since the one for tombstones was taken.
+    held: Held,
+    /// Beats since the lease was kept alive, and since all was read for records that were ahead.
     since: (u64, u64),
-    /// Whether the etcd is the one of our cluster, and what is wrong if it is not.
+    /// Whether all is read, and what is wrong if it is not.
     known: std::result::Result<(), String>,
-    /// Whether a look at everything showed that it is not.
+    /// Whether the etcd was seen not to be the one of our cluster.
     is_foreign: bool,
     calls: Trouble,
     news: Trouble,
@@ -66,6 +71,8 @@ pub(super) struct Keeper {
     pub(super) asked: BTreeMap<String, Asked>,
     /// Keys of questions that are being answered, or were.
     pub(super) answered: BTreeSet<String>,
+    /// Those of them that were not met while they are read.
+    unmet: BTreeSet<String>,
     /// Takes control's answers.
     pub(super) answers: mpsc::UnboundedSender<(HostId, String, Answer)>,
     arriving: Option<mpsc::UnboundedReceiver<(HostId, String, Answer)>>,
@@ -114,16 +121,17 @@ impl Keeper {
     pub(super) fn new(prepared: Prepared, me: HostId, events: mpsc::UnboundedSender<Event>) -> Self {
         let Prepared { client, memory, prefix, lease_s } = prepared;
         let (answers, arriving) = mpsc::unbounded_channel();
+        let layout = Layout::new(prefix, me);
         Self {
             client,
             me,
-            mirror: Mirror::new(me, format!("{prefix}records/")),
-            prefix,
+            mirror: Mirror::new(me, layout.clone()),
+            layout,
             memory,
             lease_s,
             clock: Clock::default(),
-            leases: None,
-            since: (0, 0),
+            held: Held::default(),
+            since: (0, READ_AGAIN_BEATS),
             known: Err("etcd has not answered yet: try again".to_owned()),
             is_foreign: false,
             calls: Trouble::new("what this host has to say waits"),
@@ -131,6 +139,7 @@ impl Keeper {
             events,
             asked: BTreeMap::new(),
             answered: BTreeSet::new(),
+            unmet: BTreeSet::new(),
             answers,
             arriving: Some(arriving),
         }
@@ -139,7 +148,7 @@ impl Keeper {
     /// Works until control has gone.
     pub(super) async fn work(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         let Some(mut arriving) = self.arriving.take() else { return };
-        let mut feed = Feed::start(self.client.clone(), self.prefix.clone());
+        let mut feed = Feed::start(self.client.clone(), self.layout.global());
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -153,10 +162,14 @@ impl Keeper {
                 Some((to, number, answer)) = arriving.recv() => self.reply(to, &number, &answer).await,
                 _ = beat.tick() => self.beat(&feed).await,
             }
+            for (network, is_wanted) in self.mirror.turned() {
+                let range = self.layout.endpoints(network);
+                if is_wanted { feed.follow(range) } else { feed.leave(range) }
+            }
             self.flush().await;
         }
-        if let Some(leases) = self.leases {
-            drop(timeout(FAREWELL, self.client.revoke(leases.life)).await);
+        if let Some(life) = self.held.life() {
+            drop(timeout(FAREWELL, self.client.revoke(life)).await);
         }
     }
 
@@ -176,45 +189,68 @@ impl Keeper {
 
     async fn take(&mut self, update: Update) {
         match update {
-            Update::Snapshot(all) => {
+            Update::Page(page) => {
                 self.news.ends();
-                self.snapshot(&all).await;
+                if page.range == self.layout.identity() {
+                    self.meet(&page).await;
+                } else if !self.is_foreign {
+                    self.read(&page).await;
+                }
             }
             Update::Changes(changes) => {
                 self.news.ends();
-                if self.known.is_err() {
-                    return;
-                }
-                let events = self.mirror.follow(&changes);
-                self.tell(events);
-                for change in &changes {
-                    if change.is_delete() {
-                        self.answered.remove(&change.kv.key);
-                    } else {
-                        self.open(&change.kv).await;
-                    }
+                if !self.is_foreign {
+                    self.hear(&changes).await;
                 }
             }
             Update::Away(error) => self.news.begins(error.to_string()),
         }
     }
 
-    /// Takes in all keys under the prefix. Nothing of them is believed before they are known to be of our
-    /// cluster.
-    async fn snapshot(&mut self, all: &[KeyValue]) {
-        let lost: Vec<Record> = self.mirror.live().cloned().collect();
-        self.known = identity::verify(&self.client, &mut self.memory, &self.prefix, all).await;
-        self.is_foreign = self.known.is_err();
-        if let Err(line) = self.known.clone() {
-            return self.calls.begins(line);
+    /// Looks whose the etcd is. Nothing of it is believed before it is known to be of our cluster.
+    async fn meet(&mut self, page: &Page) {
+        let prefix = &self.layout.prefix;
+        let verified = identity::verify(&self.client, &mut self.memory, prefix, &page.found).await;
+        self.is_foreign = verified.is_err();
+        if let Err(line) = verified {
+            self.known = Err(line.clone());
+            self.calls.begins(line);
         }
-        self.calls.line = None;
-        let events = self.mirror.snapshot(all);
-        self.mirror.restore(lost);
+    }
+
+    /// Takes in some of the keys that there are.
+    async fn read(&mut self, page: &Page) {
+        let Page { range, found, is_first, is_last } = page;
+        let events = self.mirror.page(range, found, (*is_first, *is_last), wallclock::since_epoch());
         self.tell(events);
-        self.answered.retain(|key| all.iter().any(|found| found.key == *key));
-        for found in all {
+        if *range == self.layout.asks() {
+            if *is_first {
+                self.unmet.clone_from(&self.answered);
+            }
+            self.unmet.retain(|key| found.iter().all(|found| found.key != *key));
+            if *is_last {
+                let unmet = std::mem::take(&mut self.unmet);
+                self.answered.retain(|key| !unmet.contains(key));
+            }
+        }
+        for found in found {
             self.open(found).await;
+        }
+        if *range == self.layout.answers() && *is_last && self.known.is_err() {
+            self.known = Ok(());
+            self.calls.line = None;
+        }
+    }
+
+    async fn hear(&mut self, changes: &[Change]) {
+        let events = self.mirror.follow(changes, wallclock::since_epoch());
+        self.tell(events);
+        for change in changes {
+            if change.is_delete() {
+                self.answered.remove(&change.kv.key);
+            } else {
+                self.open(&change.kv).await;
+            }
         }
     }
 
@@ -228,21 +264,34 @@ impl Keeper {
         }
     }
 
-    /// Keeps the leases alive, or takes new ones.
+    /// Keeps the lease alive, or takes a new one.
     async fn beat(&mut self, feed: &Feed) {
         self.give_up_waiting().await;
-        if std::mem::take(&mut self.is_foreign) {
+        self.since = (self.since.0 + 1, self.since.1 + 1);
+        if self.is_foreign {
             // Somebody may have mended it.
+            let look = identity::look(&self.client, &mut self.memory, &self.layout.prefix).await;
+            if look == Ok(None) {
+                self.is_foreign = false;
+                feed.anew();
+            }
+        }
+        if self.since.1 >= READ_AGAIN_BEATS && self.mirror.sweep(wallclock::since_epoch()) {
+            self.since.1 = 0;
             feed.anew();
         }
-        self.since = (self.since.0 + 1, self.since.1 + 1);
         let every = u64::from(self.lease_s / 3).max(1);
-        let is_due = self.leases.is_none() || self.calls.line.is_some() || self.since.0 >= every;
+        let is_due = self.held.life().is_none() || self.calls.line.is_some() || self.since.0 >= every;
         if self.known.is_err() || !is_due {
             return;
         }
-        match self.keep().await {
-            Ok(()) => {
+        let version = self.clock.next(wallclock::since_epoch());
+        match self.held.keep(&self.client, self.me, self.lease_s, version).await {
+            Ok(is_new) => {
+                self.since.0 = 0;
+                if is_new {
+                    self.mirror.publish_again();
+                }
                 if self.calls.ends() {
                     feed.again();
                 }
@@ -251,64 +300,51 @@ impl Keeper {
         }
     }
 
-    async fn keep(&mut self) -> Result<()> {
-        if let Some(leases) = self.leases {
-            match self.client.keep_alive(leases.life).await {
-                Err(Error::LeaseEnded) => self.leases = None,
-                kept => {
-                    kept?;
-                    self.since.0 = 0;
-                }
-            }
-        }
-        if self.leases.is_some() && self.since.1 < GRAVES_BEATS {
-            return Ok(());
-        }
-        let seconds = u32::try_from(TOMBSTONE_AGE.as_secs()).unwrap_or(u32::MAX);
-        let graves = self.client.grant(seconds).await?;
-        let life = match self.leases {
-            Some(leases) => leases.life,
-            None => {
-                let life = self.client.grant(self.lease_s).await?;
-                self.mirror.publish_again();
-                life
-            }
-        };
-        self.leases = Some(Leases { life, graves });
-        self.since = (0, 0);
-        Ok(())
-    }
-
     /// Writes the records that wait.
     pub(super) async fn flush(&mut self) {
+        let mut misses = 0;
         while self.known.is_ok() && self.calls.line.is_none() && !self.mirror.is_settled() {
-            let Some(leases) = self.leases else { return };
+            let Some(leases) = self.held.leases(self.me) else { return };
             let batch = self.mirror.batch(leases);
             if batch.is_empty() {
                 continue;
             }
-            if let Err(error) = self.write(batch, leases).await {
-                if error == Error::LeaseEnded {
-                    self.leases = None;
+            match self.write(batch, leases).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    misses += 1;
+                    if misses >= TRIES_MAX {
+                        // The next beat tries again.
+                        return;
+                    }
                 }
-                self.calls.begins(error.to_string());
+                Err(error) => self.calls.begins(error.to_string()),
             }
         }
     }
 
     /// Writes records if nobody has changed their keys meanwhile; says whether they were.
-    pub(super) async fn write(&mut self, records: Vec<Record>, leases: Leases) -> Result<bool> {
+    pub(super) async fn write(&mut self, records: Vec<Arc<Record>>, leases: Leases) -> Result<bool> {
+        if records.iter().any(|record| record.value.is_none()) {
+            self.held.dig(&self.client, leases.graves).await?;
+        }
         let conditions = self.mirror.conditions(&records);
         let changes = self.mirror.changes(&records, leases);
-        match self.client.commit(&conditions, &changes).await? {
-            Outcome::Done(revision) => {
+        match self.client.commit(&conditions, &changes).await {
+            Ok(Outcome::Done(revision)) => {
                 self.mirror.wrote(records, leases, revision);
                 Ok(true)
             }
-            Outcome::Stale(now) => {
-                let events = self.mirror.missed(&records, &now);
+            Ok(Outcome::Stale(now)) => {
+                let events = self.mirror.missed(&records, &now, wallclock::since_epoch());
                 self.tell(events);
                 Ok(false)
+            }
+            Err(error) => {
+                if error == Error::LeaseEnded {
+                    self.held.doubt();
+                }
+                Err(error)
             }
         }
     }
@@ -316,7 +352,7 @@ impl Keeper {
     /// The leases, if everybody can be asked.
     pub(super) fn ready(&self) -> std::result::Result<Leases, String> {
         self.known.clone()?;
-        match (&self.calls.line, self.leases) {
+        match (&self.calls.line, self.held.leases(self.me)) {
             (Some(line), _) => Err(line.clone()),
             (None, Some(leases)) => Ok(leases),
             (None, None) => Err("etcd has not answered yet: try again".to_owned()),
@@ -328,17 +364,18 @@ impl Keeper {
             self.clock.see(record.version);
         }
         let leases = self.ready().map_err(Refused::Unsure)?;
+        let wanted: Vec<Arc<Record>> = records.into_iter().map(Arc::new).collect();
         for _ in 0..TRIES_MAX {
             let there: Vec<&Record> =
-                records.iter().filter_map(|record| self.mirror.get(&record.key)).collect();
-            if let Some(taken) = there.iter().find(|there| !records.contains(there)) {
+                wanted.iter().filter_map(|record| self.mirror.get(&record.key)).collect();
+            if let Some(taken) = there.iter().find(|there| wanted.iter().all(|record| **record != ***there)) {
                 return Err(Refused::Taken(Box::new((*taken).clone())));
             }
-            if there.len() == records.len() {
+            if there.len() == wanted.len() {
                 // Ours: the answer to an earlier attempt was lost.
                 return Ok(());
             }
-            match self.write(records.clone(), leases).await {
+            match self.write(wanted.clone(), leases).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) => return Err(Refused::Unsure(error.to_string())),

@@ -1,15 +1,18 @@
 //! HTTP/1.1 to one member of an etcd, with or without TLS.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -24,8 +27,45 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// A connection that is used by one request at a time. Dropping it closes it.
 pub(super) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Outgoing>,
     driver: Driver,
+}
+
+/// The body of a request.
+pub(super) enum Outgoing {
+    /// One that is there; `None` once it is sent.
+    Whole(Option<Bytes>),
+    /// One that goes on while the answer does.
+    Stream(mpsc::UnboundedReceiver<Bytes>),
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
+        let next = match self.get_mut() {
+            Self::Whole(body) => Poll::Ready(body.take()),
+            Self::Stream(bodies) => bodies.poll_recv(context),
+        };
+        next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => SizeHint::with_exact(
+                body.as_ref().map_or(0, |body| u64::try_from(body.len()).unwrap_or(u64::MAX)),
+            ),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
 }
 
 /// The task that moves a connection's bytes; it ends with this.
@@ -81,7 +121,7 @@ impl Connection {
         &mut self,
         endpoint: &Endpoint,
         path: &str,
-        body: Bytes,
+        body: Outgoing,
         said: Said<'_>,
     ) -> Result<Response<Incoming>> {
         let mut request = Request::post(path)
@@ -93,7 +133,12 @@ impl Connection {
         if said.needs_leader {
             request = request.header("grpc-metadata-hasleader", "true");
         }
-        let request = request.body(Full::new(body)).map_err(|error| failed(endpoint, &error))?;
+        if matches!(body, Outgoing::Stream(_)) {
+            // Go's server reads a request to its end before it answers, unless the connection ends with it
+            // (net/http, (*chunkWriter).writeHeader).
+            request = request.header("connection", "close");
+        }
+        let request = request.body(body).map_err(|error| failed(endpoint, &error))?;
         self.sender.send_request(request).await.map_err(|error| failed(endpoint, &error))
     }
 

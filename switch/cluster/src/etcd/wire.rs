@@ -12,22 +12,98 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseId(pub i64);
 
+/// Keys from one on up to another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyRange {
+    /// The first.
+    pub start: Vec<u8>,
+    /// The first that is no longer one of them.
+    pub end: Vec<u8>,
+}
+
+impl KeyRange {
+    /// The keys from `start` on up to `end`.
+    pub fn between(start: &str, end: &str) -> Self {
+        Self { start: start.into(), end: end.into() }
+    }
+
+    /// The keys that start with `prefix`: they end before the prefix with its last byte one higher.
+    pub fn prefix(prefix: &str) -> Self {
+        let mut end = prefix.as_bytes().to_vec();
+        while let Some(last) = end.pop() {
+            if last < u8::MAX {
+                end.push(last + 1);
+                return Self { start: prefix.into(), end };
+            }
+        }
+        Self { start: prefix.into(), end: vec![0] }
+    }
+
+    /// One key.
+    pub fn one(key: &str) -> Self {
+        Self::between(key, &format!("{key}\0"))
+    }
+
+    /// Whether it has a key.
+    pub fn contains(&self, key: &str) -> bool {
+        (self.start.as_slice()..self.end.as_slice()).contains(&key.as_bytes())
+    }
+}
+
 /// A key with its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(from = "Found")]
 pub struct KeyValue {
     /// The key. Bytes that are no text become replacement characters; our keys have none.
-    #[serde(with = "text")]
     pub key: String,
     /// The value.
-    #[serde(with = "bytes")]
     pub value: Vec<u8>,
     /// The revision of its last change.
-    #[serde(with = "number")]
     pub mod_revision: i64,
     /// The lease it goes with, zero for none.
-    #[serde(with = "number")]
     pub lease: i64,
+    /// The key's bytes, where they are no text.
+    odd: Option<Box<[u8]>>,
+}
+
+impl KeyValue {
+    /// A key with its value.
+    pub fn new(key: &str, value: Vec<u8>, mod_revision: i64, lease: i64) -> Self {
+        Self { key: key.to_owned(), value, mod_revision, lease, odd: None }
+    }
+
+    /// The least key behind this one.
+    pub(super) fn behind(&self) -> Vec<u8> {
+        let bytes = self.odd.as_deref().unwrap_or(self.key.as_bytes());
+        [bytes, &[0]].concat()
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Found {
+    #[serde(with = "bytes")]
+    key: Vec<u8>,
+    #[serde(with = "bytes")]
+    value: Vec<u8>,
+    #[serde(with = "number")]
+    mod_revision: i64,
+    #[serde(with = "number")]
+    lease: i64,
+}
+
+impl From<Found> for KeyValue {
+    fn from(found: Found) -> Self {
+        let Found { key, value, mod_revision, lease } = found;
+        let (key, odd) = match String::from_utf8(key) {
+            Ok(key) => (key, None),
+            Err(error) => {
+                let bytes = error.into_bytes();
+                (String::from_utf8_lossy(&bytes).into_owned(), Some(bytes.into()))
+            }
+        };
+        Self { key, value, mod_revision, lease, odd }
+    }
 }
 
 /// A condition of a change: its key was last changed by this revision or, where that is zero, is not there.
@@ -73,7 +149,7 @@ pub enum Outcome {
 pub struct Event {
     /// `PUT` or `DELETE`.
     #[serde(rename = "type")]
-    kind: String,
+    pub(super) kind: String,
     /// The key as it is now; of one that is gone, key and revision.
     pub kv: KeyValue,
 }
@@ -144,11 +220,15 @@ pub(super) struct Authenticated {
 #[serde(default)]
 pub(super) struct Watched {
     pub(super) header: Header,
+    #[serde(with = "number")]
+    pub(super) watch_id: i64,
     pub(super) created: bool,
     pub(super) canceled: bool,
     pub(super) cancel_reason: String,
     #[serde(with = "number")]
     pub(super) compact_revision: i64,
+    /// Whether more events of the last revision follow.
+    pub(super) fragment: bool,
     pub(super) events: Vec<Event>,
 }
 
@@ -172,25 +252,14 @@ fn encode(bytes: impl AsRef<[u8]>) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The end of the keys that start with `prefix`: the prefix with its last byte one higher.
-fn range_end(prefix: &str) -> Vec<u8> {
-    let mut end = prefix.as_bytes().to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return end;
-        }
-    }
-    vec![0]
-}
-
-/// Keys with this prefix from `start` on, as they were at a revision, or as they are now.
-pub(super) fn range(prefix: &str, start: &str, revision: Option<i64>, limit: u32) -> Value {
+/// The first keys of a range, as they were at a revision, or as they are now.
+pub(super) fn range(range: &KeyRange, revision: Option<i64>, limit: u32, keys_only: bool) -> Value {
     json!({
-        "key": encode(start),
-        "range_end": encode(range_end(prefix)),
+        "key": encode(&range.start),
+        "range_end": encode(&range.end),
         "revision": revision.unwrap_or_default().to_string(),
         "limit": limit.to_string(),
+        "keys_only": keys_only,
     })
 }
 
@@ -219,12 +288,25 @@ pub(super) fn txn(conditions: &[Condition], changes: &[Change]) -> Value {
     })
 }
 
-pub(super) fn watch(prefix: &str, from: i64) -> Value {
+/// A stream's request to follow a range from a revision on.
+pub(super) fn create(id: i64, range: &KeyRange, from: i64) -> Value {
     json!({ "create_request": {
-        "key": encode(prefix),
-        "range_end": encode(range_end(prefix)),
+        "key": encode(&range.start),
+        "range_end": encode(&range.end),
         "start_revision": from.to_string(),
+        "watch_id": id.to_string(),
+        "fragment": true,
     }})
+}
+
+/// A stream's request to follow a range no longer.
+pub(super) fn cancel(id: i64) -> Value {
+    json!({ "cancel_request": { "watch_id": id.to_string() } })
+}
+
+/// A stream's request for a sign of life.
+pub(super) fn progress() -> Value {
+    json!({ "progress_request": {} })
 }
 
 mod number {
@@ -254,23 +336,21 @@ mod bytes {
     }
 }
 
-mod text {
-    use serde::Deserializer;
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-        let bytes = super::bytes::deserialize(deserializer)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_prefix_ends_where_the_next_one_begins() {
-        assert_eq!(range_end("/a/"), b"/a0");
-        assert_eq!(range_end(""), [0]);
+        assert_eq!(KeyRange::prefix("/a/"), KeyRange::between("/a/", "/a0"));
+        assert_eq!(KeyRange::prefix("").end, [0]);
+        assert!(KeyRange::prefix("/a/").contains("/a/x") && !KeyRange::prefix("/a/").contains("/a0"));
+    }
+
+    #[test]
+    fn keys_that_are_no_text_are_gone_past() {
+        let found: KeyValue = serde_json::from_str(r#"{"key":"L2Ev/w=="}"#).expect("json");
+        assert_eq!((found.key.as_str(), found.behind().as_slice()), ("/a/\u{fffd}", &b"/a/\xff\0"[..]));
     }
 
     #[test]
@@ -289,7 +369,7 @@ mod tests {
         let text = r#"{"header":{"revision":"9"},"responses":[
             {"response_range":{"kvs":[{"key":"eA==","mod_revision":"8"}],"count":"1"}},{"response_range":{}}]}"#;
         let txn: Txn = serde_json::from_str(text).expect("json");
-        let now = KeyValue { key: "x".to_owned(), mod_revision: 8, ..KeyValue::default() };
+        let now = KeyValue::new("x", Vec::new(), 8, 0);
         assert_eq!(txn.outcome(), Outcome::Stale(vec![now]));
         let text = r#"{"header":{"revision":"9"},"succeeded":true,"responses":[{"response_put":{}}]}"#;
         let txn: Txn = serde_json::from_str(text).expect("json");

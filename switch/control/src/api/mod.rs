@@ -5,6 +5,7 @@
 //! read, or no route at all.
 
 pub mod socket;
+pub(crate) mod stream;
 pub mod types;
 
 use axum::Router;
@@ -92,7 +93,7 @@ async fn version(State(handle): State<Handle>) -> Answer<Version> {
 
 async fn list_networks(State(handle): State<Handle>, query: Filtered) -> Answer<Vec<types::Network>> {
     let filters = query.read(filters::OF_LIST)?;
-    handle.see(async move |control| Ok(control.networks(&filters))).await.map(Json)
+    Ok(Json(handle.seen().networks(&filters)))
 }
 
 async fn prune_networks(State(handle): State<Handle>, query: Filtered) -> Answer<types::NetworksPruned> {
@@ -104,7 +105,7 @@ async fn prune_networks(State(handle): State<Handle>, query: Filtered) -> Answer
 }
 
 async fn inspect_network(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Network> {
-    handle.see(async move |control| control.inspect_network(&id).await).await.map(Json)
+    handle.seen().inspect_network(&id).await.map(Json)
 }
 
 async fn create_network(
@@ -141,11 +142,11 @@ async fn disconnect(
 }
 
 async fn list_sandboxes(State(handle): State<Handle>) -> Answer<Vec<types::Sandbox>> {
-    handle.see(async |control| Ok(control.sandboxes())).await.map(Json)
+    Ok(Json(handle.seen().sandboxes()))
 }
 
 async fn inspect_sandbox(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Sandbox> {
-    handle.see(async move |control| control.sandbox(&id)).await.map(Json)
+    handle.seen().sandbox(&id).map(Json)
 }
 
 async fn create_sandbox(
@@ -176,7 +177,7 @@ async fn detach(State(handle): State<Handle>, Path(id): Path<String>) -> Result<
 }
 
 async fn ports(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<types::Ports> {
-    handle.see(async move |control| control.ports(&id)).await.map(Json)
+    handle.seen().ports(&id).map(Json)
 }
 
 async fn publish(
@@ -196,40 +197,46 @@ async fn unpublish(
 }
 
 async fn list_endpoints(State(handle): State<Handle>) -> Answer<Vec<types::Endpoint>> {
-    handle.see(async |control| Ok(control.endpoints())).await.map(Json)
+    Ok(Json(handle.seen().endpoints()))
 }
 
 async fn fdb(State(handle): State<Handle>) -> Answer<Vec<types::FdbEntry>> {
-    handle.see(async |control| control.fdb(None).await).await.map(Json)
+    handle.seen().fdb(None).await.map(Json)
 }
 
 async fn network_fdb(State(handle): State<Handle>, Path(id): Path<String>) -> Answer<Vec<types::FdbEntry>> {
-    handle.see(async move |control| control.fdb(Some(&id)).await).await.map(Json)
+    handle.seen().fdb(Some(&id)).await.map(Json)
 }
 
 async fn cluster(State(handle): State<Handle>) -> Answer<types::Cluster> {
-    handle.see(async |control| control.show_cluster()).await.map(Json)
+    handle.look(Control::show_cluster).await?.map(Json)
 }
 
-async fn forget_host(State(handle): State<Handle>, Path(id): Path<String>) -> Result<StatusCode> {
-    handle.run(async move |control| control.forget_host(&id)).await?;
+async fn forget_host(
+    State(handle): State<Handle>,
+    Path(id): Path<String>,
+    query: Asked<types::ForgetQuery>,
+) -> Result<StatusCode> {
+    handle.run(async move |control| control.forget_host(&id, query.0.force)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
-    handle.see(async move |control| control.flows(&query.0)).await?.read().await.map(Json)
+async fn flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Result<Response> {
+    let listing = handle.seen().flows(&query.0)?;
+    stream::answer(listing).await
 }
 
-async fn end_flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Answer<Vec<types::Flow>> {
-    handle.see(async move |control| control.flows(&query.0)?.end().await).await.map(Json)
+async fn end_flows(State(handle): State<Handle>, query: Asked<types::FlowQuery>) -> Result<Response> {
+    let listing = handle.seen().flows(&query.0)?;
+    stream::answer(listing.ending()).await
 }
 
 async fn count_flows(State(handle): State<Handle>) -> Answer<types::FlowCount> {
-    handle.see(async |control| control.flow_count().await).await.map(Json)
+    handle.seen().flow_count().await.map(Json)
 }
 
 async fn list_rules(State(handle): State<Handle>) -> Answer<Vec<types::Rule>> {
-    handle.see(async |control| control.rules().await).await.map(Json)
+    handle.seen().rules().await.map(Json)
 }
 
 async fn add_rule(State(handle): State<Handle>, body: Read<types::RuleCreate>) -> Result<impl IntoResponse> {
@@ -255,7 +262,7 @@ async fn remove_rule(State(handle): State<Handle>, Path(id): Path<String>) -> Re
 }
 
 async fn stats(State(handle): State<Handle>) -> Answer<types::Stats> {
-    handle.see(async |control| Ok(control.stats())).await.map(Json)
+    Ok(Json(handle.seen().stats()))
 }
 
 /// The filters of a query, as they were written.

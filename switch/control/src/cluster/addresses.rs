@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use vswitch_cluster::id::Id;
-use vswitch_cluster::record::{Key, Record, Space, Value};
-use vswitch_cluster::space::{Gift, Range, give, owned};
-use vswitch_cluster::view::{Answer, Ask, Wish};
+use vswitch_cluster::record::{HostId, Key, Space, Value};
+use vswitch_cluster::space::{Gift, Range, give};
+use vswitch_cluster::view::{Answer, Ask, View, Wish};
 use vswitch_frame::Mac;
 
 use crate::actor::Handle;
+use crate::cluster::member::Cluster;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
 
@@ -37,15 +38,34 @@ where
             (Err(_), Some(wanted)) => wanted,
             (outcome, _) => return outcome,
         };
-        let records = view.acquire(ask).await;
-        let records = records.map_err(|message| Error::new(Code::AddressElsewhere, message))?;
-        let taken = handle.run(async move |control| {
-            records.into_iter().for_each(|record| control.take_in(record));
-            Ok(())
-        });
-        taken.await?;
+        acquire(handle.clone(), view, ask).await?;
     }
     handle.run(job).await
+}
+
+/// Gets addresses and takes them in. What another host has given is taken in whether or not the client is
+/// still there, or nobody would have it.
+async fn acquire(handle: Handle, view: View, ask: Ask) -> Result<()> {
+    finish(async move {
+        let records = view.acquire(ask).await;
+        let records = records.map_err(|message| Error::new(Code::AddressElsewhere, message))?;
+        let taken = handle.note(async move |control| {
+            records.into_iter().for_each(|record| control.take_in(record));
+        });
+        taken.await
+    })
+    .await
+}
+
+/// Finishes something whether or not the client that asked for it is still there.
+///
+/// # Errors
+/// Its own.
+pub(crate) async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::spawn(work).await;
+    done.map_err(|error| Error::new(Code::Internal, format!("what was asked for ended early: {error}")))?
 }
 
 impl Control {
@@ -66,17 +86,15 @@ impl Control {
             return Err(Error::new(Code::AddressElsewhere, message));
         };
         cluster.wanted = None;
-        if let Some((record, address)) = taken_elsewhere(cluster, id, addresses) {
-            let Some(Value::Endpoint(endpoint)) = &record.value else { return Ok(()) };
+        if let Some((address, sandbox, host)) = taken_elsewhere(cluster, id, addresses) {
             let message = format!(
-                "address {address} is taken by {} on host {}: choose another one, or none for the next free one",
-                endpoint.sandbox,
-                cluster.name_of(record.host)
+                "address {address} is taken by {sandbox} on host {}: choose another one, or none for the next free one",
+                cluster.name_of(host)
             );
             return Err(Error::new(Code::AddressInUse, message));
         }
-        let same_mac = mac.and_then(|mac| cluster.known.get(&Key::Endpoint(id, mac)));
-        if let Some(record) = same_mac.filter(|record| record.host != cluster.me) {
+        let same_mac = mac.and_then(|mac| cluster.endpoint(id, mac));
+        if let Some((record, _)) = same_mac.filter(|(record, _)| record.host != cluster.me) {
             let message = format!(
                 "MAC address {} is in use on network {name:?}, on host {}: choose another one, or none",
                 mac.unwrap_or_default(),
@@ -86,6 +104,7 @@ impl Control {
         }
         if let Some(wish) = network.pools.missing(addresses) {
             let host = cluster.me;
+            cluster.awaited.insert(id);
             cluster.wanted = Some(Ask { network: id, name: name.to_owned(), host, wish });
             let message =
                 format!("no address of network {name:?} is this host's: another host must give some");
@@ -96,19 +115,21 @@ impl Control {
 
     /// Gives addresses of this host's to another one.
     pub(crate) fn give(&mut self, ask: &Ask) -> Answer {
-        let Some(name) = self.shared_network(ask.network) else {
+        let Some(cluster) = &self.cluster else { return Err("this host is in no cluster".to_owned()) };
+        let id = ask.network;
+        let name = cluster.here.get(&id).map(String::as_str).or_else(|| cluster.index.name(id));
+        let Some(name) = name.map(str::to_owned) else {
             return Err(format!("network {:?} is not there: see \"vswitch network ls\"", ask.name));
         };
-        let Some(cluster) = &self.cluster else { return Err("this host is in no cluster".to_owned()) };
-        let mine = owned(cluster.known.spaces(ask.network), ask.network, Some(cluster.me));
-        let mut used = self.state.networks[&name].pools.unavailable();
-        for record in cluster.known.endpoints(ask.network) {
-            if let Some(Value::Endpoint(endpoint)) = &record.value {
-                used.extend(&endpoint.addresses);
-            }
-        }
+        let mine = cluster.index.owned(id);
+        let mut used = match self.state.networks.get(&name).filter(|network| network.id == id) {
+            Some(network) => network.pools.unavailable(),
+            None => self.known_network(&name).map_err(|error| error.message)?.pools.unavailable(),
+        };
+        used.extend(cluster.index.addresses(id));
+        used.extend(cluster.index.held(id).map(|(_, held)| held.address));
         let Some(gift) = give(&mine, &used, ask.wish) else { return Err(self.why_not(&name, &mine, ask)) };
-        self.hand_over_space(ask.network, gift, ask)
+        self.hand_over_space(id, gift, ask)
     }
 
     /// Says whose a range is now, and what is left of it.
@@ -154,18 +175,13 @@ impl Control {
     }
 }
 
-/// The endpoint of another host that has one of these addresses, as far as is known.
-fn taken_elsewhere<'a>(
-    cluster: &'a crate::cluster::member::Cluster,
-    network: Id,
-    addresses: &[IpAddr],
-) -> Option<(&'a Record, IpAddr)> {
-    let others = cluster.known.endpoints(network).filter(|record| record.host != cluster.me);
-    others.into_iter().find_map(|record| match &record.value {
-        Some(Value::Endpoint(endpoint)) => {
-            let address = addresses.iter().find(|address| endpoint.addresses.contains(address))?;
-            Some((record, *address))
-        }
-        _ => None,
+/// The sandbox on another host that has one of these addresses, as far as is known.
+fn taken_elsewhere(cluster: &Cluster, network: Id, addresses: &[IpAddr]) -> Option<(IpAddr, String, HostId)> {
+    addresses.iter().find_map(|address| {
+        let said = cluster.index.at(network, *address).filter_map(|mac| cluster.endpoint(network, mac));
+        let said = said.filter(|(record, _)| record.host != cluster.me);
+        let said = said.map(|(record, endpoint)| (*address, endpoint.sandbox.clone(), record.host)).next();
+        let held = || cluster.index.held(network).find(|(_, held)| held.address == *address);
+        said.or_else(|| held().map(|(host, held)| (*address, held.sandbox.clone(), host)))
     })
 }

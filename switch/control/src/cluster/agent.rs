@@ -1,18 +1,20 @@
 //! Control's agent in its cluster: how control says and hears something.
 //!
 //! A record is written down with the job that says it, and goes out once that is on the disk
-//! ([`Control::commit`]), so that no host knows of what this one could forget. Records that must not be
-//! forgotten are written down, too: the addresses that this host owns, networks, and other hosts, which are
-//! looked for after a restart.
+//! ([`store`](crate::state::store)), so that no host knows of what this one could forget. Records that must
+//! not be forgotten are written down, too: the addresses that this host owns, networks, and other hosts,
+//! which are looked for after a restart.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use vswitch_cluster::id::Id;
+use tokio::time::{MissedTickBehavior, interval};
+use vswitch_cluster::Options;
 use vswitch_cluster::record::{Host, HostId, Key, More, Record, Value};
 use vswitch_cluster::view::{Event, Presence, View};
-use vswitch_cluster::{Options, space};
-use vswitch_sys::random;
+use vswitch_sys::{clock, random, wallclock};
 
 use crate::actor::Handle;
 use crate::cluster::member::Cluster;
@@ -22,6 +24,12 @@ use crate::error::failed;
 
 /// Events that are taken in by one job.
 const EVENTS_MAX: usize = 256;
+
+/// Time between two looks at what is due.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Looks after which a cluster has said all that it had to say to a host that came in.
+const LOOKS_TO_SETTLE: u32 = 3;
 
 impl Control {
     /// Makes this host one of a cluster: draws its identifier if it has none yet, and says who it is.
@@ -38,6 +46,7 @@ impl Control {
         let is_said =
             cluster.known.get(&Key::Host(me)).and_then(|record| record.value.as_ref()) == Some(&host);
         self.cluster = Some(cluster);
+        self.resume_networks();
         if !is_said {
             self.say(Key::Host(me), Some(host));
         }
@@ -65,26 +74,18 @@ impl Control {
         } else {
             self.state.said.remove(&key);
         }
-        if let Key::Space(network, _) = &record.key {
-            self.follow_space(*network);
-        }
     }
 
-    /// Makes the pools of a network give what this host owns.
-    fn follow_space(&mut self, id: Id) {
-        let Some(cluster) = &self.cluster else { return };
-        let owned = space::owned(cluster.known.spaces(id), id, Some(cluster.me));
-        if let Some(name) = self.shared_network(id) {
+    /// Makes the pools of networks give what this host owns, but for what others have all the same.
+    pub(crate) fn follow_spaces(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for id in std::mem::take(&mut cluster.touched.spaces) {
+            let Some(name) = cluster.here.get(&id) else { continue };
+            let (owned, held) = (cluster.index.owned(id), cluster.index.held(id));
+            let held: Vec<IpAddr> = held.map(|(_, held)| held.address).collect();
             // Not a change to be written down: it follows from records.
-            self.state.networks.derive(&name, |network| network.pools.set_owned(&owned));
+            self.state.networks.derive(name, |network| network.pools.set_owned(&owned, &held));
         }
-    }
-
-    /// The name of a network of the cluster by its identifier, if this host has it.
-    pub(crate) fn shared_network(&self, id: Id) -> Option<String> {
-        let mut networks = self.state.networks.iter();
-        let found = networks.find(|(_, network)| network.is_shared() && network.id == id);
-        found.map(|(name, _)| name.clone())
     }
 
     /// Takes in the events of a source.
@@ -99,17 +100,24 @@ impl Control {
         self.reassert();
     }
 
+    /// Does what no record and no request asks for: forgets tombstones and addresses of networks that are
+    /// gone for long, and, once the cluster has had the time to say all, what it has not said again.
+    async fn do_what_is_due(&mut self, settled: bool) {
+        if settled {
+            self.agree().await;
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.known.sweep(wallclock::since_epoch());
+        // A container that waits for longer begins again.
+        cluster.awaited.clear();
+        let mut over = cluster.take_forgotten();
+        over.extend(cluster.take_orphans(clock::now()));
+        over.into_iter().for_each(|key| self.say(key, None));
+    }
+
     fn follow_host(&mut self, host: HostId, presence: Presence) {
         let Some(cluster) = &mut self.cluster else { return };
-        let changed = match presence {
-            Presence::Up => cluster.up.insert(host),
-            Presence::Down => cluster.up.remove(&host),
-        };
-        if changed {
-            // Names of its endpoints are answered or no longer.
-            let networks = self.state.networks.values().filter(|network| network.is_shared());
-            cluster.touched.extend(networks.map(|network| network.id));
-        }
+        cluster.follow_presence(host, presence == Presence::Up);
     }
 
     /// Says again who this host is when others gave up on it.
@@ -126,7 +134,22 @@ impl Control {
 /// Brings the events of a source to control, until either ends.
 pub async fn follow(handle: Handle, mut events: mpsc::UnboundedReceiver<Event>) {
     let mut batch = Vec::new();
-    while events.recv_many(&mut batch, EVENTS_MAX).await > 0 {
+    let mut looks = 0;
+    let mut due = interval(LOOK_EVERY);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            heard = events.recv_many(&mut batch, EVENTS_MAX) => if heard == 0 { return },
+            _ = due.tick() => {
+                looks += 1;
+                let settled = looks == LOOKS_TO_SETTLE;
+                let looked = handle.note(async move |control| control.do_what_is_due(settled).await);
+                if let Err(error) = looked.await {
+                    tracing::warn!("the cluster was not looked after: {error}");
+                }
+                continue;
+            }
+        }
         for asked in batch.extract_if(.., |event| matches!(event, Event::Asked(..))) {
             let (Event::Asked(ask, answer), handle) = (asked, handle.clone()) else { continue };
             tokio::spawn(async move {

@@ -11,12 +11,24 @@ impl Control {
     /// Gives up on a host: what it said goes, and its addresses are this host's. Returns its identifier.
     ///
     /// # Errors
-    /// When it is this host, can be reached, or is not known.
-    pub fn forget_host(&mut self, key: &str) -> Result<String> {
+    /// When it is this host, can be reached, or is not known; and, unless it is `forced`, when this host does
+    /// not reach most of the others, for then it may be this one that is cut off.
+    pub fn forget_host(&mut self, key: &str, forced: bool) -> Result<String> {
         let cluster = self.cluster.as_ref().ok_or_else(no_cluster)?;
         let host = find(cluster, key)?;
         if host == cluster.me || cluster.up.contains(&host) {
             let message = format!("host {key:?} is there: stop its daemon first");
+            return Err(Error::new(Code::HostInUse, message));
+        }
+        let others = hosts(cluster).filter(|(other, _)| *other != host).count();
+        let reached = hosts(cluster).filter(|(other, _)| cluster.up.contains(other)).count() + 1;
+        if !forced && reached * 2 <= others {
+            let message = format!(
+                "host {key:?} may be there: this host reaches {} of {} others, and may be the one that is cut off: say \
+                 so on one that reaches most of them, or say --force",
+                reached - 1,
+                others - 1
+            );
             return Err(Error::new(Code::HostInUse, message));
         }
         let me = cluster.me;
@@ -25,7 +37,9 @@ impl Control {
                 let mine = Value::Space(Space { last: space.last, owner: Some(me) });
                 Some((record.key.clone(), Some(mine)))
             }
-            (Key::Endpoint(..), Some(_)) if record.host == host => Some((record.key.clone(), None)),
+            (Key::Endpoint(..) | Key::Subscription(..), Some(_)) if record.host == host => {
+                Some((record.key.clone(), None))
+            }
             _ => None,
         });
         let mut news: Vec<(Key, Option<Value>)> = news.collect();

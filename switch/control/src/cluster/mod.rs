@@ -9,7 +9,9 @@
 //! | file | |
 //! |---|---|
 //! | [`member`] [`agent`] | a host's part; saying and hearing |
-//! | [`networks`] [`endpoints`] | networks that are on all hosts, and who is on them |
+//! | `index` | what follows from records, without a look at all |
+//! | [`networks`] `install` | networks that all hosts know, and their parts on this one |
+//! | [`endpoints`] `held` | who is on them here, and addresses that two have |
 //! | [`addresses`] | getting addresses of other hosts, and giving some |
 //! | [`steer`] | what the datapath is told |
 //! | [`forget`] | giving up on a host |
@@ -17,7 +19,12 @@
 pub mod addresses;
 pub mod agent;
 pub mod endpoints;
+#[cfg(test)]
+mod fixtures;
 pub mod forget;
+mod held;
+mod index;
+mod install;
 pub mod member;
 pub mod networks;
 pub mod steer;

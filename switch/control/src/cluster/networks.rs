@@ -1,9 +1,13 @@
-//! Networks of the cluster: made on one host, there on all.
+//! Networks of the cluster: claimed by one host, known to all.
 //!
 //! A network is claimed by its name, its number on the wire and its addresses before it is made, so that two
 //! hosts cannot make two of one name. Hosts that are cut off from each other can; when they meet again the
 //! newer record wins, and a host that has endpoints on the other network keeps that to itself and says so in
 //! the log.
+//!
+//! A network that is removed while a host that was cut off has endpoints on it is said again by that host.
+//! So whose its addresses are is not forgotten with it: each host says of its own that they are nobody's when
+//! the network has been gone for as long as a tombstone stays.
 
 use vswitch_cluster::record::{self, Key, More, Network, Record, Space, Value};
 use vswitch_cluster::view::{Refused, View};
@@ -11,14 +15,15 @@ use vswitch_contract::tunnel::Vni;
 
 use crate::actor::Handle;
 use crate::api::types;
+use crate::cluster::addresses::finish;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::names;
 use crate::network;
 use crate::network::driver::Plan;
 use crate::network::driver::overlay;
-use crate::network::ipam::{Pool, PoolPlan, Pools};
-use crate::network::options::{NetworkOptions, OverlayOptions, PEERS};
+use crate::network::ipam::{Pool, PoolPlan};
+use crate::network::options::{OverlayOptions, PEERS};
 use crate::state;
 
 /// The first number on the wire, as Docker has it.
@@ -37,15 +42,28 @@ struct Draft {
 /// # Errors
 /// When it is refused, here or by the cluster.
 pub async fn create(handle: &Handle, wish: types::NetworkCreate) -> Result<String> {
+    let handle = handle.clone();
+    // A claim is everybody's knowledge before the network is made: it is made, or the claim taken back,
+    // whether or not the client is still there.
+    finish(async move { claim_and_make(&handle, wish).await }).await
+}
+
+async fn claim_and_make(handle: &Handle, wish: types::NetworkCreate) -> Result<String> {
     for attempt in 0..VNIS_TRIED {
         let asked = wish.clone();
-        let Some(draft) = handle.run(async move |control| control.draft_shared(asked, attempt)).await? else {
+        let Some(draft) = handle.begin(async move |control| control.draft_shared(asked, attempt)).await?
+        else {
             return handle.run(async move |control| control.create_network(wish).await).await;
         };
         match draft.view.claim(draft.records.clone()).await {
             Ok(()) => {
                 let name = wish.name.clone();
-                return handle.run(async move |control| control.adopt(&name, draft.records).await).await;
+                let claimed = draft.records.clone();
+                let made = handle.run(async move |control| control.adopt(&name, draft.records)).await;
+                if made.is_err() {
+                    give_back(handle, claimed).await;
+                }
+                return made;
             }
             Err(Refused::Taken(record))
                 if matches!(record.key, Key::Vni(_)) && vni_asked(&wish).is_none() => {}
@@ -55,6 +73,16 @@ pub async fn create(handle: &Handle, wish: types::NetworkCreate) -> Result<Strin
     let message =
         format!("no number on the wire is free for network {:?}: give -o vswitch.vni=NUMBER", wish.name);
     Err(Error::new(Code::LimitReached, message))
+}
+
+/// Takes a claim back that nothing was made of.
+async fn give_back(handle: &Handle, claimed: Vec<Record>) {
+    let done = handle.note(async move |control| {
+        claimed.into_iter().for_each(|record| control.say(record.key, None));
+    });
+    if let Err(error) = done.await {
+        tracing::warn!("a network that could not be made is still the cluster's: {error}");
+    }
 }
 
 fn refusal(name: &str, refused: Refused) -> Error {
@@ -99,7 +127,7 @@ impl Control {
         };
         names::check_network(&wish.name)?;
         network::refuse_unsupported(&wish)?;
-        if self.state.networks.contains_key(&wish.name) {
+        if self.state.networks.contains_key(&wish.name) || self.record_of(&wish.name).is_some() {
             let message = format!("network with name {} already exists: choose another name", wish.name);
             return Err(Error::new(Code::NameInUse, message));
         }
@@ -128,7 +156,7 @@ impl Control {
             created: network.created.clone(),
             gateway_mac: network.gateway_mac,
             vni,
-            pools: network.pools.iter().map(record_of).collect(),
+            pools: network.pools.iter().map(pool_of).collect(),
             internal: network.internal,
             attachable: network.attachable,
             options: network.written_options.clone(),
@@ -146,70 +174,39 @@ impl Control {
         records
     }
 
-    /// Makes the network that was claimed.
-    async fn adopt(&mut self, name: &str, records: Vec<Record>) -> Result<String> {
+    /// Takes in the network that was claimed; the first container makes it here.
+    fn adopt(&mut self, name: &str, records: Vec<Record>) -> Result<String> {
         records.into_iter().for_each(|record| self.take_in(record));
-        let made = self.follow_network(name).await;
-        if made.is_err() {
-            self.withdraw_network(name)?;
-        }
-        made?;
-        self.state.networks.get(name).map(|network| network.id.to_string()).ok_or_else(|| {
+        self.record_of(name).map(|network| network.id.to_string()).ok_or_else(|| {
             let message = format!("network {name:?} was removed by another host meanwhile: try again");
             Error::new(Code::NetworkNotFound, message)
         })
     }
 
-    /// Makes the networks of the cluster that are missing here, and removes those that are gone.
-    pub(crate) async fn follow_networks(&mut self) {
+    /// Follows what was said of networks by name.
+    pub(crate) fn follow_networks(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
-        if !std::mem::take(&mut cluster.networks_touched) {
-            return;
-        }
-        let names = cluster.known.iter().filter_map(|record| {
-            let Key::Network(name) = &record.key else { return None };
-            Some(name.clone())
-        });
-        for name in names.collect::<Vec<_>>() {
+        for name in std::mem::take(&mut cluster.touched.networks) {
             self.settle_vni(&name);
-            if let Err(error) = self.follow_network(&name).await
-                && let Some(cluster) = &mut self.cluster
-            {
-                cluster
-                    .complain(format!("network {name:?} of the cluster is not there on this host: {error}"));
-            }
+            self.follow_network(&name);
         }
     }
 
-    async fn follow_network(&mut self, name: &str) -> Result<()> {
-        let Some(cluster) = &self.cluster else { return Ok(()) };
-        let record = cluster.known.find(&Key::Network(name.to_owned())).cloned();
-        let wanted = match record.and_then(|record| record.value) {
-            Some(Value::Network(network)) => Some(network),
-            _ => None,
-        };
-        let local = self.state.networks.get(name).map(|local| (local.id, local.is_shared()));
-        match (wanted, local) {
-            (Some(wanted), None) => self.make_shared(name, &wanted).await,
-            (Some(wanted), Some((id, _))) if wanted.id == id => self.follow_vni(name, wanted.vni).await,
-            (Some(wanted), Some((_, true))) if !self.has_endpoints(name) => {
-                self.unmake_network(name).await?.done().await;
-                self.make_shared(name, &wanted).await
+    fn follow_network(&mut self, name: &str) {
+        let Some(local) = self.state.networks.get(name) else { return };
+        let (id, is_shared) = (local.id, local.is_shared());
+        match self.record_of(name).map(|wanted| wanted.id) {
+            None if is_shared && self.has_endpoints(name) => self.say_network_again(name),
+            Some(wanted) if wanted != id => {
+                let line = format!(
+                    "network {name:?} of the cluster is not there on this host: another network here has its \
+                     name: remove that one (vswitch network rm {name})"
+                );
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.complain(line);
+                }
             }
-            (Some(_), Some(_)) => {
-                let message =
-                    format!("another network here has its name: remove that one (vswitch network rm {name})");
-                Err(Error::new(Code::NameInUse, message))
-            }
-            (None, Some((_, true))) if !self.has_endpoints(name) => {
-                self.unmake_network(name).await?.done().await;
-                Ok(())
-            }
-            (None, Some((_, true))) => {
-                self.say_network_again(name);
-                Ok(())
-            }
-            (None, _) => Ok(()),
+            _ => {}
         }
     }
 
@@ -235,60 +232,8 @@ impl Control {
         self.say(key, Some(Value::Network(Box::new(network))));
     }
 
-    async fn follow_vni(&mut self, name: &str, vni: u32) -> Result<()> {
-        let overlay = self.state.networks.get(name).and_then(|network| network.overlay.as_ref());
-        if overlay.is_none_or(|overlay| !overlay.shared || overlay.vni.get() == vni) {
-            return Ok(());
-        }
-        let vni = Vni::new(vni).map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
-        let network = self.state.network(name)?;
-        let id = network.id;
-        if let Some(overlay) = &mut network.overlay {
-            overlay.vni = vni;
-        }
-        if let Some(cluster) = &mut self.cluster {
-            cluster.touched.insert(id);
-        }
-        self.raise_tunnel(name).await
-    }
-
     fn has_endpoints(&self, name: &str) -> bool {
         self.state.endpoints().any(|(_, endpoint)| endpoint.network == name)
-    }
-
-    async fn make_shared(&mut self, name: &str, wanted: &Network) -> Result<()> {
-        let Some(cluster) = &self.cluster else { return Ok(()) };
-        let vni =
-            Vni::new(wanted.vni).map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
-        let plan = overlay::Plan::shared(vni, cluster.vtep)?;
-        let (id, me) = (wanted.id, cluster.me);
-        let owned = vswitch_cluster::space::owned(cluster.known.spaces(id), id, Some(me));
-        let options = NetworkOptions::parse(&wanted.options, plan.mtu)?;
-        plan.check(&options)?;
-        let mut pools = wanted.pools.iter().map(plan_of).map(Pool::new).collect::<Result<Vec<_>>>();
-        let mut pools = Pools::new(std::mem::take(pools.as_mut().map_err(|error| error.clone())?))?;
-        pools.set_owned(&owned);
-        let network = state::Network {
-            id: wanted.id,
-            number: vswitch_frame::NetworkId(0),
-            created: wanted.created.clone(),
-            gateway_mac: wanted.gateway_mac,
-            resolves: true,
-            internal: wanted.internal,
-            attachable: wanted.attachable,
-            options,
-            written_options: wanted.options.clone(),
-            labels: wanted.labels.clone(),
-            host_port: None,
-            overlay: None,
-            pools,
-            macs: [wanted.gateway_mac].into(),
-        };
-        self.install_network(name, network, Plan::Overlay(plan)).await?;
-        if let Some(cluster) = &mut self.cluster {
-            cluster.touched.insert(id);
-        }
-        Ok(())
     }
 
     /// Says a network again that was removed while it has endpoints: the host that removed it did not know of
@@ -307,40 +252,36 @@ impl Control {
     /// # Errors
     /// When another host has endpoints on it.
     pub(crate) fn withdraw_network(&mut self, name: &str) -> Result<()> {
-        let key = Key::Network(name.to_owned());
         let Some(cluster) = &self.cluster else { return Ok(()) };
-        let Some(Value::Network(network)) = cluster.known.get(&key).and_then(|record| record.value.as_ref())
-        else {
-            return Ok(());
-        };
-        if self.state.networks.get(name).is_some_and(|local| local.id != network.id) {
+        let Some(network) = self.record_of(name) else { return Ok(()) };
+        let (id, vni) = (network.id, network.vni);
+        if self.state.networks.get(name).is_some_and(|local| local.id != id) {
             return Ok(());
         }
-        let id = network.id;
-        let others = cluster.known.endpoints(id).filter(|record| record.host != cluster.me);
-        let user = others.into_iter().find_map(|record| match &record.value {
-            Some(Value::Endpoint(endpoint)) => Some((endpoint.sandbox.clone(), cluster.name_of(record.host))),
-            _ => None,
-        });
-        if let Some((sandbox, host)) = user {
+        if let Some(other) = cluster.known.subscribers(id).find(|host| *host != cluster.me) {
+            let mut endpoints = cluster.index.endpoints(other, id);
+            let sandbox =
+                endpoints.find_map(|mac| match &cluster.known.get(&Key::Endpoint(id, mac))?.value {
+                    Some(Value::Endpoint(endpoint)) => Some(endpoint.sandbox.as_str()),
+                    _ => None,
+                });
+            let (sandbox, host) = (sandbox.unwrap_or("what is"), cluster.name_of(other));
             let message = format!("network {name} has active endpoints: disconnect {sandbox} on host {host}");
             return Err(Error::new(Code::NetworkInUse, message));
         }
-        let spaces: Vec<Key> = cluster.known.spaces(id).map(|record| record.key.clone()).collect();
-        let vni = Key::Vni(network.vni);
-        for key in [key, vni].into_iter().chain(spaces) {
+        for key in [Key::Network(name.to_owned()), Key::Vni(vni)] {
             self.say(key, None);
         }
         Ok(())
     }
 }
 
-fn record_of(pool: &Pool) -> record::Pool {
+fn pool_of(pool: &Pool) -> record::Pool {
     let PoolPlan { range, reserved, .. } = pool.plan().clone();
     record::Pool { subnet: pool.subnet(), gateway: pool.gateway(), range, reserved }
 }
 
-fn plan_of(pool: &record::Pool) -> PoolPlan {
+pub(crate) fn plan_of(pool: &record::Pool) -> PoolPlan {
     let record::Pool { subnet, gateway, range, reserved } = pool.clone();
     PoolPlan { subnet, gateway: Some(gateway), range, reserved }
 }

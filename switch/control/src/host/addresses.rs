@@ -5,34 +5,38 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use tokio::io::Interest;
 use vswitch_contract::fact::Fact;
 use vswitch_sys::netlink::Netlink;
-use vswitch_sys::netlink::watch::AddressWatch;
 
+use crate::host::changes::Changes;
 use crate::link::Link;
 
 /// Follows the addresses of the calling thread's namespace until it is dropped.
 pub async fn follow(link: Link) {
-    if let Err(error) = try_follow(&link).await {
-        tracing::warn!("containers reach the host at gateway addresses only: {error}");
+    let mut changes = Changes::listen();
+    let (mut told, mut said) = (None, None);
+    loop {
+        let outcome = tell(&link, &mut told).await.map_err(|error| error.to_string());
+        if let Err(error) = &outcome
+            && said.as_ref() != Some(error)
+        {
+            tracing::warn!(
+                "containers do not reach all addresses of the host, which is tried again: {error}"
+            );
+        }
+        changes.next(outcome.is_ok()).await;
+        said = outcome.err();
     }
 }
 
-async fn try_follow(link: &Link) -> io::Result<()> {
-    // The watch comes first, so that no change falls between it and the first look.
-    let watch = AddressWatch::open()?.into_async()?;
-    let mut told = BTreeSet::new();
-    loop {
-        let found = addresses()?;
-        if found != told {
-            told = found;
-            if let Err(error) = link.set(Fact::HostAddresses(told.iter().copied().collect())).await {
-                tracing::warn!("the datapath was not told of the host's addresses: {error}");
-            }
-        }
-        watch.async_io(Interest::READABLE, AddressWatch::heard).await?;
+/// Tells the datapath of the addresses there are, if they are others than were told.
+async fn tell(link: &Link, told: &mut Option<BTreeSet<IpAddr>>) -> io::Result<()> {
+    let found = addresses()?;
+    if told.as_ref() != Some(&found) {
+        link.set(Fact::HostAddresses(found.iter().copied().collect())).await.map_err(io::Error::other)?;
+        *told = Some(found);
     }
+    Ok(())
 }
 
 /// The addresses others can reach the host by.

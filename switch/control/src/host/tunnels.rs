@@ -18,17 +18,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::io::Interest;
 use tokio::sync::Mutex;
-use vswitch_contract::fact::{self, Fact, Held, Key};
+use vswitch_contract::fact::{self, Change, Fact, Held, Key};
 use vswitch_contract::tunnel::{TUNNEL_SENDERS, TunnelSocket, TunnelSpec, Vni, inner_mtu};
 use vswitch_frame::{GroupId, NetworkId, PortId};
 use vswitch_sys::netlink::Netlink;
-use vswitch_sys::netlink::watch::AddressWatch;
 use vswitch_sys::udp;
 
 use crate::error::failed;
 use crate::error::{Code, Error, Result};
+use crate::host::changes::Changes;
 use crate::link::{Dropped, Link, LinkError};
 
 /// The first source port of tunnels (RFC 7348, 5).
@@ -147,28 +146,35 @@ impl Tunnels {
         self.link.agree(&fact::beyond(network), wanted).await.map_err(refused)
     }
 
-    /// Tells the datapath whenever the MTU of an underlay changes, until it is dropped.
-    pub async fn follow(self) {
-        if let Err(error) = self.try_follow().await {
-            tracing::warn!("the MTU below tunnels is not followed any more: {error}");
-        }
+    /// Changes what is beyond the tunnel of a network, as far as the datapath takes it. Returns the facts that
+    /// it refused, and why.
+    ///
+    /// # Errors
+    /// When the datapath cannot be told.
+    pub async fn change_beyond(&self, changes: Vec<Change>) -> Result<Vec<Dropped>> {
+        self.link.offer(changes).await.map_err(refused)
     }
 
-    async fn try_follow(&self) -> io::Result<()> {
-        // The watch comes first, so that no change falls between it and the first look.
-        let watch = AddressWatch::open_with_routes()?.into_async()?;
+    /// Tells the datapath whenever the MTU of an underlay changes, until it is dropped.
+    pub async fn follow(self) {
+        let mut changes = Changes::listen();
         loop {
+            let mut settled = true;
             for (network, spec) in self.link.tunnels().await {
                 // An address that is gone for the moment says nothing about the MTU.
-                let Ok(mtu) = underlay_mtu(spec.local) else { continue };
+                let Ok(mtu) = underlay_mtu(spec.local) else {
+                    settled = false;
+                    continue;
+                };
                 if mtu != spec.underlay_mtu
                     && let Err(error) =
                         self.link.set(Fact::Tunnel(network, TunnelSpec { underlay_mtu: mtu, ..spec })).await
                 {
+                    settled = false;
                     tracing::warn!("the datapath was not told of a tunnel's MTU: {error}");
                 }
             }
-            watch.async_io(Interest::READABLE, AddressWatch::heard).await?;
+            changes.next(settled).await;
         }
     }
 

@@ -18,17 +18,15 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::resource::{Resource, getrlimit};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use vswitch_contract::claim::{Claimed, Protocol, Wanted};
 use vswitch_contract::fact::{Change, Fact, Held, Key};
 use vswitch_contract::relay::Binding;
 use vswitch_contract::reserved::UPLINKS_MAX;
 use vswitch_contract::uplink::UplinkSpec;
 use vswitch_sys::filter::{Admission, Program};
-use vswitch_sys::netlink::watch::AddressWatch;
 use vswitch_sys::packet;
 
+use crate::host::changes::Changes;
 use crate::host::claims::{Claims, Lendable};
 use crate::host::routes::ROUTES_MAX;
 use crate::host::ways_out::{Choice, Found, Seen, look};
@@ -54,13 +52,15 @@ struct Heard {
 pub struct Uplink {
     link: Link,
     choice: Choice,
-    watch: AsyncFd<AddressWatch>,
+    changes: Changes,
     claims: Claims,
     /// Claims of published ports.
     published: publish::claims::Claims,
     told: Seen,
-    /// Whether `told` is what the datapath was told.
+    /// Whether `told` is what the datapath was told, and what a look showed.
     is_told: bool,
+    /// Why it could not be, as it was said last.
+    failed: Option<String>,
     /// Protocols and addresses for which ports run short.
     short: BTreeSet<(Protocol, IpAddr)>,
     /// Things that were said once: interfaces through which routes are not followed, and that routes are not.
@@ -73,19 +73,20 @@ impl Uplink {
     /// Finds the uplinks and tells the datapath.
     ///
     /// # Errors
-    /// When the kernel does not tell what changes.
+    /// When there are no descriptors for what an earlier control has left.
     pub async fn start(link: Link, choice: Choice, published: publish::claims::Claims) -> io::Result<Self> {
         // The watch comes first, so that no change falls between it and the first look.
-        let watch = AddressWatch::open_with_routes()?.into_async()?;
+        let changes = Changes::listen();
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         let mut claims = Claims::new(usize::try_from(descriptors / 2).unwrap_or(usize::MAX));
         // A datapath that outlived its control has these.
         claims.take_up(link.claims().await);
         let sockets = link.uplink_sockets().await?.into_iter();
         let sockets = sockets.map(|(place, socket)| (place, Heard { socket, admitted: None })).collect();
-        let (told, is_told) = (Seen::default(), false);
+        let (told, is_told, failed) = (Seen::default(), false, None);
         let (short, said) = (BTreeSet::new(), BTreeSet::new());
-        let mut uplink = Self { link, choice, watch, claims, published, told, is_told, short, said, sockets };
+        let mut uplink =
+            Self { link, choice, changes, claims, published, told, is_told, failed, short, said, sockets };
         uplink.look_again().await;
         Ok(uplink)
     }
@@ -94,13 +95,7 @@ impl Uplink {
     pub async fn follow(mut self) {
         loop {
             tokio::select! {
-                heard = self.watch.async_io(Interest::READABLE, AddressWatch::heard) => {
-                    if let Err(error) = heard {
-                        tracing::warn!("changes of the uplink are not followed any more: {error}");
-                        return;
-                    }
-                    self.look_again().await;
-                }
+                () = self.changes.next(self.is_told) => self.look_again().await,
                 wanted = self.link.wanted() => self.grant(&wanted).await,
                 () = self.link.admission_changed() => self.follow_networks().await,
             }
@@ -109,13 +104,11 @@ impl Uplink {
 
     /// Looks at the host, and says each change on.
     async fn look_again(&mut self) {
-        let seen = look(&self.choice).unwrap_or_else(|error| {
-            tracing::warn!("the uplink cannot be looked at: {error}");
-            self.told.clone()
-        });
-        if self.is_told && seen == self.told {
-            return;
-        }
+        let seen = match look(&self.choice) {
+            Ok(seen) if self.is_told && seen == self.told => return,
+            Ok(seen) => seen,
+            Err(error) => return self.fail(format!("the uplink cannot be looked at: {error}")),
+        };
         self.warn_missing(&seen);
         self.told = seen.clone();
         let indices: Vec<u32> = seen.found().map(|found| found.index).collect();
@@ -127,12 +120,20 @@ impl Uplink {
         let mut found = seen.uplinks.into_iter();
         for place in 0..UPLINKS_MAX {
             if let Err(error) = self.change(place, found.next().flatten()).await {
-                // The next change is another try.
-                self.is_told = false;
-                tracing::warn!("containers do not reach the world: {error}");
+                self.fail(format!("containers do not reach the world: {error}"));
             }
         }
+        self.failed.take_if(|_| self.is_told);
         self.tell_granted().await;
+    }
+
+    /// Notes that another try is due, and says why, once.
+    fn fail(&mut self, why: String) {
+        self.is_told = false;
+        if self.failed.as_ref() != Some(&why) {
+            tracing::warn!("{why}; it is tried again");
+            self.failed = Some(why);
+        }
     }
 
     /// Says once that there are too many routes, and of each interface that routers are behind it, and containers do not go there.

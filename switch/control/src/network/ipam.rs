@@ -66,6 +66,9 @@ pub struct Pool {
     /// Ranges of it that this host owns; `None` for all of it.
     #[serde(skip)]
     owned: Option<Vec<Range>>,
+    /// Addresses of it that containers on other hosts have, whoever owns them.
+    #[serde(skip)]
+    elsewhere: BTreeSet<u128>,
     last: u128,
 }
 
@@ -88,8 +91,8 @@ impl Pool {
             }
         }
         let (_, last) = bounds(plan.range.unwrap_or(subnet), subnet);
-        let mut pool =
-            Self { subnet, gateway: subnet.network(), used: BTreeSet::new(), owned: None, last, plan };
+        let (used, elsewhere) = (BTreeSet::new(), BTreeSet::new());
+        let mut pool = Self { subnet, gateway: subnet.network(), used, owned: None, elsewhere, last, plan };
         for (name, address) in &pool.plan.reserved.clone() {
             let other = if subnet.addr().is_ipv4() { DEFAULT_GATEWAY_V6 } else { DEFAULT_GATEWAY_V4 };
             if name == other {
@@ -179,7 +182,8 @@ impl Pool {
         let behind = parts.iter().map(|(first, last)| ((*first).max(self.last.saturating_add(1)), *last));
         let before = parts.iter().map(|(first, last)| (*first, (*last).min(self.last)));
         let mut parts = behind.chain(before).filter(|(first, last)| first <= last);
-        parts.find_map(|(first, last)| (first..=last).find(|at| !self.used.contains(at)))
+        let is_free = |at: &u128| !self.used.contains(at) && !self.elsewhere.contains(at);
+        parts.find_map(|(first, last)| (first..=last).find(is_free))
     }
 
     /// The parts of it from which addresses are given, as numbers, in order.
@@ -293,9 +297,12 @@ impl Pools {
         })
     }
 
-    /// Says what this host owns of pools that are shared with other hosts.
-    pub fn set_owned(&mut self, owned: &[Range]) {
+    /// Says what this host owns of pools that are shared with other hosts, and which of their addresses
+    /// containers on those have all the same.
+    pub fn set_owned(&mut self, owned: &[Range], elsewhere: &[IpAddr]) {
         for pool in &mut self.0 {
+            let has = elsewhere.iter().filter(|address| pool.subnet.contains(*address));
+            pool.elsewhere = has.copied().map(number).collect();
             let of_pool = owned.iter().filter(|range| pool.subnet.contains(&range.first));
             pool.owned = Some(of_pool.copied().collect());
         }

@@ -49,7 +49,7 @@ impl Control {
     pub async fn create_network(&mut self, wish: types::NetworkCreate) -> Result<String> {
         names::check_network(&wish.name)?;
         refuse_unsupported(&wish)?;
-        if self.state.networks.contains_key(&wish.name) {
+        if self.state.networks.contains_key(&wish.name) || self.record_of(&wish.name).is_some() {
             let message = format!("network with name {} already exists: choose another name", wish.name);
             return Err(Error::new(Code::NameInUse, message));
         }
@@ -106,7 +106,12 @@ impl Control {
             return Err(Error::new(Code::Internal, format!("cannot make network {name:?}: {error}")));
         }
         self.state.networks.insert(name.to_owned(), network);
-        if let Err(error) = self.driver_up(name, plan).await {
+        // Before there is a port: rules may have named it when it was not there.
+        let up = match self.tell_rules().await {
+            Ok(()) => self.driver_up(name, plan).await,
+            refused => refused,
+        };
+        if let Err(error) = up {
             self.unmake_network(name).await?.done().await;
             return Err(error);
         }
@@ -115,7 +120,7 @@ impl Control {
 
     /// Removes a network that has no endpoints.
     pub async fn remove_network(&mut self, key: &str) -> Result<Cleanup> {
-        let name = self.state.any_network_name(key)?;
+        let name = self.any_network_name(key)?;
         if is_predefined(&name) {
             return Err(cannot_be_removed(&name));
         }
@@ -128,7 +133,12 @@ impl Control {
             return Err(Error::new(Code::NetworkInUse, message));
         }
         self.withdraw_network(&name)?;
-        self.unmake_network(&name).await
+        let cleanup = match self.state.networks.contains_key(&name) {
+            true => self.unmake_network(&name).await?,
+            false => Cleanup::default(),
+        };
+        self.forget_rules_of(&name).await;
+        Ok(cleanup)
     }
 
     /// Removes a network and the ports it has without endpoints.
@@ -145,10 +155,17 @@ impl Control {
         let names = unused.map(|network| network.name).filter(|name| !is_predefined(name));
         let names: Vec<String> = names.collect();
         let mut cleanup = Cleanup::default();
-        for name in &names {
-            cleanup.join(self.remove_network(name).await?);
+        let mut removed = Vec::new();
+        for name in names {
+            match self.remove_network(&name).await {
+                Ok(work) => cleanup.join(work),
+                // Another host has endpoints on it.
+                Err(error) if error.code == Code::NetworkInUse => continue,
+                Err(error) => return Err(error),
+            }
+            removed.push(name);
         }
-        Ok((names, cleanup))
+        Ok((removed, cleanup))
     }
 
     async fn forget_network(&mut self, name: &str, number: NetworkId) -> Result<()> {
@@ -156,8 +173,11 @@ impl Control {
         removed.map_err(|error| {
             Error::new(Code::Internal, format!("cannot remove network {name:?}: {error}"))
         })?;
-        self.state.networks.remove(name);
-        self.forget_rules_of(name).await;
+        if let Some(network) = self.state.networks.remove(name) {
+            self.leave_network(network.id);
+        }
+        // Rules that name it stay: a network of its name may come, and is to be filtered at once.
+        self.tell_rules().await?;
         self.state.network_numbers.give_back(number.0);
         Ok(())
     }

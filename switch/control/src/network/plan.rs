@@ -71,9 +71,20 @@ impl Control {
                 return Err(overlap_error(subnet, other.subnet(), &format!("network {name}")));
             }
         }
+        for (name, other) in self.subnets_elsewhere() {
+            if overlap(other, subnet) {
+                return Err(overlap_error(subnet, other, &format!("network {name}")));
+            }
+        }
         let (gateway, range) = (config.gateway, config.ip_range);
         let reserved = config.auxiliary_addresses.clone();
         Pool::new(PoolPlan { subnet, gateway, range, reserved }).map(Some)
+    }
+
+    /// Subnets of networks of the cluster that are not made here, with their names.
+    fn subnets_elsewhere(&self) -> impl Iterator<Item = (&str, IpNet)> {
+        let networks = self.networks_elsewhere().filter_map(|name| Some((name, self.record_of(name)?)));
+        networks.flat_map(|(name, network)| network.pools.iter().map(move |pool| (name, pool.subnet)))
     }
 
     fn choose_subnet(
@@ -86,6 +97,7 @@ impl Control {
         let others = self.state.networks.values().flat_map(|network| network.pools.iter());
         let mut taken: Vec<IpNet> = others.chain(planned).map(Pool::subnet).collect();
         taken.extend(&host.taken);
+        taken.extend(self.subnets_elsewhere().map(|(_, subnet)| subnet));
         subnets::choose(family, size, &taken, host.seed)
     }
 }

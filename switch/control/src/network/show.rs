@@ -9,6 +9,7 @@ use crate::control::Control;
 use crate::error::Result;
 use crate::network::driver::Driver;
 use crate::network::driver::bridge::SCOPE;
+use crate::network::driver::overlay;
 use crate::network::filters::Filters;
 use crate::network::ipam::Pool;
 use crate::network::predefined::DEFAULT_NETWORK;
@@ -26,8 +27,11 @@ impl Control {
         let ours = self.state.networks.iter().map(|(name, network)| {
             self.show_network(name, network, endpoints.remove(name.as_str()).unwrap_or_default())
         });
-        let mut networks: Vec<types::Network> =
-            ours.chain(PREDEFINED.iter().map(|predefined| self.show_predefined(predefined))).collect();
+        let elsewhere = self.networks_elsewhere().filter_map(|name| self.show_known(name).ok());
+        let mut networks: Vec<types::Network> = ours
+            .chain(elsewhere)
+            .chain(PREDEFINED.iter().map(|predefined| self.show_predefined(predefined)))
+            .collect();
         networks.retain(|network| filters.admit(network));
         networks.sort_by(|one, other| one.name.cmp(&other.name));
         networks
@@ -35,9 +39,12 @@ impl Control {
 
     /// One network.
     pub fn network(&self, key: &str) -> Result<types::Network> {
-        let name = self.state.any_network_name(key)?;
+        let name = self.any_network_name(key)?;
         if let Some(predefined) = predefined::find(&name) {
             return Ok(self.show_predefined(predefined));
+        }
+        if !self.state.networks.contains_key(&name) {
+            return self.show_known(&name);
         }
         let endpoints = self.state.endpoints().filter(|(_, endpoint)| endpoint.network == name);
         Ok(self.show_network(&name, &self.state.networks[&name], endpoints.collect()))
@@ -52,7 +59,23 @@ impl Control {
         if let Some(network) = self.state.networks.get(&shown.name).filter(|found| found.overlay.is_some()) {
             let peers = self.tunnels.peers(network.number).await?;
             shown.peers = peers.into_iter().map(|(ip, mtu)| types::NetworkPeer { ip, mtu }).collect();
+            let problems = self.cluster.iter().filter_map(|cluster| cluster.problems.get(&network.id));
+            shown.problems = problems.flatten().cloned().collect();
+            let port = network.host_port.as_ref().filter(|_| network.is_shared());
+            if port.is_some_and(|port| !self.remains.contains_key(&port.port)) {
+                shown.problems.extend(self.check_room(network).err().map(|error| error.message));
+            }
+        } else if self.record_of(&shown.name).is_some() && !self.state.networks.contains_key(&shown.name) {
+            let room = self.known_network(&shown.name).and_then(|network| self.check_room(&network));
+            shown.problems = room.err().map(|error| error.message).into_iter().collect();
         }
+        Ok(shown)
+    }
+
+    /// A network of the cluster that is not made here.
+    fn show_known(&self, name: &str) -> Result<types::Network> {
+        let mut shown = self.show_network(name, &self.known_network(name)?, Vec::new());
+        (shown.driver, shown.scope) = (overlay::DRIVER.to_owned(), overlay::SCOPE_SHARED.to_owned());
         Ok(shown)
     }
 

@@ -310,22 +310,20 @@ impl Control {
     /// After a start: takes up or claims again what is published, and has the datapath know just that.
     pub(crate) async fn restore_published(&mut self) {
         let mut kept = self.keep_published_sockets().await;
-        for (name, sandbox) in self.state.sandboxes.clone() {
-            for published in [sandbox.published, sandbox.draining].concat() {
-                if self.claims.holds(&published) {
+        for sandbox in self.state.sandboxes.values() {
+            for published in sandbox.published.iter().chain(&sandbox.draining) {
+                if self.claims.holds(published) {
                     continue;
                 }
                 if let Some(sockets) = published.relayed().and_then(|relayed| kept.remove(&relayed)) {
-                    self.claims.take_up(published, sockets);
-                    continue;
-                }
-                if let Err(error) = self.claims.take(published).await {
-                    tracing::warn!(
-                        "a published port of sandbox {name:?} leads nowhere: {error}; when it is free, unpublish \
-                         and publish it"
-                    );
+                    self.claims.take_up(*published, sockets);
                 }
             }
+        }
+        for (name, _, error) in self.claim_missing().await {
+            tracing::warn!("a published port of sandbox {name:?} leads nowhere: {error}; it is tried again");
+        }
+        for name in self.state.sandboxes.keys().cloned().collect::<Vec<_>>() {
             self.lead_again(&name).await;
         }
         let numbers: Vec<u32> = self.state.sandboxes.values().map(|sandbox| sandbox.number.into()).collect();
@@ -335,6 +333,24 @@ impl Control {
                 tracing::warn!("the datapath could not forget a published port: {error}");
             }
         }
+    }
+
+    /// Claims published ports that are not, and leads them where they are to lead. Says which still are not.
+    pub(crate) async fn claim_missing(&mut self) -> Vec<(String, Published, Error)> {
+        let mut missing = Vec::new();
+        for (name, sandbox) in self.state.sandboxes.clone() {
+            let all = [sandbox.published, sandbox.draining].concat();
+            let lacking: Vec<_> = all.into_iter().filter(|one| !self.claims.holds(one)).collect();
+            for published in &lacking {
+                if let Err(error) = self.claims.take(*published).await {
+                    missing.push((name.clone(), *published, error));
+                }
+            }
+            if lacking.iter().any(|one| self.claims.holds(one)) {
+                self.lead_again(&name).await;
+            }
+        }
+        missing
     }
 
     /// Sockets of published ports that the datapath has. Sockets that nobody publishes, or that a control

@@ -29,6 +29,7 @@ const BURST: u32 = 5;
 /// When it can match nothing, or says what nobody knows.
 pub(super) fn read(
     state: &State,
+    networks: &dyn Fn(&str) -> Result<String>,
     has: &dyn Fn(&str) -> bool,
     id: u32,
     wish: &types::RuleCreate,
@@ -49,11 +50,11 @@ pub(super) fn read(
         [(Field::InInterface, &wish.in_interface), (Field::OutInterface, &wish.out_interface)]
             .map(|(field, text)| not.take(field, text.as_deref()));
     let interface = |text: Option<&str>| text.map(|text| parse_interface(state, has, text)).transpose();
-    let end = |text: Option<&str>| text.map(|text| parse_end(state, text)).transpose();
+    let end = |text: Option<&str>| text.map(|text| parse_end(state, networks, text)).transpose();
     let state_of = |text: &String| pick(&STATES, text, || named("state", text));
     let rule = Rule {
         id,
-        network: network.map(|key| state.network_name(key)).transpose()?,
+        network: network.map(networks).transpose()?,
         from: end(from)?,
         to: end(to)?,
         protocol: protocol
@@ -170,7 +171,7 @@ fn check_way(state: &State, rule: &Rule) -> Result<()> {
 }
 
 /// A subnet, an address, a network or a sandbox.
-fn parse_end(state: &State, text: &str) -> Result<End> {
+fn parse_end(state: &State, networks: &dyn Fn(&str) -> Result<String>, text: &str) -> Result<End> {
     if let Ok(subnet) = text.parse::<IpNet>() {
         return Ok(End::Subnet(subnet.trunc()));
     }
@@ -181,13 +182,13 @@ fn parse_end(state: &State, text: &str) -> Result<End> {
         return state.sandbox_name(key).map(End::Sandbox);
     }
     if let Some(key) = text.strip_prefix("network:") {
-        return state.network_name(key).map(End::Network);
+        return networks(key).map(End::Network);
     }
     if text.contains('/') {
         let mend = "write one as in 10.1.0.0/24, or name a network or a sandbox";
         return Err(invalid(format!("{text:?} is no subnet: {mend}")));
     }
-    match (state.network_name(text), state.sandbox_name(text)) {
+    match (networks(text), state.sandbox_name(text)) {
         (Ok(network), Err(_)) => Ok(End::Network(network)),
         (Err(_), Ok(sandbox)) => Ok(End::Sandbox(sandbox)),
         (Ok(_), Ok(_)) => Err(invalid(format!(

@@ -11,22 +11,28 @@ use crate::state::rules::{End, Rule};
 pub(super) fn translate(state: &State, rule: &Rule) -> Option<engine::Rule> {
     let number = |name: &String| state.networks.get(name).map(|network| network.number);
     let mut not = rule.not.clone();
-    let mut end = |end: &Option<End>, field| match end {
-        None => Some(engine::End::Any),
-        Some(End::Subnet(subnet)) => Some(engine::End::Subnet(*subnet)),
-        Some(End::Network(name)) => number(name).map(engine::End::Network),
-        Some(End::Sandbox(name)) => match state.sandboxes.get(name) {
-            Some(sandbox) => Some(engine::End::Sandbox(sandbox.number.into())),
-            None => {
-                let place = not.iter().position(|negated| *negated == field)?;
-                not.swap_remove(place);
-                Some(engine::End::Any)
+    // Nothing is of what is not there, and everything is of something else.
+    let mut is_negated = |field| {
+        let place = not.iter().position(|negated| *negated == field);
+        place.map(|place| not.swap_remove(place)).is_some()
+    };
+    let mut end = |end: &Option<End>, field| {
+        let found = match end {
+            None => Some(engine::End::Any),
+            Some(End::Subnet(subnet)) => Some(engine::End::Subnet(*subnet)),
+            Some(End::Network(name)) => number(name).map(engine::End::Network),
+            Some(End::Sandbox(name)) => {
+                state.sandboxes.get(name).map(|sandbox| engine::End::Sandbox(sandbox.number.into()))
             }
-        },
+        };
+        found.or_else(|| is_negated(field).then_some(engine::End::Any))
     };
     let (from, to) = (end(&rule.from, Field::From)?, end(&rule.to, Field::To)?);
     let network = match &rule.network {
-        Some(name) => Some(number(name)?),
+        Some(name) => match number(name) {
+            None if !is_negated(Field::Network) => return None,
+            found => found,
+        },
         None => None,
     };
     let interface = |name: &Option<String>| name.as_deref().map(|name| interface(state, name));

@@ -27,7 +27,7 @@ fn has(name: &str) -> bool {
 }
 
 fn parse(state: &State, wish: &RuleCreate) -> Result<Rule> {
-    read(state, &has, 7, wish)
+    read(state, &|key| state.network_name(key), &has, 7, wish)
 }
 
 fn shown(wish: &RuleCreate) -> types::Rule {
@@ -135,7 +135,8 @@ fn imported_text(text: &str) -> std::result::Result<Vec<String>, String> {
     let opens = |wish: &RuleCreate| {
         let named = |name: &Option<String>| name.as_ref().is_some_and(|name| name.starts_with("br-"));
         let known = |name: &str| has(name) || name.starts_with("br-");
-        read(&State::default(), &known, 0, wish).map_err(|error| error.message)?;
+        read(&State::default(), &|key| State::default().network_name(key), &known, 0, wish)
+            .map_err(|error| error.message)?;
         Ok(wish.action == "accept" && named(&wish.in_interface) && named(&wish.out_interface))
     };
     let rules = iptables::import(text, opens).map_err(|error| error.message)?;

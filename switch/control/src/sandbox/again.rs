@@ -113,7 +113,7 @@ impl Control {
         if sandbox.place.is_some() != place.is_some() {
             return refusal("was attached in another way");
         }
-        let same = |known: &Place| place.is_some_and(|place| place.identity == known.identity);
+        let same = |known: &Place| place.is_some_and(|place| place.identity.is(&known.identity));
         if sandbox.gone.is_none() && sandbox.place.as_ref().is_some_and(|known| !same(known)) {
             let message = format!(
                 "sandbox with name {name} already exists, in another network namespace: choose another name"

@@ -77,6 +77,7 @@ impl Control {
         sandbox: &str,
         config: types::EndpointConfig,
     ) -> Result<Option<String>> {
+        self.need_network(network).await?;
         let network = self.state.network_name(network)?;
         self.state.sandboxes[sandbox].mode.check_own(sandbox)?;
         let netns = self.state.sandboxes[sandbox].open(sandbox)?;

@@ -3,19 +3,24 @@
 //! # Theory of operation
 //!
 //! Each such sandbox has a folder `sandboxes/NAME` beside the control socket; "vswitch exec" mounts its files
-//! in place of the host's. They follow from the state alone: after each job the files of every sandbox it
+//! in place of the host's. The folder `sandboxes` is ours alone: it bears a [mark](MARK), and one that is there
+//! without it, or is somebody else's to write in, is left as it is, and no daemon starts beside it. Of what is
+//! in it only what we write is ever removed, by its name. They follow from the state alone: after each job the files of every sandbox it
 //! touched are written anew, in place, so that what has them mounted sees the change. A sandbox that somebody
 //! else made has files of their making.
 //!
 //! A file that cannot be written is no reason to undo what was done: it is logged, and written again with the
 //! next change.
 
+use std::ffi::OsString;
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::error::{Code, Error, Result, failed};
 use crate::network::describe;
 use crate::state::mode::Mode;
 use crate::state::{Endpoint, Sandbox, State};
@@ -31,12 +36,17 @@ const LOCALHOST: &str = "127.0.0.1\tlocalhost\n\
 /// The usual name of the control socket, and that of the folder beside it.
 const SOCKET: &str = "control.sock";
 const FOLDER: &str = "sandboxes";
+/// The mark of a folder that is the switch's.
+const MARK: &str = ".vswitch";
+const MARK_TEXT: &str = "The files of sandboxes that vswitch made. They are written anew when it starts.\n";
 const HOSTS: &str = "hosts";
 const HOSTNAME: &str = "hostname";
 const RESOLV_CONF: &str = "resolv.conf";
+/// All that a sandbox's folder has.
+const OWN: [&str; 3] = [HOSTS, HOSTNAME, RESOLV_CONF];
 
 /// The files of every sandbox.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Files {
     folder: PathBuf,
     resolv_conf: PathBuf,
@@ -57,11 +67,16 @@ impl Files {
     /// Files beside the control socket, in a folder that no other daemon has: `sandboxes`, or for a socket of
     /// another name than the usual one that name in front of it. `resolv_conf` is the host's, for what is
     /// inherited.
-    pub fn new(socket: &Path, resolv_conf: PathBuf) -> Self {
+    ///
+    /// # Errors
+    /// When there is such a folder that is not ours.
+    pub fn new(socket: &Path, resolv_conf: PathBuf) -> Result<Self> {
         let name = socket.file_name().unwrap_or_default().to_string_lossy();
         let own = if name == SOCKET { FOLDER.to_owned() } else { format!("{name}.{FOLDER}") };
         let folder = socket.parent().unwrap_or(Path::new(".")).join(own);
-        Self { folder: std::path::absolute(&folder).unwrap_or(folder), resolv_conf }
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
+        take(&folder)?;
+        Ok(Self { folder, resolv_conf })
     }
 
     /// Paths of the files of a sandbox; `None` if it has none of ours.
@@ -85,8 +100,7 @@ impl Files {
 
     /// Writes the files of every sandbox, in place, and removes all others.
     pub fn restore(&self, state: &State) {
-        for folder in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let name = folder.file_name().to_string_lossy().into_owned();
+        for name in self.names() {
             if !state.sandboxes.contains_key(&name) {
                 self.refresh(state, &name, None);
             }
@@ -98,14 +112,24 @@ impl Files {
 
     /// Removes the files of every sandbox.
     pub fn remove(&self) {
-        log("remove", &self.folder, remove(&self.folder));
+        for folder in self.names().into_iter().map(|name| self.folder.join(name)) {
+            log("remove", &folder, remove(&folder, &OWN));
+        }
+        log("remove", &self.folder, remove(&self.folder, &[MARK]));
+    }
+
+    /// The names of the folders in ours.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.map(|folder| folder.file_name().to_string_lossy().into_owned()).collect()
     }
 
     fn refresh(&self, state: &State, name: &str, sandbox: Option<&Sandbox>) {
         let folder = self.folder.join(name);
         match sandbox.filter(|sandbox| sandbox.made && sandbox.mode == Mode::Own) {
             Some(sandbox) => log("write", &folder, self.write(&folder, state, name, sandbox)),
-            None => log("remove", &folder, remove(&folder)),
+            None => log("remove", &folder, remove(&folder, &OWN)),
         }
     }
 
@@ -158,11 +182,60 @@ fn resolv_conf(servers: &[IpAddr], host: &str) -> String {
     text + "options ndots:0\n"
 }
 
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
+/// Takes a folder that is ours or is not there.
+fn take(folder: &Path) -> Result<()> {
+    let action = format!("use {} for the files of sandboxes", folder.display());
+    let parent = folder.parent().unwrap_or(Path::new("/"));
+    let made = fs::create_dir_all(parent).and_then(|()| DirBuilder::new().mode(0o755).create(folder));
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if !is_ours(folder).map_err(|error| failed(&action, &error))? {
+                let message = format!(
+                    "{} is there and is not vswitch's: move it away, or choose another path with --socket",
+                    folder.display()
+                );
+                return Err(Error::new(Code::NameInUse, message));
+            }
+        }
+        made => made.map_err(|error| failed(&action, &error))?,
+    }
+    log("mark", folder, fs::write(folder.join(MARK), MARK_TEXT));
+    Ok(())
+}
+
+/// Whether a folder is one that nobody else writes in, and has our mark, or nothing but what we write in one:
+/// so did daemons leave it that knew no mark.
+fn is_ours(folder: &Path) -> io::Result<bool> {
+    let found = fs::symlink_metadata(folder)?;
+    let nobody_else = found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    if !found.is_dir() || !nobody_else {
+        return Ok(false);
+    }
+    if fs::symlink_metadata(folder.join(MARK)).is_ok_and(|mark| mark.is_file()) {
+        return Ok(true);
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_own = |name: OsString| OWN.iter().any(|own| name == *own);
+        let all_own = || {
+            fs::read_dir(entry.path())
+                .map(|mut all| all.all(|one| one.is_ok_and(|one| is_own(one.file_name()))))
+        };
+        if !entry.file_type()?.is_dir() || !all_own()? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes a folder with these files. One that has others stays, with them.
+fn remove(folder: &Path, files: &[&str]) -> io::Result<()> {
+    let gone = |removed: io::Result<()>| match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
-    }
+    };
+    files.iter().try_for_each(|file| gone(fs::remove_file(folder.join(file))))?;
+    gone(fs::remove_dir(folder))
 }
 
 fn log(what: &str, folder: &Path, outcome: io::Result<()>) {
@@ -174,6 +247,48 @@ fn log(what: &str, folder: &Path, outcome: io::Result<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_ours_is_left_as_it_is() {
+        let parent = std::env::temp_dir().join(format!("vswitch-files-{}", std::process::id()));
+        let folder = parent.join(FOLDER);
+        let new = || Files::new(&parent.join(SOCKET), "/nonexistent".into());
+        // None there; ours; and one of a daemon that knew no mark.
+        drop(new().expect("made"));
+        drop(new().expect("ours"));
+        fs::remove_file(folder.join(MARK)).expect("a mark");
+        fs::create_dir(folder.join("web")).expect("a folder");
+        fs::write(folder.join("web").join(HOSTS), "").expect("a file");
+        let files = new().expect("of the time before");
+        files.restore(&State::default());
+        assert!(!folder.join("web").exists());
+        files.remove();
+        assert!(!folder.exists());
+
+        let refused = |shown: &str| {
+            let error = new().map(drop).expect_err(shown);
+            assert!(error.message.contains("is not vswitch's") && !error.message.contains('\n'), "{error}");
+        };
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join("thesis"), "text").expect("a file");
+        refused("a file in it");
+        fs::remove_file(folder.join("thesis")).expect("a file");
+        fs::create_dir(folder.join("web")).expect("a folder");
+        fs::write(folder.join("web/thesis"), "text").expect("a file");
+        refused("a folder with other files");
+        assert_eq!(fs::read_to_string(folder.join("web/thesis")).expect("still there"), "text");
+
+        // What somebody puts into ours stays, too.
+        fs::write(folder.join(MARK), "").expect("a mark");
+        let files = new().expect("ours");
+        files.restore(&State::default());
+        files.remove();
+        assert_eq!(fs::read_to_string(folder.join("web/thesis")).expect("still there"), "text");
+        fs::remove_dir_all(&folder).expect("clean up");
+        std::os::unix::fs::symlink("/etc", &folder).expect("a link");
+        refused("a link");
+        fs::remove_dir_all(&parent).expect("clean up");
+    }
 
     #[test]
     fn a_sandbox_asks_its_gateways() {

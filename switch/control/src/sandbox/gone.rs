@@ -21,13 +21,14 @@ use std::time::Duration;
 
 use vswitch_contract::fact::Key;
 use vswitch_frame::PortId;
+use vswitch_sys::netns::NetNs;
 
 use crate::actor::Handle;
 use crate::calendar;
 use crate::cleanup::Cleanup;
 use crate::control::Control;
 use crate::sandbox::interface::Remains;
-use crate::state::{Identity, Place, Sandbox};
+use crate::state::{NamespaceNumbers, Place, Sandbox};
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -82,7 +83,9 @@ impl Control {
             else {
                 continue;
             };
-            if let Some(path) = inside.get(&place.identity) {
+            // Somebody else's may have got its numbers meanwhile.
+            let is_it = |path: &&PathBuf| NetNs::open(path).is_ok_and(|netns| place.identity.is_of(&netns));
+            if let Some(path) = inside.get(&place.identity.numbers).filter(is_it) {
                 place.path.clone_from(path);
                 continue;
             }
@@ -147,24 +150,24 @@ impl Control {
 
 /// Whether the namespace is still where its path leads. Of a path that may not be looked at it is assumed.
 fn leads_there(place: &Place) -> bool {
-    identity_at(&place.path).map_or_else(
+    numbers_at(&place.path).map_or_else(
         |error| error.kind() == std::io::ErrorKind::PermissionDenied,
-        |found| found == place.identity,
+        |found| place.identity.may_be(found),
     )
 }
 
-/// The identity of the namespace that a file stands for.
-pub(crate) fn identity_at(path: &Path) -> std::io::Result<Identity> {
+/// The numbers of the namespace that a file stands for.
+pub(crate) fn numbers_at(path: &Path) -> std::io::Result<NamespaceNumbers> {
     fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// Namespaces that processes are in, each with the path by which one of them leads there.
-fn processes() -> BTreeMap<Identity, PathBuf> {
+fn processes() -> BTreeMap<NamespaceNumbers, PathBuf> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
             let path = entry.path().join("ns/net");
-            identity_at(&path).into_iter().for_each(|identity| drop(found.insert(identity, path.clone())));
+            numbers_at(&path).into_iter().for_each(|numbers| drop(found.insert(numbers, path.clone())));
         }
     }
     found

@@ -37,7 +37,7 @@ use crate::network::predefined::DEFAULT_NETWORK;
 use crate::publish::{self, DISCARDED, Wishes};
 use crate::sandbox::endpoints::Source;
 use crate::state::mode::Mode;
-use crate::state::{Place, Sandbox};
+use crate::state::{Identity, Place, Sandbox};
 
 impl Control {
     /// Makes a sandbox: with a network namespace of its own, or one that uses another's.
@@ -83,8 +83,10 @@ impl Control {
         networks: Vec<types::NetworkWish>,
     ) -> Result<Vec<String>> {
         // Before anything is made: most refusals are for a name that is misspelt.
-        networks.iter().try_for_each(|network| self.state.network_name(&network.network).map(drop))?;
-
+        for network in &networks {
+            self.need_network(&network.network).await?;
+            self.state.network_name(&network.network)?;
+        }
         let netns = self.make_namespace(name).await?;
         let place = Place { path: named_path(name), identity: identity(&netns)? };
         self.note_mounts(&place);
@@ -146,7 +148,9 @@ impl Control {
             self.refuse_taken(&wish.name)?;
         }
         let wishes = Wishes::parse(&wish.publish, &wish.expose, wish.publish_all)?;
-        let network = self.state.network_name(wish.network.as_deref().unwrap_or(DEFAULT_NETWORK))?;
+        let network = wish.network.as_deref().unwrap_or(DEFAULT_NETWORK);
+        self.need_network(network).await?;
+        let network = self.state.network_name(network)?;
         let (place, source) = find_source(&wish)?;
         if is_away {
             let (found, config) = ((place, source), wish.endpoint_config);
@@ -367,6 +371,6 @@ fn find_source(wish: &types::Attach) -> Result<(Option<Place>, Source)> {
     Ok((Some(Place { path, identity }), Source::Namespace(netns)))
 }
 
-fn identity(netns: &NetNs) -> Result<(u64, u64)> {
-    netns.id().map_err(|error| failed("identify the network namespace", &error))
+fn identity(netns: &NetNs) -> Result<Identity> {
+    Identity::of(netns).map_err(|error| failed("identify the network namespace", &error))
 }

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::control::Control;
-use crate::sandbox::gone::identity_at;
+use crate::sandbox::gone::numbers_at;
 use crate::state::Place;
 
 impl Control {
@@ -38,8 +38,8 @@ impl Control {
 /// Whether somebody who may be asked does not find the namespace at its path.
 fn is_hidden(place: &Place) -> bool {
     [1, std::os::unix::process::parent_id()].into_iter().any(|pid| {
-        match identity_at(&seen_by(pid, &place.path)) {
-            Ok(found) => found != place.identity,
+        match numbers_at(&seen_by(pid, &place.path)) {
+            Ok(found) => !place.identity.may_be(found),
             Err(error) => {
                 error.kind() == std::io::ErrorKind::NotFound
                     && Path::new("/proc").join(pid.to_string()).exists()

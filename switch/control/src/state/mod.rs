@@ -8,6 +8,7 @@
 
 mod change;
 pub mod host_port;
+mod identity;
 mod journal;
 pub mod mode;
 pub mod overlay;
@@ -36,6 +37,7 @@ use crate::network::predefined::{self, PREDEFINED};
 use crate::publish::published::Published;
 use crate::publish::spec::Exposed;
 use crate::state::host_port::HostPort;
+pub use crate::state::identity::{Identity, Numbers as NamespaceNumbers};
 use crate::state::mode::Mode;
 use crate::state::overlay::Overlay;
 use crate::state::records::Records;
@@ -146,9 +148,6 @@ pub struct Place {
     pub identity: Identity,
 }
 
-/// The identity of a network namespace, its own as long as it lives: the device and inode of its file.
-pub type Identity = (u64, u64);
-
 /// An endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -208,7 +207,7 @@ impl State {
             let own = || endpoints().filter(|endpoint| endpoint.network == *name);
             network.pools.restore(own().flat_map(|endpoint| &endpoint.addresses));
             if network.is_shared() {
-                network.pools.set_owned(&space::owned(said.values(), network.id, host));
+                network.pools.set_owned(&space::owned(said.values(), network.id, host), &[]);
             }
             network.macs = own().map(|endpoint| endpoint.mac).chain([network.gateway_mac]).collect();
         }
@@ -263,8 +262,21 @@ impl State {
     /// # Errors
     /// When there is none, or more than one begins so.
     pub fn any_network_name(&self, key: &str) -> Result<String> {
+        self.network_name_among(key, std::iter::empty())
+    }
+
+    /// As [`any_network_name`](Self::any_network_name), and among others that are not here.
+    ///
+    /// # Errors
+    /// When there is none, or more than one begins so.
+    pub fn network_name_among<'a>(
+        &'a self,
+        key: &str,
+        others: impl Iterator<Item = (&'a str, Id)>,
+    ) -> Result<String> {
         let ids = self.networks.iter().map(|(name, network)| (name.as_str(), network.id));
         let ids = ids.chain(PREDEFINED.iter().map(|predefined| (predefined.name, predefined.id)));
+        let ids = ids.chain(others);
         let mend = "see \"vswitch network ls\"";
         let is_name = self.networks.contains_key(key) || predefined::find(key).is_some();
         resolve("network", key, is_name, ids, Code::NetworkNotFound, mend)
@@ -341,7 +353,7 @@ impl Sandbox {
                 format!("sandbox {name:?} is a descriptor, not a namespace: attach another descriptor");
             return Err(Error::new(Code::WrongKind, message));
         };
-        let netns = NetNs::open(&place.path).ok().filter(|netns| netns.id().ok() == Some(place.identity));
+        let netns = NetNs::open(&place.path).ok().filter(|netns| place.identity.is_of(netns));
         netns.ok_or_else(|| {
             let path = place.path.display();
             let message =

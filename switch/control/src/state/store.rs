@@ -19,6 +19,8 @@
 //! the store has *failed*, takes nothing until control has [gone back](Store::go_back) to what was committed.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -96,6 +98,10 @@ struct Shared {
     trouble: watch::Sender<Trouble>,
     failed: Notify,
     committed: Mutex<State>,
+    /// The change that is owed. It has happened whether it is written down or not, so it is shown.
+    owed: Mutex<Change>,
+    /// How often these have changed.
+    number: AtomicU64,
 }
 
 /// The journal of a state directory, which is ours as long as the value lives.
@@ -105,7 +111,8 @@ pub struct Store {
     /// The rules and this host's identifier as they were handed over last.
     rules: Rules,
     host: Option<HostId>,
-    ended: mpsc::Receiver<()>,
+    /// The thread's end; `None` of a store that only looks on.
+    ended: Option<Mutex<mpsc::Receiver<()>>>,
 }
 
 /// A view of the store for those who ask for changes, and those who look.
@@ -148,6 +155,8 @@ impl Store {
             trouble: watch::Sender::new(Trouble::default()),
             failed: Notify::new(),
             committed: Mutex::new(committed),
+            owed: Mutex::default(),
+            number: AtomicU64::new(0),
         });
         let (end, ended) = mpsc::channel();
         let mut writer = Writer { journal, shared: shared.clone(), owed: None, asked: 0 };
@@ -161,7 +170,7 @@ impl Store {
         let started = thread::Builder::new().name("journal".to_owned()).spawn(work);
         started.map_err(|error| failed("start the journal's thread", &error))?;
         let (rules, host) = (state.rules.clone(), state.host);
-        Ok((Self { shared, rules, host, ended }, state))
+        Ok((Self { shared, rules, host, ended: Some(Mutex::new(ended)) }, state))
     }
 
     /// The store, for those who ask and those who look.
@@ -238,9 +247,11 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        let Some(ended) = &self.ended else { return };
         self.shared.desk().is_ending = true;
         self.shared.wake.notify_one();
-        let _ = self.ended.recv_timeout(END_PATIENCE);
+        let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(END_PATIENCE);
     }
 }
 
@@ -269,9 +280,22 @@ impl Gate {
         self.shared.trouble.borrow().why.clone()
     }
 
-    /// The committed state, which is what clients see.
-    pub fn committed(&self) -> MutexGuard<'_, State> {
-        self.shared.committed()
+    /// The state that clients see, which is what is committed or owed, and its number: another one for another
+    /// state.
+    pub(crate) fn committed(&self) -> (u64, State) {
+        let (number, mut state) = (self.number(), self.shared.committed().again());
+        self.shared.owed().clone().apply(&mut state);
+        (number, state)
+    }
+
+    /// The number of the committed state.
+    pub(crate) fn number(&self) -> u64 {
+        self.shared.number.load(Acquire)
+    }
+
+    /// A store for one who only looks on.
+    pub(crate) fn onlooker(&self) -> Store {
+        Store { shared: self.shared.clone(), rules: Rules::default(), host: None, ended: None }
     }
 }
 
@@ -282,6 +306,20 @@ impl Shared {
 
     fn committed(&self) -> MutexGuard<'_, State> {
         self.committed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owed(&self) -> MutexGuard<'_, Change> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn commit(&self, change: Change) {
+        change.apply(&mut self.committed());
+        self.show_owed(Change::default());
+    }
+
+    fn show_owed(&self, change: Change) {
+        *self.owed() = change;
+        self.number.fetch_add(1, Release);
     }
 }
 
@@ -334,11 +372,12 @@ impl Writer {
         let written =
             if group.change.is_empty() { Ok(()) } else { self.journal.append(&group.change, &whole) };
         let Err(error) = written else {
-            group.change.apply(&mut self.shared.committed());
+            self.shared.commit(group.change);
             group.parcels.into_iter().for_each(|Parcel { view, records }| view.publish(records));
             return answer(group.promises, &Ok(()));
         };
         if group.promises.is_empty() {
+            self.shared.show_owed(group.change.clone());
             self.owed = Some(group);
             return;
         }
@@ -352,6 +391,7 @@ impl Writer {
         desk.unsent.extend(all.parcels.into_iter().flat_map(|parcel| parcel.records));
         desk.failed = Some(why.clone());
         drop(desk);
+        self.shared.show_owed(Change::default());
         answer(all.promises, &Err(why));
         self.shared.failed.notify_one();
     }

@@ -44,6 +44,9 @@ pub(super) struct Forget {
     /// Their names, or beginnings of their identifiers
     #[arg(required = true)]
     hosts: Vec<String>,
+    /// Even where this host does not reach most of the others, and may be the one that is cut off
+    #[arg(short, long)]
+    force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -53,8 +56,9 @@ impl Cluster {
     pub(super) async fn run(self, client: &Client) -> Outcome {
         match self {
             Self::Ls(json) => list(client, json).await,
-            Self::Forget(Forget { hosts }) => {
-                each(hosts, async |host| client.delete(&path("/cluster/hosts/", host, "")).await).await
+            Self::Forget(Forget { hosts, force }) => {
+                let query = if force { "?force=true" } else { "" };
+                each(hosts, async |host| client.delete(&path("/cluster/hosts/", host, query)).await).await
             }
             Self::Key(Key {}) => {
                 print(&format!("{}\n", seal::show(random::bytes()?)));

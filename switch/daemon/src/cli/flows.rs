@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use hyper::Method;
 use vswitch_control::api::types;
 
 use super::client::{Client, query};
@@ -86,9 +87,6 @@ impl Filter {
 
 impl Flows {
     pub(super) async fn run(self, client: &Client) -> Outcome {
-        if let Some(Action::Delete) = self.action {
-            return show(&client.delete_what(&self.filter.path()).await?, self.json);
-        }
         if self.count {
             let count: types::FlowCount = client.get("/flows/count").await?;
             if self.json.json {
@@ -104,16 +102,16 @@ impl Flows {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        show(&client.get(&self.filter.path()).await?, self.json)
+        let method = if self.action.is_some() { Method::DELETE } else { Method::GET };
+        let path = self.filter.path();
+        if self.json.json {
+            let mut flows: Vec<types::Flow> = Vec::new();
+            client.each(method, &path, |flow| flows.push(flow)).await?;
+            return print_json(&flows);
+        }
+        client.each(method, &path, |flow: types::Flow| print(&line(&flow))).await?;
+        Ok(ExitCode::SUCCESS)
     }
-}
-
-fn show(flows: &Vec<types::Flow>, Json { json }: Json) -> Outcome {
-    if json {
-        return print_json(flows);
-    }
-    print(&flows.iter().map(line).collect::<String>());
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A flow as `conntrack -L` shows it.

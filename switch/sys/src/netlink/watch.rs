@@ -74,6 +74,7 @@ impl AddressWatch {
             match self.socket.recv_from_full() {
                 Ok(_) => any = true,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && any => return Ok(()),
                 Err(error) => return Err(error),
             }

@@ -2,6 +2,8 @@
 
 mod client;
 mod hosts;
+mod member;
+mod networks;
 mod secrets;
 mod views;
 

@@ -1,15 +1,30 @@
 //! Certificates and passwords: what is right works, what is wrong is told in one line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::timeout;
 use vswitch_cluster::etcd::client::{Access, Client};
+use vswitch_cluster::etcd::feed::{Feed, Update};
 use vswitch_cluster::etcd::tls;
-use vswitch_cluster::etcd::wire::Change;
+use vswitch_cluster::etcd::watch::{Create, News};
+use vswitch_cluster::etcd::wire::{Change, KeyRange, LeaseId};
 use vswitch_tests::etcd::{Authority, Etcd};
 use vswitch_tests::namespace::Namespace;
 
 use super::{Folder, access, run};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+fn everything() -> KeyRange {
+    KeyRange::prefix("/vswitch/")
+}
+
+fn watched() -> [Create; 1] {
+    [Create { id: 1, range: everything(), from: 1 }]
+}
 
 fn with_tls(ca: PathBuf, identity: Option<(PathBuf, PathBuf)>) -> Access {
     let tls = Some(tls::Files { ca, identity });
@@ -19,7 +34,7 @@ fn with_tls(ca: PathBuf, identity: Option<(PathBuf, PathBuf)>) -> Access {
 async fn refusal(access: &Access) -> String {
     const TRIES: usize = 50;
     for _ in 0..TRIES {
-        let refusal = Client::new(access).expect("a client").read("/vswitch/").await.expect_err("refused");
+        let refusal = Client::new(access).expect("a client").read(&everything()).await.expect_err("refused");
         // A reset may overtake etcd's last words; then the next try tells.
         if !refusal.is_passing() {
             return refusal.to_string();
@@ -39,8 +54,11 @@ fn tls_lets_in_whom_the_authority_knows() {
         let client = Client::new(&right).expect("a client");
         let change = Change::Put { key: "/vswitch/x".to_owned(), value: b"x".to_vec(), lease: None };
         client.commit(&[], &[change]).await.expect("let in");
-        let mut watch = client.watch("/vswitch/", 2).await.expect("watched");
-        assert_eq!(watch.next().await.expect("an event").0[0].kv.key, "/vswitch/x");
+        let mut watch = client.watch(&watched()).await.expect("watched");
+        assert!(matches!(watch.next().await, Ok(News::Created(1, _))));
+        let news = watch.next().await.expect("an event");
+        let News::Changes(1, events, _) = news else { panic!("{news:?}") };
+        assert_eq!(events[0].kv.key, "/vswitch/x");
 
         let start = "TLS with etcd on 127.0.0.1:2379 fails: ";
         let cases = [
@@ -58,7 +76,7 @@ fn tls_lets_in_whom_the_authority_knows() {
             let line = refusal(&access).await;
             assert!(line.starts_with(&format!("{start}{expected}")), "{line}");
         }
-        let plain = Client::new(&access("etcd://127.0.0.1")).expect("a client").read("/vswitch/").await;
+        let plain = Client::new(&access("etcd://127.0.0.1")).expect("a client").read(&everything()).await;
         let line = plain.expect_err("it wants TLS").to_string();
         assert!(line.contains("if it wants TLS, give --cluster-ca FILE"), "{line}");
     });
@@ -102,10 +120,8 @@ fn files_that_are_wrong_are_named() {
     }
 }
 
-#[test]
-fn a_password_opens_and_a_wrong_one_is_told() {
-    let (host, folder) = (Namespace::new(), Folder::new());
-    let mut etcd = Etcd::start(&host, "127.0.0.1");
+/// Has an etcd ask for users: "switch" may do what a switch does, "guest" nothing.
+fn wants_users(etcd: &Etcd) {
     for (path, body) in [
         ("user/add", json!({ "name": "root", "password": "r" })),
         ("user/grant", json!({ "user": "root", "role": "root" })),
@@ -124,18 +140,66 @@ fn a_password_opens_and_a_wrong_one_is_told() {
         let answer = etcd.ask(&format!("/v3/auth/{path}"), &body);
         assert!(answer.get("error").is_none(), "{path}: {answer}");
     }
-    let user = |name: &str, password: &str| {
-        let file = folder.file(&format!("{name}-{password}"), &format!("{password}\n"));
-        Access { user: Some((name.to_owned(), file)), ..access("etcd://127.0.0.1") }
-    };
+}
+
+fn user(folder: &Folder, name: &str, password: &str) -> Access {
+    let file = folder.file(&format!("{name}-{password}"), &format!("{password}\n"));
+    Access { user: Some((name.to_owned(), file)), ..access("etcd://127.0.0.1") }
+}
+
+#[test]
+fn a_token_that_ends_under_a_stream_is_exchanged() {
+    /// The time that a token is good for, where nobody uses it.
+    const TOKEN: Duration = Duration::from_secs(2);
+    let (host, folder) = (Namespace::new(), Folder::new());
+    let etcd = Etcd::start_with(&host, "127.0.0.1", &["--auth-token-ttl", &TOKEN.as_secs().to_string()]);
+    wants_users(&etcd);
+    run(&host, async || {
+        let client = Client::new(&user(&folder, "switch", "s")).expect("a client");
+        let mut feed = Feed::start(client.clone(), [KeyRange::prefix("/vswitch/a/")]);
+        assert!(matches!(feed.next().await, Update::Page(_)));
+        // Nothing is asked for until the token has ended, and younger ones have; then one more range is.
+        let who = json!({ "name": "switch", "password": "s" });
+        let token =
+            || etcd.ask("/v3/auth/authenticate", &who)["token"].as_str().unwrap_or_default().to_owned();
+        // Each look gives a token its whole time again, so each is at another one.
+        let tokens: [String; 8] = std::array::from_fn(|_| token());
+        let mut looks = tokens.iter();
+        let is_good = |token: &String| {
+            let key = json!({ "key": "L3Zzd2l0Y2gv" });
+            etcd.ask_as("/v3/kv/range", &key, token).get("error").is_none()
+        };
+        while is_good(looks.next().expect("a token ends")) {
+            tokio::time::sleep(TOKEN).await;
+        }
+        let other = Client::new(&user(&folder, "switch", "s")).expect("a client");
+        let put = |key: &str| Change::Put { key: key.to_owned(), value: b"x".to_vec(), lease: None };
+        other.commit(&[], &[put("/vswitch/b/1")]).await.expect("let in");
+        feed.follow(KeyRange::prefix("/vswitch/b/"));
+        let heard = timeout(LONG, feed.next()).await.expect("in time");
+        assert!(matches!(&heard, Update::Page(page) if page.found.len() == 1), "{heard:?}");
+        for key in ["/vswitch/b/2", "/vswitch/a/1"] {
+            other.commit(&[], &[put(key)]).await.expect("let in");
+            let heard = timeout(LONG, feed.next()).await.expect("in time");
+            assert!(matches!(&heard, Update::Changes(changes) if changes[0].kv.key == key), "{heard:?}");
+        }
+    });
+}
+
+#[test]
+fn a_password_opens_and_a_wrong_one_is_told() {
+    let (host, folder) = (Namespace::new(), Folder::new());
+    let mut etcd = Etcd::start(&host, "127.0.0.1");
+    wants_users(&etcd);
+    let user = |name: &str, password: &str| user(&folder, name, password);
     run(&host, async || {
         let client = Client::new(&user("switch", "s")).expect("a client");
-        client.read("/vswitch/").await.expect("let in");
-        let mut watch = client.watch("/vswitch/", 1).await.expect("let in");
-        let lease = client.grant(60).await.expect("lease");
+        client.read(&everything()).await.expect("let in");
+        client.watch(&watched()).await.expect("let in");
+        let lease = LeaseId(7);
+        client.grant(lease, 60).await.expect("lease");
         let change = Change::Put { key: "/vswitch/x".to_owned(), value: vec![], lease: Some(lease) };
         client.commit(&[], std::slice::from_ref(&change)).await.expect("let in");
-        watch.next().await.expect("an event");
 
         let start = "etcd on 127.0.0.1:2379 ";
         for (access, expected) in [
@@ -161,6 +225,6 @@ fn a_password_opens_and_a_wrong_one_is_told() {
         etcd.stop();
         etcd.start_again();
         client.commit(&[], &[change]).await.expect("let in again");
-        client.watch("/vswitch/", 1).await.expect("let in again");
+        client.watch(&watched()).await.expect("let in again");
     });
 }

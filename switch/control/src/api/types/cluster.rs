@@ -2,6 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Query of `DELETE /cluster/hosts/ID`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForgetQuery {
+    /// Whether to do so even where most of the other hosts are not reached.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// The cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]

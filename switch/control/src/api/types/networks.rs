@@ -144,6 +144,10 @@ pub struct Network {
     /// The other hosts that have it; in lists, and of networks that span no hosts, none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<NetworkPeer>,
+    /// Lines about what is wrong with it on this host: that it cannot be here, or addresses that two have. In
+    /// lists none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
     /// Driver options.
     pub options: Map,
     /// Labels.

@@ -43,17 +43,18 @@ impl Control {
         }
     }
 
-    pub(crate) async fn bridge_restore(&mut self, name: &str) {
-        let Ok(network) = self.state.network(name) else { return };
+    /// Makes the host port of a network again, if it is to have one and the datapath lacks it.
+    pub(crate) async fn bridge_restore(&mut self, name: &str) -> Result<()> {
+        let network = self.state.network(name)?;
         let (mac, host_port) = (network.gateway_mac, network.host_port.clone());
         let missing = host_port.filter(|host_port| !self.remains.contains_key(&host_port.port));
-        let Some(host_port) = missing else { return };
-        let made = match interface::remove_leftover(&host_port.interface, mac) {
-            Ok(()) => self.make_host_port(name, &host_port).await,
-            refused => refused,
-        };
-        if let Err(error) = made {
-            tracing::warn!("the host cannot reach network {name:?}: {error}");
+        let Some(host_port) = missing else { return Ok(()) };
+        let network = network.clone();
+        if network.is_shared() {
+            // The host may have another use for its subnet since it was made.
+            self.check_room(&network)?;
         }
+        interface::remove_leftover(&host_port.interface, mac)?;
+        self.make_host_port(name, &host_port).await
     }
 }

@@ -138,10 +138,14 @@ impl Control {
     /// Makes the ports of every network again that the datapath lacks.
     pub(crate) async fn restore_drivers(&mut self) {
         for name in self.state.networks.keys().cloned().collect::<Vec<_>>() {
-            match self.driver_of(&name) {
-                None => {}
-                Some(Driver::Bridge) => self.bridge_restore(&name).await,
-                Some(Driver::Overlay) => self.overlay_restore(&name).await,
+            if let Err(error) = self.bridge_restore(&name).await {
+                tracing::warn!("the host cannot reach network {name:?}, which is tried again: {error}");
+            }
+            // Of a network of another driver it makes nothing.
+            if let Err(error) = self.raise_tunnel(&name).await {
+                tracing::warn!(
+                    "network {name:?} does not reach its other hosts, which is tried again: {error}"
+                );
             }
         }
         self.remove_strange_tunnels().await;

@@ -178,13 +178,6 @@ impl Control {
         self.state.port_numbers.give_back(overlay.port.0);
     }
 
-    pub(crate) async fn overlay_restore(&mut self, name: &str) {
-        self.bridge_restore(name).await;
-        if let Err(error) = self.raise_tunnel(name).await {
-            tracing::warn!("network {name:?} does not reach its other hosts: {error}");
-        }
-    }
-
     /// Removes tunnels that the datapath has and no network.
     pub(crate) async fn remove_strange_tunnels(&mut self) {
         let wanted = self.state.networks.values().filter(|network| network.overlay.is_some());

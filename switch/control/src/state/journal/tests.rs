@@ -36,7 +36,7 @@ impl Drop for Directory {
 fn commit(journal: &mut Journal, state: &mut State, name: &str, inode: Option<u64>) {
     let before = state.again();
     match inode {
-        Some(inode) => state.namespaces.insert(name.to_owned(), (4, inode)),
+        Some(inode) => state.namespaces.insert(name.to_owned(), (4, inode).into()),
         None => drop(state.namespaces.remove(name)),
     }
     let change = Change::take(state, &mut Default::default(), &mut None);

@@ -65,7 +65,7 @@ fn open(directory: &Directory) -> (Store, State, Arc<Ills>) {
 }
 
 fn insert(state: &mut State, name: &str) {
-    state.namespaces.insert(name.to_owned(), (1, 2));
+    state.namespaces.insert(name.to_owned(), (1, 2).into());
 }
 
 fn names(state: &State) -> Vec<String> {
@@ -100,14 +100,14 @@ async fn changes_under_a_stalled_sync_go_on_and_are_one_write() {
     for promise in &mut promises {
         assert!(promise.0.try_recv().is_err(), "nothing is promised that is not on the disk");
     }
-    assert_eq!(names(&store.gate().committed()), ["first"], "nor shown");
+    assert_eq!(names(&store.gate().committed().1), ["first"], "nor shown");
     assert_eq!(store.gate().pass().await, Ok(()), "a stall is no reason to refuse");
     drop(stalled);
     for promise in promises {
         promise.kept().await.expect("kept");
     }
     assert!(ills.syncs.load(Relaxed) - syncs <= 2, "the first, and all others");
-    assert_eq!(names(&store.gate().committed()).len(), 101);
+    assert_eq!(names(&store.gate().committed().1).len(), 101);
     assert_eq!(found(store, &directory).len(), 101);
 }
 
@@ -165,10 +165,11 @@ async fn a_full_disk_is_known_before_anything_is_changed() {
     insert(&mut state, "owed");
     store.owe(&mut state, None);
     assert!(store.gate().pass().await.is_err());
-    assert!(!names(&store.gate().committed()).contains(&"owed".to_owned()));
+    assert!(names(&store.gate().committed().1).contains(&"owed".to_owned()), "shown, as it has happened");
+    assert!(!names(&store.shared.committed()).contains(&"owed".to_owned()));
     set(&ills.room, None);
     assert_eq!(store.gate().pass().await, Ok(()));
-    assert!(names(&store.gate().committed()).contains(&"owed".to_owned()));
+    assert!(names(&store.shared.committed()).contains(&"owed".to_owned()));
     assert_eq!(found(store, &directory).len(), 4);
 }
 
