@@ -290,6 +290,11 @@ fn all_agree(world: &World, layout: Layout) -> bool {
 pub fn is_had(record: &Record, networks: &[usize]) -> bool {
     match record.key {
         Key::Endpoint(network, _) => networks.iter().any(|of| id(*of) == network),
-        _ => true,
+        Key::Host(_)
+        | Key::Network(_)
+        | Key::Vni(_)
+        | Key::Space(..)
+        | Key::Subscription(..)
+        | Key::Other(_) => true,
     }
 }
