@@ -342,10 +342,11 @@ impl Machine {
         if self.is_met {
             return;
         }
-        let some =
-            self.foca.iter_members().map(foca::Member::id).copied().sample(&mut self.rng, INTRODUCTIONS);
-        for member in some {
-            self.drive(now, |foca, runtime| foca.announce(member, runtime));
+        for _ in 0..INTRODUCTIONS {
+            let member = self.foca.iter_members().map(foca::Member::id).copied().choose(&mut self.rng);
+            if let Some(member) = member {
+                self.drive(now, |foca, runtime| foca.announce(member, runtime));
+            }
         }
     }
 

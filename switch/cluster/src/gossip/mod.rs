@@ -45,9 +45,9 @@ use vswitch_sys::{clock, random, wallclock};
 
 use super::record::HostId;
 use super::view::{Request, Source};
-use machine::{Machine, Now};
+use machine::Machine;
 use member::Member;
-use node::Node;
+use node::{Node, now};
 use packet::PACKET_BYTES_MAX;
 use seal::{OVERHEAD_BYTES_MAX, Seal};
 use talk::Appointment;
@@ -130,11 +130,6 @@ impl Prepared {
         tokio::spawn(keep_joined(Arc::clone(&node), join));
         Ok(tokio::spawn(work(node, requests, appointments)))
     }
-}
-
-/// The time.
-fn now() -> Now {
-    Now { instant: clock::now(), since_epoch: wallclock::since_epoch() }
 }
 
 /// Works until control has gone, and says goodbye.

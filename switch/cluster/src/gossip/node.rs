@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
-use vswitch_sys::{clock, random};
+use vswitch_sys::{clock, random, wallclock};
 
 use super::super::view::Event;
-use super::machine::Machine;
-use super::now;
+use super::machine::{Machine, Now};
 use super::seal::Seal;
 use super::talk::Appointment;
 
@@ -39,6 +38,11 @@ pub(super) struct Node {
 struct Stranger {
     packets: u64,
     said_at: vswitch_frame::Instant,
+}
+
+/// The time.
+pub(super) fn now() -> Now {
+    Now { instant: clock::now(), since_epoch: wallclock::since_epoch() }
 }
 
 impl Node {
