@@ -16,8 +16,10 @@ const INTERFACE: &str = "wan0";
 const LATE: &str = "192.0.2.1";
 
 fn interface(host: &Namespace) {
-    host.ip(&["link", "add", INTERFACE, "type", "dummy"]);
-    host.ip(&["link", "set", INTERFACE, "up"]);
+    host.ip(&["link", "add", INTERFACE, "type", "veth", "peer", "name", "far"]);
+    for end in [INTERFACE, "far"] {
+        host.ip(&["link", "set", end, "up"]);
+    }
 }
 
 fn address(world: &World, verb: &str, address: &str) {

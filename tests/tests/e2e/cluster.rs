@@ -6,9 +6,8 @@
 //!  host 3  wan0 192.0.2.3 ──┘
 //! ```
 
-use std::fs;
 use std::net::{IpAddr, UdpSocket};
-use std::path::PathBuf;
+use std::ops::Deref;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread::{self, JoinHandle};
@@ -17,66 +16,31 @@ use nix::sys::signal::Signal;
 use simple_dns::TYPE;
 use vswitch_sys::clock;
 use vswitch_tests::names::ask;
-use vswitch_tests::namespace::{Namespace, inside, must, unique_name};
-use vswitch_tests::wait;
+use vswitch_tests::namespace::{Namespace, inside};
 use vswitch_tests::world::{Container, World};
+use vswitch_tests::{underlay, wait};
 
 use super::VSWITCH;
 
-/// The underlay that joins hosts, and the key they share.
-pub(crate) struct Underlay {
-    pub(crate) bridge: Namespace,
-    folder: PathBuf,
+/// The underlay that joins the hosts of a test.
+pub(crate) struct Underlay(underlay::Underlay);
+
+impl Deref for Underlay {
+    type Target = underlay::Underlay;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Underlay {
     pub(crate) fn new() -> Self {
-        let bridge = Namespace::new();
-        bridge.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"]);
-        bridge.ip(&["link", "set", "br0", "up"]);
-        let folder = std::env::temp_dir().join(unique_name());
-        fs::create_dir(&folder).expect("a folder");
-        let underlay = Self { bridge, folder };
-        underlay.write_key("key");
-        underlay
-    }
-
-    fn write_key(&self, name: &str) -> String {
-        let path = self.folder.join(name);
-        fs::write(&path, must(Command::new(VSWITCH).args(["cluster", "key"]))).expect("written");
-        path.display().to_string()
-    }
-
-    pub(crate) fn connect(&self, host: &Namespace, number: usize) {
-        let port = format!("port{number}");
-        let far = ["type", "veth", "peer", "name", &port, "netns", self.bridge.name()];
-        host.ip(&[&["link", "add", "wan0"][..], &far].concat());
-        self.bridge.ip(&["link", "set", &port, "master", "br0", "up"]);
-        host.ip(&["address", "add", &format!("192.0.2.{number}/24"), "dev", "wan0"]);
-        host.ip(&["link", "set", "wan0", "up"]);
-    }
-
-    /// Cuts a host off, or joins it again.
-    pub(crate) fn set(&self, number: usize, state: &str) {
-        self.bridge.ip(&["link", "set", &format!("port{number}"), state]);
-    }
-
-    /// The arguments of `vswitch run` on a host.
-    pub(crate) fn arguments(&self, number: usize) -> Vec<String> {
-        let (host, advertise) = (format!("host{number}"), format!("192.0.2.{number}"));
-        let key = self.folder.join("key").display().to_string();
-        let own = ["--uplink", "none", "--advertise", &advertise, "--cluster-host", &host];
-        let mut arguments: Vec<String> = own.map(str::to_owned).to_vec();
-        arguments.extend(["--cluster-key-file".to_owned(), key]);
-        if number > 1 {
-            arguments.extend(["--join".to_owned(), "192.0.2.1".to_owned()]);
-        }
-        arguments
+        Self(underlay::Underlay::new(VSWITCH))
     }
 
     /// Starts a switch on a host of its own.
     pub(crate) fn host(&self, number: usize) -> World {
-        let arguments = self.arguments(number);
+        let arguments = self.gossips(number);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         World::start_with(VSWITCH, &arguments, |host| self.connect(host, number)).0
     }
@@ -93,19 +57,13 @@ impl Underlay {
         let host = Namespace::new();
         self.connect(&host, number);
         let advertise = format!("192.0.2.{number}");
-        let folder = self.folder.join("refused");
+        let folder = self.folder().join("refused");
         let mut command = Command::new(VSWITCH);
         command.args(["run", "--uplink", "none", "--advertise", &advertise, "--join", "192.0.2.1"]);
         command.arg("--socket").arg(folder.join("control.sock")).arg("--state-dir").arg(folder.join("state"));
         let output = host.output(command.args(arguments).stdin(Stdio::null()));
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-}
-
-impl Drop for Underlay {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.folder));
     }
 }
 
@@ -341,7 +299,8 @@ fn a_host_that_does_not_come_back_is_given_up() {
 fn strangers_are_refused_with_one_clear_line() {
     let underlay = Underlay::new();
     let world = underlay.host(1);
-    let (key, other) = (underlay.folder.join("key").display().to_string(), underlay.write_key("other"));
+    let (key, other) =
+        (underlay.folder().join("key").display().to_string(), underlay.write_key(VSWITCH, "other"));
     let message = underlay.refused(2, &["--cluster-key-file", &other]);
     assert!(message.contains("sealed with another key"), "{message}");
     let message = underlay.refused(3, &["--cluster-key-file", &key, "--cluster-name", "elsewhere"]);

@@ -71,6 +71,10 @@ fn what_a_client_claimed_in_an_etcd_before_it_hung_up_is_not_lost() {
     let etcd = Etcd::start(&underlay.bridge, "192.0.2.100");
     let arguments = ["--uplink", "none", "--cluster", &etcd.url(), "--cluster-host", "host1"];
     let world = World::start_with(VSWITCH, &arguments, |host| underlay.connect(host, 1)).0;
+    wait::until("etcd is known", || {
+        let created = world.command(&["network", "create", "first", "-d", "overlay"]).output();
+        created.expect("vswitch starts").status.success().then_some(())
+    });
     let while_stopped = |path: &str, body: &str| {
         etcd.signal(Signal::SIGSTOP);
         ask_and_hang_up(&world, path, body);

@@ -164,7 +164,7 @@ fn a_host_that_is_advertised_at_another_address_is_reached_there() {
             "dev",
             "wan0",
         ])));
-        let arguments = underlay.arguments(2);
+        let arguments = underlay.gossips(2);
         let arguments: Vec<&str> = arguments
             .iter()
             .map(|word| if *word == "192.0.2.2" { after.as_str() } else { word.as_str() })
@@ -191,6 +191,10 @@ fn a_host_that_was_installed_again_at_its_address_keeps_nobody_from_the_others()
     answers(&a, lost.ipv4());
     let [first, second, third] = worlds;
     drop(second);
+    // The kernel takes a namespace's interfaces away some time after it is gone.
+    wait::until("its cable is gone", || {
+        (!underlay.bridge.ip(&["-o", "link"]).contains("port2")).then_some(())
+    });
     let second = underlay.host(2);
     sees(&second, 2);
     wait::until("the network is there", || second.vswitch(&["network", "ls"]).contains("wide").then_some(()));

@@ -11,8 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,6 +19,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use vswitch_tests::api::request;
 use vswitch_tests::namespace::{Namespace, inside, must};
 use vswitch_tests::talk;
 use vswitch_tests::wait;
@@ -236,28 +236,6 @@ impl Client {
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().expect("a list")
-}
-
-/// One HTTP request; an error when there is no whole answer.
-pub(super) fn request(socket: &Path, method: &str, path: &str, body: &Value) -> io::Result<(u16, Value)> {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let mut connection = UnixStream::connect(socket)?;
-    let length = body.len();
-    let text = format!(
-        "{method} {path} HTTP/1.1\r\nHost: vswitch\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-    connection.write_all(text.as_bytes())?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    let cut = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(cut)?;
-    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).ok_or_else(cut)?;
-    let length =
-        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    if length.is_some_and(|length: usize| length != body.len()) {
-        return Err(cut());
-    }
-    Ok((status, serde_json::from_str(body).unwrap_or(Value::Null)))
 }
 
 /// Gets the state of the switch when it is idle: the answer to a request that must succeed.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use vswitch_sys::clock;
+use vswitch_tests::api::request;
 use vswitch_tests::world::send_signal;
 
-use super::durability::{Client, Random, get, request};
+use super::durability::{Client, Random, get};
 use super::world;
 
 const KILLS: usize = 300;

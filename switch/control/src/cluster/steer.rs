@@ -26,11 +26,15 @@ use crate::cluster::member::{Cluster, Late};
 use crate::control::Control;
 
 impl Control {
-    /// Follows what has changed, and tells the datapath.
-    pub(crate) async fn steer(&mut self) {
+    /// Has networks here be as the cluster and their containers want them, before that is written down.
+    pub(crate) async fn settle(&mut self) {
         self.follow_networks();
         self.settle_networks().await;
         self.follow_spaces();
+    }
+
+    /// Tells the datapath what has changed.
+    pub(crate) async fn steer(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         let mut touched: BTreeMap<Id, BTreeSet<Late>> = BTreeMap::new();
         for (network, vtep) in std::mem::take(&mut cluster.touched.peers) {
