@@ -162,7 +162,7 @@ impl Handle {
 impl Control {
     /// Has all follow that depends on what a job changed, which is then committed in one way or another.
     async fn end_of_job<T>(&mut self, commit: impl FnOnce(&mut Self) -> T) -> T {
-        self.settle().await;
+        self.settle_cluster().await;
         self.files.follow(&self.state);
         let committed = commit(self);
         self.steer().await;

@@ -177,7 +177,7 @@ impl Control {
         let others = self.cluster.as_ref().map(Cluster::other_hosts).unwrap_or_default();
         let started = prepared.start(host, others, source).await;
         let source = started.map_err(|message| Error::new(Code::Internal, message))?;
-        self.settle().await;
+        self.settle_cluster().await;
         self.steer().await;
         tokio::spawn(agent::follow(handle.clone(), events));
         Ok(Some(source))

@@ -33,7 +33,7 @@ impl Control {
         // Whatever is still there has new descriptors.
         let gone = before.into_iter().filter(|(port, _)| !self.remains.contains_key(port));
         gone.for_each(|(_, remains)| cleanup.destroy(remains));
-        self.settle().await;
+        self.settle_cluster().await;
         self.owe();
         self.steer().await;
         cleanup.done().await;

@@ -27,7 +27,7 @@ use crate::control::Control;
 
 impl Control {
     /// Has networks here be as the cluster and their containers want them, before that is written down.
-    pub(crate) async fn settle(&mut self) {
+    pub(crate) async fn settle_cluster(&mut self) {
         self.follow_networks();
         self.settle_networks().await;
         self.follow_spaces();
