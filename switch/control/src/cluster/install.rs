@@ -184,6 +184,10 @@ impl Control {
             }
         }
         for (id, name) in used {
+            if let Some(cluster) = &mut self.cluster {
+                // Whoever waited for it is there.
+                cluster.awaited.remove(&id);
+            }
             if let Err(error) = self.settle_tunnel(id, &name).await
                 && let Some(cluster) = &mut self.cluster
             {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use vswitch_cluster::family::Family;
+use vswitch_contract::fact;
 
 use crate::api::types;
 use crate::control::Control;
@@ -62,7 +63,10 @@ impl Control {
             let problems = self.cluster.iter().filter_map(|cluster| cluster.problems.get(&network.id));
             shown.problems = problems.flatten().cloned().collect();
             let port = network.host_port.as_ref().filter(|_| network.is_shared());
-            if port.is_some_and(|port| !self.remains.contains_key(&port.port)) {
+            let port = port.map(|port| fact::Key::Port(port.port));
+            let is_missing =
+                self.link.facts(|facts| port.is_some_and(|port| facts.get(&port).is_none())).await;
+            if is_missing {
                 shown.problems.extend(self.check_room(network).err().map(|error| error.message));
             }
         } else if self.record_of(&shown.name).is_some() && !self.state.networks.contains_key(&shown.name) {
