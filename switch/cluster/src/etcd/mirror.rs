@@ -138,9 +138,12 @@ impl Mirror {
         std::mem::take(&mut self.turned)
     }
 
-    /// Has everything that goes with the lease written again: there is a new one.
+    /// Has everything that goes with the lease written again: there is a new one, perhaps of the same number.
     pub(super) fn publish_again(&mut self) {
         for (key, record) in &self.own {
+            if let Some(stored) = self.stored.get(key).copied() {
+                self.stored.insert(key, Stored { lease: 0, ..stored });
+            }
             self.pending.entry(key.clone()).or_insert_with(|| Arc::clone(record));
         }
     }

@@ -291,6 +291,8 @@ impl Keeper {
                 self.since.0 = 0;
                 if is_new {
                     self.mirror.publish_again();
+                    // An etcd that does not know the old lease may have lost more.
+                    feed.anew();
                 }
                 if self.calls.ends() {
                     feed.again();

@@ -171,13 +171,13 @@ impl Control {
     /// be.
     pub(crate) async fn settle_networks(&mut self) {
         let Some(cluster) = &self.cluster else { return };
-        let here = cluster.here.iter().filter(|(id, _)| !cluster.awaited.contains(id));
-        let here: Vec<(Id, String)> = here.map(|(id, name)| (*id, name.clone())).collect();
+        let here: Vec<(Id, String)> = cluster.here.iter().map(|(id, name)| (*id, name.clone())).collect();
+        let awaited = cluster.awaited.clone();
         let used: std::collections::BTreeSet<&str> =
             self.state.endpoints().map(|(_, endpoint)| endpoint.network.as_str()).collect();
         let (used, unused): (Vec<_>, Vec<_>) =
             here.into_iter().partition(|(_, name)| used.contains(name.as_str()));
-        for (_, name) in unused {
+        for (_, name) in unused.into_iter().filter(|(id, _)| !awaited.contains(id)) {
             match self.unmake_network(&name).await {
                 Ok(cleanup) => cleanup.done().await,
                 Err(error) => tracing::warn!("network {name:?}, which nobody is on, is still here: {error}"),

@@ -8,8 +8,10 @@ use vswitch_cluster::etcd::wire::KeyRange;
 use vswitch_cluster::record::Key;
 use vswitch_cluster::space::{Range, owned};
 use vswitch_cluster::view::{Refused, Wish};
+use vswitch_sys::clock;
 use vswitch_tests::etcd::Etcd;
 use vswitch_tests::namespace::Namespace;
+use vswitch_tests::wait::DEADLINE;
 
 use super::member::{Member, NETWORK, endpoint_key, options, ready};
 use super::{Folder, client, run};
@@ -144,7 +146,9 @@ fn etcd_may_be_away_and_may_lose_everything() {
         etcd.start_again();
         // A new host takes the cluster for the one it finds, so it comes after those that know.
         let (client, all) = (client(&etcd.url()), KeyRange::prefix("/vswitch/test/records/"));
+        let from = clock::now();
         while client.read(&all).await.is_ok_and(|(found, _)| found.len() < 7) {
+            assert!(clock::now().since(from) < DEADLINE, "not all is written again");
             tokio::task::yield_now().await;
         }
         let mut c = Member::join(&etcd.url(), 3).await;

@@ -169,3 +169,14 @@ fn what_goes_with_the_lease_of_another_host_is_written_by_nobody_else() {
     let written: Vec<Key> = mirror.batch(LEASES).iter().map(|record| record.key.clone()).collect();
     assert_eq!(written, [Key::Host(ME), Key::Vni(7)]);
 }
+
+#[test]
+fn what_goes_with_a_lease_is_written_again_with_a_new_one_of_its_number() {
+    let mut mirror = mirror();
+    mirror.publish(record(Key::Host(ME), ME, NOW));
+    let written = mirror.batch(LEASES);
+    mirror.wrote(written, LEASES, 3);
+    mirror.publish_again();
+    let again: Vec<Key> = mirror.batch(LEASES).iter().map(|record| record.key.clone()).collect();
+    assert_eq!(again, [Key::Host(ME)], "it went with the old lease");
+}
