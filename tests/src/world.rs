@@ -125,8 +125,8 @@ impl World {
         self.vswitch(&["version"]);
     }
 
-    /// Starts the next control after one that was killed, whether or not the kernel is done with that, and asks
-    /// until there is an answer.
+    /// Starts the next control after one that was killed, whether or not the kernel is done with that, and
+    /// asks until there is an answer.
     ///
     /// # Panics
     /// When the next one ends, or there is no answer before a deadline.

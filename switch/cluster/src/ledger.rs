@@ -14,8 +14,8 @@
 //! something back; its writer, which knows better, then removes it again.
 //!
 //! **Outsiders** may say what they like: a version that is ahead of its time is not believed
-//! ([`Version::is_ahead`]), and there is a limit to the records of each kind, of which one writer gets half of
-//! what the others leave ([`shares`]). What this host says itself is always taken.
+//! ([`Version::is_ahead`]), and there is a limit to the records of each kind, of which one writer gets half
+//! of what the others leave ([`shares`]). What this host says itself is always taken.
 
 pub mod shares;
 
@@ -143,8 +143,8 @@ impl Ledger {
         is_news
     }
 
-    /// As [`say`](Self::say), and in place of what this host said before, whatever its version: that may be of a
-    /// time at which its clock was ahead.
+    /// As [`say`](Self::say), and in place of what this host said before, whatever its version: that may be
+    /// of a time at which its clock was ahead.
     pub fn restate(&mut self, record: impl Into<Arc<Record>>) -> bool {
         let record = record.into();
         let at = (record.key.scope(), record.key.position());
@@ -230,7 +230,8 @@ impl Ledger {
         self.subscribers.get(&network).is_some_and(|hosts| hosts.contains(&host))
     }
 
-    /// The sum of the marks of a scope's records: alike for two that know the same, and hardly ever otherwise.
+    /// The sum of the marks of a scope's records: alike for two that know the same, and hardly ever
+    /// otherwise.
     pub fn sum(&self, scope: Scope) -> u64 {
         self.parts.get(&scope).map_or(0, |part| part.sum)
     }

@@ -77,15 +77,15 @@ impl Handle {
         });
         let (answer, promise) = done.await??;
         if let Err(broken) = promise.kept().await {
-            // What was undone is undone before somebody hears of it.
+            // Undoing comes before somebody hears of it.
             self.look(|_| ()).await?;
             return Err(broken);
         }
         Ok(answer)
     }
 
-    /// Has a job done that only begins what a client waits for: nobody is told of it, so nobody waits for it to
-    /// be on the disk.
+    /// Has a job done that only begins what a client waits for: nobody is told of it, so nobody waits for
+    /// it to be on the disk.
     ///
     /// # Errors
     /// Errors of [`run`](Self::run).

@@ -66,8 +66,8 @@ impl Control {
         self.store.promise(&mut self.state, parcel)
     }
 
-    /// Waits until what has changed is written down. Where nothing can be, as after a start on a disk that may
-    /// only be read, it is owed.
+    /// Waits until what has changed is written down. Where nothing can be, as after a start on a disk that
+    /// may only be read, it is owed.
     ///
     /// # Errors
     /// When the disk does not take it.

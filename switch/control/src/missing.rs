@@ -1,11 +1,12 @@
 //! Things that the state has and the host has not, for a reason that may pass.
 //!
 //! # Theory of operation
-//! A start makes again what the state says ([`reconcile`](crate::reconcile)), and goes on without what it cannot:
-//! an interface on the host, the tunnel of an overlay, a published port. An address may come late, as by DHCP,
-//! somebody may have the port or the name. So all of it is tried again at each change of the host's links, routes
-//! and addresses, and in between, further and further apart ([`changes`](crate::host::changes)). What is missing
-//! is said once, and again for another reason, and that it is there in the end.
+//! A start makes again what the state says ([`reconcile`](crate::reconcile)), and goes on without what it
+//! cannot: an interface on the host, the tunnel of an overlay, a published port. An address may come late,
+//! as by DHCP, somebody may have the port or the name. So all of it is tried again at each change of the
+//! host's links, routes and addresses, and in between, further and further apart
+//! ([`changes`](crate::host::changes)). What is missing is said once, and again for another reason, and
+//! that it is there in the end.
 //!
 //! A look that finds nothing missing is one between two jobs, and no job.
 
@@ -19,7 +20,7 @@ use crate::error::Result;
 use crate::host::changes::Changes;
 use crate::link::Link;
 
-/// What is missing, each with the reason.
+/// Missing things, each with the reason.
 type Missing = BTreeMap<String, String>;
 
 /// Makes what is missing as soon as it can be, until the daemon stops.
@@ -90,7 +91,7 @@ impl Control {
                 (Err(error), _) => {
                     missing.insert(format!("the tunnel of network {name:?}"), error.to_string());
                 }
-                // What is beyond it has yet to be said.
+                // Hosts and endpoints beyond it have yet to be said.
                 (Ok(()), Some(cluster)) => cluster.touch(id),
                 (Ok(()), None) => {}
             }

@@ -105,7 +105,7 @@ async fn serve(listener: std::os::unix::net::UnixListener, options: &RunOptions)
     let server = tokio::spawn(async move { axum::serve(listener, api::router(handle)).await });
     let uplink = Uplink::start(control.link.clone(), options.uplink.clone(), control.claims.clone()).await;
     let uplink = uplink.map_err(|error| failed("take up the uplink", &error))?;
-    // Who started the daemon may have closed its standard error.
+    // Standard error may have been closed by the program that started the daemon.
     let _ = writeln!(io::stderr(), "vswitch: ready on {}", options.socket.display());
     let follower = tokio::spawn(addresses::follow(control.link.clone()));
     let uplink = tokio::spawn(uplink.follow());

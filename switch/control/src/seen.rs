@@ -26,7 +26,7 @@ struct Shared {
 }
 
 impl Seen {
-    /// What there is to see of control.
+    /// A view of control.
     pub(crate) fn of(control: &Control) -> Self {
         let gate = control.store.gate();
         let (number, state) = gate.committed();

@@ -30,7 +30,7 @@ impl Control {
         if let Err(error) = self.reconcile().await {
             tracing::error!("what is undone may not be as it was: {error}");
         }
-        // Whatever is still there has new descriptors.
+        // Interfaces that are still there have new descriptors.
         let gone = before.into_iter().filter(|(port, _)| !self.remains.contains_key(port));
         gone.for_each(|(_, remains)| cleanup.destroy(remains));
         self.settle_cluster().await;

@@ -6,8 +6,8 @@
 //!   made for the purpose, so no other code is ever surprised (network_namespaces(7)).
 //! * A bind mount of a namespace's file keeps it alive under a name; `ip netns` expects it in
 //!   [`NAMED_DIR`], on a mount that other mount namespaces share.
-//! * A socket tells the cookie of the namespace it was made in (`SO_NETNS_COOKIE`): a counter, which only a start
-//!   of the host sets back. The inode of a namespace's file is free again with it.
+//! * A socket tells the cookie of the namespace it was made in (`SO_NETNS_COOKIE`): a counter, which only a
+//!   start of the host sets back. The inode of a namespace's file is free again with it.
 //! * A descriptor of `/dev/net/tun` or of a socket keeps alive the namespace it was opened in.
 
 use std::fs::File;
@@ -147,7 +147,8 @@ impl NetNs {
         }
     }
 
-    /// The numbers of the namespace: the device and inode of its file. When it is gone another one may get them.
+    /// The numbers of the namespace: the device and inode of its file. When it is gone another one may get
+    /// them.
     pub fn id(&self) -> io::Result<(u64, u64)> {
         let metadata = self.file.metadata()?;
         Ok((metadata.dev(), metadata.ino()))

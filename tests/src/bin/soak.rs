@@ -6,8 +6,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use vswitch_tests::soak::run;
+use vswitch_tests::soak::stage::Source;
 use vswitch_tests::soak::tally::Tally;
-use vswitch_tests::soak::{Source, run};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();

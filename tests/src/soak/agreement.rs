@@ -9,9 +9,9 @@ use serde_json::Value;
 use simple_dns::TYPE;
 use vswitch_sys::clock;
 
-use super::Stage;
 use super::client::{Board, Client};
 use super::host::{Host, pause};
+use super::stage::Stage;
 use super::tally::Tally;
 use crate::names::ask;
 use crate::talk;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use vswitch_sys::clock;
 
-use super::Stage;
 use super::chance::Chance;
 use super::host::pause;
+use super::stage::{HOSTS, Stage};
 use super::tally::Tally;
 
 /// Seconds by which a clock is wrong: some as summer time or a forgotten battery makes it.
@@ -63,7 +63,7 @@ pub fn choose(chance: &mut Chance, has_etcd: bool) -> Vec<(Fault, usize)> {
     let kinds = if has_etcd { &Fault::ALL[..] } else { &Fault::ALL[..Fault::ALL.len() - 2] };
     let mut faults: Vec<(Fault, usize)> = Vec::new();
     for _ in 0..=chance.below(3) {
-        let fault = (*chance.choose(kinds), chance.below(super::HOSTS));
+        let fault = (*chance.choose(kinds), chance.below(HOSTS));
         if !faults.iter().any(|(kind, _)| *kind == fault.0) {
             faults.push(fault);
         }

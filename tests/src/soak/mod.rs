@@ -10,6 +10,7 @@
 //!
 //! | file | |
 //! |---|---|
+//! | [`stage`] | the hosts, their underlay, and etcd |
 //! | [`host`] | a switch whose disk is small and whose clock can be set |
 //! | [`client`] | changes, and the model of those that were answered |
 //! | [`faults`] | what happens |
@@ -21,6 +22,7 @@ pub mod chance;
 pub mod client;
 pub mod faults;
 pub mod host;
+pub mod stage;
 pub mod tally;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,62 +31,15 @@ use std::time::Duration;
 
 use vswitch_sys::clock;
 
-use crate::etcd::Etcd;
-use crate::underlay::Underlay;
 use agreement::Agreement;
 use chance::Chance;
 use client::{Board, Client};
 use faults::Fault;
-use host::Host;
+use stage::{Source, Stage};
 use tally::Tally;
 
-/// The hosts of a soak.
-const HOSTS: usize = 3;
-/// The address of etcd, on the underlay's bridge.
-const ETCD: &str = "192.0.2.100";
 /// Everything is removed, and what is left is counted, once in so many rounds.
 const CLEARED_EVERY: u64 = 4;
-
-/// The way by which hosts hear of each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Gossip.
-    Gossip,
-    /// A real etcd.
-    Etcd,
-}
-
-/// Everything that a soak has.
-#[derive(Debug)]
-pub struct Stage {
-    /// The hosts.
-    pub hosts: Vec<Host>,
-    /// The etcd, if there is one.
-    pub etcd: Option<Etcd>,
-    /// The underlay.
-    pub underlay: Underlay,
-}
-
-impl Stage {
-    fn new(binary: &str, source: Source) -> Self {
-        let underlay = Underlay::new(binary);
-        let etcd = (source == Source::Etcd).then(|| {
-            underlay.bridge.ip(&["address", "add", &format!("{ETCD}/24"), "dev", "br0"]);
-            Etcd::start(&underlay.bridge, ETCD)
-        });
-        let arguments = |number: usize| match &etcd {
-            None => underlay.gossips(number),
-            Some(etcd) => {
-                let (url, name) = (etcd.url(), format!("host{number}"));
-                ["--uplink", "none", "--cluster", &url, "--cluster-host", &name, "--cluster-lease", "5"]
-                    .map(str::to_owned)
-                    .to_vec()
-            }
-        };
-        let hosts = (1..=HOSTS).map(|number| Host::start(binary, &underlay, number, &arguments(number)));
-        Self { hosts: hosts.collect(), etcd, underlay }
-    }
-}
 
 /// Soaks for a time, with the `vswitch` command `binary`.
 ///

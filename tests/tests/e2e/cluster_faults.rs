@@ -138,7 +138,7 @@ fn a_host_that_was_given_up_while_it_was_cut_off_keeps_its_containers_and_all_se
     underlay.set(3, "down");
     sees(&worlds[2], 0);
     sees(&worlds[0], 1);
-    // Who is cut off gives up on nobody.
+    // A host that is cut off gives up on nobody.
     let message = worlds[2].refused(&["cluster", "forget", "host1"]).message;
     assert!(message.contains("this host reaches 0 of 1 others") && message.contains("--force"), "{message}");
     worlds[0].vswitch(&["cluster", "forget", "host3"]);

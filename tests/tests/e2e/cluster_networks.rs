@@ -21,7 +21,7 @@ fn tunnels(world: &World) -> usize {
     ports.iter().filter(|port| port["Sandbox"] == "(tunnel)").count()
 }
 
-/// What is wrong with the network on a host.
+/// Problems of the network on a host.
 pub(super) fn problems(world: &World) -> Vec<String> {
     let shown = world.json(&["network", "inspect", "wide"]);
     let problems = shown[0]["Problems"].as_array().cloned().unwrap_or_default();

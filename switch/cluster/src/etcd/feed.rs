@@ -223,7 +223,7 @@ impl Follower {
 
     /// Does the next thing. Nothing is lost when it is dropped while it waits.
     async fn step(&mut self, updates: &mpsc::Sender<Update>) -> Result<()> {
-        // Whoever listens has gone; so will this.
+        // Nobody listens any more; so this ends, too.
         let Ok(permit) = updates.reserve().await else { return std::future::pending().await };
         if self.parts.is_empty() {
             return std::future::pending().await;

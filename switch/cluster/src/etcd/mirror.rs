@@ -376,7 +376,7 @@ impl Mirror {
     /// Says once of each host that something it wrote is refused.
     fn complain(&mut self, record: &Record, refusal: Refusal) {
         match refusal {
-            // What is left of hosts that have gone is nothing to be told.
+            // Remains of hosts that have gone are nothing to be told.
             Refusal::Old => return,
             Refusal::Ahead => {
                 self.ahead = Some(self.ahead.map_or(record.version, |least| least.min(record.version)));

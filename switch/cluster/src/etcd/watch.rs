@@ -44,8 +44,8 @@ pub enum News {
     Created(i64, i64),
     /// Changes of a watch, and the first revision that is still to be heard of.
     Changes(i64, Vec<Event>, i64),
-    /// A watch that has ended, or whose changes cannot be had: if it is wanted, its range is to be read again;
-    /// all of them, if it is not known which.
+    /// A watch that has ended, or whose changes cannot be had: if it is wanted, its range is to be read
+    /// again; all of them, if it is not known which.
     Lost(Option<i64>),
     /// Nothing has happened.
     Alive,

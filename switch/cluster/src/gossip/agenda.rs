@@ -3,8 +3,9 @@
 //! # Theory of operation
 //! Every [`SUMS_EVERY`] a member tells another one its sums: that of what all hosts know, and those of the
 //! networks that both subscribe to. In turns that is any member, and a subscriber of its networks one after
-//! the other. Some more are told when they have come. Who hears of sums that are not its own compares records
-//! with who told, over TCP. So at rest this costs a packet a second, however many hosts and records there are.
+//! the other. Some more are told when they have come. Who hears of sums that are not its own compares
+//! records with who told, over TCP. So at rest this costs a packet a second, however many hosts and records
+//! there are.
 //!
 //! What is not known at all yet is compared at once: networks that this host has begun to follow.
 

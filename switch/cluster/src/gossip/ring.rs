@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //! Hosts stand on a ring, in an order that follows from their identifiers. Who has news is responsible for
-//! all others whom it concerns; it cuts its part of the ring into [`CHILDREN`] of equal size and hands each to
-//! the first host of it, which does likewise. So news reaches a thousand hosts in four steps, nobody tells
-//! more than [`CHILDREN`] others, and everybody hears it once.
+//! all others whom it concerns; it cuts its part of the ring into [`CHILDREN`] of equal size and hands each
+//! to the first host of it, which does likewise. So news reaches a thousand hosts in four steps, nobody
+//! tells more than [`CHILDREN`] others, and everybody hears it once.
 //!
 //! There are [`TREES`], each with an order of its own. A host that is down, or a packet that is lost, costs
 //! those behind it in one tree the news, but hardly in the other. What both lose is found by comparing.
@@ -122,7 +122,8 @@ mod tests {
             prop_assert!(told.values().all(|times| *times == 1) && most <= CHILDREN);
         }
 
-        /// A host that is told has a smaller part than who told it, whatever a packet says: it comes to an end.
+        /// A host that is told has a smaller part than who told it, whatever a packet says: it comes to an
+        /// end.
         #[test]
         fn parts_get_smaller(behind: u64, before: u64, places in prop::collection::vec(any::<u64>(), 0..40)) {
             let part = Part { behind, before };

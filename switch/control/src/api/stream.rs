@@ -1,10 +1,10 @@
 //! Long answers: lists that are written as they are read, page by page.
 //!
 //! # Theory of operation
-//! A task of its own reads a page when the one before it is on its way to the client, so an answer takes the
-//! memory of some pages, however long it is. A client that hangs up ends the task, and so does one that takes
-//! nothing for [`PATIENCE`]; but a list that is read to [change](Pages::must_end) what is on it is read to its
-//! end whoever hears of it. At [`LISTS_MAX`] lists another one is refused.
+//! A task of its own reads a page when the one before it is on its way to the client, so an answer takes
+//! the memory of some pages, however long it is. A client that hangs up ends the task, and so does one that
+//! takes nothing for [`PATIENCE`]; but a list that is read to [change](Pages::must_end) what is on it is
+//! read to its end whoever hears of it. At [`LISTS_MAX`] lists another one is refused.
 //!
 //! An answer that cannot be finished is cut off, so that nobody takes a part for the whole. Each item is a
 //! line, so that a client need not have all of them at once either.
@@ -203,7 +203,7 @@ mod tests {
         }
         let refused = answer_within(lists, Numbers::new(1).0).await.map(drop).expect_err("too many");
         assert_eq!(refused.code, Code::LimitReached);
-        // Who takes nothing for long does not keep others from theirs.
+        // A client that takes nothing for long does not keep others from theirs.
         tokio::time::sleep(PATIENCE * 2).await;
         assert!(answer_within(lists, Numbers::new(1).0).await.is_ok());
         drop(unread);

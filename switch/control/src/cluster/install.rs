@@ -185,7 +185,7 @@ impl Control {
         }
         for (id, name) in used {
             if let Some(cluster) = &mut self.cluster {
-                // Whoever waited for it is there.
+                // The container that waited for it is there.
                 cluster.awaited.remove(&id);
             }
             if let Err(error) = self.settle_tunnel(id, &name).await

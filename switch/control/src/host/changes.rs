@@ -2,12 +2,13 @@
 //! at which what could not be made is tried again.
 //!
 //! # Theory of operation
-//! Whoever follows the host settles with what it finds there, and then waits for what is [`next`](Changes::next):
-//! a change, or where it could not settle, the time of another try. Tries are [`SHORTEST`] apart at first, and
-//! twice as far each time up to [`LONGEST`]; a change is a try of its own, since it may be what was waited for.
+//! Whoever follows the host settles with what it finds there, and then waits for what is
+//! [`next`](Changes::next): a change, or where it could not settle, the time of another try. Tries are
+//! [`SHORTEST`] apart at first, and twice as far each time up to [`LONGEST`]; a change is a try of its own,
+//! since it may be what was waited for.
 //!
-//! The watch is opened again when it fails, and counts as a change then: whatever was missed is found by looking.
-//! That is why nobody here is told what has changed.
+//! The watch is opened again when it fails, and counts as a change then: whatever was missed is found by
+//! looking. That is why nobody here is told what has changed.
 
 use std::time::Duration;
 

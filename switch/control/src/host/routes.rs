@@ -1,16 +1,17 @@
 //! Routes of the host, as the datapath is told them.
 //!
 //! A route that has several next hops (ECMP) is told as several, of which the datapath takes the first, and
-//! for a packet that has the address of an uplink the first by that: next hops whose interfaces have a carrier
-//! and are uplinks come first, in the kernel's order, and one that has none is left out beside one that has.
+//! for a packet that has the address of an uplink the first by that: next hops whose interfaces have a
+//! carrier and are uplinks come first, in the kernel's order, and one that has none is left out beside one
+//! that has.
 
 use std::net::IpAddr;
 
 use vswitch_contract::uplink::{Hop, Route};
 use vswitch_sys::netlink;
 
-/// Routes the datapath is told: default routes first, then links of uplinks, then the broadest. What the others
-/// are for goes by broader ones.
+/// Routes the datapath is told: default routes first, then links of uplinks, then the broadest. What the
+/// others are for goes by broader ones.
 pub(super) const ROUTES_MAX: usize = 400;
 
 /// The routes that the datapath is told, where these interfaces are uplinks; and whether there are more.

@@ -146,8 +146,8 @@ impl Tunnels {
         self.link.agree(&fact::beyond(network), wanted).await.map_err(refused)
     }
 
-    /// Changes what is beyond the tunnel of a network, as far as the datapath takes it. Returns the facts that
-    /// it refused, and why.
+    /// Changes what is beyond the tunnel of a network, as far as the datapath takes it. Returns the facts
+    /// that it refused, and why.
     ///
     /// # Errors
     /// When the datapath cannot be told.

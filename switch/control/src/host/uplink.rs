@@ -136,7 +136,8 @@ impl Uplink {
         }
     }
 
-    /// Says once that there are too many routes, and of each interface that routers are behind it, and containers do not go there.
+    /// Says once that there are too many routes, and of each interface that routers are behind it, and
+    /// containers do not go there.
     fn say_what_is_not_followed(&mut self, seen: &Seen) {
         if seen.is_cut && self.said.insert(TOO_MANY_ROUTES.to_owned()) {
             tracing::warn!("{TOO_MANY_ROUTES}: their packets go by broader ones, of {ROUTES_MAX} in all");

@@ -128,7 +128,8 @@ fn find(choice: &Choice, links: &[netlink::Link], routes: &[netlink::Route], add
 }
 
 /// The interfaces that lead out by themselves: those of the default route's next hops, and those that a VPN
-/// leads all or some of it through. A VPN has no link layer, or two routes that are half the default route each.
+/// leads all or some of it through. A VPN has no link layer, or two routes that are half the default route
+/// each.
 fn ways_out<'a>(links: &'a [netlink::Link], routes: &[netlink::Route]) -> Vec<&'a netlink::Link> {
     let mut chosen: Vec<&netlink::Link> = Vec::new();
     let is_default = |route: &&netlink::Route| route.destination.prefix_len() == 0;
@@ -156,9 +157,9 @@ fn is_way_out(link: &netlink::Link) -> bool {
     link.up && link.mac.map_or(speaks(link), |mac| mac != Mac::ZERO)
 }
 
-/// The address with which flows leave by an interface: of several that which its default route says, or which
-/// is near its default router. An interface that leads out and has none leaves with another one of the host's,
-/// as the kernel does: that of the loopback, where routing daemons put it.
+/// The address with which flows leave by an interface: of several that which its default route says, or
+/// which is near its default router. An interface that leads out and has none leaves with another one of
+/// the host's, as the kernel does: that of the loopback, where routing daemons put it.
 fn own_address(index: u32, routes: &[netlink::Route], addresses: &[Address], is_v4: bool) -> Option<IpAddr> {
     let mut by_it = routes
         .iter()

@@ -9,11 +9,11 @@
 //! over UDP from a port of its own with an identifier nobody can guess, and again over TCP if the answer was
 //! cut short.
 //!
-//! The servers are asked in the order of the file. The next one is asked, too, when one fails or refuses, and
-//! when it has had a [`HEAD_START`]; at once where it is known to be silent ([`servers`]). The first answer
-//! that is no failure is the answer. After [`PATIENCE`], or [`PATIENCE_WITH_SILENT`] where all are known to be
-//! silent, the last failure is passed on, and silence of all becomes one: a client asks for one name under
-//! several, and each several times, and all of it is to take no longer than seconds.
+//! The servers are asked in the order of the file. The next one is asked, too, when one fails or refuses,
+//! and when it has had a [`HEAD_START`]; at once where it is known to be silent ([`servers`]). The first
+//! answer that is no failure is the answer. After [`PATIENCE`], or [`PATIENCE_WITH_SILENT`] where all are
+//! known to be silent, the last failure is passed on, and silence of all becomes one: a client asks for one
+//! name under several, and each several times, and all of it is to take no longer than seconds.
 //!
 //! Questions and answers pass byte by byte but for identifiers and lifetimes, so what a container asks
 //! for is what the server is asked for. Answers are kept for as long as they say, within the limits of

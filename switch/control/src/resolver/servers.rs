@@ -74,7 +74,8 @@ impl Server {
         }
     }
 
-    /// Notes that a question was not answered in time, and whether any was since it had given `before` answers.
+    /// Notes that a question was not answered in time, and whether any was since it had given `before`
+    /// answers.
     pub fn was_silent_since(&self, before: usize) {
         if self.answers() == before && !self.memory.is_silent.swap(true, Relaxed) {
             tracing::warn!("name server {} keeps silent: it is waited for no longer", self.address);

@@ -2,12 +2,12 @@
 //!
 //! # Theory of operation
 //!
-//! Each such sandbox has a folder `sandboxes/NAME` beside the control socket; "vswitch exec" mounts its files
-//! in place of the host's. The folder `sandboxes` is ours alone: it bears a [mark](MARK), and one that is there
-//! without it, or is somebody else's to write in, is left as it is, and no daemon starts beside it. Of what is
-//! in it only what we write is ever removed, by its name. They follow from the state alone: after each job the files of every sandbox it
-//! touched are written anew, in place, so that what has them mounted sees the change. A sandbox that somebody
-//! else made has files of their making.
+//! Each such sandbox has a folder `sandboxes/NAME` beside the control socket; "vswitch exec" mounts its
+//! files in place of the host's. The folder `sandboxes` is ours alone: it bears a [mark](MARK), and one
+//! that is there without it, or is somebody else's to write in, is left as it is, and no daemon starts
+//! beside it. Of what is in it only what we write is ever removed, by its name. They follow from the state
+//! alone: after each job the files of every sandbox it touched are written anew, in place, so that what has
+//! them mounted sees the change. A sandbox that somebody else made has files of their making.
 //!
 //! A file that cannot be written is no reason to undo what was done: it is logged, and written again with the
 //! next change.
@@ -278,7 +278,7 @@ mod tests {
         refused("a folder with other files");
         assert_eq!(fs::read_to_string(folder.join("web/thesis")).expect("still there"), "text");
 
-        // What somebody puts into ours stays, too.
+        // Files that somebody puts into ours stay, too.
         fs::write(folder.join(MARK), "").expect("a mark");
         let files = new().expect("ours");
         files.restore(&State::default());

@@ -30,8 +30,8 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// All that changed since it was last asked; `rules` and `host` are as they were then, and are now as they
-    /// are.
+    /// All that changed since it was last asked; `rules` and `host` are as they were then, and are now as
+    /// they are.
     pub(super) fn take(state: &mut State, rules: &mut Rules, host: &mut Option<HostId>) -> Self {
         let change = Self {
             networks: taken(&mut state.networks),

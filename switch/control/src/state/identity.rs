@@ -1,9 +1,9 @@
 //! Identities of network namespaces, which outlive the namespaces: they are in the journal.
 //!
-//! A namespace has the device and inode of its file for as long as it lives, and the next one may have them a
-//! moment later; so may any after the host has started anew. The cookie belongs to one namespace from one start
-//! of the host to the next. Identities that were written down before there were cookies have none, and are
-//! compared by what they have.
+//! A namespace has the device and inode of its file for as long as it lives, and the next one may have them
+//! a moment later; so may any after the host has started anew. The cookie belongs to one namespace from one
+//! start of the host to the next. Identities that were written down before there were cookies have none,
+//! and are compared by what they have.
 
 use std::io;
 
@@ -74,8 +74,8 @@ impl Identity {
         Self::of(netns).is_ok_and(|found| self.is(&found))
     }
 
-    /// Whether a namespace with these numbers may be it, as far as they and the start of the host tell: what a
-    /// look costs that is had very often.
+    /// Whether a namespace with these numbers may be it, as far as they and the start of the host tell:
+    /// what a look costs that is had very often.
     pub fn may_be(&self, numbers: Numbers) -> bool {
         self.numbers == numbers
             && self.boot.as_ref().is_none_or(|boot| Some(boot) == netns::boot_id().as_ref())

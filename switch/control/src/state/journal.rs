@@ -13,9 +13,9 @@
 //! must be as much free.
 //!
 //! A last line without its end was being written when its writer died, before anybody was told that it is
-//! committed: it is cut off. So is a last line of which a whole sector is zero, since the kernel may bring the
-//! end of a line to the disk before its middle. Everything else that is not as it was written is refused, and
-//! the file is left as it is.
+//! committed: it is cut off. So is a last line of which a whole sector is zero, since the kernel may bring
+//! the end of a line to the disk before its middle. Everything else that is not as it was written is
+//! refused, and the file is left as it is.
 //!
 //! The directory is locked while a daemon has it, so there is never a second one.
 

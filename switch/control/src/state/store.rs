@@ -210,7 +210,7 @@ impl Store {
             desk.unsent.extend(group.parcels.drain(..).flat_map(|parcel| parcel.records));
             return answer(group.promises, &Err(why));
         }
-        // Whoever is told what others were not told yet waits with them.
+        // An answer from changes that are not on the disk waits with theirs.
         let is_behind = desk.pending.is_some() || desk.is_writing;
         if group.is_empty() && (group.promises.is_empty() || !is_behind) {
             return answer(group.promises, &Ok(()));
@@ -234,8 +234,8 @@ impl Store {
         }
     }
 
-    /// The committed state, to go on with in place of what came after it, and the records that the cluster was
-    /// not told.
+    /// The committed state, to go on with in place of what came after it, and the records that the cluster
+    /// was not told.
     pub(crate) fn go_back(&mut self) -> (State, Vec<Record>) {
         let state = self.shared.committed().again();
         let mut desk = self.shared.desk();
@@ -280,8 +280,8 @@ impl Gate {
         self.shared.trouble.borrow().why.clone()
     }
 
-    /// The state that clients see, which is what is committed or owed, and its number: another one for another
-    /// state.
+    /// The state that clients see, which is what is committed or owed, and its number: another one for
+    /// another state.
     pub(crate) fn committed(&self) -> (u64, State) {
         let (number, mut state) = (self.number(), self.shared.committed().again());
         self.shared.owed().clone().apply(&mut state);
@@ -421,7 +421,7 @@ impl Writer {
 
 fn answer(promises: Vec<oneshot::Sender<Result<()>>>, outcome: &Result<()>) {
     for promise in promises {
-        // Who was promised it may have gone.
+        // The client that was promised it may have gone.
         let _ = promise.send(outcome.clone());
     }
 }

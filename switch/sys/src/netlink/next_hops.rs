@@ -1,7 +1,7 @@
 //! Nexthop objects: next hops that routes share (`ip nexthop`).
 //!
 //! Kernel facts relied on: objects and groups of them are listed by `RTM_GETNEXTHOP`, as in
-//! `include/uapi/linux/nexthop.h`; a group names objects, and none that is a group itself. A kernel before 5.3
+//! `include/uapi/linux/nexthop.h`; a group names objects that are no groups. A kernel before 5.3
 //! has none, and refuses the question.
 
 use std::collections::BTreeMap;

@@ -63,7 +63,7 @@ fn a_change_costs_those_who_subscribe_and_nobody_else() {
         counts(&etcd, EVENTS, before + 2.0 * f64::from(CHANGES)).await;
         assert_eq!(c.known.endpoints(NETWORK).count(), 0);
 
-        // Who subscribes late hears all of it, and what follows.
+        // A late subscriber hears all of it, and what follows.
         c.subscribe(true);
         for record in &said {
             c.hears(record).await;

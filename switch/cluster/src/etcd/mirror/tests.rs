@@ -109,7 +109,7 @@ fn endpoints_are_taken_in_for_as_long_as_their_network_is_subscribed_to() {
     let batch = mirror.batch(LEASES);
     mirror.wrote(batch, LEASES, 5);
     assert_eq!((mirror.get(&theirs.key), mirror.ledger.find(&mine.key)), (None, Some(&mine)));
-    // What was on its way is late.
+    // Changes that were on their way are late.
     assert_eq!(told(&mirror.follow(&[change(found(&theirs, 5))], NOW)), []);
     // Its own are taken back all the same, and nothing is left of them.
     let gone = Record { value: None, ..record(mine.key.clone(), ME, NOW + Duration::from_secs(1)) };

@@ -226,7 +226,8 @@ fn who_leaves_is_gone_at_once() {
     assert!(world.until(Duration::from_secs(1), gone));
 }
 
-/// Hosts whose clocks differ forget a tombstone at different moments, and at no moment fetch it back for ever.
+/// Hosts whose clocks differ forget a tombstone at different moments, and at no moment fetch it back for
+/// ever.
 #[test]
 fn a_tombstone_is_forgotten_by_all_whatever_their_clocks() {
     let mut world = World::new(5, 8);

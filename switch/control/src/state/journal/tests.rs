@@ -1,3 +1,5 @@
+//! Journals that were cut, torn and damaged, and those that are whole.
+
 use super::*;
 
 /// A state directory that is gone when the test is.

@@ -1,3 +1,5 @@
+//! Promises under disks that stall, are full, or fail.
+
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +25,7 @@ impl Drop for Directory {
 /// Everything that is the matter with a disk.
 #[derive(Debug, Default)]
 struct Ills {
-    /// Whoever has this waits for nobody; who syncs waits for it.
+    /// A lock that stalls syncs for as long as it is held.
     stall: Mutex<()>,
     syncs: AtomicUsize,
     /// The error that each call ends with.
@@ -161,7 +163,7 @@ async fn a_full_disk_is_known_before_anything_is_changed() {
         error.message.starts_with("no change is made: ") && error.message.contains("make room"),
         "{error}"
     );
-    // What is found out meanwhile is owed, and written when there is room.
+    // Findings made meanwhile are owed, and written when there is room.
     insert(&mut state, &"y".repeat(80 << 10));
     insert(&mut state, "owed");
     store.owe(&mut state, None);
