@@ -24,16 +24,12 @@ const START_MICROS_MAX: usize = 300_000;
 const AT_ONCE_MICROS: usize = 150_000;
 /// The time that the next control has until it answers.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// The times as much that a few of them may take on a machine that has much else to do, and how many may.
-const BUSY: u32 = 5;
-const LATE_MAX: usize = KILLS / 100;
 
 #[test]
 fn three_hundred_kills_are_taken_over_from_at_once() {
     let mut world = world();
     let mut clients: Vec<Client> = (0..CLIENTS).map(|number| Client::new(number, &world)).collect();
     let mut random = Random(21);
-    let mut late = Vec::new();
     for kill in 1..=KILLS {
         let mut micros = |limit| Duration::from_micros(random.below(limit) as u64);
         let after = micros(KILL_MICROS_MAX);
@@ -41,7 +37,7 @@ fn three_hundred_kills_are_taken_over_from_at_once() {
         let pause = micros(START_MICROS_MAX + AT_ONCE_MICROS)
             .saturating_sub(Duration::from_micros(AT_ONCE_MICROS as u64));
         let stop = AtomicBool::new(false);
-        let took = thread::scope(|scope| {
+        thread::scope(|scope| {
             for client in &mut clients {
                 scope.spawn(|| client.churn(&stop));
             }
@@ -51,23 +47,20 @@ fn three_hundred_kills_are_taken_over_from_at_once() {
             let _moment = crossbeam::channel::after(pause).recv();
             let socket = world.socket();
             let start = clock::now();
-            let took = world.replace(|| {
+            world.replace(|| {
                 let answered =
                     request(&socket, "GET", "/networks", &Value::Null).is_ok_and(|answer| answer.0 == 200);
                 let took = clock::now().since(start);
-                assert!(answered || took < DEADLINE * BUSY, "kill {kill}: nobody answers");
-                answered.then_some(took)
+                assert!(took < DEADLINE, "kill {kill}: nobody answers within {DEADLINE:?}");
+                answered.then_some(())
             });
             stop.store(true, Ordering::Relaxed);
-            took
         });
-        late.extend((took > DEADLINE).then_some(took));
         let mut networks = get(&world, "/networks");
         // Docker's modes `host` and `none` are listed, too.
         networks.as_array_mut().expect("a list").retain(|network| network["Driver"] == "bridge");
         let sandboxes = get(&world, "/sandboxes");
         clients.iter_mut().for_each(|client| client.check(&networks, &sandboxes));
     }
-    assert!(late.len() <= LATE_MAX, "{late:?}");
     assert_eq!(world.restarts(), 0, "the datapath was replaced");
 }
