@@ -8,6 +8,7 @@
 //! | [`disk`] | disks that are full, may only be read, or stall |
 //! | [`etcd`] | a real etcd, and certificates for it |
 //! | [`fuzz`] | what must hold of any bytes |
+//! | [`model`] | what clients were answered that there is |
 //! | [`names`] | questions for names, and a name server |
 //! | [`namespace`] | network namespaces that are gone when the test is |
 //! | [`outside`] | a world beyond the host |
@@ -30,6 +31,7 @@ pub mod bursts;
 pub mod disk;
 pub mod etcd;
 pub mod fuzz;
+pub mod model;
 pub mod names;
 pub mod namespace;
 pub mod outside;

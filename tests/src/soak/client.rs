@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::chance::Chance;
 use super::tally::Tally;
 use crate::api::request;
+use crate::model::{Change, Model};
 use crate::namespace::Namespace;
 use crate::world::World;
 
@@ -23,47 +24,6 @@ const HANGS_UP: usize = 24;
 
 /// Networks that span hosts, as far as their makers know.
 pub type Board = Mutex<BTreeSet<String>>;
-
-/// Everything a client was told that there is: its networks, and the networks that each sandbox is on.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Model {
-    /// Networks that this client made.
-    pub networks: BTreeSet<String>,
-    /// Sandboxes, by name.
-    pub sandboxes: BTreeMap<String, BTreeSet<String>>,
-}
-
-/// A change.
-#[derive(Clone, Debug)]
-enum Change {
-    MakeNetwork(String),
-    RemoveNetwork(String),
-    MakeSandbox { name: String, network: String },
-    Attach { name: String, network: String },
-    Remove(String),
-    Detach(String),
-    Connect { name: String, network: String },
-    Disconnect { name: String, network: String },
-}
-
-impl Model {
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::MakeNetwork(name) => drop(self.networks.insert(name.clone())),
-            Change::RemoveNetwork(name) => drop(self.networks.remove(name)),
-            Change::MakeSandbox { name, network } | Change::Attach { name, network } => {
-                self.sandboxes.insert(name.clone(), [network.clone()].into());
-            }
-            Change::Remove(name) | Change::Detach(name) => drop(self.sandboxes.remove(name)),
-            Change::Connect { name, network } => {
-                self.sandboxes.entry(name.clone()).or_default().insert(network.clone());
-            }
-            Change::Disconnect { name, network } => {
-                self.sandboxes.entry(name.clone()).or_default().remove(network);
-            }
-        }
-    }
-}
 
 /// See the [module](self).
 #[derive(Debug)]

@@ -86,6 +86,14 @@ pub(crate) fn span(worlds: &[World], options: &[&str]) {
     }
 }
 
+/// Removes the network once its host has heard that nobody needs it.
+pub(crate) fn removes(world: &World) {
+    wait::until("nobody needs it", || {
+        let removed = world.command(&["network", "rm", "wide"]).output();
+        removed.expect("vswitch starts").status.success().then_some(())
+    });
+}
+
 pub(crate) fn container(world: &World, name: &str, options: &[&str]) -> Container {
     world.attach(name, &[&["--network", "wide"], options].concat())
 }
@@ -127,15 +135,7 @@ fn containers_of_all_hosts_are_on_one_network_and_know_each_other_by_name() {
     for (world, name) in worlds.iter().zip(["a", "b", "c"]) {
         world.vswitch(&["detach", name]);
     }
-    wait::until("nobody needs it", || {
-        worlds[1]
-            .command(&["network", "rm", "wide"])
-            .output()
-            .expect("vswitch starts")
-            .status
-            .success()
-            .then_some(())
-    });
+    removes(&worlds[1]);
     for world in &worlds {
         wait::until("it is gone", || (!world.vswitch(&["network", "ls"]).contains("wide")).then_some(()));
     }

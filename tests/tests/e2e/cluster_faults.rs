@@ -13,7 +13,7 @@ use vswitch_tests::wait;
 use vswitch_tests::world::{Container, World, send_signal};
 
 use super::VSWITCH;
-use super::cluster::{Underlay, answers, container, look_up, sees, span};
+use super::cluster::{Underlay, answers, container, look_up, removes, sees, span};
 use super::cluster_networks::problems;
 
 /// Whether a host has written something down.
@@ -106,15 +106,7 @@ fn a_removed_network_that_somebody_is_on_comes_back_with_its_addresses() {
     underlay.set(2, "down");
     worlds.iter().for_each(|world| sees(world, 0));
     let b = attach_at(&worlds[1], "b", "10.9.0.200").expect("it is this host's");
-    wait::until("it is removed", || {
-        worlds[0]
-            .command(&["network", "rm", "wide"])
-            .output()
-            .expect("vswitch starts")
-            .status
-            .success()
-            .then_some(())
-    });
+    removes(&worlds[0]);
     assert!(!worlds[0].vswitch(&["network", "ls"]).contains("wide"));
     underlay.set(2, "up");
     worlds.iter().for_each(|world| sees(world, 1));

@@ -7,7 +7,7 @@ use vswitch_tests::namespace::Namespace;
 use vswitch_tests::world::World;
 use vswitch_tests::{talk, wait};
 
-use super::cluster::{Underlay, answers, container, look_up, sees, span};
+use super::cluster::{Underlay, answers, container, look_up, removes, sees, span};
 
 /// The number of interfaces that networks have on a host, beside that of the default one.
 fn interfaces(world: &World) -> usize {
@@ -123,15 +123,7 @@ fn rules_outlive_a_network_that_another_host_removes_and_hold_from_the_first_pac
         }
     };
     blocked(1);
-    wait::until("it is removed", || {
-        worlds[0]
-            .command(&["network", "rm", "wide"])
-            .output()
-            .expect("vswitch starts")
-            .status
-            .success()
-            .then_some(())
-    });
+    removes(&worlds[0]);
     wait::until("it is gone", || (!worlds[1].vswitch(&["network", "ls"]).contains("wide")).then_some(()));
     assert!(worlds[1].vswitch(&["rule", "ls"]).contains("wide"), "the rule stays");
     span(&worlds, &[]);

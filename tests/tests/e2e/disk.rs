@@ -85,6 +85,14 @@ fn warnings(world: &World) -> String {
     world.json(&["version"])["Server"]["Warnings"].to_string()
 }
 
+/// Ends both processes, as the host's end does, and starts again.
+fn both_die(world: &mut World) {
+    let datapath = world.datapath_pid();
+    world.stop(Signal::SIGKILL);
+    send_signal(datapath, Signal::SIGKILL);
+    world.start_again();
+}
+
 #[test]
 fn a_full_disk_refuses_changes_and_nothing_else() {
     let (mut world, disk) = on_small_disk();
@@ -104,10 +112,7 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
     is_of_the_disk(&world, &make_network(&world, "more", 8 << 10).1, "make room");
 
     // As does the host's: everything is made again.
-    let datapath = world.datapath_pid();
-    world.stop(Signal::SIGKILL);
-    send_signal(datapath, Signal::SIGKILL);
-    world.start_again();
+    both_die(&mut world);
     assert_eq!(seen(&world), before);
     all_talk(&containers);
     is_of_the_disk(&world, &make_network(&world, "more", 8 << 10).1, "make room");
@@ -158,10 +163,7 @@ fn a_start_on_a_disk_that_may_only_be_read_goes_on() {
     assert!(world.logged().contains("no change is made"), "{}", world.logged());
     all_talk(&containers);
 
-    let datapath = world.datapath_pid();
-    world.stop(Signal::SIGKILL);
-    send_signal(datapath, Signal::SIGKILL);
-    world.start_again();
+    both_die(&mut world);
     assert_eq!(seen(&world), before);
     all_talk(&containers);
 

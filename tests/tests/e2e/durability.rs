@@ -20,6 +20,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use vswitch_tests::api::request;
+use vswitch_tests::model::{Change, Model};
 use vswitch_tests::namespace::{Namespace, inside, must};
 use vswitch_tests::talk;
 use vswitch_tests::wait;
@@ -51,45 +52,6 @@ impl Random {
 
     fn choose<'a, T>(&mut self, among: &'a [T]) -> &'a T {
         &among[self.below(among.len())]
-    }
-}
-
-/// Everything there is, by name: networks, and the networks that each sandbox is on.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Model {
-    networks: BTreeSet<String>,
-    sandboxes: BTreeMap<String, BTreeSet<String>>,
-}
-
-/// A change.
-#[derive(Clone, Debug)]
-enum Change {
-    MakeNetwork(String),
-    RemoveNetwork(String),
-    MakeSandbox { name: String, network: String },
-    Attach { name: String, network: String },
-    Remove(String),
-    Detach(String),
-    Connect { name: String, network: String },
-    Disconnect { name: String, network: String },
-}
-
-impl Model {
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::MakeNetwork(name) => drop(self.networks.insert(name.clone())),
-            Change::RemoveNetwork(name) => drop(self.networks.remove(name)),
-            Change::MakeSandbox { name, network } | Change::Attach { name, network } => {
-                self.sandboxes.insert(name.clone(), [network.clone()].into());
-            }
-            Change::Remove(name) | Change::Detach(name) => drop(self.sandboxes.remove(name)),
-            Change::Connect { name, network } => {
-                self.sandboxes.get_mut(name).expect("a sandbox").insert(network.clone());
-            }
-            Change::Disconnect { name, network } => {
-                self.sandboxes.get_mut(name).expect("a sandbox").remove(network);
-            }
-        }
     }
 }
 
